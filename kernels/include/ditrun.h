@@ -1,0 +1,265 @@
+/* ditrun.h: the one contract between TypeScript (or Python, through ctypes) and compiled kernels.
+ *
+ * Two modules implement every symbol here: kernels/cpu (libditrun_cpu.so) and kernels/cuda (libditrun_cuda.so).
+ *
+ * Rules
+ * - Every function returns DITRUN_OK or a status; ditrun_last_error() then says why, with the values that were wrong,
+ *   in one sentence, for the calling thread.
+ * - Addresses of device memory, streams, events, graphs and communicators are uint64_t; 0 is "none".
+ * - Work is queued on a stream and runs in order there. Only functions marked BLOCKING wait for the device or for
+ *   other processes; call those off the event loop. Functions that compute allocate nothing.
+ * - A failure after queueing (a device fault, a CPU kernel's failure) is reported by the next ditrun_stream_synchronize.
+ * - Matrices are row-major; a stride or leading dimension ("ld") counts elements, not bytes.
+ * - Arithmetic accumulates in float32. Tensors of dtype bf16 are rounded once, when stored (round to nearest even);
+ *   softmax probabilities are rounded to the dtype of V before they multiply it. The CPU module rounds where the GPU does.
+ * - In the CPU module a stream is a thread with a queue, an event a point in it, a graph a recorded list of calls.
+ */
+#ifndef DITRUN_H
+#define DITRUN_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define DITRUN_API __attribute__((visibility("default")))
+#else
+#define DITRUN_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DITRUN_ABI_VERSION 1
+
+enum ditrun_status {
+  DITRUN_OK = 0,
+  DITRUN_INVALID_ARGUMENT = 1,
+  DITRUN_DEVICE_ERROR = 2,
+  DITRUN_LIBRARY_MISSING = 3, /* NCCL, cuBLASLt or the driver could not be opened; the message names the file */
+  DITRUN_UNSUPPORTED = 4,     /* this module or device has no such kernel */
+  DITRUN_OUT_OF_MEMORY = 5,
+  DITRUN_PEER_ERROR = 6       /* another process or its memory could not be reached */
+};
+
+enum ditrun_dtype {
+  DITRUN_F32 = 0,
+  DITRUN_BF16 = 1,
+  DITRUN_E4M3 = 2, /* fp8, 4 exponent and 3 mantissa bits, largest value 448, saturating */
+  DITRUN_F16 = 3,
+  DITRUN_I32 = 4
+};
+
+enum ditrun_activation { DITRUN_IDENTITY = 0, DITRUN_GELU = 1 /* exact, erf */, DITRUN_GELU_TANH = 2, DITRUN_SILU = 3 };
+
+enum ditrun_memory {
+  DITRUN_DEVICE_MEMORY = 0,
+  DITRUN_PEER_MEMORY = 1 /* can be exported to other processes of this host */
+};
+
+enum ditrun_random { DITRUN_UNIFORM = 0, DITRUN_NORMAL = 1 };
+
+/* ---- module and device ---- */
+
+DITRUN_API int ditrun_abi_version(void);
+DITRUN_API const char *ditrun_module(void); /* "cpu" or "cuda" */
+DITRUN_API const char *ditrun_last_error(void);
+DITRUN_API int ditrun_device_count(int *count);
+/* Selects the device for every thread of this process and readies its libraries. The CPU module accepts any index. */
+DITRUN_API int ditrun_device_open(int device);
+/* Frees what ditrun_device_open made. */
+DITRUN_API int ditrun_device_close(void);
+/* Writes a JSON object {"name","module","computeCapability":"9.0","multiprocessors","clockMHz","memoryBytes",
+ * "freeBytes","peakTflops":{"f32","bf16","e4m3"},"libraries":{"cublasLt":"13.1.0"|null,"nccl":"2.28.3"|null}}.
+ * peakTflops is the dense peak from clock and multiprocessors, null where it is not known. */
+DITRUN_API int ditrun_device_info(char *json, int capacity);
+
+/* ---- memory ---- */
+
+DITRUN_API int ditrun_malloc(uint64_t bytes, int memory, uint64_t *address);
+DITRUN_API int ditrun_free(uint64_t address);
+/* Bytes this module has allocated now and at most, libraries' workspaces included. */
+DITRUN_API int ditrun_memory_used(uint64_t *now, uint64_t *peak);
+#define DITRUN_HANDLE_BYTES 128
+/* A handle to memory of DITRUN_PEER_MEMORY, for another process of this host. */
+DITRUN_API int ditrun_peer_export(uint64_t address, uint8_t *handle);
+DITRUN_API int ditrun_peer_open(const uint8_t *handle, uint64_t *address);
+DITRUN_API int ditrun_peer_close(uint64_t address);
+/* BLOCKING. Copies between host and device after all work queued on the stream; complete on return. */
+DITRUN_API int ditrun_upload(uint64_t destination, const void *source, uint64_t bytes, uint64_t stream);
+DITRUN_API int ditrun_download(void *destination, uint64_t source, uint64_t bytes, uint64_t stream);
+/* Device to device, either side a peer's. */
+DITRUN_API int ditrun_copy(uint64_t destination, uint64_t source, uint64_t bytes, uint64_t stream);
+/* rows of rowBytes each, the row starts destinationPitch and sourcePitch bytes apart. */
+DITRUN_API int ditrun_copy_2d(uint64_t destination, uint64_t destinationPitch, uint64_t source, uint64_t sourcePitch,
+                              uint64_t rowBytes, uint64_t rows, uint64_t stream);
+DITRUN_API int ditrun_fill_zero(uint64_t destination, uint64_t bytes, uint64_t stream);
+
+/* ---- streams, events, graphs ---- */
+
+DITRUN_API int ditrun_stream_create(int highPriority, uint64_t *stream);
+DITRUN_API int ditrun_stream_destroy(uint64_t stream);
+DITRUN_API int ditrun_stream_synchronize(uint64_t stream); /* BLOCKING */
+DITRUN_API int ditrun_event_create(uint64_t *event);
+DITRUN_API int ditrun_event_destroy(uint64_t event);
+DITRUN_API int ditrun_event_record(uint64_t event, uint64_t stream);
+DITRUN_API int ditrun_stream_wait_event(uint64_t stream, uint64_t event);
+/* Both events must have completed. */
+DITRUN_API int ditrun_event_elapsed(uint64_t start, uint64_t end, float *milliseconds);
+/* Records what is queued on this stream, and on streams joined to it through events, instead of running it. */
+DITRUN_API int ditrun_capture_begin(uint64_t stream);
+DITRUN_API int ditrun_capture_end(uint64_t stream, uint64_t *graph);
+DITRUN_API int ditrun_graph_launch(uint64_t graph, uint64_t stream);
+DITRUN_API int ditrun_graph_destroy(uint64_t graph);
+
+/* ---- flags: 32-bit words in peer memory that order work across processes ----
+ * A flag is 0 or 1. One process sets it to 1; the one that waits resets it to 0; the setter waits for a credit (another
+ * flag) before it sets it again. So a captured graph that holds both replays without new arguments. */
+
+/* Writes value to each flag, after all earlier work on the stream is visible to every process. */
+DITRUN_API int ditrun_flags_write(const uint64_t *flags, int count, uint32_t value, uint64_t stream);
+/* Holds the stream until every flag is 1; resets each to 0 when reset is not 0. */
+DITRUN_API int ditrun_flags_wait(const uint64_t *flags, int count, int reset, uint64_t stream);
+
+/* ---- GEMM ---- */
+
+/* out[b] = activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]     b < batch
+ * A [m, k], W [n, k] (as torch.nn.Linear stores it), out and residual [m, n]. Strides of 0 share one operand.
+ * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. */
+typedef struct {
+  uint64_t a, w, bias, residual, out; /* bias, residual may be 0 */
+  uint64_t aScale, wScale;            /* E4M3 only: [m] and [n] per batch, contiguous */
+  int64_t lda, ldw, ldo, ldResidual;
+  int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
+  int32_t m, n, k, batch;
+  int32_t dtype;         /* of A and W: F32, BF16 or E4M3 */
+  int32_t outDtype;      /* of out: F32 or BF16 */
+  int32_t biasDtype, residualDtype;
+  int32_t activation;    /* ditrun_activation */
+  float alpha;
+} ditrun_gemm_args;
+DITRUN_API int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream);
+
+/* ---- attention ---- */
+
+/* One run of keys and values. The kernel reads them only once *flag == 1 (flag 0: at once); it does not reset the flag. */
+typedef struct {
+  uint64_t k, v;      /* [length, heads, headDim]; row strides below, heads adjacent */
+  uint64_t flag;      /* address of a flag or 0 */
+  int64_t kStride, vStride;
+  uint64_t kScale, vScale; /* reserved for E4M3: see attention_fp8 */
+  int32_t length;     /* > 0 */
+  int32_t reserved;
+} ditrun_kv_block;
+
+#define DITRUN_MAX_KV_BLOCKS 16
+
+/* o = softmax(scale * q·kᵀ) v over the concatenation of all blocks, walked in the order given;
+ * lse[head, query] = log Σ exp(scale * q·k), natural log, float32 (lse 0: not wanted).
+ * With previousO and previousLse (float32 [queries, heads, headDim] and [heads, queries]) the result is first merged with
+ * that partial result: o' = (e^(lseP - lse') oP + e^(lse - lse') o), lse' = log(e^lseP + e^lse). o may be float32 then.
+ * FlashAttention-2, algorithm 1 (arXiv 2307.08691); merging as in Ring Attention (arXiv 2310.01889). */
+typedef struct {
+  uint64_t q, o, lse;
+  uint64_t previousO, previousLse;
+  const ditrun_kv_block *blocks;
+  uint64_t waitNanoseconds; /* 0 or uint64[blockCount]: time spent waiting for each flag, added up by one observer */
+  int64_t qStride, oStride; /* row strides; heads adjacent */
+  int32_t queries, heads, headDim, blockCount;
+  int32_t dtype;    /* of q, k, v: F32 or BF16 */
+  int32_t oDtype;   /* F32 or BF16 */
+  int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
+  float scale;
+} ditrun_attention_args;
+DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stream);
+
+/* ---- norms and elementwise ---- */
+
+/* y = LayerNorm(x) * weight + bias over the last dimension [rows, columns]; weight and bias may be 0.
+ * With quantized ≠ 0, also (or, out 0, only) writes e4m3 rows with quantizedScale[row] = amax / 448. */
+typedef struct {
+  uint64_t x, weight, bias, out;
+  uint64_t quantized, quantizedScale;
+  int64_t ldx, ldo;
+  int32_t rows, columns;
+  int32_t xDtype, weightDtype, outDtype; /* F32 or BF16 */
+  float epsilon;
+} ditrun_layer_norm_args;
+DITRUN_API int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream);
+
+DITRUN_API int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int activation, uint64_t stream);
+/* out = x + y, element by element; out may be x or y. */
+DITRUN_API int ditrun_add(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream);
+/* out[r, c] = x[r, c] + rowTable[r, c] + vector[c]; rowTable or vector may be 0; [rows, columns] contiguous, one dtype. */
+DITRUN_API int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector, int rows, int columns,
+                               int dtype, uint64_t stream);
+DITRUN_API int ditrun_cast(uint64_t out, int outDtype, uint64_t x, int xDtype, int64_t count, uint64_t stream);
+/* Per-row symmetric e4m3: scale[r] = max(amax, tiny) / 448, out = x / scale. x F32 or BF16 [rows, columns], ld ldx. */
+DITRUN_API int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns,
+                                    int xDtype, uint64_t stream);
+/* *count (device uint32) = how many of the count elements are NaN or infinite. */
+DITRUN_API int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype, uint64_t stream);
+
+/* ---- tokens and embeddings of the DiT ---- */
+
+/* image [channels, height, width] -> tokens firstToken … + tokens of the patch grid in row-major order, each
+ * [channels · patch · patch] as a convolution's weight lays it out (channel, row, column). */
+DITRUN_API int ditrun_patchify(uint64_t out, int outDtype, uint64_t image, int imageDtype, int channels, int height,
+                               int width, int patch, int firstToken, int tokens, uint64_t stream);
+/* The inverse: writes the pixels of these tokens into the image. */
+DITRUN_API int ditrun_unpatchify(uint64_t image, int imageDtype, uint64_t x, int xDtype, int channels, int height,
+                                 int width, int patch, int firstToken, int tokens, uint64_t stream);
+/* out[i] = (sin(p f_0) … sin(p f_(w/2-1)), cos(p f_0) …), f_j = exp(-ln(10000) j / (w/2)), p = positions[i] (device f32).
+ * columns firstColumn … + columns of a row of full width w. */
+DITRUN_API int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t positions, int rows, int width,
+                                       int firstColumn, int columns, uint64_t stream);
+/* Rows for tokens of a grid: the embedding of the token's row index in the first width/2 columns, of its column index in the rest. */
+DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width,
+                                int firstColumn, int columns, uint64_t stream);
+
+/* ---- random weights, the same bits on every device and layout ----
+ * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of
+ * Philox4x32-10 (Salmon et al. 2011) with key (seed low, seed high) and counter (i low, i high, tensorId, 0).
+ * UNIFORM: amplitude * ((word0 >> 8) * 2^-23 - 1), in [-amplitude, amplitude).
+ * NORMAL:  amplitude * (Σ of the eight 16-bit halves - 8 * 32767.5) / sqrt(8 * (65536^2 - 1) / 12), standard deviation amplitude.
+ * Both computed in float32 in exactly these steps (the divisor as a float32 reciprocal constant), then offset is added.
+ * Writes rows [row0, row0 + rows) and columns [column0, column0 + columns) to out [rows, columns] with leading dimension ldo. */
+typedef struct {
+  uint64_t out;
+  uint64_t seed;
+  int64_t row0, column0, fullColumns, ldo;
+  int32_t rows, columns;
+  uint32_t tensorId;
+  int32_t distribution;
+  float amplitude, offset;
+  int32_t outDtype;
+  int32_t reserved;
+} ditrun_random_args;
+DITRUN_API int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream);
+
+/* ---- sums over processes ---- */
+
+/* out[i] = base[i] + Σ_p sources[p][i], summed in the order given in float32, rounded once. base may be 0; out may be base.
+ * Sources may be peers' memory. bias (columns long, or 0) is added to every row of columns elements. */
+DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount,
+                          int64_t count, int dtype, uint64_t stream);
+
+/* ---- NCCL (CUDA module; the CPU module answers DITRUN_UNSUPPORTED) ---- */
+
+#define DITRUN_NCCL_ID_BYTES 128
+DITRUN_API int ditrun_nccl_unique_id(uint8_t *id);
+DITRUN_API int ditrun_nccl_init(const uint8_t *id, int rank, int size, uint64_t *comm); /* BLOCKING */
+DITRUN_API int ditrun_nccl_destroy(uint64_t comm);
+DITRUN_API int ditrun_nccl_check(uint64_t comm); /* an error that NCCL met in the background */
+DITRUN_API int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
+DITRUN_API int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
+DITRUN_API int ditrun_nccl_reduce_scatter(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
+DITRUN_API int ditrun_nccl_broadcast(uint64_t comm, uint64_t buffer, int64_t bytes, int root, uint64_t stream);
+/* One grouped exchange: sends[i] to toRanks[i], receives[j] from fromRanks[j]. */
+DITRUN_API int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks,
+                                    int sendCount, const uint64_t *receives, const int64_t *receiveBytes,
+                                    const int *fromRanks, int receiveCount, uint64_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

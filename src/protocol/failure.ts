@@ -1,0 +1,34 @@
+/**
+ * Exit codes of ditrun. A failed worker's own code, or 128 + signal, passes through unchanged.
+ */
+export const exitCodes = {
+  ok: 0,
+  /** A result was wrong: accuracy above its tolerance. */
+  mismatch: 1,
+  /** Bad options, plan, model or input file. */
+  usage: 2,
+  /** No GPU, no kernel module, a missing library. */
+  environment: 3,
+  /** Ranks missing, a deadline passed, a port taken. */
+  rendezvous: 4,
+  /** A worker failed in a way that has no code of its own. */
+  worker: 5,
+} as const;
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+/** An error whose message is a whole sentence for the user, with the values in it and the way out; printed without a stack. */
+export class DitrunError extends Error {
+  override readonly name = "DitrunError";
+  constructor(
+    message: string,
+    readonly exitCode: number = exitCodes.usage,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/** The message of anything thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,54 @@
+import { z } from "zod";
+import { modelSchema } from "./model.js";
+import { planSchema } from "./plan.js";
+
+/** Where a model's weights come from. */
+export const weightsSchema = z.discriminatedUnion("from", [
+  /** Seeded counter-based random numbers: the same full tensors on every layout and device. */
+  z.strictObject({ from: z.literal("random"), seed: z.int() }),
+  /** A folder with config.json and model.safetensors. */
+  z.strictObject({ from: z.literal("directory"), directory: z.string().min(1) }),
+]);
+export type Weights = z.infer<typeof weightsSchema>;
+
+export const profileTaskSchema = z.strictObject({
+  kind: z.literal("profile"),
+  model: modelSchema,
+  plan: planSchema,
+  weights: weightsSchema,
+  seed: z.int(),
+  warmup: z.int().min(0),
+  iterations: z.int().min(1),
+  /** Collect the events of one more forward for a Chrome trace. */
+  trace: z.boolean(),
+});
+export type ProfileTask = z.infer<typeof profileTaskSchema>;
+
+export const forwardTaskSchema = z.strictObject({
+  /** Runs one forward and leaves the whole output on rank 0. */
+  kind: z.literal("forward"),
+  model: modelSchema,
+  plan: planSchema,
+  weights: weightsSchema,
+  seed: z.int(),
+  /** A safetensors file with inputs img, t, y; else random ones from the seed. */
+  inputs: z.string().min(1).optional(),
+  /** Rank 0 writes the output here, a safetensors file with the float32 tensor `output`. */
+  output: z.string().min(1),
+});
+export type ForwardTask = z.infer<typeof forwardTaskSchema>;
+
+/** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
+export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema]);
+export type Task = z.infer<typeof taskSchema>;
+
+export const jobSchema = z.strictObject({
+  id: z.string().min(1),
+  task: taskSchema,
+  device: z.enum(["cpu", "cuda"]),
+  /** The kernel module's file. */
+  kernels: z.string().min(1),
+  /** Seconds that any wait for other ranks may take. */
+  timeoutSeconds: z.number().positive(),
+});
+export type Job = z.infer<typeof jobSchema>;

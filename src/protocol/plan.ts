@@ -1,0 +1,69 @@
+import { z } from "zod";
+
+/** How the weight of one linear layer is divided over the tensor-parallel group. */
+export const splitSchema = z.enum(["heads", "column", "row", "replicated"]);
+export type Split = z.infer<typeof splitSchema>;
+
+export const dtypeSchema = z.enum(["fp32", "bf16"]);
+export type ComputeDtype = z.infer<typeof dtypeSchema>;
+/** A dtype that may also be fp8: e4m3 with dynamic scales. */
+export const lowDtypeSchema = z.enum(["fp32", "bf16", "e4m3"]);
+export type LowDtype = z.infer<typeof lowDtypeSchema>;
+
+const degree = z.int().min(1).max(1024);
+
+export const meshSchema = z
+  .strictObject({ cfg: degree.default(1), cp: degree.default(1), tp: degree.default(1) })
+  .prefault({});
+
+/** One rule: every module whose path matches the pattern (`*` stands for one path segment) is split so. */
+export const layerRuleSchema = z.strictObject({ path: z.string().min(1), split: splitSchema });
+export type LayerRule = z.infer<typeof layerRuleSchema>;
+
+/**
+ * A parallelism plan: the mesh, and how each part of a model uses it. `configs/plans/*.yaml` hold such documents.
+ * Mesh order: tp fastest, then cp, then cfg: rank = (cfgRank · cp + cpRank) · tp + tpRank.
+ */
+export const planSchema = z.strictObject({
+  name: z.string().min(1).optional(),
+  mesh: meshSchema,
+  /** Weights and activations; accumulation is always float32. */
+  dtype: dtypeSchema.default("bf16"),
+  attention: z
+    .strictObject({
+      kernel: z.enum(["auto", "generic", "sm80", "sm90"]).default("auto"),
+      /** Defaults to the plan's dtype. */
+      dtype: lowDtypeSchema.optional(),
+    })
+    .prefault({}),
+  ring: z
+    .strictObject({
+      /** What keys and values travel as; defaults to the attention's dtype. */
+      dtype: lowDtypeSchema.optional(),
+      /** peer: copies within one host (CUDA IPC, shared memory); nccl: any hosts; auto: peer where it reaches. */
+      transport: z.enum(["auto", "peer", "nccl"]).default("auto"),
+    })
+    .prefault({}),
+  linear: z.strictObject({ dtype: lowDtypeSchema.optional() }).prefault({}),
+  /** Patch, time and label embeddings and the head split over tp (else each rank computes them whole). */
+  embeddings: z.strictObject({ tensorParallel: z.boolean().default(false) }).prefault({}),
+  /** Norms on a token shard per tp rank: reduce-scatter and all-gather instead of all-reduce (arXiv 2205.05198). */
+  norms: z.strictObject({ sequenceParallel: z.boolean().default(false) }).prefault({}),
+  /** Capture a forward once and replay it as one graph. */
+  graph: z.boolean().default(true),
+  /** Later rules win over earlier ones and over the model's own defaults. */
+  layers: z.array(layerRuleSchema).default([]),
+});
+export type PlanDocument = z.input<typeof planSchema>;
+export type Plan = z.output<typeof planSchema>;
+
+/** Workers that a plan occupies: cfg · cp · tp. */
+export function meshSize(mesh: Plan["mesh"]): number {
+  return mesh.cfg * mesh.cp * mesh.tp;
+}
+
+/** A short name for tables: `cp4×tp2`, with `cfg2×` in front if it is used; `single` for one worker. */
+export function meshName(mesh: Plan["mesh"]): string {
+  const parts = (["cfg", "cp", "tp"] as const).filter((axis) => mesh[axis] > 1);
+  return parts.length === 0 ? "single" : parts.map((axis) => `${axis}${mesh[axis]}`).join("×");
+}

@@ -1,0 +1,48 @@
+import { z } from "zod";
+
+export const phaseNames = ["attention", "gemm", "elementwise", "communication"] as const;
+export type Phase = (typeof phaseNames)[number];
+
+/** Milliseconds of one forward by phase; communication is what compute did not hide. */
+export const phasesSchema = z.strictObject({
+  attention: z.number(),
+  gemm: z.number(),
+  elementwise: z.number(),
+  communication: z.number(),
+});
+export type Phases = z.infer<typeof phasesSchema>;
+
+/** One interval on one of a rank's streams, for a trace. Times in microseconds since the forward began on this rank. */
+export const traceEventSchema = z.strictObject({
+  name: z.string(),
+  phase: z.enum(phaseNames),
+  stream: z.string(),
+  startMicroseconds: z.number(),
+  durationMicroseconds: z.number(),
+});
+export type TraceEvent = z.infer<typeof traceEventSchema>;
+
+/** What each worker reports for a profile task. */
+export const profileRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  /** One latency per timed iteration, in milliseconds, measured on the device. */
+  latenciesMs: z.array(z.number()),
+  phases: phasesSchema,
+  peakMemoryBytes: z.number(),
+  /** Floating-point operations of the whole model's forward (all ranks together). */
+  modelFlops: z.number(),
+  /** Dense peak of this device for the plan's dtype in TFLOP/s, or null if unknown. */
+  peakTflops: z.number().nullable(),
+  trace: z.array(traceEventSchema),
+});
+export type ProfileRank = z.infer<typeof profileRankSchema>;
+
+/** What each worker reports for a forward task; the output itself is in the task's file. */
+export const forwardRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  milliseconds: z.number(),
+  peakMemoryBytes: z.number(),
+});
+export type ForwardRank = z.infer<typeof forwardRankSchema>;
