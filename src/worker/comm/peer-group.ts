@@ -1,6 +1,6 @@
 import type { Device } from "../device/device.js";
-import { dtypeBytes, matrixShape, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import { sumOf } from "../device/ops.js";
+import { dtypeBytes, matrixShape, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import type { Group, SumTarget } from "./group.js";
 import type { Flag, HeapBlock, PeerHeap } from "./peer-heap.js";
 
@@ -91,13 +91,13 @@ export class PeerGroup implements Group {
     // Ranks may hold uneven shares; their blocks must still lie at the same offsets.
     const slot = this.#slot(kind, tensorBytes(dtype, [mostRows, columns]));
     this.#await(slot.free);
-    return tensor(this.heap.blockAddress(slot.block, this.#world(this.rank)), dtype, [rows, columns]);
+    return tensor(this.heap.blockAddress(slot.block, this.worldRank(this.rank)), dtype, [rows, columns]);
   }
 
   /** Tells the peers that this rank's block is full, waits for theirs, reads, and gives the blocks back. */
   #exchange(kind: string, mine: Tensor, read: (sources: readonly number[]) => void): void {
     const slot = this.#slot(kind, 0);
-    if (!this.device.measuring && mine.address !== this.heap.blockAddress(slot.block, this.#world(this.rank))) {
+    if (!this.device.measuring && mine.address !== this.heap.blockAddress(slot.block, this.worldRank(this.rank))) {
       throw new Error(`The ${this.name} group was given a tensor that is not its own ${kind}.`);
     }
     this.#raise(slot.ready);
@@ -117,7 +117,8 @@ export class PeerGroup implements Group {
     };
   }
 
-  #world(rank: number): number {
+  /** The world rank of a rank of this group. */
+  worldRank(rank: number): number {
     const world = this.ranks[rank];
     if (world === undefined) throw new RangeError(`The ${this.name} group has no rank ${rank}.`);
     return world;
@@ -127,15 +128,17 @@ export class PeerGroup implements Group {
   #raise(flags: readonly Flag[]): void {
     const mine = flags[this.rank];
     if (!mine || this.size === 1) return;
-    const addresses = this.#peers().map((peer) => this.heap.flagAddress(mine, this.#world(peer)));
+    const addresses = this.#peers().map((peer) => this.heap.flagAddress(mine, this.worldRank(peer)));
     this.device.launch("communication", "flagsWrite", () => [addresses, addresses.length, 1]);
   }
 
   /** Waits for, and resets, this rank's flags that stand for each peer. */
   #await(flags: readonly Flag[]): void {
     if (this.size === 1) return;
-    const own = this.#world(this.rank);
-    const addresses = this.#peers().flatMap((peer) => flags[peer] ?? []).map((flag) => this.heap.flagAddress(flag, own));
+    const own = this.worldRank(this.rank);
+    const addresses = this.#peers()
+      .flatMap((peer) => flags[peer] ?? [])
+      .map((flag) => this.heap.flagAddress(flag, own));
     this.device.launch("communication", "flagsWait", () => [addresses, addresses.length, 1]);
   }
 

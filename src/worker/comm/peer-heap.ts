@@ -1,9 +1,9 @@
 import { z } from "zod";
-import type { Store } from "../store.js";
+import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import { alignUp } from "../device/arena.js";
 import type { Device } from "../device/device.js";
 import { type Address, HANDLE_BYTES } from "../device/kernels.js";
-import { DitrunError, exitCodes } from "../../protocol/failure.js";
+import type { Store } from "../store.js";
 
 const FLAG_BYTES = 4;
 

@@ -1,3 +1,4 @@
+import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
 import { Arena } from "./arena.js";
 import { type Address, type DeviceInfo, type Handle, type KernelName, Kernels, memoryKinds } from "./kernels.js";
@@ -34,10 +35,12 @@ export class Device {
     };
   }
 
-  /** @throws DitrunError when the module or the device cannot be opened. */
-  static open(kernelFile: string, index: number): Device {
+  /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
+  static open(kernelFile: string, localRank: number): Device {
     const kernels = new Kernels(kernelFile);
-    kernels.call("deviceOpen", index);
+    const devices = kernels.create("deviceCount");
+    if (devices === 0) throw new DitrunError(`The kernel module ${kernelFile} sees no device.`, exitCodes.environment);
+    kernels.call("deviceOpen", localRank % devices);
     return new Device(kernels);
   }
 
@@ -92,21 +95,23 @@ export class Device {
     await this.kernels.callBlocking("streamSynchronize", this.streams.copy);
   }
 
-  /** Makes one stream wait for what the other has been given so far. */
-  join(waiter: StreamName, awaited: StreamName): void {
-    if (this.measuring) return;
-    const event = this.#joinEvent();
-    this.kernels.call("eventRecord", event, this.streams[awaited]);
-    this.kernels.call("streamWaitEvent", this.streams[waiter], event);
+  /** A point in a stream's work, for `waitFor`. Only the last 64 may be waited for. */
+  mark(stream: StreamName): Handle {
+    if (this.measuring) return 0;
+    // A wait refers to the record before it, so a few events serve every mark of a forward in turn.
+    const index = this.#nextMark++ % 64;
+    const event = (this.#marks[index] ??= this.kernels.create("eventCreate"));
+    this.kernels.call("eventRecord", event, this.streams[stream]);
+    return event;
   }
 
-  // A wait refers to the record before it, so a handful of events serve every join of a forward in turn.
-  readonly #joinEvents: Handle[] = [];
-  #nextJoin = 0;
-  #joinEvent(): Handle {
-    const index = this.#nextJoin++ % 64;
-    return (this.#joinEvents[index] ??= this.kernels.create("eventCreate"));
+  /** Holds a stream until the marked point of another has been reached. */
+  waitFor(stream: StreamName, mark: Handle): void {
+    if (!this.measuring) this.kernels.call("streamWaitEvent", this.streams[stream], mark);
   }
+
+  readonly #marks: Handle[] = [];
+  #nextMark = 0;
 
   /** Captures what the body queues on the compute stream (and on streams joined to it) as one graph. */
   capture(body: () => void): Handle {
@@ -179,7 +184,7 @@ export class Device {
   /** Frees everything; the device must be idle. */
   close(): void {
     for (const address of this.#owned.splice(0)) this.kernels.call("free", address);
-    for (const event of this.#joinEvents.splice(0)) this.kernels.call("eventDestroy", event);
+    for (const event of this.#marks.splice(0)) this.kernels.call("eventDestroy", event);
     for (const stream of Object.values(this.streams)) this.kernels.call("streamDestroy", stream);
     this.kernels.call("deviceClose");
   }

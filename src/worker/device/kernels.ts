@@ -116,7 +116,9 @@ const structs: Record<string, Record<string, string>> = {
 
 /** Field name -> C type, in order; keys that differ only in trailing spaces are the same type further down the struct. */
 function fields(byType: Record<string, string[]>): Record<string, string> {
-  return Object.fromEntries(Object.entries(byType).flatMap(([type, names]) => names.map((name) => [name, type.trim()])));
+  return Object.fromEntries(
+    Object.entries(byType).flatMap(([type, names]) => names.map((name) => [name, type.trim()])),
+  );
 }
 
 export interface GemmArgs {

@@ -1,6 +1,6 @@
 import type { Phase } from "../../protocol/results.js";
 import type { Device } from "./device.js";
-import { activations, type Address, deviceDtypes, type KvBlock } from "./kernels.js";
+import { type Address, activations, deviceDtypes, type KvBlock } from "./kernels.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
 
 // One function per operator: tensors in, one launch on the compute stream. Nothing here knows of other ranks.
@@ -79,7 +79,13 @@ export interface AttentionOptions {
 }
 
 /** o = softmax(q kᵀ / √headDim) v over all blocks in order; q and o [queries, heads · headDim]. */
-export function attention(device: Device, o: Tensor, q: Tensor, blocks: readonly KeyValues[], options: AttentionOptions) {
+export function attention(
+  device: Device,
+  o: Tensor,
+  q: Tensor,
+  blocks: readonly KeyValues[],
+  options: AttentionOptions,
+) {
   const { rows: queries, columns } = matrixShape(q);
   const headDim = columns / options.heads;
   const kvBlocks = (): KvBlock[] =>
@@ -265,18 +271,21 @@ export function sincosEmbedding(device: Device, out: Tensor, positions: Tensor):
   ]);
 }
 
-/** out [tokens, width]: the two-dimensional sin-cos table for tokens firstToken … of a grid. */
-export function sincos2d(device: Device, out: Tensor, gridWidth: number, firstToken: number): void {
+/** out [tokens, columns]: columns firstColumn … of the two-dimensional sin-cos table of this width, for tokens firstToken … of a grid. */
+export function sincos2d(
+  device: Device,
+  out: Tensor,
+  table: { gridWidth: number; width: number; firstToken: number; firstColumn: number },
+): void {
   const { rows, columns } = matrixShape(out);
   device.launch("elementwise", "sincos2d", () => [
     out.address,
     deviceDtypes[out.dtype],
-    gridWidth,
-    firstToken,
+    table.gridWidth,
+    table.firstToken,
     rows,
-    columns,
-    0,
+    table.width,
+    table.firstColumn,
     columns,
   ]);
 }
-

@@ -1,4 +1,4 @@
-import { type Address, deviceDtypes } from "./kernels.js";
+import type { Address, deviceDtypes } from "./kernels.js";
 
 export type DType = keyof typeof deviceDtypes;
 
@@ -18,7 +18,12 @@ export interface Tensor {
   readonly rowStride: number;
 }
 
-export function tensor(address: Address, dtype: DType, shape: readonly number[], rowStride = shape.at(-1) ?? 1): Tensor {
+export function tensor(
+  address: Address,
+  dtype: DType,
+  shape: readonly number[],
+  rowStride = shape.at(-1) ?? 1,
+): Tensor {
   return { address, dtype, shape, rowStride };
 }
 
