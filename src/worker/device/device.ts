@@ -100,7 +100,8 @@ export class Device {
     if (this.measuring) return 0;
     // A wait refers to the record before it, so a few events serve every mark of a forward in turn.
     const index = this.#nextMark++ % 64;
-    const event = (this.#marks[index] ??= this.kernels.create("eventCreate"));
+    const event = this.#marks[index] ?? this.kernels.create("eventCreate");
+    this.#marks[index] = event;
     this.kernels.call("eventRecord", event, this.streams[stream]);
     return event;
   }

@@ -22,7 +22,7 @@ export interface Session {
 export async function withSession<T>(job: Job, store: Store, body: (session: Session) => Promise<T>): Promise<T> {
   const { model, plan, weights } = job.task;
   requireSupported(plan);
-  const device = Device.open(job.kernels, Number(process.env["LOCAL_RANK"] ?? 0));
+  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, plan);
   const source = await openWeights(device, weights);
   const loader: Loader = { context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) };
