@@ -1,11 +1,203 @@
+import { hostname } from "node:os";
+import { Context, Dealer } from "zeromq";
+import { z } from "zod";
+import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
+import { type LauncherMessage, launcherMessageSchema, parseMessage, type WorkerMessage } from "../protocol/messages.js";
+import type { WorkerEnvironment } from "./environment.js";
 
+/** What the ranks of a job share through their launcher. */
 export interface Store {
   readonly rank: number;
   readonly size: number;
   readonly job: Job;
+  /** Stores a value under a key for every rank; a later put of the same key replaces it. */
   put(key: string, value: Uint8Array): Promise<void>;
+  /** Waits until some rank has put the key. @throws DitrunError after the job's deadline, or when another rank failed. */
   get(key: string): Promise<Uint8Array>;
+  /** Waits until every rank has come. @throws DitrunError naming the ranks missing at the deadline, or the rank that failed. */
   barrier(name: string): Promise<void>;
   close(): void;
+}
+
+type Body<T> = T extends { id: number } ? Omit<T, "id"> : never;
+interface Reply {
+  message: LauncherMessage;
+  value: Uint8Array | undefined;
+}
+interface Pending {
+  resolve(reply: Reply): void;
+  reject(error: DitrunError): void;
+}
+
+/** The launcher names the missing ranks at the deadline; a worker waits a little longer before it gives the launcher up. */
+const MARGIN_SECONDS = 5;
+/** How long a failing worker waits for its launcher to take note. */
+const FAREWELL_SECONDS = 2;
+
+/** A worker's end of the rendezvous: a Store, and the way to report how the work ended. */
+export class WorkerStore implements Store {
+  readonly #context = new Context({ blocky: false });
+  readonly #socket: Dealer;
+  readonly #pending = new Map<number, Pending>();
+  #sending: Promise<void> = Promise.resolve();
+  #nextId = 0;
+  #job: Job | undefined;
+  #closed = false;
+  #ended: DitrunError | undefined;
+
+  private constructor(private readonly environment: WorkerEnvironment) {
+    this.#socket = new Dealer({
+      context: this.#context,
+      curveServerKey: environment.serverKey,
+      curvePublicKey: environment.publicKey,
+      curveSecretKey: environment.secretKey,
+      linger: 0,
+      sendHighWaterMark: 0,
+      receiveHighWaterMark: 0,
+    });
+  }
+
+  /** Joins the job. @throws DitrunError when the launcher does not answer in time or refuses this rank. */
+  static async join(environment: WorkerEnvironment): Promise<WorkerStore> {
+    const store = new WorkerStore(environment);
+    try {
+      store.#socket.connect(`tcp://${environment.address}:${environment.port}`);
+      void store.#receive();
+      const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
+      const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
+      if (message.type !== "job") throw new DitrunError(`The launcher answered a join with ${message.type}.`);
+      store.#job = message.job;
+      return store;
+    } catch (error) {
+      store.close();
+      throw error;
+    }
+  }
+
+  get rank(): number {
+    return this.environment.rank;
+  }
+
+  get size(): number {
+    return this.environment.size;
+  }
+
+  get job(): Job {
+    if (!this.#job) throw new DitrunError(`Rank ${this.rank} has not joined yet.`, exitCodes.rendezvous);
+    return this.#job;
+  }
+
+  async put(key: string, value: Uint8Array): Promise<void> {
+    await this.#ask({ type: "put", key }, this.#patience, `the value of "${key}"`, value);
+  }
+
+  async get(key: string): Promise<Uint8Array> {
+    const { value } = await this.#ask({ type: "get", key }, this.#patience, `the request for "${key}"`);
+    return value ?? new Uint8Array();
+  }
+
+  async barrier(name: string): Promise<void> {
+    await this.#ask({ type: "barrier", name }, this.#patience, `barrier "${name}"`);
+  }
+
+  /** Reports this rank's result: plain JSON. @throws DitrunError when it is not, a NaN for instance. */
+  async result(result: unknown): Promise<void> {
+    const value = z.json().safeParse(result ?? null);
+    if (!value.success) {
+      throw new DitrunError(
+        `The result of rank ${this.rank} is not plain JSON: ${z.prettifyError(value.error)}.`,
+        exitCodes.worker,
+      );
+    }
+    await this.#ask({ type: "result", value: value.data }, this.#patience, "the result");
+  }
+
+  /** Reports that this rank cannot go on. False when nobody took note, so that it must be said elsewhere. */
+  async fail(message: string, exitCode: number): Promise<boolean> {
+    // Once another rank has failed the launcher knows all that it needs.
+    if (this.#ended) return true;
+    try {
+      await this.#ask({ type: "fail", message, exitCode }, FAREWELL_SECONDS, "the failure");
+      return true;
+    } catch (error) {
+      if (error instanceof DitrunError) return this.#ended === error;
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
+    this.#socket.close();
+  }
+
+  get #patience(): number {
+    return this.job.timeoutSeconds + MARGIN_SECONDS;
+  }
+
+  async #ask(body: Body<WorkerMessage>, seconds: number, what: string, value?: Uint8Array): Promise<Reply> {
+    if (this.#ended) throw this.#ended;
+    const id = this.#nextId++;
+    const { address, port } = this.environment;
+    const reply = await new Promise<Reply>((resolve, reject) => {
+      const deadline = setTimeout(() => {
+        this.#pending.delete(id);
+        const message = `The launcher at ${address}:${port} did not answer ${what} of rank ${this.rank} within ${seconds} s: check that it runs and that the address, the port and the keys are those of this job.`;
+        reject(new DitrunError(message, exitCodes.rendezvous));
+      }, seconds * 1000);
+      this.#pending.set(id, {
+        resolve: (answer) => {
+          clearTimeout(deadline);
+          resolve(answer);
+        },
+        reject: (error) => {
+          clearTimeout(deadline);
+          reject(error);
+        },
+      });
+      this.#send(JSON.stringify({ ...body, id }), value);
+    });
+    if (reply.message.type === "refused") throw new DitrunError(reply.message.message, exitCodes.rendezvous);
+    return reply;
+  }
+
+  /** A DEALER takes one message at a time. */
+  #send(header: string, value?: Uint8Array): void {
+    this.#sending = this.#sending
+      .then(async () => {
+        if (!this.#closed) await this.#socket.send(value === undefined ? [header] : [header, value]);
+      })
+      .catch((error: unknown) =>
+        this.#end(new DitrunError(`The launcher cannot be reached: ${messageOf(error)}.`, exitCodes.rendezvous)),
+      );
+  }
+
+  async #receive(): Promise<void> {
+    for await (const [header, value] of this.#socket) {
+      if (header === undefined) continue;
+      let message: LauncherMessage;
+      try {
+        message = parseMessage(launcherMessageSchema, header);
+      } catch (error) {
+        this.#end(new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}`, exitCodes.rendezvous));
+        continue;
+      }
+      if (message.type === "abort") {
+        this.#end(new DitrunError(message.message, exitCodes.rendezvous));
+        continue;
+      }
+      const pending = this.#pending.get(message.id);
+      this.#pending.delete(message.id);
+      pending?.resolve({ message, value });
+    }
+  }
+
+  /** Rejects every wait, now and later. */
+  #end(error: DitrunError): void {
+    this.#ended ??= error;
+    for (const pending of this.#pending.values()) pending.reject(this.#ended);
+    this.#pending.clear();
+  }
 }

@@ -1,0 +1,250 @@
+import { availableParallelism, constants, hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { DitrunError, exitCodes } from "../protocol/failure.js";
+import type { Job } from "../protocol/job.js";
+import { rendezvousVariables } from "../protocol/messages.js";
+import { listenForInterrupts } from "./interrupts.js";
+import type { Log } from "./logs.js";
+import { workerEntry } from "./paths.js";
+import { Rendezvous, rankList } from "./rendezvous.js";
+import { type WorkerExit, WorkerProcess } from "./worker-process.js";
+
+export interface JobOptions {
+  job: Job;
+  /** Number of workers, all on this host. */
+  nproc: number;
+  log: Log;
+  /** The rendezvous's port on loopback; 0 for any free one. */
+  port: number;
+  /** The workers' program; the package's own worker by default. */
+  entry?: string | undefined;
+}
+
+/** A reason to end the job. An echo is what a rank says when it has lost its peers: it yields to any other reason. */
+interface Failure {
+  message: string;
+  exitCode: number;
+  echo: boolean;
+  rank?: number;
+}
+
+/** After a first failure, how long the one that caused it may take to show: a crash with a core dump is slower than its victims. */
+const SETTLE_MILLISECONDS = 400;
+/** Between SIGTERM and SIGKILL, and after SIGKILL before the launcher gives a process up. Together well under 5 s. */
+const GRACE_MILLISECONDS = 1500;
+/** How long a worker may take to end after its result. */
+const FAREWELL_MILLISECONDS = 5000;
+
+/**
+ * Runs one job: starts its workers, waits for their results, and leaves no process behind, whatever happens.
+ * @returns the results by rank.
+ * @throws DitrunError saying what went wrong first, with that worker's exit code or 128 + its signal.
+ */
+export async function runJob(options: JobOptions): Promise<unknown[]> {
+  const agent = new Agent(options);
+  return agent.run();
+}
+
+class Agent {
+  readonly #results = new Map<number, unknown>();
+  readonly #failures: Failure[] = [];
+  readonly #workers: WorkerProcess[] = [];
+  #ending = false;
+  #urgent = false;
+  #wake: () => void = () => undefined;
+
+  constructor(private readonly options: JobOptions) {}
+
+  async run(): Promise<unknown[]> {
+    const { job, nproc, port, log } = this.options;
+    const stopListening = listenForInterrupts((signal, count) => this.#interrupted(signal, count));
+    try {
+      const rendezvous = await Rendezvous.open(job, nproc, port, {
+        result: (rank, value) => {
+          this.#results.set(rank, value);
+          this.#wake();
+        },
+        failed: (rank, message, exitCode) =>
+          this.#fail({
+            rank,
+            exitCode,
+            echo: exitCode === exitCodes.rendezvous,
+            message: `${this.#nameOf(rank)} failed: ${message}`,
+          }),
+        overdue: (message) => this.#fail({ message, exitCode: exitCodes.rendezvous, echo: false }),
+        warning: (message) => log.logger.warn(message),
+      });
+      try {
+        this.#start(rendezvous);
+        await this.#until(() => this.#failures.length > 0 || this.#finished(), Number.POSITIVE_INFINITY);
+        const cause = await this.#cause();
+        await this.#end(rendezvous, cause);
+        // A worker that crashed on its way out, after its result, still failed.
+        const late = cause ?? this.#failures[0];
+        if (late) throw new DitrunError(this.#report(late), late.exitCode);
+      } finally {
+        this.#ending = true;
+        for (const worker of this.#workers) worker.signal("SIGKILL");
+        rendezvous.close();
+      }
+    } finally {
+      stopListening();
+    }
+    return Array.from({ length: nproc }, (_, rank) => this.#results.get(rank));
+  }
+
+  #start(rendezvous: Rendezvous): void {
+    const { job, nproc, log, entry = workerEntry } = this.options;
+    for (let rank = 0; rank < nproc && !this.#ending; rank++) {
+      const environment = workerEnvironment(rank, nproc, rendezvous, job, log.level);
+      const worker = new WorkerProcess(rank, entry, environment, log.worker(job.id, rank));
+      this.#workers.push(worker);
+      log.logger.debug(`Rank ${rank} is process ${worker.pid}.`);
+      void worker.exited.then((exit) => this.#exited(worker, exit));
+    }
+  }
+
+  #exited(worker: WorkerProcess, exit: WorkerExit): void {
+    const { rank } = worker;
+    this.options.log.logger.debug(`Rank ${rank} ended: ${describeExit(exit)}.`);
+    const finished = exit.kind === "code" && exit.code === 0 && this.#results.has(rank);
+    // What a worker did after the launcher told it to end is no failure of its own.
+    if (!finished && !this.#ending && !this.#failures.some((failure) => failure.rank === rank)) {
+      this.#fail({
+        rank,
+        echo: false,
+        exitCode: exitCodeOf(exit),
+        message: `${this.#nameOf(rank)} ${describeExit(exit)}.`,
+      });
+    }
+    this.#wake();
+  }
+
+  #fail(failure: Failure): void {
+    this.options.log.logger.debug(`Failure: ${failure.message}`);
+    this.#failures.push(failure);
+    this.#wake();
+  }
+
+  #interrupted(signal: NodeJS.Signals, count: number): void {
+    const exitCode = 128 + constants.signals[signal];
+    if (count === 1) {
+      this.#failures.push({ message: `The job was ended by ${signal}.`, exitCode, echo: false });
+      this.options.log.logger.info(
+        `${signal}: ending ${this.#workers.length} workers; a second one ends them at once.`,
+      );
+    } else {
+      this.#urgent = true;
+    }
+    this.#wake();
+  }
+
+  #finished(): boolean {
+    return this.#results.size === this.options.nproc;
+  }
+
+  /** Why the job must end, once late causes had the time to show; undefined when it succeeded. */
+  async #cause(): Promise<Failure | undefined> {
+    if (this.#failures.length === 0) return undefined;
+    await this.#until(() => this.#urgent || this.#failures.some(({ rank }) => rank === undefined), SETTLE_MILLISECONDS);
+    return this.#failures.find(({ echo }) => !echo) ?? this.#failures[0];
+  }
+
+  async #end(rendezvous: Rendezvous, cause: Failure | undefined): Promise<void> {
+    const gone = () => this.#urgent || this.#workers.every((worker) => !worker.running);
+    if (cause === undefined) {
+      await this.#until(() => gone() || this.#failures.length > 0, FAREWELL_MILLISECONDS);
+      const slow = this.#running();
+      if (slow.length > 0 && this.#failures.length === 0) {
+        this.options.log.logger.warn(
+          `${rankList(slow)} did not end within ${FAREWELL_MILLISECONDS / 1000} s of the result and had to be ended.`,
+        );
+      }
+    }
+    this.#ending = true;
+    if (cause !== undefined) await rendezvous.abort(cause.message);
+    for (const worker of this.#workers) worker.signal("SIGTERM");
+    await this.#until(gone, GRACE_MILLISECONDS);
+    this.#urgent = false;
+    for (const worker of this.#workers) worker.signal("SIGKILL");
+    await this.#until(gone, GRACE_MILLISECONDS);
+    const stuck = this.#running();
+    if (stuck.length > 0) {
+      const pids = this.#workers.filter((worker) => worker.running).map((worker) => worker.pid);
+      this.options.log.logger.error(
+        `${rankList(stuck)} (process ${pids.join(", ")}) did not end within ${GRACE_MILLISECONDS / 1000} s of SIGKILL, probably inside a driver, and had to be left behind.`,
+      );
+      return;
+    }
+    await Promise.all(this.#workers.map((worker) => worker.exited));
+  }
+
+  #running(): number[] {
+    return this.#workers.filter((worker) => worker.running).map((worker) => worker.rank);
+  }
+
+  /** Waits until the condition holds, looking whenever something has happened, or until the time is over. */
+  async #until(condition: () => boolean, milliseconds: number): Promise<void> {
+    const stop = new AbortController();
+    const deadline = Number.isFinite(milliseconds)
+      ? sleep(milliseconds, "over" as const, { signal: stop.signal }).catch(() => "over" as const)
+      : new Promise<never>(() => undefined);
+    while (!condition()) {
+      const event = new Promise<"event">((resolve) => {
+        this.#wake = () => resolve("event");
+      });
+      if ((await Promise.race([event, deadline])) === "over") break;
+    }
+    stop.abort();
+  }
+
+  #nameOf(rank: number): string {
+    return `Rank ${rank} (${hostname()}, process ${this.#workers[rank]?.pid})`;
+  }
+
+  #report(cause: Failure): string {
+    const tail = cause.rank === undefined ? [] : (this.#workers[cause.rank]?.stderrTail ?? []);
+    if (tail.length === 0) return cause.message;
+    return `${cause.message} Its last lines on stderr:\n${tail.map((line) => `  ${line}`).join("\n")}`;
+  }
+}
+
+function describeExit(exit: WorkerExit): string {
+  if (exit.kind === "signal") return `was killed by ${exit.signal}`;
+  if (exit.kind === "not started") return `could not be started: ${exit.reason}`;
+  return exit.code === 0 ? "exited with code 0 before it had reported a result" : `exited with code ${exit.code}`;
+}
+
+function exitCodeOf(exit: WorkerExit): number {
+  if (exit.kind === "signal") return 128 + constants.signals[exit.signal];
+  if (exit.kind === "not started") return exitCodes.environment;
+  return exit.code === 0 ? exitCodes.worker : exit.code;
+}
+
+/** torchrun's variables, ditrun's keys, and thread counts that let all workers of a host share its cores. */
+function workerEnvironment(
+  rank: number,
+  nproc: number,
+  rendezvous: Rendezvous,
+  job: Job,
+  logLevel: string,
+): Record<string, string> {
+  const threads = Math.max(1, Math.floor(availableParallelism() / nproc));
+  // Threads that wait must not spin: on a CPU the next worker needs the core.
+  const { OMP_NUM_THREADS = String(threads), OMP_WAIT_POLICY = "passive" } = process.env;
+  return {
+    OMP_NUM_THREADS,
+    OMP_WAIT_POLICY,
+    RANK: String(rank),
+    LOCAL_RANK: String(rank),
+    WORLD_SIZE: String(nproc),
+    LOCAL_WORLD_SIZE: String(nproc),
+    MASTER_ADDR: rendezvous.address,
+    MASTER_PORT: String(rendezvous.port),
+    [rendezvousVariables.serverKey]: rendezvous.serverKey,
+    [rendezvousVariables.publicKey]: rendezvous.clientKeys.publicKey,
+    [rendezvousVariables.secretKey]: rendezvous.clientKeys.secretKey,
+    [rendezvousVariables.timeoutSeconds]: String(job.timeoutSeconds),
+    [rendezvousVariables.logLevel]: logLevel,
+  };
+}

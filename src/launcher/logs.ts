@@ -1,0 +1,75 @@
+import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
+import { join } from "node:path";
+import { type Logger, multistream, pino } from "pino";
+import { z } from "zod";
+import { DitrunError, messageOf } from "../protocol/failure.js";
+
+export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** Where the launcher says what it does, and where its workers' lines go. */
+export interface Log {
+  readonly level: LogLevel;
+  readonly logger: Logger;
+  /** Opens the files of one rank of one job; without a log folder its lines only go to stderr. */
+  worker(jobId: string, rank: number): WorkerLog;
+}
+
+export interface WorkerLog {
+  line(stream: "stdout" | "stderr", text: string): void;
+  close(): void;
+}
+
+const recordSchema = z.object({ msg: z.string() });
+
+/**
+ * Logs to the launcher's stderr as `ditrun: sentence` lines, and with a folder also to launcher.log there (JSON lines) and
+ * to JOB/rank-N.stdout.log and JOB/rank-N.stderr.log. Worker lines reach stderr at every level, prefixed `[rank N] `.
+ * @throws DitrunError when the folder cannot be made or written.
+ */
+export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.WritableStream = process.stderr): Log {
+  const console = {
+    write: (line: string) => void stderr.write(`ditrun: ${recordSchema.parse(JSON.parse(line)).msg}\n`),
+  };
+  const streams: { level: pino.Level; stream: { write(line: string): void } }[] = [];
+  if (level !== "silent") streams.push({ level, stream: console });
+  if (folder !== undefined) {
+    try {
+      mkdirSync(folder, { recursive: true });
+      streams.push({ level: "debug", stream: pino.destination({ dest: join(folder, "launcher.log"), sync: true }) });
+    } catch (error) {
+      throw new DitrunError(`--log-dir ${folder} cannot be written: ${messageOf(error)}.`, undefined, { cause: error });
+    }
+  }
+  const logger = pino({ level: "debug", base: { pid: process.pid } }, multistream(streams));
+
+  const openFile = (path: string): WriteStream => {
+    const file = createWriteStream(path);
+    file.on("error", (error) => logger.error(`${path} cannot be written: ${error.message}.`));
+    return file;
+  };
+
+  return {
+    level,
+    logger,
+    worker(jobId, rank) {
+      const files: Partial<Record<"stdout" | "stderr", WriteStream>> = {};
+      if (folder !== undefined) {
+        mkdirSync(join(folder, jobId), { recursive: true });
+        for (const name of ["stdout", "stderr"] as const) {
+          files[name] = openFile(join(folder, jobId, `rank-${rank}.${name}.log`));
+        }
+      }
+      return {
+        line(stream, text) {
+          stderr.write(`[rank ${rank}] ${text}\n`);
+          files[stream]?.write(`${text}\n`);
+        },
+        close() {
+          files.stdout?.end();
+          files.stderr?.end();
+        },
+      };
+    },
+  };
+}

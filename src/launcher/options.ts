@@ -1,0 +1,92 @@
+import type { InferredOptionTypes, Options } from "yargs";
+import { DitrunError } from "../protocol/failure.js";
+import { dtypeSchema } from "../protocol/plan.js";
+import { deviceNames } from "./device.js";
+import { logLevels } from "./logs.js";
+
+/** Checks a number typed on the command line; yargs itself turns text into NaN. */
+export function wholeNumber(name: string, least: number): (text: string | undefined) => number | undefined {
+  return (text) => {
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (text.trim() === "" || !Number.isSafeInteger(value) || value < least) {
+      throw new DitrunError(`--${name} is "${text}"; it must be a whole number of at least ${least}.`);
+    }
+    return value;
+  };
+}
+
+function count(name: string, description: string) {
+  return { type: "string", describe: description, requiresArg: true, coerce: wholeNumber(name, 1) } as const;
+}
+
+/** Options of every command; they may stand before or after it. */
+export const globalOptions = {
+  nproc: {
+    type: "string",
+    requiresArg: true,
+    describe: "Workers on this host: a number, gpu (one per GPU) or auto (all GPUs, or what the plan needs)",
+    coerce: (text: string | undefined) => {
+      if (text === undefined || text === "auto" || text === "gpu") return text;
+      return wholeNumber("nproc", 1)(text);
+    },
+  },
+  cfg: count("cfg", "Guidance parallel degree"),
+  cp: count("cp", "Context parallel degree: workers that share the tokens"),
+  tp: count("tp", "Tensor parallel degree: workers that share heads and hidden columns"),
+  plan: { type: "string", requiresArg: true, describe: "Parallelism plan: a name in configs/plans or FILE.yaml" },
+  model: { type: "string", requiresArg: true, describe: "Model: a name in configs/models or FILE.yaml" },
+  device: { choices: deviceNames, default: "auto", describe: "What to run on" },
+  dtype: { choices: dtypeSchema.options, describe: "Weights and activations [default: the plan's, bf16]" },
+  fp8: { type: "boolean", describe: "Linear layers, attention and the ring in e4m3" },
+  seed: {
+    type: "string",
+    requiresArg: true,
+    default: "0",
+    describe: "Seed of random weights and inputs",
+    coerce: wholeNumber("seed", 0),
+  },
+  timeout: {
+    type: "string",
+    requiresArg: true,
+    default: "120",
+    describe: "Seconds that any wait for other workers may take",
+    coerce: (text: string) => {
+      const seconds = Number(text);
+      if (!(seconds > 0 && seconds <= 86_400)) {
+        throw new DitrunError(`--timeout is "${text}"; it must be a number of seconds above 0 and at most 86400.`);
+      }
+      return seconds;
+    },
+  },
+  "master-port": {
+    type: "string",
+    requiresArg: true,
+    describe: "Port of the rendezvous on 127.0.0.1 [default: MASTER_PORT, else any free one]",
+    coerce: (text: string | undefined) => portNumber("--master-port", text),
+  },
+  "log-level": { choices: logLevels, default: "info", describe: "What the launcher says on stderr" },
+  "log-dir": {
+    type: "string",
+    requiresArg: true,
+    describe: "Folder for launcher.log and each rank's stdout and stderr",
+  },
+  json: { type: "string", describe: "Print one JSON document on stdout, or write it to a file: --json [FILE]" },
+  "dry-run": {
+    type: "boolean",
+    default: false,
+    describe: "Check everything and say what would run, without running it",
+  },
+} as const satisfies Record<string, Options>;
+
+export type GlobalArguments = InferredOptionTypes<typeof globalOptions>;
+
+/** @throws DitrunError when the text is not a port. */
+export function portNumber(name: string, text: string | undefined): number | undefined {
+  if (text === undefined || text === "") return undefined;
+  const port = Number(text);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+    throw new DitrunError(`${name} is "${text}"; it must be a port from 0 to 65535.`);
+  }
+  return port;
+}

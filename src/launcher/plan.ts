@@ -1,0 +1,162 @@
+import { basename } from "node:path";
+import { DitrunError } from "../protocol/failure.js";
+import type { Model } from "../protocol/model.js";
+import { type ComputeDtype, meshName, meshSize, type Plan, planSchema, type Split } from "../protocol/plan.js";
+import { findDocument, readDocument } from "./documents.js";
+import { linearLayers, tokenCount } from "./model.js";
+import { plansDirectory } from "./paths.js";
+
+/** What the command line says about the plan; each overrides the plan's file. */
+export interface PlanFlags {
+  plan?: string | undefined;
+  cfg?: number | undefined;
+  cp?: number | undefined;
+  tp?: number | undefined;
+  dtype?: ComputeDtype | undefined;
+  fp8?: boolean | undefined;
+}
+
+/**
+ * The plan to run.
+ * @param nproc the number of workers the user asked for, if any; the mesh must fill it exactly.
+ * @param available workers to use when neither a plan, a mesh flag nor nproc says how many (all GPUs, or 1 on a CPU).
+ * @throws DitrunError when the plan is not valid, does not fit the model, or does not fill nproc.
+ */
+export async function resolvePlan(
+  flags: PlanFlags,
+  model: Model,
+  nproc: number | undefined,
+  available: number,
+): Promise<Plan> {
+  const plan = flags.plan === undefined ? planSchema.parse({}) : await readPlan(flags.plan);
+  const meshGiven =
+    flags.plan !== undefined || flags.cfg !== undefined || flags.cp !== undefined || flags.tp !== undefined;
+  if (!meshGiven) plan.mesh = defaultMesh(nproc ?? available, model);
+  for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
+  if (flags.dtype !== undefined) plan.dtype = flags.dtype;
+  if (flags.fp8) {
+    plan.linear.dtype = "e4m3";
+    plan.attention.dtype = "e4m3";
+    plan.ring.dtype = "e4m3";
+  }
+  const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
+  if (changed) delete plan.name;
+  plan.name ??= planName(plan);
+  checkPlan(plan, model);
+  const workers = meshSize(plan.mesh);
+  if (nproc !== undefined && nproc !== workers) {
+    const { cfg, cp, tp } = plan.mesh;
+    throw new DitrunError(
+      `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${workers} ${workers === 1 ? "worker" : "workers"}, but --nproc is ${nproc}: change --nproc or the mesh.`,
+    );
+  }
+  return plan;
+}
+
+async function readPlan(nameOrFile: string): Promise<Plan> {
+  const file = await findDocument("plan", plansDirectory, nameOrFile);
+  const plan = await readDocument(file, planSchema);
+  plan.name ??= basename(file).replace(/\.ya?ml$/, "");
+  return plan;
+}
+
+/** Tensor parallelism in pairs where the heads allow it, context parallelism for the rest. */
+function defaultMesh(workers: number, model: Model): Plan["mesh"] {
+  const tp = workers % 2 === 0 && model.heads % 2 === 0 ? 2 : 1;
+  return { cfg: 1, cp: workers / tp, tp };
+}
+
+/** The plan's coarsest arithmetic: e4m3 if any part uses it, else bf16 if any part does, else fp32. */
+export function planPrecision(plan: Plan): "fp32" | "bf16" | "e4m3" {
+  const dtypes = [plan.dtype, plan.attention.dtype, plan.ring.dtype, plan.linear.dtype];
+  if (dtypes.includes("e4m3")) return "e4m3";
+  return dtypes.includes("bf16") ? "bf16" : "fp32";
+}
+
+function planName(plan: Plan): string {
+  return `${meshName(plan.mesh)} ${planPrecision(plan)}`;
+}
+
+/** The same plan for one worker. */
+export function singleDevicePlan(plan: Plan): Plan {
+  const single: Plan = { ...plan, mesh: { cfg: 1, cp: 1, tp: 1 } };
+  single.name = planName(single);
+  return single;
+}
+
+/** Checks a plan against a model. @throws DitrunError with the numbers that do not fit and what would. */
+export function checkPlan(plan: Plan, model: Model): void {
+  const { cfg, cp, tp } = plan.mesh;
+  if (cfg !== 1) {
+    throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
+  }
+  if (model.heads % tp !== 0) {
+    throw new DitrunError(
+      `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
+    );
+  }
+  if (model.width % tp !== 0) {
+    throw new DitrunError(
+      `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
+    );
+  }
+  const tokens = tokenCount(model);
+  if (tokens < cp * (plan.norms.sequenceParallel ? tp : 1)) {
+    throw new DitrunError(
+      `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
+    );
+  }
+  checkLayers(plan, model);
+}
+
+function checkLayers(plan: Plan, model: Model): void {
+  const splits = new Map<string, Split>(linearLayers(model).map(({ path, split }) => [path, split]));
+  for (const [index, rule] of plan.layers.entries()) {
+    const pattern = new RegExp(`^${rule.path.split(".").map(segmentPattern).join("\\.")}$`);
+    const matched = [...splits.keys()].filter((path) => pattern.test(path));
+    if (matched.length === 0) {
+      throw new DitrunError(
+        `layers[${index}].path of plan ${plan.name} is "${rule.path}", which matches no layer of ${model.name}; its layers are ${layerPatterns(model).join(", ")}.`,
+      );
+    }
+    for (const path of matched) {
+      const allowed = allowedSplits(path);
+      if (!allowed.includes(rule.split)) {
+        throw new DitrunError(
+          `layers[${index}].split of plan ${plan.name} is ${rule.split} for ${path}; it must be one of ${allowed.join(", ")}.`,
+        );
+      }
+      splits.set(path, rule.split);
+    }
+  }
+  for (const [path, split] of splits) {
+    const next = consumer(path);
+    if (next === undefined) continue;
+    const nextSplit = splits.get(next);
+    // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
+    if ((split === "replicated") !== (nextSplit === "replicated")) {
+      throw new DitrunError(
+        `Plan ${plan.name} splits ${path} as ${split} and ${next} as ${nextSplit}: split both (${allowedSplits(path)[0]}, row) or neither (replicated, replicated).`,
+      );
+    }
+  }
+}
+
+function segmentPattern(segment: string): string {
+  return segment === "*" ? "[^.]+" : segment.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
+
+function allowedSplits(path: string): Split[] {
+  if (path.endsWith(".qkv")) return ["heads", "replicated"];
+  return path.endsWith("mlp.0") ? ["column", "replicated"] : ["row", "replicated"];
+}
+
+/** The layer that takes this layer's output along the tp split, if there is one. */
+function consumer(path: string): string | undefined {
+  if (path.endsWith(".qkv")) return path.replace(/qkv$/, "proj");
+  return path.endsWith("mlp.0") ? path.replace(/0$/, "2") : undefined;
+}
+
+function layerPatterns(model: Model): string[] {
+  return [...new Set(linearLayers(model).map(({ path }) => path.replace(/\.\d+\.(?=attn|mlp)/, ".*.")))];
+}

@@ -1,0 +1,50 @@
+import { z } from "zod";
+import { jobSchema } from "./job.js";
+
+/**
+ * What a worker and its launcher say to each other over ZeroMQ: one JSON frame, and one more frame of raw bytes for `put`
+ * (to the launcher) and `value` (to the worker). `id` pairs an answer with its question.
+ */
+const id = z.int().min(0);
+const rank = z.int().min(0);
+
+export const workerMessageSchema = z.discriminatedUnion("type", [
+  /** The first message; answered with `job` or `refused`. */
+  z.strictObject({ type: z.literal("join"), id, rank, host: z.string(), pid: z.int() }),
+  /** Stores the second frame under the key; answered with `done`. */
+  z.strictObject({ type: z.literal("put"), id, key: z.string() }),
+  /** Answered with `value` once some rank has put the key, or with `refused` after the deadline. */
+  z.strictObject({ type: z.literal("get"), id, key: z.string() }),
+  /** Answered with `done` once every rank has arrived, or with `refused` after the deadline. */
+  z.strictObject({ type: z.literal("barrier"), id, name: z.string() }),
+  /** This rank cannot go on; answered with `done`. */
+  z.strictObject({ type: z.literal("fail"), id, message: z.string(), exitCode: z.int().min(1).max(255) }),
+  /** This rank's result, after which it ends; answered with `done`. */
+  z.strictObject({ type: z.literal("result"), id, value: z.json() }),
+]);
+export type WorkerMessage = z.infer<typeof workerMessageSchema>;
+
+export const launcherMessageSchema = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("job"), id, job: jobSchema }),
+  z.strictObject({ type: z.literal("done"), id }),
+  z.strictObject({ type: z.literal("value"), id }),
+  /** The question cannot be answered; the message is a sentence. */
+  z.strictObject({ type: z.literal("refused"), id, message: z.string() }),
+  /** The job is over because of another rank, or because the user ended it. */
+  z.strictObject({ type: z.literal("abort"), message: z.string() }),
+]);
+export type LauncherMessage = z.infer<typeof launcherMessageSchema>;
+
+/** The environment that carries the rendezvous's CURVE keys (Z85) and the join's deadline, beside torchrun's variables. */
+export const rendezvousVariables = {
+  serverKey: "DITRUN_SERVER_KEY",
+  publicKey: "DITRUN_PUBLIC_KEY",
+  secretKey: "DITRUN_SECRET_KEY",
+  timeoutSeconds: "DITRUN_TIMEOUT",
+  logLevel: "DITRUN_LOG_LEVEL",
+} as const;
+
+/** Parses one JSON frame. @throws Error when it is not JSON or not a message of this schema. */
+export function parseMessage<T>(schema: z.ZodType<T>, frame: Uint8Array): T {
+  return schema.parse(JSON.parse(new TextDecoder().decode(frame)));
+}

@@ -1,0 +1,30 @@
+import { fstatSync } from "node:fs";
+import { Socket } from "node:net";
+import { isMainThread, Worker } from "node:worker_threads";
+
+/**
+ * Ends this process and its group when stdin, a pipe that the launcher holds open, comes to its end: a launcher that was
+ * killed leaves no worker behind. A thread of its own watches, since the main thread may be inside a kernel module.
+ * Does nothing when stdin is not a pipe, as when a worker is started by hand.
+ */
+export function endWithLauncher(): void {
+  const stdin = fstatSync(0);
+  if (!stdin.isFIFO() && !stdin.isSocket()) return;
+  new Worker(new URL(import.meta.url)).unref();
+}
+
+if (!isMainThread) {
+  const stdin = new Socket({ fd: 0, readable: true, writable: false });
+  stdin.on("error", endGroup);
+  stdin.on("close", endGroup);
+  stdin.resume();
+}
+
+function endGroup(): void {
+  try {
+    process.kill(-process.pid, "SIGKILL");
+  } catch {
+    // Not the leader of a group: started by hand behind a pipe.
+    process.kill(process.pid, "SIGKILL");
+  }
+}
