@@ -107,14 +107,18 @@ export class PeerGroup implements Group {
     this.#turns.set(kind, (this.#turns.get(kind) ?? 0) + 1);
   }
 
+  /** The slot whose turn it is. Both are reserved at once: a forward may use a kind an odd number of times. */
   #slot(kind: string, bytes: number): Slot {
-    const turn = (this.#turns.get(kind) ?? 0) % 2;
-    const name = `${this.name}/${kind}/${turn}`;
-    return {
-      block: this.heap.block(name, bytes),
-      ready: this.ranks.map((_, r) => this.heap.flag(`${name}/ready/${r}`)),
-      free: this.ranks.map((_, r) => this.heap.flag(`${name}/free/${r}`, true)),
+    const slotOf = (turn: number): Slot => {
+      const name = `${this.name}/${kind}/${turn}`;
+      return {
+        block: this.heap.block(name, bytes),
+        ready: this.ranks.map((_, r) => this.heap.flag(`${name}/ready/${r}`)),
+        free: this.ranks.map((_, r) => this.heap.flag(`${name}/free/${r}`, true)),
+      };
     };
+    const slots = [slotOf(0), slotOf(1)] as const;
+    return slots[(this.#turns.get(kind) ?? 0) % 2 === 0 ? 0 : 1];
   }
 
   /** The world rank of a rank of this group. */

@@ -68,13 +68,10 @@ class PeerRing implements RingAttention {
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
     const { device, heap } = this.context;
     const { rank, size } = this.cp;
-    const turn = this.#layer++ % 2;
     const columns = matrixShape(q).columns;
     const slotBytes = tensorBytes(kv.dtype, [2, Math.max(...tokensOfRank), columns]);
-    const slots = Array.from({ length: size }, (_, r) => heap.block(`ring/${turn}/${r}`, slotBytes));
-    // full[r] here: rank r's block has arrived. free[r] here: rank r has read what this rank sent it (a credit).
-    const full = slots.map((_, r) => heap.flag(`ring/${turn}/full/${r}`));
-    const free = slots.map((_, r) => heap.flag(`ring/${turn}/free/${r}`, true));
+    const buffers = [this.#buffers(0, slotBytes), this.#buffers(1, slotBytes)] as const;
+    const { slots, full, free } = buffers[this.#layer++ % 2 === 0 ? 0 : 1];
     const world = (r: number) => this.cp.worldRank(r);
     const at = <T>(list: readonly T[], r: number): T => {
       const item = list[r];
@@ -119,6 +116,19 @@ class PeerRing implements RingAttention {
     // kv lies in the arena: nothing may overwrite it before it has been sent.
     device.waitFor("compute", sent);
     return o;
+  }
+
+  /** What even (0) or odd (1) layers receive into: a slot for each rank's block, and the flags that guard it. */
+  #buffers(turn: 0 | 1, slotBytes: number) {
+    const { heap } = this.context;
+    const ranks = Array.from({ length: this.cp.size }, (_, r) => r);
+    return {
+      slots: ranks.map((r) => heap.block(`ring/${turn}/${r}`, slotBytes)),
+      /** full[r] here: rank r's block has arrived. */
+      full: ranks.map((r) => heap.flag(`ring/${turn}/full/${r}`)),
+      /** free[r] here: rank r has read what this rank sent it (a credit). */
+      free: ranks.map((r) => heap.flag(`ring/${turn}/free/${r}`, true)),
+    };
   }
 
   async takeWaits(): Promise<number[]> {
