@@ -1,5 +1,6 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
+import { exitCodes } from "../../protocol/failure.js";
 import type { ProfileTask } from "../../protocol/job.js";
 import { profileRankSchema } from "../../protocol/results.js";
 import type { Command } from "../command.js";
@@ -89,5 +90,5 @@ async function run({ warmup, iterations, baseline, trace }: ProfileArguments, se
 }
 
 async function measure(session: Session, task: ProfileTask) {
-  return checkDocument("The workers' results", await session.run(task), z.array(profileRankSchema));
+  return checkDocument("The workers' results", await session.run(task), z.array(profileRankSchema), exitCodes.internal);
 }
