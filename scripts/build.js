@@ -25,7 +25,12 @@ if (wants("--typescript")) {
   run(join(root, "node_modules", ".bin", "tsc"), ["-p", "tsconfig.build.json"], "run npm ci first.");
 }
 if (wants("--kernels")) {
-  const missing = "install cmake (at least 3.22), make and a C++20 compiler, for instance: apt-get install cmake g++ make.";
-  run("cmake", ["-S", ".", "-B", "build", ...(process.env.DITRUN_CMAKE_ARGS?.split(" ").filter(Boolean) ?? [])], missing);
+  const missing =
+    "install cmake (at least 3.22), make and a C++20 compiler, for instance: apt-get install cmake g++ make.";
+  run(
+    "cmake",
+    ["-S", ".", "-B", "build", ...(process.env.DITRUN_CMAKE_ARGS?.split(" ").filter(Boolean) ?? [])],
+    missing,
+  );
   run("cmake", ["--build", "build", "--parallel", String(availableParallelism())], missing);
 }

@@ -29,6 +29,8 @@ export const profileRankSchema = z.strictObject({
   /** One latency per timed iteration, in milliseconds, measured on the device. */
   latenciesMs: z.array(z.number()),
   phases: phasesSchema,
+  /** By ring step (the rank's own block first): milliseconds of the forward that attention waited for the block, over all layers. */
+  ringWaitsMs: z.array(z.number()),
   peakMemoryBytes: z.number(),
   /** Floating-point operations of the whole model's forward (all ranks together). */
   modelFlops: z.number(),

@@ -1,0 +1,139 @@
+#include <bit>
+
+#include "activation.h"
+#include "scratch.h"
+#include "stream.h"
+#include "tensor.h"
+
+namespace ditrun {
+namespace {
+
+void requireCount(const char *function, int64_t count) {
+  require(count > 0, function, ": count is ", count, " but must be positive.");
+}
+
+/** Calls body(first, count) for runs of at most runLength elements, in parallel. */
+template <class Body> void overRuns(int64_t count, const Body &body) {
+  const int64_t runs = (count + runLength - 1) / runLength;
+#pragma omp parallel for schedule(static) if (count > parallelWork)
+  for (int64_t run = 0; run < runs; run++) body(run * runLength, std::min(runLength, count - run * runLength));
+}
+
+}  // namespace
+}  // namespace ditrun
+
+using namespace ditrun;
+
+int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int activation, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_activate";
+    requireCount(f, count);
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    require(activation >= DITRUN_IDENTITY && activation <= DITRUN_SILU, f, ": activation is ", activation,
+            " but must be 0 to 3.");
+    requireAddress(f, "out", out, dtypeBytes(dtype));
+    requireAddress(f, "x", x, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+      overRuns(count, [=](int64_t first, int64_t length) {
+        float y[runLength] = {};
+        copyRun(x, dtype, first, length, y);
+        activateRun(y, length, activation);
+        writeRun(out, dtype, first, length, y);
+      });
+    });
+  });
+}
+
+int ditrun_add(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_add";
+    requireCount(f, count);
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    for (const uint64_t address : {out, x, y}) requireAddress(f, "out, x or y", address, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+      overRuns(count, [=](int64_t first, int64_t length) {
+        float sum[runLength];
+        float other[runLength];
+        copyRun(x, dtype, first, length, sum);
+        const float *const added = readRun(y, dtype, first, length, other);
+        for (int64_t i = 0; i < length; i++) sum[i] += added[i];
+        writeRun(out, dtype, first, length, sum);
+      });
+    });
+  });
+}
+
+int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector, int rows, int columns, int dtype,
+                    uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_add_rows";
+    require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "out", out, dtypeBytes(dtype));
+    requireAddress(f, "x", x, dtypeBytes(dtype));
+    requireOptional(f, "rowTable", rowTable, dtypeBytes(dtype));
+    requireOptional(f, "vector", vector, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+      for (int64_t row = 0; row < rows; row++) {
+        for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
+          const int64_t length = std::min<int64_t>(runLength, columns - c0);
+          float sum[runLength];
+          float other[runLength];
+          copyRun(x, dtype, row * columns + c0, length, sum);
+          if (rowTable != 0) {
+            const float *const added = readRun(rowTable, dtype, row * columns + c0, length, other);
+            for (int64_t i = 0; i < length; i++) sum[i] += added[i];
+          }
+          if (vector != 0) {
+            const float *const added = readRun(vector, dtype, c0, length, other);
+            for (int64_t i = 0; i < length; i++) sum[i] += added[i];
+          }
+          writeRun(out, dtype, row * columns + c0, length, sum);
+        }
+      }
+    });
+  });
+}
+
+/** out and x may not overlap. */
+int ditrun_cast(uint64_t out, int outDtype, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_cast";
+    requireCount(f, count);
+    requireDtype(f, "outDtype", outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3, DITRUN_F16);
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3, DITRUN_F16);
+    requireAddress(f, "out", out, dtypeBytes(outDtype));
+    requireAddress(f, "x", x, dtypeBytes(xDtype));
+    submit(f, stream, [=](Stream &) {
+      overRuns(count, [=](int64_t first, int64_t length) {
+        float buffer[runLength];
+        writeRun(out, outDtype, first, length, readRun(x, xDtype, first, length, buffer));
+      });
+    });
+  });
+}
+
+int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_count_nonfinite";
+    requireCount(f, count);
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3, DITRUN_F16);
+    requireAddress(f, "result", result, 4);
+    requireAddress(f, "x", x, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+      const int64_t runs = (count + runLength - 1) / runLength;
+      uint32_t found = 0;
+#pragma omp parallel for schedule(static) reduction(+ : found) if (count > parallelWork)
+      for (int64_t run = 0; run < runs; run++) {
+        float buffer[runLength];
+        const int64_t length = std::min(runLength, count - run * runLength);
+        const float *const values = readRun(x, dtype, run * runLength, length, buffer);
+        for (int64_t i = 0; i < length; i++) {
+          found += (std::bit_cast<uint32_t>(values[i]) & 0x7f800000) == 0x7f800000 ? 1 : 0;
+        }
+      }
+      *pointer<uint32_t>(result) = found;
+    });
+  });
+}

@@ -1,0 +1,48 @@
+#include <vector>
+
+#include "scratch.h"
+#include "stream.h"
+#include "tensor.h"
+
+using namespace ditrun;
+
+int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount,
+               int64_t count, int dtype, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_sum";
+    require(count > 0 && sourceCount >= 0, f, ": count is ", count, " and sourceCount ", sourceCount,
+            "; the first must be positive, the second not negative.");
+    require(sourceCount == 0 || sources != nullptr, f, ": sources is null.");
+    require(bias == 0 || (columns > 0 && count % columns == 0), f, ": ", count, " elements are no whole rows of ",
+            columns, " columns, which the bias has.");
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "out", out, dtypeBytes(dtype));
+    requireOptional(f, "base", base, dtypeBytes(dtype));
+    requireOptional(f, "bias", bias, dtypeBytes(dtype));
+    std::vector<uint64_t> terms(sources, sources + sourceCount);
+    for (const uint64_t term : terms) requireAddress(f, "a source", term, dtypeBytes(dtype));
+    if (base != 0) terms.insert(terms.begin(), base);
+    submit(f, stream, [=, terms = std::move(terms)](Stream &) {
+      // Runs end where rows end, so that each meets one stretch of the bias.
+      const int64_t row = bias != 0 ? columns : count;
+      const int64_t perRow = (row + runLength - 1) / runLength;
+#pragma omp parallel for schedule(static) if (count > parallelWork)
+      for (int64_t run = 0; run < count / row * perRow; run++) {
+        const int64_t column = run % perRow * runLength;
+        const int64_t first = run / perRow * row + column;
+        const int64_t length = std::min(runLength, row - column);
+        float total[runLength] = {};
+        float other[runLength];
+        for (const uint64_t term : terms) {
+          const float *const x = readRun(term, dtype, first, length, other);
+          for (int64_t i = 0; i < length; i++) total[i] += x[i];
+        }
+        if (bias != 0) {
+          const float *const x = readRun(bias, dtype, column, length, other);
+          for (int64_t i = 0; i < length; i++) total[i] += x[i];
+        }
+        writeRun(out, dtype, first, length, total);
+      }
+    });
+  });
+}

@@ -1,0 +1,159 @@
+import { z } from "zod";
+import { DitrunError, exitCodes } from "../../protocol/failure.js";
+import { alignUp } from "../device/arena.js";
+import type { Device } from "../device/device.js";
+import { type Address, HANDLE_BYTES } from "../device/kernels.js";
+import type { Store } from "../store.js";
+
+const FLAG_BYTES = 4;
+
+/** One 32-bit word on every rank, at the same offset of every rank's heap (kernels/include/ditrun.h, flags). */
+export interface Flag {
+  readonly offset: number;
+}
+
+/** Memory at the same offset of every rank's heap; the offset is known once the heap is open. */
+export interface HeapBlock {
+  readonly name: string;
+  bytes: number;
+  offset: number;
+}
+
+/** What one rank tells the others about its heap. */
+const announcement = z.object({
+  flags: z.array(z.string()),
+  blocks: z.array(z.object({ name: z.string(), bytes: z.number() })),
+});
+
+/**
+ * A block of memory on every rank of this host that all of them can read and write (CUDA IPC, or shared memory on CPU).
+ * Reservations are made while the first forward is measured, by the same calls in the same order on every rank; `open` then
+ * allocates the block, exchanges handles through the store and maps the peers' blocks.
+ */
+export class PeerHeap {
+  readonly #blocks = new Map<string, HeapBlock>();
+  readonly #flags = new Map<string, Flag>();
+  /** Flags that are 1 before anything has happened: credits. */
+  readonly #credits: Flag[] = [];
+  #bases: Address[] | undefined;
+
+  constructor(
+    private readonly device: Device,
+    private readonly store: Store,
+  ) {}
+
+  /** The block of this name, at least `bytes` long on every rank. */
+  block(name: string, bytes: number): HeapBlock {
+    const known = this.#blocks.get(name);
+    if (known && bytes <= known.bytes) return known;
+    this.#mustBeReserving(`${bytes} bytes of peer memory for ${name}`);
+    if (known) {
+      known.bytes = bytes;
+      return known;
+    }
+    const block = { name, bytes, offset: 0 };
+    this.#blocks.set(name, block);
+    return block;
+  }
+
+  /** The flag of this name; `credit` flags start at 1. */
+  flag(name: string, credit = false): Flag {
+    const known = this.#flags.get(name);
+    if (known) return known;
+    this.#mustBeReserving(`Flag ${name}`);
+    const flag = { offset: this.#flags.size * FLAG_BYTES };
+    this.#flags.set(name, flag);
+    if (credit) this.#credits.push(flag);
+    return flag;
+  }
+
+  #mustBeReserving(what: string): void {
+    if (this.#bases) throw new Error(`${what} was not reserved while the forward was measured.`);
+  }
+
+  /** Where a block lies on a rank of the world. 0 while measuring. */
+  blockAddress(block: HeapBlock, worldRank: number): Address {
+    return this.#bases ? this.#base(worldRank) + block.offset : 0;
+  }
+
+  flagAddress(flag: Flag, worldRank: number): Address {
+    return this.#bases ? this.#base(worldRank) + flag.offset : 0;
+  }
+
+  #base(worldRank: number): Address {
+    const base = this.#bases?.[worldRank];
+    if (base === undefined) throw new Error(`Rank ${worldRank} has no peer heap.`);
+    return base;
+  }
+
+  /**
+   * Allocates and maps; a second call does nothing. A block is as long as the rank that needs most of it asked for.
+   * @throws DitrunError when ranks reserved differently or a peer's memory cannot be mapped.
+   */
+  async open(): Promise<void> {
+    if (this.#bases) return;
+    const { device, store } = this;
+    const bytes = await this.#agreeOnLayout();
+    if (this.#flags.size === 0 && this.#blocks.size === 0) {
+      this.#bases = [];
+      return;
+    }
+    const own = device.allocatePersistent("e4m3", [bytes], "peer").address;
+    device.kernels.call("fillZero", own, this.#flags.size * FLAG_BYTES, device.streams.compute);
+    const one = new Uint8Array(new Uint32Array([1]).buffer);
+    for (const { offset } of this.#credits) {
+      await device.kernels.callBlocking("upload", own + offset, one, FLAG_BYTES, device.streams.compute);
+    }
+    await device.synchronize();
+
+    const handle = new Uint8Array(HANDLE_BYTES);
+    device.kernels.call("peerExport", own, handle);
+    await store.put(`heap/${store.rank}/handle`, handle);
+    this.#bases = await Promise.all(
+      Array.from({ length: store.size }, async (_, rank) =>
+        rank === store.rank ? own : device.kernels.create("peerOpen", await store.get(`heap/${rank}/handle`)),
+      ),
+    );
+    // Nobody may write a peer's flag before that peer has set its credits.
+    await store.barrier("heap");
+  }
+
+  /** Takes the largest size of each block over all ranks, lays the heap out, and returns its bytes. */
+  async #agreeOnLayout(): Promise<number> {
+    const { store } = this;
+    const own = {
+      flags: [...this.#flags.keys()],
+      blocks: [...this.#blocks.values()].map(({ name, bytes }) => ({ name, bytes })),
+    };
+    await store.put(`heap/${store.rank}/layout`, new TextEncoder().encode(JSON.stringify(own)));
+    for (let rank = 0; rank < store.size; rank++) {
+      if (rank === store.rank) continue;
+      const message = new TextDecoder().decode(await store.get(`heap/${rank}/layout`));
+      const theirs = announcement.parse(JSON.parse(message));
+      const names = (layout: typeof theirs) => JSON.stringify([layout.flags, layout.blocks.map(({ name }) => name)]);
+      if (names(theirs) !== names(own)) {
+        throw new DitrunError(
+          `Rank ${rank} and rank ${store.rank} use different peer memory (${theirs.blocks.length} and ${own.blocks.length} blocks): their plans or models differ.`,
+          exitCodes.worker,
+        );
+      }
+      for (const { name, bytes } of theirs.blocks) this.block(name, bytes);
+    }
+    let end = alignUp(own.flags.length * FLAG_BYTES);
+    for (const block of this.#blocks.values()) {
+      block.offset = end;
+      end += alignUp(block.bytes);
+    }
+    return end;
+  }
+
+  /** Unmaps the peers' blocks once no rank uses them any more. */
+  async close(): Promise<void> {
+    if (!this.#bases) return;
+    await this.store.barrier("heap/close");
+    this.#bases.forEach((base, rank) => {
+      if (rank !== this.store.rank) this.device.kernels.call("peerClose", base);
+    });
+    this.#bases = undefined;
+  }
+}

@@ -1,0 +1,34 @@
+import type { Device } from "../device/device.js";
+import { copy, sumOf } from "../device/ops.js";
+import { type Tensor, tensorBytes } from "../device/tensor.js";
+import type { Group, SumTarget } from "./group.js";
+
+/** The group of one rank: nothing travels. */
+export class SoloGroup implements Group {
+  readonly rank = 0;
+  readonly size = 1;
+
+  constructor(private readonly device: Device) {}
+
+  partial(rows: number, columns: number, dtype: Tensor["dtype"]): Tensor {
+    return this.device.allocate(dtype, [rows, columns]);
+  }
+
+  gatherPart(rowsOfRank: readonly number[], columns: number, dtype: Tensor["dtype"]): Tensor {
+    return this.device.allocate(dtype, [rowsOfRank[0] ?? 0, columns]);
+  }
+
+  allReduce(partial: Tensor, { out, base, bias }: SumTarget): void {
+    sumOf(this.device, [partial.address], out, base, bias);
+  }
+
+  reduceScatter(partial: Tensor, _rowsOfRank: readonly number[], target: SumTarget): void {
+    this.allReduce(partial, target);
+  }
+
+  allGather(part: Tensor, _rowsOfRank: readonly number[], out: Tensor): void {
+    copy(this.device, out, part, tensorBytes(part.dtype, part.shape));
+  }
+
+  barrier(): void {}
+}

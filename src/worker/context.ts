@@ -1,0 +1,114 @@
+import { hostname } from "node:os";
+import { DitrunError, exitCodes } from "../protocol/failure.js";
+import type { Plan } from "../protocol/plan.js";
+import type { Group } from "./comm/group.js";
+import { NcclGroup } from "./comm/nccl-group.js";
+import { PeerGroup } from "./comm/peer-group.js";
+import { PeerHeap } from "./comm/peer-heap.js";
+import { SoloGroup } from "./comm/solo-group.js";
+import type { Device } from "./device/device.js";
+import type { Store } from "./store.js";
+
+/** The axes of the mesh; tp is the fastest, so its ranks sit closest. */
+export const axes = ["world", "cfg", "cp", "tp"] as const;
+export type Axis = (typeof axes)[number];
+
+/** World ranks of the group along one axis that `rank` belongs to: rank = (cfgRank · cp + cpRank) · tp + tpRank. */
+export function ranksAlong(axis: Axis, mesh: Plan["mesh"], rank: number): number[] {
+  const { cfg, cp, tp } = mesh;
+  const run = (count: number, start: number, stride: number) =>
+    Array.from({ length: count }, (_, i) => start + i * stride);
+  switch (axis) {
+    case "world":
+      return run(cfg * cp * tp, 0, 1);
+    case "tp":
+      return run(tp, rank - (rank % tp), 1);
+    case "cp":
+      return run(cp, rank - (rank % (cp * tp)) + (rank % tp), tp);
+    case "cfg":
+      return run(cfg, rank % (cp * tp), cp * tp);
+  }
+}
+
+/** What every layer is given: the device, the plan, and the groups along each axis of the mesh. */
+export class Context {
+  private constructor(
+    readonly device: Device,
+    readonly plan: Plan,
+    readonly heap: PeerHeap,
+    readonly transport: "peer" | "nccl",
+    private readonly groups: Readonly<Record<Axis, Group>>,
+  ) {}
+
+  get world(): Group {
+    return this.groups.world;
+  }
+  get cfg(): Group {
+    return this.groups.cfg;
+  }
+  get cp(): Group {
+    return this.groups.cp;
+  }
+  get tp(): Group {
+    return this.groups.tp;
+  }
+
+  /** Makes the groups. @throws DitrunError when the plan asks for peer copies between hosts, or NCCL fails. */
+  static async create(device: Device, store: Store, plan: Plan): Promise<Context> {
+    const transport = await chooseTransport(device, store, plan.ring.transport);
+    const heap = new PeerHeap(device, store);
+    const make = async (axis: Axis): Promise<Group> => {
+      const ranks = ranksAlong(axis, plan.mesh, store.rank);
+      const rank = ranks.indexOf(store.rank);
+      if (ranks.length === 1) return new SoloGroup(device);
+      if (transport === "nccl") return NcclGroup.create(axis, device, store, ranks, rank);
+      return new PeerGroup(axis, device, heap, ranks, rank);
+    };
+    // One after the other: NCCL must see every rank make its groups in the same order.
+    const world = await make("world");
+    const cfg = await make("cfg");
+    const cp = await make("cp");
+    const tp = await make("tp");
+    return new Context(device, plan, heap, transport, { world, cfg, cp, tp });
+  }
+
+  /** Runs the body once for its memory, then gives the arena and the peer heap theirs. */
+  async prepare(body: () => void): Promise<void> {
+    this.device.measure(() => {
+      this.world.barrier();
+      body();
+    });
+    this.device.backArena();
+    await this.heap.open();
+  }
+
+  async close(): Promise<void> {
+    await this.heap.close();
+    for (const group of Object.values(this.groups)) if (group instanceof NcclGroup) group.close();
+  }
+}
+
+/** Peer copies if every rank is on this host and the plan leaves the choice, NCCL if the ranks span hosts. */
+async function chooseTransport(
+  device: Device,
+  store: Store,
+  wanted: Plan["ring"]["transport"],
+): Promise<"peer" | "nccl"> {
+  if (wanted === "nccl") {
+    if (device.info.module === "cpu" && store.size > 1) {
+      throw new DitrunError(
+        "The plan's ring.transport is nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.",
+      );
+    }
+    return "nccl";
+  }
+  await store.put(`host/${store.rank}`, new TextEncoder().encode(hostname()));
+  const hosts = new Set<string>();
+  for (let rank = 0; rank < store.size; rank++) hosts.add(new TextDecoder().decode(await store.get(`host/${rank}`)));
+  if (hosts.size === 1) return "peer";
+  if (wanted === "auto") return "nccl";
+  throw new DitrunError(
+    `The plan's ring.transport is peer, but the ranks are on ${hosts.size} hosts (${[...hosts].join(", ")}): use nccl or auto.`,
+    exitCodes.usage,
+  );
+}

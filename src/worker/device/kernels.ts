@@ -1,0 +1,345 @@
+import koffi from "koffi";
+import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
+
+/** A device address, stream, event, graph or communicator as the C ABI hands them out (always below 2^53); 0 is none. */
+export type Handle = number;
+export type Address = Handle;
+
+/** C prototypes of kernels/include/ditrun.h. Structs follow below; a test compares this list with the header and the modules. */
+export const prototypes = {
+  abiVersion: "int ditrun_abi_version(void)",
+  module: "const char *ditrun_module(void)",
+  lastError: "const char *ditrun_last_error(void)",
+  deviceCount: "int ditrun_device_count(_Out_ int *count)",
+  deviceOpen: "int ditrun_device_open(int device)",
+  deviceClose: "int ditrun_device_close(void)",
+  deviceInfo: "int ditrun_device_info(_Out_ uint8_t *json, int capacity)",
+  malloc: "int ditrun_malloc(uint64_t bytes, int memory, _Out_ uint64_t *address)",
+  free: "int ditrun_free(uint64_t address)",
+  memoryUsed: "int ditrun_memory_used(_Out_ uint64_t *now, _Out_ uint64_t *peak)",
+  peerExport: "int ditrun_peer_export(uint64_t address, _Out_ uint8_t *handle)",
+  peerOpen: "int ditrun_peer_open(const uint8_t *handle, _Out_ uint64_t *address)",
+  peerClose: "int ditrun_peer_close(uint64_t address)",
+  upload: "int ditrun_upload(uint64_t destination, const void *source, uint64_t bytes, uint64_t stream)",
+  download: "int ditrun_download(_Out_ uint8_t *destination, uint64_t source, uint64_t bytes, uint64_t stream)",
+  copy: "int ditrun_copy(uint64_t destination, uint64_t source, uint64_t bytes, uint64_t stream)",
+  copy2d:
+    "int ditrun_copy_2d(uint64_t destination, uint64_t destinationPitch, uint64_t source, uint64_t sourcePitch, uint64_t rowBytes, uint64_t rows, uint64_t stream)",
+  fillZero: "int ditrun_fill_zero(uint64_t destination, uint64_t bytes, uint64_t stream)",
+  streamCreate: "int ditrun_stream_create(int highPriority, _Out_ uint64_t *stream)",
+  streamDestroy: "int ditrun_stream_destroy(uint64_t stream)",
+  streamSynchronize: "int ditrun_stream_synchronize(uint64_t stream)",
+  eventCreate: "int ditrun_event_create(_Out_ uint64_t *event)",
+  eventDestroy: "int ditrun_event_destroy(uint64_t event)",
+  eventRecord: "int ditrun_event_record(uint64_t event, uint64_t stream)",
+  streamWaitEvent: "int ditrun_stream_wait_event(uint64_t stream, uint64_t event)",
+  eventElapsed: "int ditrun_event_elapsed(uint64_t start, uint64_t end, _Out_ float *milliseconds)",
+  captureBegin: "int ditrun_capture_begin(uint64_t stream)",
+  captureEnd: "int ditrun_capture_end(uint64_t stream, _Out_ uint64_t *graph)",
+  graphLaunch: "int ditrun_graph_launch(uint64_t graph, uint64_t stream)",
+  graphDestroy: "int ditrun_graph_destroy(uint64_t graph)",
+  flagsWrite: "int ditrun_flags_write(const uint64_t *flags, int count, uint32_t value, uint64_t stream)",
+  flagsWait: "int ditrun_flags_wait(const uint64_t *flags, int count, int reset, uint64_t stream)",
+  gemm: "int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream)",
+  attention: "int ditrun_attention(const ditrun_attention_args *args, uint64_t stream)",
+  layerNorm: "int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream)",
+  activate: "int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int activation, uint64_t stream)",
+  add: "int ditrun_add(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream)",
+  addRows:
+    "int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector, int rows, int columns, int dtype, uint64_t stream)",
+  cast: "int ditrun_cast(uint64_t out, int outDtype, uint64_t x, int xDtype, int64_t count, uint64_t stream)",
+  quantizeRows:
+    "int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, int xDtype, uint64_t stream)",
+  countNonfinite: "int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype, uint64_t stream)",
+  patchify:
+    "int ditrun_patchify(uint64_t out, int outDtype, uint64_t image, int imageDtype, int channels, int height, int width, int patch, int firstToken, int tokens, uint64_t stream)",
+  unpatchify:
+    "int ditrun_unpatchify(uint64_t image, int imageDtype, uint64_t x, int xDtype, int channels, int height, int width, int patch, int firstToken, int tokens, uint64_t stream)",
+  sincosEmbedding:
+    "int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t positions, int rows, int width, int firstColumn, int columns, uint64_t stream)",
+  sincos2d:
+    "int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width, int firstColumn, int columns, uint64_t stream)",
+  fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
+  sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, uint64_t stream)",
+  ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
+  ncclInit: "int ditrun_nccl_init(const uint8_t *id, int rank, int size, _Out_ uint64_t *comm)",
+  ncclDestroy: "int ditrun_nccl_destroy(uint64_t comm)",
+  ncclCheck: "int ditrun_nccl_check(uint64_t comm)",
+  ncclAllReduce:
+    "int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream)",
+  ncclAllGather:
+    "int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream)",
+  ncclReduceScatter:
+    "int ditrun_nccl_reduce_scatter(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream)",
+  ncclBroadcast: "int ditrun_nccl_broadcast(uint64_t comm, uint64_t buffer, int64_t bytes, int root, uint64_t stream)",
+  ncclExchange:
+    "int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks, int sendCount, const uint64_t *receives, const int64_t *receiveBytes, const int *fromRanks, int receiveCount, uint64_t stream)",
+} as const;
+
+const structs: Record<string, Record<string, string>> = {
+  ditrun_gemm_args: fields({
+    uint64_t: ["a", "w", "bias", "residual", "out", "aScale", "wScale"],
+    int64_t: ["lda", "ldw", "ldo", "ldResidual", "aStride", "wStride", "biasStride", "outStride", "residualStride"],
+    int32_t: ["m", "n", "k", "batch", "dtype", "outDtype", "biasDtype", "residualDtype", "activation"],
+    float: ["alpha"],
+  }),
+  ditrun_kv_block: fields({
+    uint64_t: ["k", "v", "flag"],
+    int64_t: ["kStride", "vStride"],
+    "uint64_t ": ["kScale", "vScale"],
+    int32_t: ["length", "reserved"],
+  }),
+  ditrun_attention_args: fields({
+    uint64_t: ["q", "o", "lse", "previousO", "previousLse"],
+    "ditrun_kv_block *": ["blocks"],
+    "uint64_t ": ["waitNanoseconds"],
+    int64_t: ["qStride", "oStride"],
+    int32_t: ["queries", "heads", "headDim", "blockCount", "dtype", "oDtype", "kernel"],
+    float: ["scale"],
+  }),
+  ditrun_layer_norm_args: fields({
+    uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale"],
+    int64_t: ["ldx", "ldo"],
+    int32_t: ["rows", "columns", "xDtype", "weightDtype", "outDtype"],
+    float: ["epsilon"],
+  }),
+  ditrun_random_args: fields({
+    uint64_t: ["out", "seed"],
+    int64_t: ["row0", "column0", "fullColumns", "ldo"],
+    int32_t: ["rows", "columns"],
+    uint32_t: ["tensorId"],
+    "int32_t ": ["distribution"],
+    float: ["amplitude", "offset"],
+    "int32_t  ": ["outDtype", "reserved"],
+  }),
+};
+
+/** Field name -> C type, in order; keys that differ only in trailing spaces are the same type further down the struct. */
+function fields(byType: Record<string, string[]>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(byType).flatMap(([type, names]) => names.map((name) => [name, type.trim()])),
+  );
+}
+
+export interface GemmArgs {
+  a: Address;
+  w: Address;
+  bias: Address;
+  residual: Address;
+  out: Address;
+  aScale: Address;
+  wScale: Address;
+  lda: number;
+  ldw: number;
+  ldo: number;
+  ldResidual: number;
+  aStride: number;
+  wStride: number;
+  biasStride: number;
+  outStride: number;
+  residualStride: number;
+  m: number;
+  n: number;
+  k: number;
+  batch: number;
+  dtype: number;
+  outDtype: number;
+  biasDtype: number;
+  residualDtype: number;
+  activation: number;
+  alpha: number;
+}
+
+export interface KvBlock {
+  k: Address;
+  v: Address;
+  flag: Address;
+  kStride: number;
+  vStride: number;
+  kScale: Address;
+  vScale: Address;
+  length: number;
+  reserved: number;
+}
+
+export interface AttentionArgs {
+  q: Address;
+  o: Address;
+  lse: Address;
+  previousO: Address;
+  previousLse: Address;
+  blocks: KvBlock[];
+  waitNanoseconds: Address;
+  qStride: number;
+  oStride: number;
+  queries: number;
+  heads: number;
+  headDim: number;
+  blockCount: number;
+  dtype: number;
+  oDtype: number;
+  kernel: number;
+  scale: number;
+}
+
+export interface LayerNormArgs {
+  x: Address;
+  weight: Address;
+  bias: Address;
+  out: Address;
+  quantized: Address;
+  quantizedScale: Address;
+  ldx: number;
+  ldo: number;
+  rows: number;
+  columns: number;
+  xDtype: number;
+  weightDtype: number;
+  outDtype: number;
+  epsilon: number;
+}
+
+export interface RandomArgs {
+  out: Address;
+  seed: number;
+  row0: number;
+  column0: number;
+  fullColumns: number;
+  ldo: number;
+  rows: number;
+  columns: number;
+  tensorId: number;
+  distribution: number;
+  amplitude: number;
+  offset: number;
+  outDtype: number;
+  reserved: number;
+}
+
+export const deviceDtypes = { fp32: 0, bf16: 1, e4m3: 2, fp16: 3, i32: 4 } as const;
+export const activations = { identity: 0, gelu: 1, geluTanh: 2, silu: 3 } as const;
+export const memoryKinds = { device: 0, peer: 1 } as const;
+export const distributions = { uniform: 0, normal: 1 } as const;
+export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
+export const HANDLE_BYTES = 128;
+
+type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RandomArgs;
+type Argument = number | number[] | Uint8Array | Struct | [null];
+type Native = ((...args: Argument[]) => unknown) & {
+  async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;
+};
+
+export interface DeviceInfo {
+  name: string;
+  module: "cpu" | "cuda";
+  computeCapability: string | null;
+  multiprocessors: number;
+  clockMHz: number;
+  memoryBytes: number;
+  freeBytes: number;
+  peakTflops: { f32: number | null; bf16: number | null; e4m3: number | null };
+  libraries: Record<string, string | null>;
+}
+
+export type KernelName = keyof typeof prototypes;
+
+let structsDefined = false;
+
+/**
+ * One kernel module (libditrun_cpu.so or libditrun_cuda.so) with every symbol of the C ABI.
+ * `call` queues or computes and throws a DitrunError with the module's own sentence when the status is not 0;
+ * `callBlocking` does the same on a thread of libuv's pool, for the functions that the header marks BLOCKING.
+ */
+export class Kernels {
+  readonly module: "cpu" | "cuda";
+  readonly #functions = new Map<string, Native>();
+
+  /** @throws DitrunError when the file is missing, is no kernel module, or is of another ABI version. */
+  constructor(readonly file: string) {
+    if (!structsDefined) {
+      for (const [name, definition] of Object.entries(structs)) koffi.struct(name, definition);
+      structsDefined = true;
+    }
+    try {
+      const library = koffi.load(file);
+      for (const [name, prototype] of Object.entries(prototypes)) this.#functions.set(name, library.func(prototype));
+    } catch (error) {
+      throw new DitrunError(
+        `The kernel module ${file} could not be loaded: ${messageOf(error)}. Build it with npm run build, or name another with DITRUN_KERNELS.`,
+        exitCodes.environment,
+        { cause: error },
+      );
+    }
+    const version = this.#function("abiVersion")();
+    if (version !== 1) {
+      throw new DitrunError(
+        `The kernel module ${file} has ABI version ${version}, this ditrun needs 1: rebuild it with npm run build.`,
+        exitCodes.environment,
+      );
+    }
+    this.module = this.#function("module")() === "cuda" ? "cuda" : "cpu";
+  }
+
+  call(name: KernelName, ...args: Argument[]): void {
+    this.#check(name, this.#function(name)(...args));
+  }
+
+  /** For functions whose last parameter is an output of one number. */
+  create(name: KernelName, ...args: Argument[]): number {
+    const out: [null] = [null];
+    this.call(name, ...args, out);
+    return numberFrom(out);
+  }
+
+  callBlocking(name: KernelName, ...args: Argument[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#function(name).async(...args, (error, status) => {
+        if (error) return reject(error);
+        try {
+          this.#check(name, status);
+          resolve();
+        } catch (failure) {
+          reject(failure);
+        }
+      });
+    });
+  }
+
+  async createBlocking(name: KernelName, ...args: Argument[]): Promise<number> {
+    const out: [null] = [null];
+    await this.callBlocking(name, ...args, out);
+    return numberFrom(out);
+  }
+
+  deviceInfo(): DeviceInfo {
+    const json = new Uint8Array(4096);
+    this.call("deviceInfo", json, json.length);
+    return JSON.parse(new TextDecoder().decode(json.subarray(0, json.indexOf(0))));
+  }
+
+  memoryUsed(): { now: number; peak: number } {
+    const now: [null] = [null];
+    const peak: [null] = [null];
+    this.call("memoryUsed", now, peak);
+    return { now: numberFrom(now), peak: numberFrom(peak) };
+  }
+
+  #function(name: KernelName): Native {
+    const native = this.#functions.get(name);
+    if (!native) throw new Error(`${name} is not bound.`);
+    return native;
+  }
+
+  #check(name: KernelName, status: unknown): void {
+    if (status === 0) return;
+    const why = String(this.#function("lastError")());
+    throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCodes.environment);
+  }
+}
+
+/** Koffi replaces the null of an output cell by the number. */
+function numberFrom(cell: readonly (number | bigint | null)[]): number {
+  const value = cell[0];
+  if (value === null || value === undefined) throw new Error("A kernel function did not fill its output.");
+  return Number(value);
+}

@@ -1,0 +1,291 @@
+import type { Phase } from "../../protocol/results.js";
+import type { Device } from "./device.js";
+import { type Address, activations, deviceDtypes, type KvBlock } from "./kernels.js";
+import { elements, matrixShape, type Tensor } from "./tensor.js";
+
+// One function per operator: tensors in, one launch on the compute stream. Nothing here knows of other ranks.
+
+const addressOf = (x: Tensor | undefined): Address => x?.address ?? 0;
+
+export interface GemmOptions {
+  readonly bias?: Tensor | undefined;
+  readonly residual?: Tensor | undefined;
+  readonly activation?: keyof typeof activations;
+  /** e4m3 only: per row of a and per row of w. */
+  readonly aScale?: Tensor | undefined;
+  readonly wScale?: Tensor | undefined;
+}
+
+/**
+ * out = activation(a · wᵀ + bias) + residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
+ * batched product that shares a. bias [n] or [parts, n].
+ */
+export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options: GemmOptions = {}): void {
+  const { rows: m, columns: k } = matrixShape(a);
+  const batch = w.shape.length === 3 ? (w.shape[0] ?? 1) : 1;
+  const n = w.shape.at(-2) ?? 1;
+  if (w.shape.at(-1) !== k || elements(out.shape) !== batch * m * n) {
+    throw new RangeError(`gemm: a [${a.shape}], w [${w.shape}] and out [${out.shape}] do not fit together.`);
+  }
+  const { bias, residual } = options;
+  device.launch("gemm", "gemm", () => [
+    {
+      a: a.address,
+      w: w.address,
+      bias: addressOf(bias),
+      residual: addressOf(residual),
+      out: out.address,
+      aScale: addressOf(options.aScale),
+      wScale: addressOf(options.wScale),
+      lda: a.rowStride,
+      ldw: w.rowStride,
+      ldo: out.rowStride,
+      ldResidual: residual?.rowStride ?? 0,
+      aStride: 0,
+      wStride: n * k,
+      biasStride: n,
+      outStride: m * n,
+      residualStride: m * n,
+      m,
+      n,
+      k,
+      batch,
+      dtype: deviceDtypes[a.dtype],
+      outDtype: deviceDtypes[out.dtype],
+      biasDtype: deviceDtypes[bias?.dtype ?? out.dtype],
+      residualDtype: deviceDtypes[residual?.dtype ?? out.dtype],
+      activation: activations[options.activation ?? "identity"],
+      alpha: 1,
+    },
+  ]);
+}
+
+/** One run of keys and values [length, heads · headDim], read once the flag (an address, or 0) is 1. */
+export interface KeyValues {
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly flag: Address;
+}
+
+export interface AttentionOptions {
+  readonly heads: number;
+  readonly kernel: number;
+  /** float32 [heads, queries], or absent. */
+  readonly lse?: Tensor | undefined;
+  /** A partial result to merge with: float32 [queries, heads · headDim] and [heads, queries]. */
+  readonly previous?: { readonly o: Tensor; readonly lse: Tensor } | undefined;
+  /** uint64 per block: nanoseconds spent waiting for its flag; address or 0. */
+  readonly waitNanoseconds?: Address;
+}
+
+/** o = softmax(q kᵀ / √headDim) v over all blocks in order; q and o [queries, heads · headDim]. */
+export function attention(
+  device: Device,
+  o: Tensor,
+  q: Tensor,
+  blocks: readonly KeyValues[],
+  options: AttentionOptions,
+) {
+  const { rows: queries, columns } = matrixShape(q);
+  const headDim = columns / options.heads;
+  const kvBlocks = (): KvBlock[] =>
+    blocks.map(({ k, v, flag }) => ({
+      k: k.address,
+      v: v.address,
+      flag,
+      kStride: k.rowStride,
+      vStride: v.rowStride,
+      kScale: 0,
+      vScale: 0,
+      length: matrixShape(k).rows,
+      reserved: 0,
+    }));
+  device.launch("attention", "attention", () => [
+    {
+      q: q.address,
+      o: o.address,
+      lse: addressOf(options.lse),
+      previousO: addressOf(options.previous?.o),
+      previousLse: addressOf(options.previous?.lse),
+      blocks: kvBlocks(),
+      waitNanoseconds: options.waitNanoseconds ?? 0,
+      qStride: q.rowStride,
+      oStride: o.rowStride,
+      queries,
+      heads: options.heads,
+      headDim,
+      blockCount: blocks.length,
+      dtype: deviceDtypes[q.dtype],
+      oDtype: deviceDtypes[o.dtype],
+      kernel: options.kernel,
+      scale: headDim ** -0.5,
+    },
+  ]);
+}
+
+/** out = LayerNorm(x) · weight + bias over the last dimension; out has x's shape and may differ in dtype. */
+export function layerNorm(device: Device, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): void {
+  const { rows, columns } = matrixShape(x);
+  device.launch("elementwise", "layerNorm", () => [
+    {
+      x: x.address,
+      weight: weight.address,
+      bias: bias.address,
+      out: out.address,
+      quantized: 0,
+      quantizedScale: 0,
+      ldx: x.rowStride,
+      ldo: out.rowStride,
+      rows,
+      columns,
+      xDtype: deviceDtypes[x.dtype],
+      weightDtype: deviceDtypes[weight.dtype],
+      outDtype: deviceDtypes[out.dtype],
+      epsilon,
+    },
+  ]);
+}
+
+/** Per-row e4m3: out = x / scale, scale [rows] = amax / 448. */
+export function quantizeRows(device: Device, out: Tensor, scale: Tensor, x: Tensor): void {
+  const { rows, columns } = matrixShape(x);
+  device.launch("elementwise", "quantizeRows", () => [
+    out.address,
+    scale.address,
+    x.address,
+    x.rowStride,
+    rows,
+    columns,
+    deviceDtypes[x.dtype],
+  ]);
+}
+
+export function activate(device: Device, out: Tensor, x: Tensor, activation: keyof typeof activations): void {
+  device.launch("elementwise", "activate", () => [
+    out.address,
+    x.address,
+    elements(x.shape),
+    deviceDtypes[x.dtype],
+    activations[activation],
+  ]);
+}
+
+export function add(device: Device, out: Tensor, x: Tensor, y: Tensor): void {
+  device.launch("elementwise", "add", () => [
+    out.address,
+    x.address,
+    y.address,
+    elements(out.shape),
+    deviceDtypes[out.dtype],
+  ]);
+}
+
+/** out[r, c] = x[r, c] + table[r, c] + vector[c]; all contiguous and of one dtype. */
+export function addRows(device: Device, out: Tensor, x: Tensor, table: Tensor, vector: Tensor): void {
+  const { rows, columns } = matrixShape(x);
+  device.launch("elementwise", "addRows", () => [
+    out.address,
+    x.address,
+    table.address,
+    vector.address,
+    rows,
+    columns,
+    deviceDtypes[x.dtype],
+  ]);
+}
+
+export function cast(device: Device, out: Tensor, x: Tensor): void {
+  device.launch("elementwise", "cast", () => [
+    out.address,
+    deviceDtypes[out.dtype],
+    x.address,
+    deviceDtypes[x.dtype],
+    elements(x.shape),
+  ]);
+}
+
+/** Contiguous bytes from one tensor to another of the same size. */
+export function copy(device: Device, out: Tensor, x: Tensor, bytes: number, phase: Phase = "elementwise"): void {
+  device.launch(phase, "copy", () => [out.address, x.address, bytes]);
+}
+
+/** out = base + Σ sources + bias, sources being addresses of tensors like out (peers' too); summed in the order given. */
+export function sumOf(device: Device, sources: Address[], out: Tensor, base?: Tensor, bias?: Tensor): void {
+  const { columns } = matrixShape(out);
+  device.launch("communication", "sum", () => [
+    out.address,
+    addressOf(base),
+    addressOf(bias),
+    columns,
+    sources,
+    sources.length,
+    elements(out.shape),
+    deviceDtypes[out.dtype],
+  ]);
+}
+
+export interface PatchGrid {
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  readonly patch: number;
+}
+
+/** out [tokens, channels · patch²]: tokens firstToken … of the image [channels, height, width]. */
+export function patchify(device: Device, out: Tensor, image: Tensor, grid: PatchGrid, firstToken: number): void {
+  device.launch("elementwise", "patchify", () => [
+    out.address,
+    deviceDtypes[out.dtype],
+    image.address,
+    deviceDtypes[image.dtype],
+    ...gridArguments(grid, firstToken, matrixShape(out).rows),
+  ]);
+}
+
+/** The inverse of patchify. */
+export function unpatchify(device: Device, image: Tensor, x: Tensor, grid: PatchGrid, firstToken: number): void {
+  device.launch("elementwise", "unpatchify", () => [
+    image.address,
+    deviceDtypes[image.dtype],
+    x.address,
+    deviceDtypes[x.dtype],
+    ...gridArguments(grid, firstToken, matrixShape(x).rows),
+  ]);
+}
+
+function gridArguments(grid: PatchGrid, firstToken: number, tokens: number): number[] {
+  return [grid.channels, grid.height, grid.width, grid.patch, firstToken, tokens];
+}
+
+/** out [rows, width]: the sin-cos embedding of positions [rows] (float32). */
+export function sincosEmbedding(device: Device, out: Tensor, positions: Tensor): void {
+  const { rows, columns } = matrixShape(out);
+  device.launch("elementwise", "sincosEmbedding", () => [
+    out.address,
+    deviceDtypes[out.dtype],
+    positions.address,
+    rows,
+    columns,
+    0,
+    columns,
+  ]);
+}
+
+/** out [tokens, columns]: columns firstColumn … of the two-dimensional sin-cos table of this width, for tokens firstToken … of a grid. */
+export function sincos2d(
+  device: Device,
+  out: Tensor,
+  table: { gridWidth: number; width: number; firstToken: number; firstColumn: number },
+): void {
+  const { rows, columns } = matrixShape(out);
+  device.launch("elementwise", "sincos2d", () => [
+    out.address,
+    deviceDtypes[out.dtype],
+    table.gridWidth,
+    table.firstToken,
+    rows,
+    table.width,
+    table.firstColumn,
+    columns,
+  ]);
+}

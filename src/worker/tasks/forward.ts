@@ -1,0 +1,35 @@
+import type { ForwardTask, Job } from "../../protocol/job.js";
+import type { ForwardRank } from "../../protocol/results.js";
+import type { Store } from "../store.js";
+import { writeSafetensors } from "../weights/safetensors.js";
+import { randomInputs, readInputs } from "./inputs.js";
+import { requireFinite, withSession } from "./session.js";
+
+/** One forward; rank 0 writes its output to the task's file. */
+export function runForward(job: Job, task: ForwardTask, store: Store): Promise<ForwardRank> {
+  return withSession(job, store, async ({ context, dit }) => {
+    const { device } = context;
+    const inputs = task.inputs
+      ? await readInputs(task.inputs, task.model)
+      : await randomInputs(device, task.model, task.seed);
+    await dit.setInputs(inputs);
+    const milliseconds = device.time(() => {
+      context.world.barrier();
+      dit.forward();
+    });
+    await device.synchronize();
+    const output = await device.download(dit.output);
+    requireFinite(task, output);
+    if (store.rank === 0) {
+      const { channels, imageSize } = task.model;
+      const data = { dtype: "F32", shape: [1, channels, imageSize, imageSize], data: output } as const;
+      await writeSafetensors(task.output, { output: data });
+    }
+    return {
+      rank: store.rank,
+      device: device.info.name,
+      milliseconds: milliseconds(),
+      peakMemoryBytes: device.kernels.memoryUsed().peak,
+    };
+  });
+}

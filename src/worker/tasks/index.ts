@@ -1,0 +1,15 @@
+import type { Job } from "../../protocol/job.js";
+import type { Store } from "../store.js";
+import { runForward } from "./forward.js";
+import { runProfile } from "./profile.js";
+
+/** Runs the job's task on this rank and returns its plain-JSON result (src/protocol/results.ts). */
+export function runTask(job: Job, store: Store): Promise<unknown> {
+  const { task } = job;
+  switch (task.kind) {
+    case "profile":
+      return runProfile(job, task, store);
+    case "forward":
+      return runForward(job, task, store);
+  }
+}

@@ -1,0 +1,59 @@
+import { DitrunError } from "../../protocol/failure.js";
+import type { DitModel } from "../../protocol/model.js";
+import type { Device } from "../device/device.js";
+import { tensor } from "../device/tensor.js";
+import type { DitInputs } from "../models/dit.js";
+import { toFloat32 } from "../weights/numbers.js";
+import { openSafetensors } from "../weights/safetensors.js";
+import { fillRandom } from "../weights/source.js";
+
+/** Inputs of a seed, the same on every rank: a normal image, a time step in [0, 1000) and a class. */
+export async function randomInputs(device: Device, model: DitModel, seed: number): Promise<DitInputs> {
+  const { channels, imageSize, classes } = model;
+  const shape = [channels, imageSize, imageSize];
+  const bytes = channels * imageSize * imageSize * 4;
+  const staging = device.kernels.create("malloc", bytes, 0);
+  try {
+    const image = tensor(staging, "fp32", shape);
+    fillRandom(device, {
+      out: image,
+      seed,
+      name: "inputs.img",
+      fullColumns: imageSize,
+      init: { kind: "normal", std: 1 },
+    });
+    return { image: await device.download(image), t: (seed * 271 + 500) % 1000, y: (seed * 37 + 7) % classes };
+  } finally {
+    device.kernels.call("free", staging);
+  }
+}
+
+/** Inputs `img` [1, channels, size, size], `t` [1] and `y` [1] of a safetensors file. @throws DitrunError when they do not fit. */
+export async function readInputs(path: string, model: DitModel): Promise<DitInputs> {
+  const file = await openSafetensors(path);
+  try {
+    const count = model.channels * model.imageSize ** 2;
+    const img = file.info("img");
+    if (img.shape.reduce((product, size) => product * size, 1) !== count) {
+      throw new DitrunError(
+        `${path}: img has the shape [${img.shape.join(", ")}]; ${model.name} takes [1, ${model.channels}, ${model.imageSize}, ${model.imageSize}].`,
+      );
+    }
+    const values = toFloat32(img.dtype, await file.read("img"));
+    const [t] = toFloat32(file.info("t").dtype, await file.read("t"));
+    return {
+      image: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
+      t: t ?? 0,
+      y: await readInteger(path, file.info("y").dtype, await file.read("y")),
+    };
+  } finally {
+    await file.close();
+  }
+}
+
+async function readInteger(path: string, dtype: string, bytes: Uint8Array): Promise<number> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (dtype === "I64") return Number(view.getBigInt64(0, true));
+  if (dtype === "I32") return view.getInt32(0, true);
+  throw new DitrunError(`${path}: y is ${dtype}; it must be I64 or I32.`);
+}

@@ -1,0 +1,68 @@
+import { join } from "node:path";
+import { DitrunError, exitCodes } from "../../protocol/failure.js";
+import type { Job, Task, Weights } from "../../protocol/job.js";
+import { ditLayerRules, splitOf } from "../../protocol/layers.js";
+import type { Plan } from "../../protocol/plan.js";
+import { Context } from "../context.js";
+import { Device } from "../device/device.js";
+import { Dit } from "../models/dit.js";
+import type { Loader } from "../parallel/linear.js";
+import type { Store } from "../store.js";
+import { toFloat32 } from "../weights/numbers.js";
+import { openSafetensors } from "../weights/safetensors.js";
+import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
+
+/** A device, its groups and a loaded model: what every task starts from. */
+export interface Session {
+  readonly context: Context;
+  readonly dit: Dit;
+}
+
+/** Opens this rank's device, makes the groups, loads the model, runs the body, and closes all of it again. */
+export async function withSession<T>(job: Job, store: Store, body: (session: Session) => Promise<T>): Promise<T> {
+  const { model, plan, weights } = job.task;
+  requireSupported(plan);
+  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
+  const context = await Context.create(device, store, plan);
+  const source = await openWeights(device, weights);
+  const loader: Loader = { context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) };
+  const dit = await Dit.load(loader, model);
+  await device.synchronize();
+  await source.close();
+  await context.prepare(() => dit.forward());
+  // A failure ends the process, and with it everything that a tidy close would give back.
+  const result = await body({ context, dit });
+  await device.synchronize();
+  await context.close();
+  device.close();
+  return result;
+}
+
+/** @throws DitrunError for what a plan may say but this version does not run yet. */
+function requireSupported(plan: Plan): void {
+  for (const part of ["attention", "ring"] as const) {
+    const dtype = plan[part].dtype ?? plan.dtype;
+    if (dtype !== plan.dtype) {
+      throw new DitrunError(
+        `The plan's ${part}.dtype is ${dtype}; with dtype ${plan.dtype} only ${plan.dtype} is supported there.`,
+      );
+    }
+  }
+}
+
+async function openWeights(device: Device, weights: Weights): Promise<WeightSource> {
+  if (weights.from === "random") return new RandomWeights(device, weights.seed);
+  return new CheckpointWeights(device, await openSafetensors(join(weights.directory, "model.safetensors")));
+}
+
+/** Throws when the output holds a NaN or an infinity: how many, and where the first one is. */
+export function requireFinite(task: Task, output: Uint8Array): Float32Array {
+  const values = toFloat32("F32", output);
+  const first = values.findIndex((value) => !Number.isFinite(value));
+  if (first < 0) return values;
+  const count = values.reduce((sum, value) => sum + (Number.isFinite(value) ? 0 : 1), 0);
+  throw new DitrunError(
+    `The output of ${task.model.name} has ${count} values that are not finite, the first at index ${first}: check the weights and inputs, or try --dtype fp32.`,
+    exitCodes.mismatch,
+  );
+}

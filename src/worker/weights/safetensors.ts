@@ -1,0 +1,187 @@
+import { randomBytes } from "node:crypto";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { z } from "zod";
+import { DitrunError, messageOf } from "../../protocol/failure.js";
+import { fileFailure } from "../../protocol/files.js";
+import { openShards } from "./sharded.js";
+import {
+  describe,
+  elementBytes,
+  type FileDtype,
+  openForReading,
+  type StoredTensor,
+  StoredTensors,
+  type TensorFile,
+  tensorBytes,
+} from "./tensor-file.js";
+
+/** The format's own limit on the header, which also keeps a random file from asking for gigabytes. */
+const maxHeaderBytes = 100_000_000;
+
+const offset = z.int().min(0);
+const entrySchema = z.object({
+  dtype: z.string(),
+  shape: z.array(z.int().min(0)),
+  data_offsets: z.tuple([offset, offset]),
+});
+const headerSchema = z.looseObject({});
+
+/** A tensor to write: row-major little-endian data of exactly dtype × shape. */
+export interface TensorData {
+  readonly dtype: FileDtype;
+  readonly shape: readonly number[];
+  readonly data: ArrayBufferView;
+}
+
+/**
+ * Opens a safetensors file, or a `*.safetensors.index.json` that stands for several.
+ * The whole header is checked: length, JSON, dtypes, sizes, offsets inside the file, no overlap.
+ * Throws DitrunError with file, tensor, expected and found values.
+ * Format: https://huggingface.co/docs/safetensors
+ */
+export async function openSafetensors(path: string): Promise<TensorFile> {
+  return path.endsWith(".index.json") ? openShards(path, openOne) : openOne(path);
+}
+
+async function openOne(path: string): Promise<TensorFile> {
+  const { handle, size } = await openForReading(path);
+  try {
+    return new StoredTensors(path, handle, await readHeader(path, handle, size));
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function readHeader(path: string, handle: FileHandle, size: number): Promise<Map<string, StoredTensor>> {
+  if (size < 8)
+    throw new DitrunError(
+      `${path} is not a safetensors file: it has ${size} bytes, and the header's length alone takes 8.`,
+    );
+  const length = Number((await readExactly(path, handle, 0, 8)).readBigUInt64LE());
+  if (length > maxHeaderBytes)
+    throw new DitrunError(
+      `${path} is not a safetensors file: its first 8 bytes announce a header of ${length} bytes, and at most ${maxHeaderBytes} are allowed.`,
+    );
+  if (8 + length > size)
+    throw new DitrunError(`${path} is truncated: its header needs ${8 + length} bytes, but the file has ${size}.`);
+  const header = parseHeader(path, await readExactly(path, handle, 8, length));
+
+  const dataStart = 8 + length;
+  const tensors = new Map<string, StoredTensor>();
+  for (const [name, value] of Object.entries(header)) {
+    if (name === "__metadata__") continue;
+    tensors.set(name, checkEntry(path, name, value, dataStart, size));
+  }
+  const byOffset = [...tensors].filter(([, t]) => t.byteLength > 0).sort(([, a], [, b]) => a.offset - b.offset);
+  for (const [i, [name, tensor]] of byOffset.entries()) {
+    const next = byOffset[i + 1];
+    if (next !== undefined && tensor.offset + tensor.byteLength > next[1].offset)
+      throw new DitrunError(
+        `${path}: tensors ${name} and ${next[0]} overlap: one ends at byte ${tensor.offset + tensor.byteLength - dataStart} of the data, the other begins at ${next[1].offset - dataStart}.`,
+      );
+  }
+  return tensors;
+}
+
+function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
+  try {
+    return headerSchema.parse(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
+  } catch (error) {
+    const why = error instanceof z.ZodError ? "it is not a JSON object" : messageOf(error);
+    throw new DitrunError(`${path} has a header of ${bytes.byteLength} bytes that cannot be read: ${why}.`);
+  }
+}
+
+function checkEntry(path: string, name: string, value: unknown, dataStart: number, size: number): StoredTensor {
+  const entry = entrySchema.safeParse(value);
+  if (!entry.success) {
+    const issue = entry.error.issues[0];
+    throw new DitrunError(
+      `${path}: the header's entry for tensor ${name} is malformed${issue ? ` at ${issue.path.join(".") || "its top"}: ${issue.message}` : ""}.`,
+    );
+  }
+  const { dtype, shape, data_offsets } = entry.data;
+  const [begin, end] = data_offsets;
+  if (!isDtype(dtype))
+    throw new DitrunError(
+      `${path}: tensor ${name} has the dtype ${dtype}; ditrun knows ${Object.keys(elementBytes).join(", ")}.`,
+    );
+  const byteLength = tensorBytes(dtype, shape);
+  if (end - begin !== byteLength)
+    throw new DitrunError(
+      `${path}: tensor ${name} is ${describe({ dtype, shape })} and should have ${byteLength} bytes, but its offsets ${begin} to ${end} hold ${end - begin}.`,
+    );
+  if (dataStart + end > size)
+    throw new DitrunError(
+      `${path} is truncated: tensor ${name} ends at byte ${dataStart + end}, but the file has ${size}; copy or download it again.`,
+    );
+  return { dtype, shape, byteLength, offset: dataStart + begin };
+}
+
+function isDtype(name: string): name is FileDtype {
+  return Object.hasOwn(elementBytes, name);
+}
+
+async function readExactly(path: string, handle: FileHandle, position: number, length: number): Promise<Buffer> {
+  const buffer = Buffer.alloc(length);
+  for (let done = 0; done < length; ) {
+    const { bytesRead } = await handle.read(buffer, done, length - done, position + done).catch((error: unknown) => {
+      throw new DitrunError(`Cannot read ${path}: ${fileFailure(error)}.`);
+    });
+    if (bytesRead === 0) throw new DitrunError(`${path} ended at byte ${position + done} while its header was read.`);
+    done += bytesRead;
+  }
+  return buffer;
+}
+
+/**
+ * Writes tensors as one safetensors file: first under a temporary name beside it, then renamed, so that no reader ever
+ * sees half a file. Throws DitrunError if the data do not match dtype × shape, or if the file cannot be written.
+ */
+export async function writeSafetensors(path: string, tensors: Readonly<Record<string, TensorData>>): Promise<void> {
+  // Widest elements first, so that every tensor is aligned to its element when the header is padded to 8 bytes.
+  const entries = Object.entries(tensors).sort(
+    ([a, x], [b, y]) => elementBytes[y.dtype] - elementBytes[x.dtype] || (a < b ? -1 : 1),
+  );
+  let end = 0;
+  const header = entries.map(([name, { dtype, shape, data }]) => {
+    const expected = tensorBytes(dtype, shape);
+    if (data.byteLength !== expected)
+      throw new DitrunError(
+        `Cannot write tensor ${name} to ${path}: ${describe({ dtype, shape })} has ${expected} bytes, but its data have ${data.byteLength}.`,
+      );
+    const begin = end;
+    end += expected;
+    return [name, { dtype, shape, data_offsets: [begin, end] }] as const;
+  });
+  const json = JSON.stringify(Object.fromEntries(header));
+  const headerBytes = Buffer.from(json + " ".repeat((8 - (Buffer.byteLength(json) % 8)) % 8));
+  const lengthBytes = Buffer.alloc(8);
+  lengthBytes.writeBigUInt64LE(BigInt(headerBytes.byteLength));
+
+  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  try {
+    const handle = await open(temporary, "wx");
+    try {
+      await writeAll(handle, lengthBytes);
+      await writeAll(handle, headerBytes);
+      for (const [, { data }] of entries)
+        await writeAll(handle, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw new DitrunError(`Cannot write ${path} (${8 + headerBytes.byteLength + end} bytes): ${fileFailure(error)}.`);
+  }
+}
+
+/** Like FileHandle.writeFile, but in pieces below the kernel's 2 GiB limit. */
+async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.byteLength; ) {
+    const { bytesWritten } = await handle.write(bytes, done, Math.min(1 << 28, bytes.byteLength - done));
+    done += bytesWritten;
+  }
+}

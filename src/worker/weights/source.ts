@@ -1,0 +1,163 @@
+import { DitrunError } from "../../protocol/failure.js";
+import type { Device } from "../device/device.js";
+import { deviceDtypes, distributions } from "../device/kernels.js";
+import { cast } from "../device/ops.js";
+import { dtypeBytes, elements, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import type { Range } from "../parallel/split.js";
+import { describe, expectShape, type FileDtype, type TensorFile } from "./tensor-file.js";
+
+/** How a parameter is drawn when weights are random: as torch.nn initialises the module that it belongs to. */
+export type Init =
+  | { readonly kind: "uniform"; readonly bound: number }
+  | { readonly kind: "normal"; readonly std: number }
+  | { readonly kind: "constant"; readonly value: number };
+
+/** One parameter of a model, as the checkpoint stores it. */
+export interface Parameter {
+  readonly name: string;
+  /** As stored; a convolution's kernel is seen as the matrix [shape[0], the rest]. */
+  readonly shape: readonly number[];
+  readonly init: Init;
+}
+
+/** The part of a parameter that a rank keeps: some runs of rows, one below the other, and a run of columns. */
+export interface Part {
+  readonly rows: readonly Range[];
+  readonly columns: Range;
+}
+
+/** Where weights come from. */
+export interface WeightSource {
+  /** Writes the part [Σ rows, columns] of a parameter to out, contiguous, in out's dtype (fp32 or bf16). */
+  load(parameter: Parameter, part: Part, out: Tensor): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The whole of a parameter seen as a matrix. */
+export function wholeOf({ shape }: Parameter): Part {
+  const rows = shape[0] ?? 1;
+  return { rows: [{ start: 0, count: rows }], columns: { start: 0, count: elements(shape) / rows } };
+}
+
+/** A number for a parameter's name: FNV-1a, 32 bits. Names it, together with the seed, to the counter-based generator. */
+export function tensorId(name: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash >>> 0;
+}
+
+/** Seeded random weights: every rank of every layout and device sees slices of the same full tensors. */
+export class RandomWeights implements WeightSource {
+  constructor(
+    private readonly device: Device,
+    private readonly seed: number,
+  ) {}
+
+  async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
+    const { init } = parameter;
+    const whole = wholeOf(parameter);
+    let written = 0;
+    for (const rows of part.rows) {
+      fillRandom(this.device, {
+        out: tensor(out.address + written * part.columns.count * dtypeBytes(out.dtype), out.dtype, [
+          rows.count,
+          part.columns.count,
+        ]),
+        seed: this.seed,
+        name: parameter.name,
+        fullColumns: whole.columns.count,
+        row0: rows.start,
+        column0: part.columns.start,
+        init,
+      });
+      written += rows.count;
+    }
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** out [rows, columns] = the slice at (row0, column0) of the random tensor of this name and seed. */
+export function fillRandom(
+  device: Device,
+  options: {
+    out: Tensor;
+    seed: number;
+    name: string;
+    fullColumns: number;
+    row0?: number;
+    column0?: number;
+    init: Init;
+  },
+): void {
+  const { out, init } = options;
+  const columns = out.shape.at(-1) ?? 1;
+  const amplitude = init.kind === "uniform" ? init.bound : init.kind === "normal" ? init.std : 0;
+  device.launch("elementwise", "fillRandom", () => [
+    {
+      out: out.address,
+      seed: options.seed,
+      row0: options.row0 ?? 0,
+      column0: options.column0 ?? 0,
+      fullColumns: options.fullColumns,
+      ldo: columns,
+      rows: elements(out.shape) / columns,
+      columns,
+      tensorId: tensorId(options.name),
+      distribution: distributions[init.kind === "normal" ? "normal" : "uniform"],
+      amplitude,
+      offset: init.kind === "constant" ? init.value : 0,
+      outDtype: deviceDtypes[out.dtype],
+      reserved: 0,
+    },
+  ]);
+}
+
+const fileDtypes: Partial<Record<FileDtype, Tensor["dtype"]>> = { F32: "fp32", BF16: "bf16", F16: "fp16" };
+
+/** Weights of a checkpoint: only the bytes that this rank needs are read; the device converts them. */
+export class CheckpointWeights implements WeightSource {
+  constructor(
+    private readonly device: Device,
+    private readonly file: TensorFile,
+  ) {}
+
+  /** @throws DitrunError when the tensor is missing or has another shape or a dtype that is not floating point. */
+  async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
+    const { device, file } = this;
+    const info = expectShape(file, parameter.name, parameter.shape);
+    const dtype = fileDtypes[info.dtype];
+    if (!dtype) {
+      throw new DitrunError(
+        `${file.path}: tensor ${parameter.name} is ${describe(info)}; weights must be F32, BF16 or F16.`,
+      );
+    }
+    const whole = wholeOf(parameter);
+    const allColumns = part.columns.count === whole.columns.count;
+    if (
+      !allColumns &&
+      (part.rows.length > 1 || part.rows[0]?.count !== whole.rows[0]?.count || info.shape.length !== 2)
+    ) {
+      throw new Error(`${parameter.name} cannot be cut by rows and by columns at once.`);
+    }
+    const columns = { start: part.columns.start, end: part.columns.start + part.columns.count };
+    const staging = device.kernels.create("malloc", tensorBytes(dtype, out.shape), 0);
+    try {
+      let written = 0;
+      for (const { start, count } of part.rows) {
+        const slice = allColumns ? { dim: 0, start, end: start + count } : { dim: 1, ...columns };
+        const bytes = await file.read(parameter.name, slice);
+        await device.upload(tensor(staging + written, dtype, [bytes.byteLength]), bytes);
+        written += bytes.byteLength;
+      }
+      cast(device, out, tensor(staging, dtype, out.shape));
+      await device.synchronize();
+    } finally {
+      device.kernels.call("free", staging);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.file.close();
+  }
+}

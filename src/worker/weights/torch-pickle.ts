@@ -1,0 +1,164 @@
+import { Parser } from "pickleparser";
+import { z } from "zod";
+import { DitrunError, messageOf } from "../../protocol/failure.js";
+import type { FileDtype } from "./tensor-file.js";
+
+/** A tensor as the pickle describes it; its bytes stand in the archive's entry `data/STORAGE`. */
+export interface CheckpointTensor {
+  readonly dtype: FileDtype;
+  readonly shape: readonly number[];
+  readonly storage: string;
+  /** The tensor's first element, counted in elements from the storage's beginning. */
+  readonly firstElement: number;
+}
+
+const storageDtypes = {
+  DoubleStorage: "F64",
+  FloatStorage: "F32",
+  HalfStorage: "F16",
+  BFloat16Storage: "BF16",
+  LongStorage: "I64",
+  IntStorage: "I32",
+  ShortStorage: "I16",
+  CharStorage: "I8",
+  ByteStorage: "U8",
+  BoolStorage: "BOOL",
+  Float8_e4m3fnStorage: "F8_E4M3",
+  Float8_e5m2Storage: "F8_E5M2",
+} as const satisfies Record<string, FileDtype>;
+
+class StorageReference {
+  constructor(
+    readonly dtype: FileDtype,
+    readonly key: string,
+    readonly elements: number,
+  ) {}
+}
+
+class TensorReference {
+  constructor(
+    readonly storage: StorageReference,
+    readonly firstElement: number,
+    readonly shape: readonly number[],
+    readonly stride: readonly number[],
+  ) {}
+}
+
+const size = z.int().min(0);
+const rebuildArguments = z
+  .tuple([z.instanceof(StorageReference), size, z.array(size), z.array(size)])
+  .rest(z.unknown());
+const pairs = z.array(z.tuple([z.unknown(), z.unknown()]));
+
+/** What a pickle may name. All of it is here: each function only makes plain values from its arguments. */
+type Allowed = (...args: unknown[]) => unknown;
+
+const storageClasses = new Map<unknown, FileDtype>();
+const allowed = new Map<string, Allowed>([
+  ["collections.OrderedDict", (items = []) => new Map(pairs.parse(items))],
+  [
+    "torch._utils._rebuild_tensor_v2",
+    (...args) => {
+      const [storage, firstElement, shape, stride] = rebuildArguments.parse(args);
+      return new TensorReference(storage, firstElement, shape, stride);
+    },
+  ],
+  ["torch._utils._rebuild_parameter", (tensor) => z.instanceof(TensorReference).parse(tensor)],
+]);
+for (const [name, dtype] of Object.entries(storageDtypes)) {
+  const storageClass: Allowed = () => {
+    throw new Error(`it calls torch.${name}, which may only be named`);
+  };
+  storageClasses.set(storageClass, dtype);
+  allowed.set(`torch.${name}`, storageClass);
+}
+
+/** Thrown through the parser, so that a refusal is not taken for damage. */
+class Refused extends Error {}
+
+function resolveName(module: string, name: string): Allowed {
+  const found = allowed.get(`${module}.${name}`);
+  if (found === undefined) throw new Refused(`${module}.${name}`);
+  return found;
+}
+
+/** PyTorch's persistent ids: ("storage", storage class, key, device, number of elements). */
+const persistentId = z.tuple([z.literal("storage"), z.unknown(), z.string().regex(/^\w+$/), z.string(), size]);
+
+function resolveStorage(id: unknown): StorageReference {
+  const [, storageClass, key, , elements] = persistentId.parse(id);
+  const dtype = storageClasses.get(storageClass);
+  if (dtype === undefined) throw new Error(`storage ${key} has no known class`);
+  return new StorageReference(dtype, key, elements);
+}
+
+/**
+ * The tensors of a checkpoint's data.pkl by dotted name. Throws DitrunError if the pickle is damaged, names anything but
+ * tensors and containers, or has a tensor that is not contiguous in its storage.
+ */
+export function readStateDict(path: string, pickle: Uint8Array): Map<string, CheckpointTensor> {
+  const root = parsePickle(path, pickle);
+  if (!(root instanceof Map)) throw new DitrunError(`${path} holds no dictionary of tensors at its top.`);
+  const tensors = new Map<string, CheckpointTensor>();
+  for (const [name, value] of leaves(path, root))
+    if (value instanceof TensorReference) tensors.set(name, contiguous(path, name, value));
+  return tensors;
+}
+
+function parsePickle(path: string, pickle: Uint8Array): unknown {
+  try {
+    return new Parser({
+      nameResolver: { resolve: resolveName },
+      persistentResolver: { resolve: resolveStorage },
+      unpicklingTypeOfDictionary: "Map",
+      unpicklingTypeOfSet: "Set",
+    }).parse<unknown>(pickle);
+  } catch (error) {
+    if (error instanceof Refused)
+      throw new DitrunError(
+        `${path} asks for ${error.message}, and ditrun loads only tensors and containers from a pickle; convert the file to safetensors if you trust it.`,
+      );
+    const why = error instanceof z.ZodError ? (error.issues[0]?.message ?? "bad arguments") : messageOf(error);
+    throw new DitrunError(`${path}: its data.pkl cannot be read: ${why.replace(/\.$/, "")}.`);
+  }
+}
+
+/** Bounds for a pickle whose containers hold themselves or each other many times over. */
+const maxDepth = 16;
+const maxItems = 1_000_000;
+
+function* leaves(path: string, root: Map<unknown, unknown>): Generator<[name: string, value: unknown]> {
+  const pending: [keys: readonly unknown[], value: unknown][] = [[[], root]];
+  let items = 0;
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    const [keys, value] = next;
+    if (++items > maxItems || keys.length > maxDepth)
+      throw new DitrunError(
+        `${path} has more than ${maxItems} items or nests them more than ${maxDepth} deep; is it a state dict?`,
+      );
+    if (!(value instanceof Map || Array.isArray(value))) yield [keys.join("."), value];
+    // Last first, so that the stack gives the tensors in the file's order.
+    else for (const [key, item] of [...value.entries()].reverse()) pending.push([[...keys, key], item]);
+  }
+}
+
+function contiguous(path: string, name: string, tensor: TensorReference): CheckpointTensor {
+  const { storage, firstElement, shape, stride } = tensor;
+  let expected = 1;
+  const rowMajor = shape.toReversed().map((n) => {
+    const own = expected;
+    expected *= n;
+    return own;
+  });
+  // A stride is never used along a dimension of size 1, and not at all in an empty tensor.
+  const same = shape.every((n, i) => n === 1 || stride[i] === rowMajor[shape.length - 1 - i]);
+  if (stride.length !== shape.length || !(same || expected === 0))
+    throw new DitrunError(
+      `${path}: tensor ${name} of shape [${shape.join(", ")}] has the strides [${stride.join(", ")}]; save it with .contiguous().`,
+    );
+  if (firstElement + expected > storage.elements)
+    throw new DitrunError(
+      `${path}: tensor ${name} needs elements ${firstElement} to ${firstElement + expected} of storage ${storage.key}, which has ${storage.elements}.`,
+    );
+  return { dtype: storage.dtype, shape, storage: storage.key, firstElement };
+}

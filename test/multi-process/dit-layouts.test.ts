@@ -1,0 +1,107 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runJob } from "../../src/launcher/agent.js";
+import { openLog } from "../../src/launcher/logs.js";
+import { loadCheckpointModel } from "../../src/launcher/model.js";
+import { builtKernels } from "../../src/launcher/paths.js";
+import { meshSize, type PlanDocument, planSchema } from "../../src/protocol/plan.js";
+import { toFloat32 } from "../../src/worker/weights/numbers.js";
+import { openSafetensors } from "../../src/worker/weights/safetensors.js";
+
+const directory = "test/golden/data/dit";
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+async function readOutput(path: string): Promise<Float32Array> {
+  const file = await openSafetensors(path);
+  try {
+    return toFloat32("F32", await file.read("output"));
+  } finally {
+    await file.close();
+  }
+}
+
+function relativeL2(x: Float32Array, reference: Float32Array): number {
+  expect(x.length).toBe(reference.length);
+  let difference = 0;
+  let norm = 0;
+  reference.forEach((value, index) => {
+    difference += ((x[index] ?? Number.NaN) - value) ** 2;
+    norm += value ** 2;
+  });
+  return Math.sqrt(difference / norm);
+}
+
+/** One forward of the golden model under a plan, on real CPU workers. */
+async function forward(document: PlanDocument): Promise<Float32Array> {
+  const plan = planSchema.parse({ dtype: "fp32", ...document });
+  const output = join(folder, "output.safetensors");
+  await runJob({
+    job: {
+      id: "layouts",
+      device: "cpu",
+      kernels: builtKernels("cpu"),
+      timeoutSeconds: 60,
+      task: {
+        kind: "forward",
+        model: await loadCheckpointModel(directory),
+        plan,
+        weights: { from: "directory", directory },
+        seed: 1,
+        inputs: join(directory, "case.safetensors"),
+        output,
+      },
+    },
+    nproc: meshSize(plan.mesh),
+    port: 0,
+    log: openLog("warn"),
+  });
+  return readOutput(output);
+}
+
+const meshes = [1, 2, 4].flatMap((tp) =>
+  Array.from({ length: Math.floor(8 / tp) }, (_, index) => ({ cfg: 1, cp: index + 1, tp })),
+);
+
+describe("the golden DiT on CPU workers, fp32", () => {
+  it.for(meshes)("agrees with the reference under $cp × $tp (cp × tp)", async (mesh) => {
+    expect(relativeL2(await forward({ mesh }), await readOutput(join(directory, "case.safetensors")))).toBeLessThan(
+      1e-5,
+    );
+  });
+
+  const replicatedMlp = [
+    { path: "blocks.*.mlp.0", split: "replicated" as const },
+    { path: "blocks.*.mlp.2", split: "replicated" as const },
+  ];
+  const variants: [string, PlanDocument][] = [
+    ["tensor-parallel embeddings and head", { mesh: { cp: 2, tp: 4 }, embeddings: { tensorParallel: true } }],
+    ["sequence-parallel norms, uneven shares", { mesh: { cp: 3, tp: 2 }, norms: { sequenceParallel: true } }],
+    ["both", { mesh: { cp: 1, tp: 4 }, embeddings: { tensorParallel: true }, norms: { sequenceParallel: true } }],
+    ["a replicated mlp", { mesh: { cp: 1, tp: 2 }, layers: replicatedMlp }],
+    ["the generic attention kernel", { mesh: { cp: 2, tp: 1 }, attention: { kernel: "generic" } }],
+  ];
+  it.for(variants)("agrees with the reference with %s", async ([, plan]) => {
+    expect(relativeL2(await forward(plan), await readOutput(join(directory, "case.safetensors")))).toBeLessThan(1e-5);
+  });
+});
+
+describe("the golden DiT on CPU workers, bf16 and fp8", () => {
+  // bf16 keeps 8 bits and e4m3 4: one rounding is 2^-9 or 2^-4 of a value, and a few dozen of them add up in 3 blocks.
+  const cases: [string, number, PlanDocument][] = [
+    ["bf16, one worker", 0.02, { dtype: "bf16" }],
+    ["bf16, cp2×tp2", 0.02, { dtype: "bf16", mesh: { cp: 2, tp: 2 } }],
+    ["fp8 linears, cp2×tp2", 0.1, { dtype: "bf16", mesh: { cp: 2, tp: 2 }, linear: { dtype: "e4m3" } }],
+  ];
+  it.for(cases)("%s: relative L2 at most %d", async ([, tolerance, plan]) => {
+    const error = relativeL2(await forward(plan), await readOutput(join(directory, "case.safetensors")));
+    expect(error).toBeLessThan(tolerance);
+    // Nothing that rounds can be as exact as float32: a plan that silently ran in float32 must not pass.
+    expect(error).toBeGreaterThan(1e-4);
+  });
+});
