@@ -29,9 +29,10 @@ const task: ProfileTask = {
 function rank(index: number, latenciesMs: number[]): ProfileRank {
   return {
     rank: index,
-    device: "NVIDIA H200",
+    device: "NVIDIA H100",
     latenciesMs,
     phases: { attention: 6 + index, gemm: 3, elementwise: 1, communication: 0 },
+    ringWaitsMs: [],
     peakMemoryBytes: (index + 1) * 2 ** 30,
     modelFlops: 4e12,
     peakTflops: 1000,
@@ -58,7 +59,7 @@ describe("a profile", () => {
     const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
     expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
     const table = profileTable(own);
-    expect(table).toContain("dit, plan two, 2 workers, NVIDIA H200; 2 forwards after 1 to warm up");
+    expect(table).toContain("dit, plan two, 2 workers, NVIDIA H100; 2 forwards after 1 to warm up");
     expect(table).toMatch(/all │ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
   });
 
