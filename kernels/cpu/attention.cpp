@@ -60,7 +60,7 @@ struct Attention : ditrun_attention_args {
 
   /**
    * One strip of queries of one head against a packed chunk. acc [rows, paddedDim], m and l [rows] are its state;
-   * own holds q [stripQueries, headDim] and the scores [stripQueries, tileKeys].
+   * own holds scale * q [stripQueries, paddedDim] and the scores [stripQueries, tileKeys].
    */
   void strip(int64_t head, int64_t query0, int64_t rows, int64_t keys, const float *packedK, const float *packedV,
              float *acc, float *m, float *l, float *own) const {
@@ -69,7 +69,9 @@ struct Attention : ditrun_attention_args {
     float *const qRows = own;
     float *const scores = own + stripQueries * dim;
     for (int64_t r = 0; r < rows; r++) {
-      copyRun(q, dtype, (query0 + r) * qStride + head * headDim, headDim, qRows + r * dim);
+      float *const row = qRows + r * dim;
+      copyRun(q, dtype, (query0 + r) * qStride + head * headDim, headDim, row);
+      for (int64_t i = 0; i < headDim; i++) row[i] *= scale;
     }
     for (int64_t key0 = 0; key0 < keys; key0 += tileKeys) {
       const int64_t count = std::min<int64_t>(tileKeys, keys - key0);
@@ -91,8 +93,7 @@ struct Attention : ditrun_attention_args {
     for (int64_t i = count; i < padded; i++) s[i] = -std::numeric_limits<float>::infinity();
     v8 best = all8(-std::numeric_limits<float>::infinity());
     for (int64_t i = 0; i < padded; i += 8) {
-      const v8 x = load8(s + i) * scale;
-      store8(s + i, x);
+      const v8 x = load8(s + i);
       best = x > best ? x : best;
     }
     const float maximum = std::max(m, max8(best));

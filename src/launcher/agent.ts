@@ -135,6 +135,7 @@ class Agent {
       );
     } else {
       this.#urgent = true;
+      this.options.log.logger.info(`${signal} again: killing the workers now.`);
     }
     this.#wake();
   }

@@ -2,7 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 
 /**
  * Finds a YAML document by file or by name.
@@ -39,12 +39,17 @@ export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promi
   return checkDocument(shown(file), document.toJS() ?? {}, schema);
 }
 
-/** Checks a parsed document. @throws DitrunError as readDocument does. */
-export function checkDocument<T>(source: string, document: unknown, schema: z.ZodType<T>): T {
+/** Checks a parsed document. @throws DitrunError as readDocument does, with this exit code. */
+export function checkDocument<T>(
+  source: string,
+  document: unknown,
+  schema: z.ZodType<T>,
+  exitCode: number = exitCodes.usage,
+): T {
   const checked = schema.safeParse(document);
   if (checked.success) return checked.data;
   const [issue] = checked.error.issues;
-  throw new DitrunError(`${source}: ${issue ? describe(issue, document, schema) : "it is not valid"}.`);
+  throw new DitrunError(`${source}: ${issue ? describe(issue, document, schema) : "it is not valid"}.`, exitCode);
 }
 
 function shown(file: string): string {

@@ -1,4 +1,4 @@
-import type { InferredOptionTypes, Options } from "yargs";
+import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError } from "../protocol/failure.js";
 import { dtypeSchema } from "../protocol/plan.js";
 import { deviceNames } from "./device.js";
@@ -79,7 +79,8 @@ export const globalOptions = {
   },
 } as const satisfies Record<string, Options>;
 
-export type GlobalArguments = InferredOptionTypes<typeof globalOptions>;
+export type GlobalOptions = InferredOptionTypes<typeof globalOptions>;
+export type GlobalArguments = ArgumentsCamelCase<GlobalOptions>;
 
 /** @throws DitrunError when the text is not a port. */
 export function portNumber(name: string, text: string | undefined): number | undefined {

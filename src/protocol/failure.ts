@@ -13,6 +13,8 @@ export const exitCodes = {
   rendezvous: 4,
   /** A worker failed in a way that has no code of its own. */
   worker: 5,
+  /** A mistake in ditrun itself. */
+  internal: 70,
 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 

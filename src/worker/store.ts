@@ -103,14 +103,15 @@ export class WorkerStore implements Store {
 
   /** Reports this rank's result: plain JSON. @throws DitrunError when it is not, a NaN for instance. */
   async result(result: unknown): Promise<void> {
-    const value = z.json().safeParse(result ?? null);
-    if (!value.success) {
-      throw new DitrunError(
-        `The result of rank ${this.rank} is not plain JSON: ${z.prettifyError(value.error)}.`,
-        exitCodes.worker,
-      );
-    }
-    await this.#ask({ type: "result", value: value.data }, this.#patience, "the result");
+    const text = JSON.stringify(result ?? null, (key, value: unknown) => {
+      // JSON would turn it into null without a word.
+      if (typeof value === "number" && !Number.isFinite(value)) {
+        const message = `The result of rank ${this.rank} is not plain JSON: its ${key} is ${value}.`;
+        throw new DitrunError(message, exitCodes.worker);
+      }
+      return value;
+    });
+    await this.#ask({ type: "result", value: z.json().parse(JSON.parse(text)) }, this.#patience, "the result");
   }
 
   /** Reports that this rank cannot go on. False when nobody took note, so that it must be said elsewhere. */

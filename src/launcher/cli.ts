@@ -1,0 +1,84 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import yargs from "yargs";
+import { z } from "zod";
+import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
+import { commands } from "./commands/index.js";
+import { type GlobalArguments, globalOptions } from "./options.js";
+import { packageRoot } from "./paths.js";
+import { Session } from "./session.js";
+
+export interface Overrides {
+  /** Another program for the workers, for those who use the launcher as a library. */
+  entry?: string;
+}
+
+/** Runs one command line (without node and the script). Never throws. @returns the exit code. */
+export async function main(argv: readonly string[], overrides: Overrides = {}): Promise<number> {
+  let debug = false;
+  try {
+    const selected = await parse(argv);
+    if (!selected) return exitCodes.ok;
+    debug = selected.options.logLevel === "debug";
+    return await selected.run(await Session.open(selected.options, overrides.entry));
+  } catch (error) {
+    const known = error instanceof DitrunError;
+    const stack = debug && !known && error instanceof Error ? `\n${error.stack}` : "";
+    process.stderr.write(`ditrun: ${messageOf(error)}${stack}\n`);
+    return known ? error.exitCode : exitCodes.internal;
+  }
+}
+
+interface Selected {
+  options: GlobalArguments;
+  run(session: Session): Promise<number>;
+}
+
+/** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
+async function parse(argv: readonly string[]): Promise<Selected | undefined> {
+  let selected: Selected | undefined;
+  let parser = yargs()
+    .scriptName("ditrun")
+    .usage("$0 COMMAND [OPTIONS]\n\nThe torchrun of diffusion transformers.")
+    .locale("en")
+    .parserConfiguration({ "duplicate-arguments-array": false })
+    .options(globalOptions);
+  for (const command of commands) {
+    parser = command.register(parser, (options, run) => {
+      selected = { options, run };
+    });
+    parser.example(command.example.command, command.example.describe);
+  }
+  await parser
+    .demandCommand(1, `Name a command: ${commands.map(({ name }) => name).join(" or ")}`)
+    .strict()
+    .version(packageVersion())
+    .help()
+    .wrap(120)
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw error instanceof DitrunError ? error : new DitrunError(asSentence(message ?? messageOf(error)));
+    })
+    .parseAsync(withOptionalJsonFile(argv));
+  return selected;
+}
+
+/** `--json` takes a file only if one follows: not another option, and not the command. */
+function withOptionalJsonFile(argv: readonly string[]): string[] {
+  const names = commands.map(({ name }) => name);
+  return argv.map((word, index) => {
+    const next = argv[index + 1];
+    const bare = word === "--json" && (next === undefined || next.startsWith("-") || names.includes(next));
+    return bare ? "--json=" : word;
+  });
+}
+
+function asSentence(message: string): string {
+  const line = message.replace(/\s*\n\s*/g, " ").trim();
+  return `${/[.!?]$/.test(line) ? line : `${line}.`} See ditrun --help.`;
+}
+
+function packageVersion(): string {
+  const text = readFileSync(join(packageRoot, "package.json"), "utf8");
+  return z.object({ version: z.string() }).parse(JSON.parse(text)).version;
+}

@@ -1,0 +1,6 @@
+import type { Command } from "../command.js";
+import { accuracy } from "./accuracy.js";
+import { profile } from "./profile.js";
+
+/** Every command, in the order of --help. */
+export const commands: readonly Command[] = [profile, accuracy];

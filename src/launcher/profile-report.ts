@@ -1,0 +1,121 @@
+import Table from "cli-table3";
+import type { ProfileTask } from "../protocol/job.js";
+import { type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
+import type { DeviceChoice } from "./device.js";
+import { type Latency, latencyOf, mean } from "./statistics.js";
+
+interface RankSummary {
+  rank: number;
+  device: string;
+  latencyMs: Latency;
+  /** This rank's part of the model's floating-point operations over its own median latency, in TFLOP/s. */
+  tflops: number;
+  peakShare: number | null;
+  peakMemoryBytes: number;
+  phases: Phases;
+}
+
+export interface ProfileSummary {
+  latencyMs: Latency;
+  /** Images per second. */
+  throughput: number;
+  tflops: number;
+  /** tflops over the dense peak of the devices in use; null where that is not known. */
+  peakShare: number | null;
+  plan: ProfileTask["plan"];
+  model: ProfileTask["model"];
+  device: string;
+  worldSize: number;
+  warmup: number;
+  iterations: number;
+  /** Means over the ranks, in milliseconds. */
+  phases: Phases;
+  ranks: RankSummary[];
+}
+
+/** Sums up what the ranks measured. An iteration takes as long as its slowest rank. */
+export function summarizeProfile(
+  task: ProfileTask,
+  ranks: readonly ProfileRank[],
+  device: DeviceChoice,
+): ProfileSummary {
+  const [first] = ranks;
+  if (!first) throw new RangeError("A profile needs at least one rank.");
+  const slowest = first.latenciesMs.map((_, i) => Math.max(...ranks.map((rank) => rank.latenciesMs[i] ?? 0)));
+  const latencyMs = latencyOf(slowest);
+  const tflops = first.modelFlops / (latencyMs.median * 1e9);
+  // Ranks that share a device share its peak.
+  const devices = Math.min(ranks.length, device.count);
+  return {
+    latencyMs,
+    throughput: 1000 / latencyMs.median,
+    tflops,
+    peakShare: first.peakTflops === null ? null : tflops / (first.peakTflops * devices),
+    plan: task.plan,
+    model: task.model,
+    device: first.device,
+    worldSize: ranks.length,
+    warmup: task.warmup,
+    iterations: task.iterations,
+    phases: {
+      attention: mean(ranks.map(({ phases }) => phases.attention)),
+      gemm: mean(ranks.map(({ phases }) => phases.gemm)),
+      elementwise: mean(ranks.map(({ phases }) => phases.elementwise)),
+      communication: mean(ranks.map(({ phases }) => phases.communication)),
+    },
+    ranks: ranks.map((rank) => {
+      const own = latencyOf(rank.latenciesMs);
+      const ownTflops = rank.modelFlops / ranks.length / (own.median * 1e9);
+      return {
+        rank: rank.rank,
+        device: rank.device,
+        latencyMs: own,
+        tflops: ownTflops,
+        peakShare: rank.peakTflops === null ? null : ownTflops / rank.peakTflops,
+        peakMemoryBytes: rank.peakMemoryBytes,
+        phases: rank.phases,
+      };
+    }),
+  };
+}
+
+/** The table of one profile, a row per rank and one for all. */
+export function profileTable(summary: ProfileSummary): string {
+  const table = new Table({
+    head: [
+      "rank",
+      "median ms",
+      "p10",
+      "p90",
+      "TFLOP/s",
+      "of peak",
+      "memory GiB",
+      ...phaseNames.map((name) => `${name} ms`),
+    ],
+    colAligns: Array.from({ length: 7 + phaseNames.length }, () => "right" as const),
+    style: { head: [], border: [] },
+  });
+  const row = (name: string, part: Omit<RankSummary, "rank" | "device">) => [
+    name,
+    ...[part.latencyMs.median, part.latencyMs.p10, part.latencyMs.p90, part.tflops].map(figures),
+    part.peakShare === null ? "not known" : `${(100 * part.peakShare).toFixed(1)} %`,
+    (part.peakMemoryBytes / 2 ** 30).toFixed(2),
+    ...phaseNames.map((phase) => figures(part.phases[phase])),
+  ];
+  for (const rank of summary.ranks) table.push(row(String(rank.rank), rank));
+  const peakMemoryBytes = Math.max(...summary.ranks.map((rank) => rank.peakMemoryBytes));
+  table.push(row("all", { ...summary, peakMemoryBytes }));
+  const { model, plan, worldSize, device, iterations, warmup, throughput } = summary;
+  const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
+  return [
+    `${model.name}, plan ${plan.name}, ${workers}, ${device}; ${iterations} forwards after ${warmup} to warm up`,
+    table.toString(),
+    `${figures(throughput)} images/s (all: the slowest rank of each forward, the most memory, mean phases)`,
+  ].join("\n");
+}
+
+/** Three or more significant digits, without an exponent. */
+export function figures(value: number): string {
+  const size = Math.abs(value);
+  return value.toFixed(size >= 100 || size === 0 ? 1 : size >= 1 ? 2 : size >= 0.01 ? 4 : 6);
+}

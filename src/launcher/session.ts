@@ -1,0 +1,97 @@
+import { randomBytes } from "node:crypto";
+import { writeFile } from "node:fs/promises";
+import { DitrunError, messageOf } from "../protocol/failure.js";
+import type { Task } from "../protocol/job.js";
+import type { Model } from "../protocol/model.js";
+import { meshSize, type Plan } from "../protocol/plan.js";
+import { runJob } from "./agent.js";
+import { chooseDevice, type DeviceChoice } from "./device.js";
+import { type Log, openLog } from "./logs.js";
+import { loadModel } from "./model.js";
+import { type GlobalArguments, portNumber } from "./options.js";
+import { type PlanFlags, resolvePlan } from "./plan.js";
+
+/** What a command works with: the global options made real, and the ways to run jobs and to say what came out. */
+export class Session {
+  private constructor(
+    readonly options: GlobalArguments,
+    readonly device: DeviceChoice,
+    readonly log: Log,
+    private readonly entry: string | undefined,
+  ) {}
+
+  /** @throws DitrunError when the log folder, the device or the kernel module cannot be had. */
+  static async open(options: GlobalArguments, entry?: string): Promise<Session> {
+    const log = openLog(options.logLevel, options.logDir);
+    const device = await chooseDevice(options.device, log, !options.dryRun);
+    return new Session(options, device, log, entry);
+  }
+
+  get seed(): number {
+    return this.options.seed ?? 0;
+  }
+
+  /** --model, else the benchmark on a GPU and its small sibling on a CPU. */
+  async model(): Promise<Model> {
+    if (this.options.model !== undefined) return loadModel(this.options.model);
+    if (this.device.device === "cuda") return loadModel("dit");
+    this.log.logger.info("No --model was given: the small dit-tiny runs on the CPU, the benchmark is --model dit.");
+    return loadModel("dit-tiny");
+  }
+
+  /** The plan that the options describe; other flags may stand in for --plan and the mesh. */
+  async plan(model: Model, flags: PlanFlags = this.options): Promise<Plan> {
+    const { nproc } = this.options;
+    if (nproc === "gpu" && this.device.device !== "cuda") {
+      throw new DitrunError("--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.");
+    }
+    const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
+    return resolvePlan(flags, model, wanted, this.device.count);
+  }
+
+  /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
+  async run(task: Task): Promise<unknown[]> {
+    const { device, kernels, count } = this.device;
+    const nproc = meshSize(task.plan.mesh);
+    const { timeout, masterPort } = this.options;
+    const { MASTER_PORT } = process.env;
+    const workers = `${nproc} ${nproc === 1 ? "worker" : "workers"} on ${device}`;
+    this.log.logger.info(`${task.kind}: ${task.model.name}, plan ${task.plan.name}, ${workers}.`);
+    if (device === "cuda" && nproc > count) {
+      const gpus = count === 1 ? "the one GPU" : `${count} GPUs`;
+      this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);
+    }
+    const id = `${task.kind}-${randomBytes(4).toString("hex")}`;
+    return runJob({
+      job: { id, task, device, kernels, timeoutSeconds: timeout },
+      nproc,
+      log: this.log,
+      port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
+      entry: this.entry,
+    });
+  }
+
+  /** Text for people: on stdout, or on stderr where a JSON document was asked for. */
+  print(text: string): void {
+    const stream = this.options.json === undefined ? process.stdout : process.stderr;
+    stream.write(`${text}\n`);
+  }
+
+  /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */
+  async emit(document: unknown): Promise<void> {
+    const file = this.options.json;
+    if (file === undefined) return;
+    const text = `${JSON.stringify(document, null, 2)}\n`;
+    if (file === "") process.stdout.write(text);
+    else await writeOutput(file, text);
+  }
+}
+
+/** Writes a file. @throws DitrunError naming it when it cannot be written. */
+export async function writeOutput(file: string, text: string): Promise<void> {
+  try {
+    await writeFile(file, text);
+  } catch (error) {
+    throw new DitrunError(`${file} could not be written: ${messageOf(error)}.`, undefined, { cause: error });
+  }
+}

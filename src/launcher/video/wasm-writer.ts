@@ -1,0 +1,94 @@
+import { open, rename, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { setImmediate } from "node:timers/promises";
+import type { H264MP4Encoder } from "h264-mp4-encoder";
+import { DitrunError, messageOf } from "../../protocol/failure.js";
+import { fileFailure } from "../../protocol/files.js";
+import { temporaryName, type VideoFormat, type VideoWriter } from "./video-writer.js";
+
+/** Encodes in WebAssembly (minih264); the compressed video stays in memory until `finish` writes it. */
+export async function openWasmWriter(out: string, { width, height, fps }: VideoFormat): Promise<VideoWriter> {
+  const temporary = temporaryName(out);
+  const file = await open(temporary, "wx").catch((error: unknown) => {
+    throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
+  });
+  const encoder = await createEncoder();
+  encoder.width = width;
+  encoder.height = height;
+  encoder.frameRate = fps;
+  encoder.quantizationParameter = 20;
+  encoder.speed = 5;
+  encoder.groupOfPictures = Math.max(1, Math.round(fps));
+  // Its in-memory file system is shared by all encoders of the process.
+  encoder.outputFilename = temporaryName("video").replaceAll("/", "_");
+
+  const rgba = new Uint8Array(width * height * 4).fill(255);
+  /** Ends the encoding; the encoder must not be deleted before. */
+  const complete = (): Uint8Array => {
+    encoder.finalize();
+    const video = encoder.FS.readFile(encoder.outputFilename);
+    encoder.FS.unlink(encoder.outputFilename);
+    encoder.delete();
+    return video;
+  };
+  let failed = false;
+  const attempt = <T>(action: () => T): T => {
+    try {
+      return action();
+    } catch (error) {
+      failed = true;
+      throw new DitrunError(
+        `Cannot write ${out}: the WebAssembly H.264 encoder failed (${messageOf(error)}); install ffmpeg, or write PNG frames with --out frames/.`,
+      );
+    }
+  };
+  attempt(() => encoder.initialize());
+
+  return {
+    encoder: "WebAssembly H.264",
+    write: async (frame) => {
+      for (let from = 0, to = 0; from < frame.length; from += 3, to += 4) {
+        rgba[to] = frame[from] ?? 0;
+        rgba[to + 1] = frame[from + 1] ?? 0;
+        rgba[to + 2] = frame[from + 2] ?? 0;
+      }
+      attempt(() => encoder.addFrameRgba(rgba));
+      // A frame takes tens of milliseconds: let the event loop answer in between.
+      await setImmediate();
+    },
+    finish: async () => {
+      const video = attempt(complete);
+      try {
+        await file.writeFile(video);
+        await file.close();
+        await rename(temporary, out);
+      } catch (error) {
+        await rm(temporary, { force: true });
+        throw new DitrunError(`Cannot write ${out} (${video.byteLength} bytes): ${fileFailure(error)}.`);
+      }
+    },
+    abort: async () => {
+      // After a failure the WebAssembly instance is dead, and calling it only fails again.
+      if (!failed) attempt(complete);
+      await file.close();
+      await rm(temporary, { force: true });
+    },
+  };
+}
+
+/**
+ * Loads the module and makes an encoder. The module adds process-wide handlers that turn any unhandled rejection of the
+ * program into an abort of its own: they are taken off again.
+ */
+async function createEncoder(): Promise<H264MP4Encoder> {
+  const exceptions = new Set(process.listeners("uncaughtException"));
+  const rejections = new Set(process.listeners("unhandledRejection"));
+  // By require: importers differ in what they take for this CommonJS module's default export.
+  const h264: typeof import("h264-mp4-encoder") = createRequire(import.meta.url)("h264-mp4-encoder");
+  const encoder = await h264.createH264MP4Encoder();
+  for (const added of process.listeners("uncaughtException"))
+    if (!exceptions.has(added)) process.off("uncaughtException", added);
+  for (const added of process.listeners("unhandledRejection"))
+    if (!rejections.has(added)) process.off("unhandledRejection", added);
+  return encoder;
+}

@@ -1,0 +1,74 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { execa } from "execa";
+import { expect, vi } from "vitest";
+
+export const fixtureWorker = fileURLToPath(new URL("fixtures/worker.js", import.meta.url));
+const fixtureLauncher = fileURLToPath(new URL("fixtures/ditrun.js", import.meta.url));
+
+/** The process ids that fixture workers and their children have noted. */
+export class Pids {
+  readonly folder = mkdtempSync(join(tmpdir(), "ditrun-pids-"));
+
+  all(): number[] {
+    return readdirSync(this.folder).map(Number);
+  }
+
+  async started(count: number): Promise<void> {
+    await vi.waitFor(() => expect(this.all()).toHaveLength(count), { timeout: 30_000, interval: 20 });
+  }
+
+  /** So many processes were started, and none of them runs any more. */
+  async expectGone(count: number): Promise<void> {
+    expect(this.all()).toHaveLength(count);
+    await vi.waitFor(() => expect(this.all().filter(isRunning)).toEqual([]), { timeout: 5000, interval: 20 });
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    const state = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.[0];
+    return state !== "Z" && state !== "X";
+  } catch {
+    return false;
+  }
+}
+
+export interface Launch {
+  /** What each rank does (fixtures/worker.js). */
+  behaviour?: Record<number, string>;
+  env?: Record<string, string>;
+}
+
+/** Starts the command line with fixture workers. Its environment has no kernel module override and no port. */
+export function start(args: readonly string[], { behaviour = {}, env = {} }: Launch = {}) {
+  const pids = new Pids();
+  const process = execa("node", [fixtureLauncher, ...args], {
+    reject: false,
+    stdin: "ignore",
+    env: {
+      DITRUN_KERNELS: "",
+      MASTER_PORT: "",
+      WORKER_TASKS: "commands",
+      WORKER_BEHAVIOUR: JSON.stringify(behaviour),
+      WORKER_PIDS: pids.folder,
+      ...env,
+    },
+  });
+  return { process, pids };
+}
+
+/** Runs `profile` on CPU fixture workers to its end. */
+export async function profileWith(nproc: number, behaviour: Record<number, string>, ...args: string[]) {
+  const { process, pids } = start(
+    ["profile", "--device", "cpu", "--nproc", String(nproc), "--cp", String(nproc), ...args],
+    {
+      behaviour,
+    },
+  );
+  const { exitCode, stderr, stdout } = await process;
+  return { exitCode, stderr, stdout, pids };
+}

@@ -1,0 +1,147 @@
+import { createServer } from "node:net";
+import { describe, expect, test } from "vitest";
+import { profileWith, start } from "./launch.js";
+
+const NO_STACK = /^\s+at .*:\d+:\d+/m;
+
+describe("the first cause is named, and everybody ends", () => {
+  test.each([
+    ["SIGSEGV", 139, /Rank 1 \(.+, process \d+\) was killed by SIGSEGV\. .*\n {2}about to read address 0/],
+    ["SIGKILL", 137, /Rank 1 \(.+\) was killed by SIGKILL\./],
+    ["exit 3", 3, /Rank 1 \(.+\) exited with code 3\. .*:\n {2}first line\n {2}second line without an end/],
+    ["exit 0", 5, /Rank 1 \(.+\) exited with code 0 before it had reported a result\./],
+    ["throw", 5, /Rank 1 \(.+\) failed: the arithmetic went wrong/],
+    ["throw later", 5, /Rank 1 \(.+\) failed: thrown outside the task/],
+    ["crash before joining", 127, /Rank 1 \(.+\) exited with code 127\. .*\n {2}libmissing\.so\.7 cannot be opened/],
+    ["return NaN", 5, /Rank 1 \(.+\) failed: The result of rank 1 is not plain JSON: its milliseconds is NaN\./],
+  ])("%s", async (behaviour, code, message) => {
+    const others = { 0: "wait at a barrier", 2: "ignore SIGTERM", 3: "block" };
+    const { exitCode, stderr, stdout, pids } = await profileWith(4, { ...others, 1: behaviour });
+    expect(stderr).toMatch(message);
+    expect(exitCode).toBe(code);
+    expect(stderr).not.toMatch(/^ditrun: Rank [023] /m);
+    expect(stderr).not.toMatch(NO_STACK);
+    expect(stdout).toBe("");
+    await pids.expectGone(4);
+  });
+
+  test("a crash after the result", async () => {
+    const { exitCode, stderr, pids } = await profileWith(1, { 0: "exit 4 after the result" });
+    expect(stderr).toMatch(/Rank 0 \(.+\) exited with code 4/);
+    expect(exitCode).toBe(4);
+    await pids.expectGone(1);
+  });
+
+  test("the stack of a mistake in a worker is shown at --log-level debug", async () => {
+    const { stderr, pids } = await profileWith(1, { 0: "throw" }, "--log-level", "debug");
+    expect(stderr).toMatch(NO_STACK);
+    await pids.expectGone(1);
+  });
+});
+
+describe("deadlines", () => {
+  test("ranks that never join are named", async () => {
+    const behaviour = { 0: "wait at a barrier", 1: "never join", 2: "never join" };
+    const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
+    expect(stderr).toMatch(/^ditrun: Ranks 1 and 2 did not join within 6 s\.$/m);
+    expect(exitCode).toBe(4);
+    await pids.expectGone(3);
+  });
+
+  test("ranks that do not come to a barrier are named", async () => {
+    const behaviour = { 0: "wait at a barrier", 1: "hang", 2: "wait at a barrier" };
+    const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
+    expect(stderr).toContain('Rank 1 did not come to barrier "lonely" within 6 s.');
+    expect(exitCode).toBe(4);
+    await pids.expectGone(3);
+  });
+
+  test("a key that nobody puts is named", async () => {
+    const { exitCode, stderr, pids } = await profileWith(1, { 0: "get a missing key" }, "--timeout", "6");
+    expect(stderr).toContain('No rank has put "nobody puts this" within 6 s.');
+    expect(exitCode).toBe(4);
+    await pids.expectGone(1);
+  });
+});
+
+describe("what workers start ends with them", () => {
+  test("when the job is ended", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "2", "--cp", "2"], {
+      behaviour: { 0: "have a child", 1: "hang" },
+    });
+    await pids.started(3);
+    process.kill("SIGTERM");
+    expect((await process).exitCode).toBe(143);
+    await pids.expectGone(3);
+  });
+
+  test("when the job succeeds", async () => {
+    const { exitCode, pids } = await profileWith(1, { 0: "leave a child" });
+    // The fixture's result is no profile, which the launcher must notice too.
+    expect(exitCode).toBe(70);
+    await pids.expectGone(2);
+  });
+});
+
+describe("signals to the launcher", () => {
+  test.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const)("%s ends everything", async (signal, code) => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "3", "--cp", "3"], {
+      behaviour: { 0: "hang", 1: "ignore SIGTERM", 2: "block" },
+    });
+    await pids.started(3);
+    process.kill(signal);
+    const { exitCode, stderr } = await process;
+    expect(exitCode).toBe(code);
+    expect(stderr).toContain(`The job was ended by ${signal}.`);
+    await pids.expectGone(3);
+  });
+
+  test("a second one kills at once", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "2", "--cp", "2"], {
+      behaviour: { 0: "ignore SIGTERM", 1: "ignore SIGTERM" },
+    });
+    await pids.started(2);
+    process.stderr.on("data", (text) => {
+      if (String(text).includes("a second one ends them at once")) process.kill("SIGINT");
+    });
+    process.kill("SIGINT");
+    const { exitCode, stderr } = await process;
+    expect(stderr).toContain("SIGINT again: killing the workers now.");
+    expect(exitCode).toBe(130);
+    await pids.expectGone(2);
+  });
+
+  test("SIGKILL leaves no worker behind, blocked ones and grandchildren included", async () => {
+    const { process, pids } = start(
+      ["profile", "--device", "cpu", "--nproc", "4", "--cp", "4", "--log-level", "debug"],
+      {
+        behaviour: { 0: "hang", 1: "block", 2: "have a child", 3: "ignore SIGTERM" },
+      },
+    );
+    await pids.started(5);
+    process.kill("SIGKILL");
+    expect((await process).signal).toBe("SIGKILL");
+    await pids.expectGone(5);
+  });
+});
+
+test("a taken port is one sentence, and no worker starts", async () => {
+  const server = createServer();
+  const port = await new Promise<number>((resolve) => {
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      resolve(typeof address === "object" && address ? address.port : 0);
+    });
+  });
+  const { exitCode, stderr, pids } = await profileWith(2, {}, "--master-port", String(port));
+  await new Promise((resolve) => server.close(resolve));
+  expect(stderr).toMatch(
+    new RegExp(`^ditrun: The rendezvous cannot listen on 127\\.0\\.0\\.1:${port} .*--master-port`, "m"),
+  );
+  expect(exitCode).toBe(4);
+  await pids.expectGone(0);
+});

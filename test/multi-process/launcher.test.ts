@@ -1,0 +1,151 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { execa } from "execa";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { z } from "zod";
+import { runJob } from "../../src/launcher/agent.js";
+import { openLog } from "../../src/launcher/logs.js";
+import { packageRoot } from "../../src/launcher/paths.js";
+import { fixtureWorker, Pids, start } from "./launch.js";
+import { profileJob } from "./profile-job.js";
+
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const profileSchema = z.looseObject({
+  latencyMs: z.object({ median: z.number(), p10: z.number(), p90: z.number() }),
+  throughput: z.number(),
+  tflops: z.number(),
+  plan: z.looseObject({ name: z.string() }),
+  model: z.looseObject({ name: z.string() }),
+  device: z.string(),
+  worldSize: z.number(),
+  phases: z.object({ attention: z.number(), gemm: z.number(), elementwise: z.number(), communication: z.number() }),
+  ranks: z.array(z.looseObject({ rank: z.number() })),
+});
+
+const accuracySchema = z.object({
+  results: z.array(
+    z.looseObject({ plan: z.string(), relL2: z.number().nullable(), pass: z.boolean(), nonFinite: z.int() }),
+  ),
+});
+
+test("workers get torchrun's environment and talk through the store", async () => {
+  const pids = new Pids();
+  vi.stubEnv("WORKER_PIDS", pids.folder);
+  vi.stubEnv("OMP_NUM_THREADS", undefined);
+  const results = await runJob({
+    job: profileJob(30),
+    nproc: 3,
+    log: openLog("silent"),
+    port: 0,
+    entry: fixtureWorker,
+  });
+  vi.unstubAllEnvs();
+  const threads = String(Math.max(1, Math.floor(availableParallelism() / 3)));
+  expect(results).toEqual(
+    [0, 1, 2].map((rank) => ({
+      rank,
+      greeting: `from ${(rank + 1) % 3}`,
+      LOCAL_RANK: String(rank),
+      WORLD_SIZE: "3",
+      LOCAL_WORLD_SIZE: "3",
+      OMP_NUM_THREADS: threads,
+    })),
+  );
+  await pids.expectGone(3);
+});
+
+describe("profile", () => {
+  test("--json leaves one document on stdout, everything else on stderr", async () => {
+    const { process, pids } = start(["--json", "--nproc", "2", "--device", "cpu", "profile", "--baseline"]);
+    const { exitCode, stdout, stderr } = await process;
+    expect(exitCode).toBe(0);
+    const document = profileSchema
+      .extend({ baseline: z.looseObject({ speedup: z.number() }) })
+      .parse(JSON.parse(stdout));
+    expect(document.latencyMs.median).toBe(21);
+    expect(document.throughput).toBeCloseTo(1000 / 21);
+    expect(document.tflops).toBeCloseTo(1000 / 21);
+    expect(document.worldSize).toBe(2);
+    expect(document.model.name).toBe("dit-tiny");
+    expect(document.baseline.speedup).toBeCloseTo(20 / 21);
+    expect(stderr).toContain("[rank 1] a line on stdout");
+    expect(stderr).toContain("median ms");
+    expect(stderr).toContain("Speed-up over one worker");
+    await pids.expectGone(3);
+  });
+
+  test("--json FILE, --trace FILE and --log-dir", async () => {
+    const json = join(folder, "profile.json");
+    const trace = join(folder, "trace.json");
+    const logs = join(folder, "logs");
+    const args = ["profile", "--nproc", "2", "--device", "cpu", "--json", json, "--trace", trace, "--log-dir", logs];
+    const { process, pids } = start(args);
+    const { exitCode, stdout } = await process;
+    expect(exitCode).toBe(0);
+    expect(stdout).toBe("");
+    expect(profileSchema.parse(JSON.parse(readFileSync(json, "utf8"))).ranks).toHaveLength(2);
+    const { traceEvents } = z
+      .object({ traceEvents: z.array(z.looseObject({ ph: z.string(), pid: z.int() })) })
+      .parse(JSON.parse(readFileSync(trace, "utf8")));
+    expect(traceEvents.filter(({ ph }) => ph === "X").map(({ pid }) => pid)).toEqual([0, 1]);
+    const [job] = readdirSync(logs).filter((name) => name.startsWith("profile-"));
+    expect(readFileSync(join(logs, job ?? "", "rank-1.stdout.log"), "utf8")).toBe("a line on stdout\n");
+    const lines = readFileSync(join(logs, "launcher.log"), "utf8").trim().split("\n");
+    expect(lines.map((line) => z.looseObject({ msg: z.string() }).parse(JSON.parse(line)).msg)).toContainEqual(
+      expect.stringContaining("Rank 1 ended"),
+    );
+    await pids.expectGone(2);
+  });
+});
+
+describe("accuracy", () => {
+  const run = async (outputs: Record<string, (number | null)[]>, ...args: string[]) => {
+    const { process, pids } = start(["accuracy", "--device", "cpu", "--json", ...args], {
+      env: { OUTPUTS: JSON.stringify(outputs) },
+    });
+    const { exitCode, stdout, stderr } = await process;
+    return { exitCode, stderr, pids, results: accuracySchema.parse(JSON.parse(stdout)).results };
+  };
+
+  test("passes within the tolerance and fails above it", async () => {
+    const { exitCode, stderr, results, pids } = await run(
+      { cp2: [1, 2, 3, 4.01], tp2: [1, 2, 3, 5] },
+      "--plans",
+      "cp2,tp2",
+    );
+    expect(results.map(({ plan, pass }) => ({ plan, pass }))).toEqual([
+      { plan: "cp2", pass: true },
+      { plan: "tp2", pass: false },
+    ]);
+    expect(results[1]?.relL2).toBeCloseTo(1 / Math.sqrt(30));
+    expect(stderr).toContain("The output of plan tp2 is off by a relative L2 of 1.83e-1, above its tolerance of 0.02.");
+    expect(exitCode).toBe(1);
+    // Both plans share one single-device run.
+    await pids.expectGone(5);
+  });
+
+  test("a NaN is named and fails", async () => {
+    const { exitCode, stderr, results, pids } = await run({ cp2: [1, null, 3, null] }, "--plan", "cp2");
+    expect(results).toMatchObject([{ plan: "cp2", pass: false, nonFinite: 2, relL2: null }]);
+    expect(stderr).toContain("The output of plan cp2 holds 2 values that are NaN or infinite.");
+    expect(exitCode).toBe(1);
+    await pids.expectGone(3);
+  });
+});
+
+test("a worker without its environment says which variable is missing", async () => {
+  const { exitCode, stderr } = await execa("node", [join(packageRoot, "dist", "worker", "main.js")], {
+    reject: false,
+    extendEnv: false,
+    stdin: "ignore",
+    env: { LOCAL_RANK: "0", LOCAL_WORLD_SIZE: "1", WORLD_SIZE: "1" },
+  });
+  expect(exitCode).toBe(2);
+  expect(stderr).toMatch(/^The environment variable RANK is not set: .*\.$/);
+});

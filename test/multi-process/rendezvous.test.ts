@@ -1,0 +1,177 @@
+import { createServer } from "node:net";
+import { execa } from "execa";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Context, curveKeyPair, Dealer } from "zeromq";
+import { Rendezvous } from "../../src/launcher/rendezvous.js";
+import { DitrunError } from "../../src/protocol/failure.js";
+import { rendezvousVariables } from "../../src/protocol/messages.js";
+import type { WorkerEnvironment } from "../../src/worker/environment.js";
+import { WorkerStore } from "../../src/worker/store.js";
+import { fixtureWorker, Pids } from "./launch.js";
+import { profileJob } from "./profile-job.js";
+
+let rendezvous: Rendezvous;
+let heard: string[] = [];
+const stores: WorkerStore[] = [];
+
+beforeEach(async () => {
+  heard = [];
+  rendezvous = await Rendezvous.open(profileJob(2), 2, 0, {
+    result: (rank, value) => heard.push(`result of ${rank}: ${JSON.stringify(value)}`),
+    failed: (rank, message) => heard.push(`rank ${rank} failed: ${message}`),
+    overdue: (message) => heard.push(message),
+    warning: (message) => heard.push(`warning: ${message}`),
+  });
+});
+afterEach(() => {
+  for (const store of stores.splice(0)) store.close();
+  rendezvous.close();
+});
+
+function environment(rank: number, changes: Partial<WorkerEnvironment> = {}): WorkerEnvironment {
+  const { address, port, serverKey } = rendezvous;
+  return { rank, size: 2, address, port, serverKey, ...rendezvous.clientKeys, timeoutSeconds: 2, ...changes };
+}
+
+async function join(rank: number, changes: Partial<WorkerEnvironment> = {}): Promise<WorkerStore> {
+  const store = await WorkerStore.join(environment(rank, changes));
+  stores.push(store);
+  return store;
+}
+
+describe("who may come in", () => {
+  test("a key that is not the job's is refused, by the handshake and for the worker", async () => {
+    const context = new Context({ blocky: false });
+    const { publicKey, secretKey } = curveKeyPair();
+    const client = new Dealer({
+      context,
+      curveServerKey: rendezvous.serverKey,
+      curvePublicKey: publicKey,
+      curveSecretKey: secretKey,
+      linger: 0,
+    });
+    const refused = new Promise((resolve) =>
+      client.events.on("handshake:error:auth", ({ error }) => resolve(error.status)),
+    );
+    client.connect(`tcp://127.0.0.1:${rendezvous.port}`);
+    expect(await refused).toBe(400);
+    client.close();
+    await expect(join(0, { publicKey, secretKey })).rejects.toThrow("did not answer the request to join of rank 0");
+    // The control: the job's own key is let in on the same socket.
+    expect((await join(0)).job.id).toBe("test");
+  });
+
+  test("a client without CURVE is refused", async () => {
+    const context = new Context({ blocky: false });
+    const client = new Dealer({ context, linger: 0 });
+    const shaken: string[] = [];
+    client.events.on("handshake", () => shaken.push("handshake"));
+    const dropped = new Promise<void>((resolve) => {
+      client.events.on("handshake:error:protocol", () => resolve());
+      client.events.on("disconnect", () => resolve());
+    });
+    client.connect(`tcp://127.0.0.1:${rendezvous.port}`);
+    await client.send(JSON.stringify({ type: "join", id: 0, rank: 0, host: "h", pid: 1 }));
+    await dropped;
+    client.close();
+    expect(shaken).toEqual([]);
+    // Rank 0 is still free.
+    expect((await join(0)).rank).toBe(0);
+    expect(heard).toEqual([]);
+  });
+
+  test("a rank can be taken only once, and must exist", async () => {
+    await join(1);
+    await expect(join(1)).rejects.toThrow("Rank 1 has joined already");
+    await expect(join(2, { size: 3 })).rejects.toThrow("Rank 2 does not exist in a job of 2 workers.");
+  });
+
+  test("nobody answers on another port", async () => {
+    const server = createServer();
+    const port = await new Promise<number>((resolve) => {
+      server.listen(0, "127.0.0.1", () => {
+        const address = server.address();
+        resolve(typeof address === "object" && address ? address.port : 0);
+      });
+    });
+    await new Promise((resolve) => server.close(resolve));
+    await expect(join(0, { port, timeoutSeconds: 0.5 })).rejects.toThrow(
+      `The launcher at 127.0.0.1:${port} did not answer the request to join of rank 0 within 0.5 s`,
+    );
+  });
+});
+
+describe("the store", () => {
+  test("a get waits for the put; bytes arrive as they are; a later put replaces", async () => {
+    const [zero, one] = [await join(0), await join(1)];
+    const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => (i * 7) % 256);
+    const waiting = one.get("key");
+    await zero.put("key", bytes);
+    expect(Buffer.from(await waiting).equals(bytes)).toBe(true);
+    await one.put("key", new Uint8Array());
+    expect(await zero.get("key")).toHaveLength(0);
+  });
+
+  test("a barrier opens for all, and again under the same name", async () => {
+    const [zero, one] = [await join(0), await join(1)];
+    for (let round = 0; round < 3; round++) {
+      const order: string[] = [];
+      const first = zero.barrier("b").then(() => order.push("rank 0 passed"));
+      order.push("rank 1 comes");
+      await Promise.all([first, one.barrier("b")]);
+      expect(order).toEqual(["rank 1 comes", "rank 0 passed"]);
+    }
+    const alone = zero.barrier("b");
+    await expect(zero.barrier("b")).rejects.toThrow('Rank 0 waits at barrier "b" already.');
+    await expect(alone).rejects.toThrow('Rank 1 did not come to barrier "b" within 2 s.');
+  });
+
+  test("another rank's failure ends every wait, present and future", async () => {
+    const [zero, one] = [await join(0), await join(1)];
+    const waits = [zero.get("never"), zero.barrier("never")].map((wait) =>
+      expect(wait).rejects.toThrow("rank 1 is lost"),
+    );
+    expect(await one.fail("out of memory", 5)).toBe(true);
+    expect(heard).toEqual(["rank 1 failed: out of memory"]);
+    await rendezvous.abort("rank 1 is lost");
+    await Promise.all(waits);
+    await expect(zero.put("late", new Uint8Array())).rejects.toThrow(DitrunError);
+  });
+
+  test("missing ranks are named", async () => {
+    const zero = await join(0);
+    await expect(zero.get("absent")).rejects.toThrow('No rank has put "absent" within 2 s.');
+    expect(heard).toEqual(["Rank 1 did not join within 2 s."]);
+  });
+});
+
+test("workers that are started by hand with the same environment do their work", async () => {
+  const pids = new Pids();
+  const workers = [0, 1].map((rank) =>
+    execa("node", [fixtureWorker], {
+      stdin: "ignore",
+      reject: false,
+      env: {
+        RANK: String(rank),
+        LOCAL_RANK: String(rank),
+        WORLD_SIZE: "2",
+        LOCAL_WORLD_SIZE: "2",
+        MASTER_ADDR: rendezvous.address,
+        MASTER_PORT: String(rendezvous.port),
+        [rendezvousVariables.serverKey]: rendezvous.serverKey,
+        [rendezvousVariables.publicKey]: rendezvous.clientKeys.publicKey,
+        [rendezvousVariables.secretKey]: rendezvous.clientKeys.secretKey,
+        [rendezvousVariables.timeoutSeconds]: "20",
+        WORKER_PIDS: pids.folder,
+        WORKER_BEHAVIOUR: "{}",
+        WORKER_TASKS: "",
+      },
+    }),
+  );
+  for (const { exitCode, stderr } of await Promise.all(workers)) expect([exitCode, stderr]).toEqual([0, ""]);
+  expect(heard.filter((line) => line.startsWith("result of")).sort()).toEqual([
+    expect.stringContaining('result of 0: {"rank":0,"greeting":"from 1"'),
+    expect.stringContaining('result of 1: {"rank":1,"greeting":"from 0"'),
+  ]);
+  await pids.expectGone(2);
+});

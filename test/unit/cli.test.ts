@@ -1,0 +1,145 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { main } from "../../src/launcher/cli.js";
+
+let stdout = "";
+let stderr = "";
+beforeEach(() => {
+  stdout = "";
+  stderr = "";
+  vi.stubEnv("DITRUN_KERNELS", "");
+  vi.stubEnv("MASTER_PORT", "");
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+    stdout += text;
+    return true;
+  });
+  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
+    stderr += text;
+    return true;
+  });
+  vi.spyOn(console, "log").mockImplementation((text) => {
+    stdout += `${text}\n`;
+  });
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.unstubAllEnvs();
+});
+
+const run = (line: string) => main(line.split(" ").filter((word) => word !== ""));
+
+describe("bad input is one sentence and exit code 2", () => {
+  test.each([
+    ["", "Name a command: profile or accuracy"],
+    ["bench", "Unknown argument: bench"],
+    ["profile --cpp 2", "Unknown argument: cpp"],
+    ["profile extra", "Unknown argument: extra"],
+    ["profile --cp two", '--cp is "two"; it must be a whole number of at least 1'],
+    ["profile --cp 0", '--cp is "0"; it must be a whole number of at least 1'],
+    ["profile --cp", "Not enough arguments following: cp"],
+    ["profile --nproc -1", '--nproc is "-1"'],
+    ["profile --nproc many", '--nproc is "many"; it must be a whole number'],
+    ["profile --nproc gpu --device cpu --dry-run", "--nproc is gpu, but there is no GPU to run on"],
+    ["profile --device tpu", "Invalid values: Argument: device"],
+    ["profile --dtype fp16", "Invalid values: Argument: dtype"],
+    ["profile --timeout soon", '--timeout is "soon"'],
+    ["profile --seed 1e400", '--seed is "1e400"'],
+    ["profile --master-port 70000", '--master-port is "70000"; it must be a port from 0 to 65535'],
+    ["profile --iterations 0", '--iterations is "0"'],
+    ["profile --dry-run --device cpu --nproc 4 --cp 4 --tp 2", "needs 8 workers, but --nproc is 4"],
+    [
+      "profile --dry-run --device cpu --model nope",
+      "There is no model named nope: choose one of dit, dit-1k, dit-tiny",
+    ],
+    ["accuracy --dry-run --device cpu --plans cp2 --cp 2", "leave out --plan, --cfg, --cp and --tp"],
+    ["accuracy --dry-run --device cpu --reference r.safetensors", "give --weights DIR too"],
+    ["accuracy --dry-run --device cpu --weights w --model dit", "leave out --model"],
+    ["accuracy --dry-run --device cpu --weights ./none", "config.json could not be read as JSON"],
+    ["accuracy --dry-run --device cpu --plans cp2,cp3", "There is no plan named cp3"],
+  ])("ditrun %s", async (line, message) => {
+    expect(await run(line)).toBe(2);
+    expect(stderr).toContain(message);
+    expect(
+      stderr
+        .trim()
+        .split("\n")
+        .filter((text) => !text.includes("No --model was given")),
+    ).toHaveLength(1);
+    expect(stdout).toBe("");
+  });
+
+  test("a kernel module that does not exist", async () => {
+    vi.stubEnv("DITRUN_KERNELS", "/nowhere/k.so");
+    expect(await run("profile")).toBe(3);
+    expect(stderr).toBe("ditrun: DITRUN_KERNELS names /nowhere/k.so, which does not exist.\n");
+  });
+
+  test("MASTER_PORT that is no port", async () => {
+    vi.stubEnv("MASTER_PORT", "http");
+    expect(await run("profile --device cpu --log-level warn")).toBe(2);
+    expect(stderr).toBe('ditrun: MASTER_PORT is "http"; it must be a port from 0 to 65535.\n');
+  });
+});
+
+describe("global options stand before or after the command", () => {
+  const dryRun = async (line: string) => {
+    expect(await run(line)).toBe(0);
+    return JSON.parse(stdout);
+  };
+
+  test.each([
+    "--nproc 8 --device cpu --dry-run --json profile",
+    "--json --nproc 8 --device cpu --dry-run profile",
+    "--json profile --nproc 8 --device cpu --dry-run",
+    "profile --json --nproc 8 --device cpu --dry-run",
+    "--nproc 2 profile --nproc 8 --json --device cpu --dry-run",
+  ])("%s", async (line) => {
+    const { runs, model } = await dryRun(line);
+    expect(runs).toMatchObject([
+      { plan: { mesh: { cfg: 1, cp: 4, tp: 2 } }, workers: 8, headsPerRank: 4, tokensPerRank: [256, 256] },
+    ]);
+    expect(model.name).toBe("dit-tiny");
+  });
+
+  test("a dry run needs no GPU; the benchmark is the model there", async () => {
+    const { model, device, runs } = await dryRun("profile --device cuda --cp 3 --dry-run --json --baseline");
+    expect([model.name, device]).toEqual(["dit", "cuda"]);
+    expect(runs).toMatchObject([{ tokensPerRank: [21_845, 21_846] }, { workers: 1 }]);
+  });
+
+  test("accuracy compares each plan with one device, in float32 if asked to", async () => {
+    const { runs } = await dryRun("accuracy --plans cp2,single-fp8 --against fp32 --device cpu --dry-run --json");
+    expect(
+      runs.map(({ plan, precision }: { plan: { name: string }; precision: string }) => [plan.name, precision]),
+    ).toEqual([
+      ["cp2", "bf16"],
+      ["single fp32", "fp32"],
+      ["single-fp8", "e4m3"],
+      ["single fp32", "fp32"],
+    ]);
+  });
+});
+
+describe("help and version", () => {
+  test("--help shows each command with an example", async () => {
+    expect(await run("--help")).toBe(0);
+    for (const text of [
+      "ditrun profile",
+      "ditrun accuracy",
+      "ditrun --nproc 8 --cp 4 --tp 2 profile",
+      "ditrun accuracy --plans",
+    ]) {
+      expect(stdout).toContain(text);
+    }
+  });
+
+  test("profile --help shows its own options", async () => {
+    expect(await run("profile --help")).toBe(0);
+    expect(stdout).toContain("--baseline");
+    expect(stdout).toContain("ditrun --nproc 8 --cp 4 --tp 2 profile");
+  });
+
+  test("--version", async () => {
+    expect(await run("--version")).toBe(0);
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+});

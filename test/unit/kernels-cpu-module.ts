@@ -1,0 +1,288 @@
+// The CPU kernel module as these tests see it: every symbol through koffi, and tensors as float64 arrays.
+import { join } from "node:path";
+import koffi, { type TypeObject } from "koffi";
+
+const library = koffi.load(join(import.meta.dirname, "../../build/libditrun_cpu.so"));
+
+const u64 = (names: string) => Object.fromEntries(names.split(" ").map((name) => [name, "uint64_t"]));
+const i64 = (names: string) => Object.fromEntries(names.split(" ").map((name) => [name, "int64_t"]));
+const i32 = (names: string) => Object.fromEntries(names.split(" ").map((name) => [name, "int32_t"]));
+
+const gemmArgs = koffi.struct("test_gemm_args", {
+  ...u64("a w bias residual out aScale wScale"),
+  ...i64("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride"),
+  ...i32("m n k batch dtype outDtype biasDtype residualDtype activation"),
+  alpha: "float",
+});
+const kvBlock = koffi.struct("test_kv_block", {
+  ...u64("k v flag"),
+  ...i64("kStride vStride"),
+  ...u64("kScale vScale"),
+  ...i32("length reserved"),
+});
+const attentionArgs = koffi.struct("test_attention_args", {
+  ...u64("q o lse previousO previousLse"),
+  blocks: koffi.pointer(kvBlock),
+  ...u64("waitNanoseconds"),
+  ...i64("qStride oStride"),
+  ...i32("queries heads headDim blockCount dtype oDtype kernel"),
+  scale: "float",
+});
+const layerNormArgs = koffi.struct("test_layer_norm_args", {
+  ...u64("x weight bias out quantized quantizedScale"),
+  ...i64("ldx ldo"),
+  ...i32("rows columns xDtype weightDtype outDtype"),
+  epsilon: "float",
+});
+const randomArgs = koffi.struct("test_random_args", {
+  ...u64("out seed"),
+  ...i64("row0 column0 fullColumns ldo"),
+  ...i32("rows columns"),
+  tensorId: "uint32_t",
+  distribution: "int32_t",
+  amplitude: "float",
+  offset: "float",
+  ...i32("outDtype reserved"),
+});
+
+type Fields = Record<string, number | bigint>;
+const named = (type: TypeObject) => koffi.pointer(type);
+const declare = (name: string, ...parameters: (string | TypeObject)[]) => {
+  const call = library.func(`ditrun_${name}`, "int", parameters);
+  return (...values: unknown[]): number => Number(call(...values));
+};
+
+export const lastError: () => string = library.func("ditrun_last_error", "const char *", []);
+
+/** Throws with the module's sentence unless the status is 0. */
+export function check(status: number): void {
+  if (status !== 0) throw new Error(`status ${status}: ${lastError()}`);
+}
+
+const out = (type: string) => `_Out_ ${type} *`;
+const u = "uint64_t";
+const i = "int";
+const l = "int64_t";
+export const raw = {
+  deviceInfo: declare("device_info", "void *", i),
+  malloc: declare("malloc", u, i, out(u)),
+  free: declare("free", u),
+  memoryUsed: declare("memory_used", out(u), out(u)),
+  peerExport: declare("peer_export", u, "void *"),
+  peerOpen: declare("peer_open", "void *", out(u)),
+  peerClose: declare("peer_close", u),
+  upload: declare("upload", u, "void *", u, u),
+  download: declare("download", "void *", u, u, u),
+  copy: declare("copy", u, u, u, u),
+  copy2d: declare("copy_2d", u, u, u, u, u, u, u),
+  fillZero: declare("fill_zero", u, u, u),
+  streamCreate: declare("stream_create", i, out(u)),
+  streamDestroy: declare("stream_destroy", u),
+  streamSynchronize: declare("stream_synchronize", u),
+  eventCreate: declare("event_create", out(u)),
+  eventDestroy: declare("event_destroy", u),
+  eventRecord: declare("event_record", u, u),
+  streamWaitEvent: declare("stream_wait_event", u, u),
+  eventElapsed: declare("event_elapsed", u, u, out("float")),
+  captureBegin: declare("capture_begin", u),
+  captureEnd: declare("capture_end", u, out(u)),
+  graphLaunch: declare("graph_launch", u, u),
+  graphDestroy: declare("graph_destroy", u),
+  flagsWrite: declare("flags_write", "uint64_t *", i, "uint32_t", u),
+  flagsWait: declare("flags_wait", "uint64_t *", i, i, u),
+  gemm: declare("gemm", named(gemmArgs), u),
+  attention: declare("attention", named(attentionArgs), u),
+  layerNorm: declare("layer_norm", named(layerNormArgs), u),
+  activate: declare("activate", u, u, l, i, i, u),
+  add: declare("add", u, u, u, l, i, u),
+  addRows: declare("add_rows", u, u, u, u, i, i, i, u),
+  cast: declare("cast", u, i, u, i, l, u),
+  quantizeRows: declare("quantize_rows", u, u, u, l, i, i, i, u),
+  countNonfinite: declare("count_nonfinite", u, u, l, i, u),
+  patchify: declare("patchify", u, i, u, i, i, i, i, i, i, i, u),
+  unpatchify: declare("unpatchify", u, i, u, i, i, i, i, i, i, i, u),
+  sincosEmbedding: declare("sincos_embedding", u, i, u, i, i, i, i, u),
+  sincos2d: declare("sincos_2d", u, i, i, i, i, i, i, i, u),
+  fillRandom: declare("fill_random", named(randomArgs), u),
+  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, u),
+  ncclUniqueId: declare("nccl_unique_id", "void *"),
+};
+
+/** Calls that wait, on a thread of their own, so that the test can let go of what they wait for. */
+export function streamSynchronizeAsync(stream: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    synchronize.async(stream, (error: Error | null, status: number) => (error ? reject(error) : resolve(status)));
+  });
+}
+const synchronize = library.func("ditrun_stream_synchronize", "int", ["uint64_t"]);
+
+type Producer = (result: number[]) => number;
+/** The value that a function stores through its last pointer. */
+export function made(produce: Producer): number {
+  const result = [0];
+  check(produce(result));
+  return Number(result[0]);
+}
+
+export const stream = made((result) => raw.streamCreate(0, result));
+
+export const F32 = 0;
+export const BF16 = 1;
+export const E4M3 = 2;
+export const F16 = 3;
+export const bytesOf = (dtype: number): number => [4, 2, 1, 2][dtype] ?? Number.NaN;
+
+/** Nearest even to a float with `mantissa` stored bits, smallest exponent `least` (of the smallest normal number). */
+function roundTo(x: number, mantissa: number, least: number): number {
+  if (x === 0 || !Number.isFinite(x)) return x;
+  const exponent = Math.max(Math.floor(Math.log2(Math.abs(x))), least);
+  const step = 2 ** (exponent - mantissa);
+  const scaled = x / step;
+  const down = Math.floor(scaled);
+  const fraction = scaled - down;
+  const up = fraction > 0.5 || (fraction === 0.5 && down % 2 !== 0);
+  return (up ? down + 1 : down) * step;
+}
+
+/** x as stored in dtype, by arithmetic rather than by bits. */
+export function rounded(x: number, dtype: number): number {
+  if (dtype === F32) return Math.fround(x);
+  if (dtype === BF16) return roundTo(x, 7, -126);
+  if (dtype === F16) {
+    const value = roundTo(x, 10, -14);
+    return Math.abs(value) > 65504 ? Math.sign(x) * Number.POSITIVE_INFINITY : value;
+  }
+  return Math.max(-448, Math.min(448, roundTo(x, 3, -6)));
+}
+
+const scratchFloat = new Float32Array(1);
+const scratchBits = new Uint32Array(scratchFloat.buffer);
+
+function encode(x: number, dtype: number): number {
+  const value = rounded(x, dtype);
+  scratchFloat[0] = value;
+  const bits = scratchBits[0] ?? 0;
+  if (dtype === BF16) return bits >>> 16;
+  const mantissa = dtype === F16 ? 10 : 3;
+  const least = dtype === F16 ? -14 : -6;
+  const sign = (bits >>> 31) << (dtype === F16 ? 15 : 7);
+  const size = Math.abs(value);
+  if (size < 2 ** least) return sign | (size * 2 ** (mantissa - least));
+  const exponent = Math.floor(Math.log2(size));
+  return sign | (((exponent - least + 1) << mantissa) + (size / 2 ** exponent - 1) * 2 ** mantissa);
+}
+
+function decode(bits: number, dtype: number): number {
+  if (dtype === BF16) {
+    scratchBits[0] = bits << 16;
+    return scratchFloat[0] ?? Number.NaN;
+  }
+  const mantissa = dtype === F16 ? 10 : 3;
+  const least = dtype === F16 ? -14 : -6;
+  const signBit = dtype === F16 ? 0x8000 : 0x80;
+  const sign = bits & signBit ? -1 : 1;
+  const field = (bits & (signBit - 1)) >> mantissa;
+  const fraction = (bits & (2 ** mantissa - 1)) / 2 ** mantissa;
+  if (dtype === E4M3 && (bits & 0x7f) === 0x7f) return Number.NaN;
+  if (dtype === F16 && field === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return sign * (field === 0 ? fraction * 2 ** least : (1 + fraction) * 2 ** (field - 1 + least));
+}
+
+const allocated: number[] = [];
+export function allocate(bytes: number, memory = 0): number {
+  const address = made((result) => raw.malloc(bytes, memory, result));
+  allocated.push(address);
+  return address;
+}
+/** Gives back everything that allocate and the functions below made. */
+export function freeAll(): void {
+  for (const address of allocated.splice(0)) check(raw.free(address));
+}
+
+/** Values as a tensor of dtype in device memory; they must be representable (see `rounded`). */
+export function upload(values: ArrayLike<number>, dtype: number): number {
+  const address = allocate(Math.max(1, values.length) * bytesOf(dtype));
+  const array =
+    dtype === F32
+      ? Float32Array.from(values)
+      : dtype === E4M3
+        ? Uint8Array.from(values, (x) => encode(x, dtype))
+        : Uint16Array.from(values, (x) => encode(x, dtype));
+  check(raw.upload(address, array, array.byteLength, stream));
+  return address;
+}
+
+/** Memory in which every element is NaN: what an operator must not leave behind, and must not read. */
+export function poisoned(count: number, dtype: number): number {
+  const address = allocate(count * bytesOf(dtype));
+  check(raw.upload(address, new Uint8Array(count * bytesOf(dtype)).fill(0xff), count * bytesOf(dtype), stream));
+  return address;
+}
+
+export function downloadBytes(address: number, bytes: number): Uint8Array {
+  const result = new Uint8Array(bytes);
+  check(raw.download(result, address, bytes, stream));
+  return result;
+}
+
+export function download(address: number, count: number, dtype: number): Float64Array {
+  const { buffer } = downloadBytes(address, count * bytesOf(dtype));
+  if (dtype === F32) return Float64Array.from(new Float32Array(buffer));
+  const bits = dtype === E4M3 ? new Uint8Array(buffer) : new Uint16Array(buffer);
+  return Float64Array.from(bits, (x) => decode(x, dtype));
+}
+
+/** A repeatable sequence of values in [-1, 1), each representable in dtype. */
+export function sequence(count: number, dtype: number, seed: number, size = 1): Float64Array {
+  let state = (seed * 2654435761 + 1) >>> 0;
+  return Float64Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return rounded((state / 2 ** 31 - 1) * size, dtype);
+  });
+}
+
+/** sqrt(Σ (x - y)² / Σ y²); NaN where x has one. */
+export function relativeL2(x: ArrayLike<number>, y: ArrayLike<number>): number {
+  if (x.length !== y.length) throw new Error(`lengths ${x.length} and ${y.length} differ`);
+  let difference = 0;
+  let size = 0;
+  for (let index = 0; index < y.length; index++) {
+    const expected = y[index] ?? Number.NaN;
+    difference += ((x[index] ?? Number.NaN) - expected) ** 2;
+    size += expected ** 2;
+  }
+  return Math.sqrt(difference / size);
+}
+
+export function maxDifference(x: ArrayLike<number>, y: ArrayLike<number>): number {
+  if (x.length !== y.length) throw new Error(`lengths ${x.length} and ${y.length} differ`);
+  let largest = 0;
+  for (let index = 0; index < y.length; index++) {
+    const difference = Math.abs((x[index] ?? Number.NaN) - (y[index] ?? Number.NaN));
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest;
+}
+
+export function gemm(args: Fields): number {
+  const zeros = { bias: 0, residual: 0, aScale: 0, wScale: 0, ldResidual: 0, aStride: 0, wStride: 0, biasStride: 0 };
+  const plain = { outStride: 0, residualStride: 0, batch: 1, dtype: F32, outDtype: F32, biasDtype: F32 };
+  return raw.gemm({ ...zeros, ...plain, residualDtype: F32, activation: 0, alpha: 1, ...args }, stream);
+}
+export type GemmArgs = Fields;
+
+export function attention(args: Fields, blocks: Fields[], onStream = stream): number {
+  const kv = blocks.map((block) => ({ flag: 0, kScale: 0, vScale: 0, reserved: 0, ...block }));
+  const plain = { lse: 0, previousO: 0, previousLse: 0, waitNanoseconds: 0, dtype: F32, oDtype: F32, kernel: 0 };
+  return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);
+}
+
+export function layerNorm(args: Fields): number {
+  const plain = { weight: 0, bias: 0, out: 0, quantized: 0, quantizedScale: 0, ldo: 0, xDtype: F32, weightDtype: F32 };
+  return raw.layerNorm({ ...plain, outDtype: F32, epsilon: 1e-5, ...args }, stream);
+}
+
+export function fillRandom(args: Fields): number {
+  const plain = { row0: 0, column0: 0, tensorId: 0, distribution: 0, amplitude: 1, offset: 0, outDtype: F32 };
+  return raw.fillRandom({ ...plain, reserved: 0, ...args }, stream);
+}

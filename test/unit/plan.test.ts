@@ -1,0 +1,167 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { loadCheckpointModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
+import { modelsDirectory, plansDirectory } from "../../src/launcher/paths.js";
+import { planPrecision, resolvePlan, singleDevicePlan } from "../../src/launcher/plan.js";
+import { meshSize, planSchema } from "../../src/protocol/plan.js";
+
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "ditrun-plan-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function file(text: string): string {
+  const path = join(folder, "plan.yaml");
+  writeFileSync(path, text);
+  return path;
+}
+
+const dit = await loadModel("dit");
+const names = (directory: string) => readdirSync(directory).map((name) => basename(name, ".yaml"));
+
+describe("the mesh", () => {
+  test("8 workers without flags are cp4 × tp2, and 5 are cp5", async () => {
+    expect((await resolvePlan({}, dit, 8, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 2 });
+    expect((await resolvePlan({}, dit, undefined, 5)).mesh).toEqual({ cfg: 1, cp: 5, tp: 1 });
+    expect((await resolvePlan({}, { ...dit, heads: 1 }, 4, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 1 });
+  });
+
+  test("flags override the plan's file, and the rest of the file stays", async () => {
+    const plan = await resolvePlan({ plan: "cp4-tp2-fp8", tp: 4, dtype: "fp32" }, dit, undefined, 1);
+    expect(plan).toMatchObject({ mesh: { cfg: 1, cp: 4, tp: 4 }, dtype: "fp32", linear: { dtype: "e4m3" } });
+    expect(plan.name).toBe("cp4×tp4 e4m3");
+  });
+
+  test("a plan alone says how many workers there are, and keeps its name", async () => {
+    const plan = await resolvePlan({ plan: "cp2-tp4" }, dit, undefined, 3);
+    expect(meshSize(plan.mesh)).toBe(8);
+    expect(plan.name).toBe("cp2-tp4");
+  });
+
+  test("--fp8 sets linear layers, attention and the ring", async () => {
+    const plan = await resolvePlan({ fp8: true }, dit, 2, 1);
+    expect([plan.linear.dtype, plan.attention.dtype, plan.ring.dtype]).toEqual(["e4m3", "e4m3", "e4m3"]);
+    expect(planPrecision(plan)).toBe("e4m3");
+    expect(singleDevicePlan(plan)).toMatchObject({ mesh: { cfg: 1, cp: 1, tp: 1 }, linear: { dtype: "e4m3" } });
+  });
+});
+
+describe("what does not fit is refused with its numbers", () => {
+  test.each([
+    [{ cp: 4, tp: 2 }, 4, "The mesh cfg 1 × cp 4 × tp 2 needs 8 workers, but --nproc is 4"],
+    [{ tp: 3 }, 3, "The 16 heads of dit cannot be shared by tp 3"],
+    [{ cfg: 2 }, 2, "so cfg must be 1, but it is 2"],
+    [{ plan: "cp9" }, undefined, "There is no plan named cp9: choose one of cp2, "],
+    [{ plan: "./missing.yaml" }, undefined, "missing.yaml could not be read"],
+  ])("%j with --nproc %s", async (flags, nproc, message) => {
+    await expect(resolvePlan(flags, dit, nproc, 1)).rejects.toThrow(message);
+  });
+
+  test("fewer tokens than workers that share them", async () => {
+    const small = { ...dit, imageSize: 16 };
+    await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(
+      "The 4 tokens of dit are fewer than the 5 workers",
+    );
+  });
+
+  test.each([
+    ["mesh: { cp: 2 }\nmehs: {}", "mehs is not a known key; allowed here: name, mesh, dtype, attention, ring"],
+    ["mesh: { pp: 2 }", "mesh.pp is not a known key; allowed here: cfg, cp, tp"],
+    ["mesh: { cp: two }", 'mesh.cp is "two"; it must be a number'],
+    ["mesh: { cp: 0 }", "mesh.cp is 0; it must be at least 1"],
+    ["mesh: { cp: 1.5 }", "mesh.cp is 1.5; it must be a whole number"],
+    ["dtype: fp16", 'dtype is "fp16"; it must be one of fp32, bf16'],
+    ["ring: { transport: mpi }", 'ring.transport is "mpi"; it must be one of auto, peer, nccl'],
+    ["graph: 1", "graph is 1; it must be true or false"],
+    ["mesh: 3", "mesh is 3; it must be a mapping of keys to values"],
+    [
+      "layers:\n  - { path: blocks.*.attn.qkv }",
+      "layers[0].split is missing; it must be one of heads, column, row, replicated",
+    ],
+    ["- cp", 'the document is ["cp"]; it must be a mapping'],
+    ["mesh: { cp: 2", "is not valid YAML"],
+    ["mesh: {}\nmesh: {}", "line 2, column 1 is not valid YAML: Map keys must be unique"],
+  ])("%j", async (text, message) => {
+    const plan = file(text);
+    const failure = await resolvePlan({ plan }, dit, undefined, 1).then(String, String);
+    expect(failure).toContain(message);
+    expect(failure).toContain(plan);
+    expect(failure).not.toContain("\n");
+  });
+});
+
+describe("layer rules", () => {
+  const rules = (...layers: string[]) =>
+    file(`mesh: { tp: 2 }\nlayers:\n${layers.map((rule) => `  - ${rule}`).join("\n")}`);
+
+  test("both layers of a pair may be replicated", async () => {
+    const plan = rules("{ path: blocks.*.mlp.0, split: replicated }", "{ path: blocks.*.mlp.2, split: replicated }");
+    expect((await resolvePlan({ plan }, dit, undefined, 1)).layers).toHaveLength(2);
+  });
+
+  test.each([
+    [
+      "{ path: blocks.*.attn.qvk, split: heads }",
+      'is "blocks.*.attn.qvk", which matches no layer of dit; its layers are blocks.*.attn.qkv',
+    ],
+    ["{ path: blocks.28.mlp.0, split: column }", "matches no layer of dit"],
+    ["{ path: blocks.0.attn.qkv, split: row }", "is row for blocks.0.attn.qkv; it must be one of heads, replicated"],
+    ["{ path: blocks.3.mlp.0, split: replicated }", "splits blocks.3.mlp.0 as replicated and blocks.3.mlp.2 as row"],
+  ])("%s is refused", async (rule, message) => {
+    await expect(resolvePlan({ plan: rules(rule) }, dit, undefined, 1)).rejects.toThrow(message);
+  });
+});
+
+describe("the files that come with the package", () => {
+  test.each(names(plansDirectory))("plan %s is valid and fills the mesh that its name says", async (name) => {
+    const plan = await resolvePlan({ plan: name }, dit, undefined, 1);
+    const degree = (axis: string) => Number(name.match(`${axis}(\\d+)`)?.[1] ?? 1);
+    expect(plan.mesh).toEqual({ cfg: 1, cp: degree("cp"), tp: degree("tp") });
+    expect(planPrecision(plan)).toBe(name.endsWith("fp8") ? "e4m3" : "bf16");
+  });
+
+  test("there are plans for 1, 2, 4 and 8 workers", async () => {
+    const plans = await Promise.all(names(plansDirectory).map((plan) => resolvePlan({ plan }, dit, undefined, 1)));
+    expect(new Set(plans.map(({ mesh }) => meshSize(mesh)))).toEqual(new Set([1, 2, 4, 8]));
+  });
+
+  test.each(names(modelsDirectory))("model %s is valid and named as its file", async (name) => {
+    expect((await loadModel(name)).name).toBe(name);
+  });
+
+  test("the benchmark has 65,536 tokens", () => {
+    expect(tokenCount(dit)).toBe(65_536);
+  });
+});
+
+test("the parameters of a model are counted as its checkpoint stores them", () => {
+  // Two blocks' worth counted by hand: d 4, patch 1 of 1 channel, 1 class.
+  const model = { ...dit, imageSize: 1, channels: 1, patch: 1, width: 4, depth: 2, heads: 1, classes: 1 };
+  const block = 12 * 4 + 12 + 4 * 4 + 4 + 16 * 4 + 16 + 4 * 16 + 4 + 4 * 4;
+  const rest = 4 + 4 + 2 * (16 + 4) + 2 * 4 + 8 + 4 + 1;
+  expect(parameterCount(model)).toBe(2 * block + rest);
+});
+
+test("a checkpoint's config.json gives the model", async () => {
+  writeFileSync(
+    join(folder, "config.json"),
+    JSON.stringify({ img_size: 128, patch_size: 8, in_c: 4, d: 128, depth: 3, heads: 4, n_cls: 10 }),
+  );
+  expect(await loadCheckpointModel(folder)).toMatchObject({
+    imageSize: 128,
+    width: 128,
+    depth: 3,
+    heads: 4,
+    classes: 10,
+  });
+  writeFileSync(join(folder, "config.json"), JSON.stringify({ img_size: 128 }));
+  await expect(loadCheckpointModel(folder)).rejects.toThrow("patch_size is missing; it must be a number");
+});
+
+test("the defaults of a plan are its schema's", async () => {
+  const { name: _name, ...plan } = await resolvePlan({ plan: file("") }, dit, undefined, 1);
+  expect(plan).toEqual(planSchema.parse({}));
+});

@@ -1,0 +1,154 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { accuracyTable, compareOutputs } from "../../src/launcher/accuracy-report.js";
+import { loadModel } from "../../src/launcher/model.js";
+import { profileTable, summarizeProfile } from "../../src/launcher/profile-report.js";
+import { difference, percentile } from "../../src/launcher/statistics.js";
+import { readFloat32Tensor } from "../../src/launcher/tensor-file.js";
+import { chromeTrace } from "../../src/launcher/trace.js";
+import { decodeZ85 } from "../../src/launcher/zap.js";
+import type { ProfileTask } from "../../src/protocol/job.js";
+import { planSchema } from "../../src/protocol/plan.js";
+import type { ProfileRank } from "../../src/protocol/results.js";
+
+const model = await loadModel("dit");
+const plan = { ...planSchema.parse({ mesh: { cp: 2 } }), name: "two" };
+const task: ProfileTask = {
+  kind: "profile",
+  model,
+  plan,
+  weights: { from: "random", seed: 0 },
+  seed: 0,
+  warmup: 1,
+  iterations: 2,
+  trace: true,
+};
+
+function rank(index: number, latenciesMs: number[]): ProfileRank {
+  return {
+    rank: index,
+    device: "NVIDIA H100",
+    latenciesMs,
+    phases: { attention: 6 + index, gemm: 3, elementwise: 1, communication: 0 },
+    ringWaitsMs: [],
+    peakMemoryBytes: (index + 1) * 2 ** 30,
+    modelFlops: 4e12,
+    peakTflops: 1000,
+    trace: [{ name: "gemm", phase: "gemm", stream: "compute", startMicroseconds: 5, durationMicroseconds: 7 }],
+  };
+}
+
+test("percentiles interpolate between order statistics", () => {
+  expect(percentile([4, 1, 3, 2], 0.5)).toBe(2.5);
+  expect(percentile([10, 20, 30], 0.1)).toBeCloseTo(12);
+  expect(percentile([7], 0.9)).toBe(7);
+});
+
+describe("a profile", () => {
+  test("takes the slowest rank of each forward; a shared GPU has one peak", () => {
+    const ranks = [rank(0, [10, 40]), rank(1, [20, 30])];
+    const shared = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 1 });
+    expect(shared.latencyMs).toEqual({ median: 30, p10: 22, p90: 38 });
+    expect(shared.throughput).toBeCloseTo(1000 / 30);
+    expect(shared.tflops).toBeCloseTo(4 / 0.03);
+    expect(shared.peakShare).toBeCloseTo(4 / 0.03 / 1000);
+    expect(shared.phases.attention).toBe(6.5);
+    expect(shared.ranks[1]).toMatchObject({ rank: 1, latencyMs: { median: 25 } });
+    const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
+    expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
+    const table = profileTable(own);
+    expect(table).toContain("dit, plan two, 2 workers, NVIDIA H100; 2 forwards after 1 to warm up");
+    expect(table).toMatch(/all │ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
+  });
+
+  test("becomes a Chrome trace: a process per rank, a thread per stream", () => {
+    const { traceEvents } = chromeTrace([rank(0, [1]), rank(1, [1])]);
+    expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 1, tid: 0 });
+    expect(traceEvents).toContainEqual({ name: "thread_name", ph: "M", pid: 1, tid: 0, args: { name: "compute" } });
+  });
+});
+
+describe("accuracy", () => {
+  const tensor = (...values: number[]) => ({ shape: [values.length], data: Float32Array.from(values) });
+
+  test("differences are taken in float64", () => {
+    const apart = difference(Float32Array.of(1, 2, 3, 8), Float32Array.of(1, 1, 3, 5));
+    expect(apart).toEqual({ meanAbs: 1, maxAbs: 3, stdAbs: Math.sqrt(1.5), relL2: Math.sqrt(10 / 36) });
+    expect(difference(Float32Array.of(0, 1), Float32Array.of(0, 0)).relL2).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test.each([
+    ["fp32", {}, 1e-5],
+    ["bf16", {}, 0.02],
+    ["fp32", { linear: { dtype: "e4m3" } }, 0.1],
+  ] as const)("%s with %j is held to %s", (dtype, parts, tolerance) => {
+    const some = { ...planSchema.parse({ dtype, ...parts }), name: "some" };
+    const expected = tensor(1, 0, 0, 0);
+    expect(compareOutputs(some, tensor(1, tolerance * 0.99, 0, 0), expected).pass).toBe(true);
+    expect(compareOutputs(some, tensor(1, tolerance * 1.01, 0, 0), expected).pass).toBe(false);
+  });
+
+  test("values that are not finite are counted and never pass", () => {
+    const result = compareOutputs(plan, tensor(1, Number.NaN, Number.POSITIVE_INFINITY), tensor(1, 1, 1));
+    expect(result).toMatchObject({ pass: false, nonFinite: 2, relL2: null });
+    expect(accuracyTable([result], "one device")).toContain(
+      "The output of plan two holds 2 values that are NaN or infinite.",
+    );
+    expect(() => compareOutputs(plan, tensor(1), tensor(Number.NaN))).toThrow("nothing can be compared with it");
+    expect(() => compareOutputs(plan, tensor(1), tensor(1, 2))).toThrow("has shape [1], the reference [2]");
+  });
+});
+
+describe("a tensor's file", () => {
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "ditrun-tensor-"));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  function write(header: string, data: Buffer): string {
+    const path = join(folder, "t.safetensors");
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(header.length));
+    writeFileSync(path, Buffer.concat([length, Buffer.from(header), data]));
+    return path;
+  }
+  const header = (dtype: string, end: number) =>
+    JSON.stringify({ __metadata__: { a: "b" }, output: { dtype, shape: [1, 2], data_offsets: [0, end] } });
+  const data = Buffer.from(Float32Array.of(1.5, -2).buffer);
+
+  test("is read", async () => {
+    const { shape, data: values } = await readFloat32Tensor(write(header("F32", 8), data), "output");
+    expect([shape, [...values]]).toEqual([
+      [1, 2],
+      [1.5, -2],
+    ]);
+  });
+
+  test.each([
+    [
+      "cut off",
+      () => write(header("F32", 8), data.subarray(0, 7)),
+      /was cut off: tensor output ends at byte \d+, the file at \d+/,
+    ],
+    ["of another dtype", () => write(header("BF16", 4), data), /tensor output is BF16; it must be F32/],
+    ["of another size", () => write(header("F32", 4), data), /takes 8 bytes, but its header says 4/],
+    ["without the tensor", () => write(JSON.stringify({ img: {} }), data), /holds no tensor output, only img/],
+    ["not JSON", () => write("nonsense", data), /its header is not a JSON object/],
+    ["missing", () => join(folder, "none"), /could not be opened: ENOENT/],
+  ])("%s is refused", async (_, make, message) => {
+    await expect(readFloat32Tensor(make(), "output")).rejects.toThrow(message);
+  });
+
+  test("too short for its header is refused", async () => {
+    const path = join(folder, "short");
+    writeFileSync(path, Buffer.from([255, 255, 255, 0, 0, 0, 0, 0, 1]));
+    await expect(readFloat32Tensor(path, "output")).rejects.toThrow("its 9 bytes cannot hold its header");
+  });
+});
+
+test("Z85 decodes the example of its specification", () => {
+  expect(decodeZ85("HelloWorld").toString("hex")).toBe("864fd26fb559f75b");
+});
