@@ -1,12 +1,12 @@
 import Table from "cli-table3";
-import type { Model } from "../protocol/model.js";
+import type { DitModel } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
 import { parameterCount, tokenCount } from "./model.js";
 import { planPrecision } from "./plan.js";
 import type { Session } from "./session.js";
 
 /** What would run, for --dry-run: shown as a table and as JSON. */
-export async function describeRuns(session: Session, model: Model, plans: readonly Plan[]): Promise<void> {
+export async function describeRuns(session: Session, model: DitModel, plans: readonly Plan[]): Promise<void> {
   const { device, kernels } = session.device;
   const tokens = tokenCount(model);
   const parameters = parameterCount(model);

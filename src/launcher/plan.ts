@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
-import type { Model } from "../protocol/model.js";
+import type { Model, WanModel } from "../protocol/model.js";
 import { type ComputeDtype, meshName, meshSize, type Plan, planSchema, type Split } from "../protocol/plan.js";
 import { findDocument, readDocument } from "./documents.js";
 import { linearLayers, tokenCount } from "./model.js";
@@ -19,6 +19,7 @@ export interface PlanFlags {
 /**
  * The plan to run.
  * @param nproc the number of workers the user asked for, if any; the mesh must fill it exactly.
+ * @param tokens of one forward; a Wan model's depend on the video's size.
  * @param available workers to use when neither a plan, a mesh flag nor nproc says how many (all GPUs, or 1 on a CPU).
  * @throws DitrunError when the plan is not valid, does not fit the model, or does not fill nproc.
  */
@@ -27,6 +28,7 @@ export async function resolvePlan(
   model: Model,
   nproc: number | undefined,
   available: number,
+  tokens: number = tokenCount(model),
 ): Promise<Plan> {
   const plan = flags.plan === undefined ? planSchema.parse({}) : await readPlan(flags.plan);
   const meshGiven =
@@ -42,7 +44,7 @@ export async function resolvePlan(
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
-  checkPlan(plan, model);
+  checkPlan(plan, model, tokens);
   const workers = meshSize(plan.mesh);
   if (nproc !== undefined && nproc !== workers) {
     const { cfg, cp, tp } = plan.mesh;
@@ -85,11 +87,12 @@ export function singleDevicePlan(plan: Plan): Plan {
 }
 
 /** Checks a plan against a model. @throws DitrunError with the numbers that do not fit and what would. */
-export function checkPlan(plan: Plan, model: Model): void {
+export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   const { cfg, cp, tp } = plan.mesh;
-  if (cfg !== 1) {
+  if (model.kind === "dit" && cfg !== 1) {
     throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
   }
+  if (model.kind === "wan") checkWanPlan(plan, model);
   if (model.heads % tp !== 0) {
     throw new DitrunError(
       `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
@@ -100,13 +103,26 @@ export function checkPlan(plan: Plan, model: Model): void {
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
-  const tokens = tokenCount(model);
   if (tokens < cp * (plan.norms.sequenceParallel ? tp : 1)) {
     throw new DitrunError(
       `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
     );
   }
   checkLayers(plan, model);
+}
+
+function checkWanPlan({ mesh, norms, embeddings }: Plan, model: WanModel): void {
+  if (mesh.cfg > 2) {
+    throw new DitrunError(
+      `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${mesh.cfg}.`,
+    );
+  }
+  for (const [key, used] of [
+    ["norms.sequenceParallel", norms.sequenceParallel],
+    ["embeddings.tensorParallel", embeddings.tensorParallel],
+  ] as const) {
+    if (used) throw new DitrunError(`The plan sets ${key}, which ${model.name} does not have: set it to false.`);
+  }
 }
 
 function checkLayers(plan: Plan, model: Model): void {
@@ -147,16 +163,17 @@ function segmentPattern(segment: string): string {
 }
 
 function allowedSplits(path: string): Split[] {
-  if (path.endsWith(".qkv")) return ["heads", "replicated"];
-  return path.endsWith("mlp.0") ? ["column", "replicated"] : ["row", "replicated"];
+  if (/\.(qkv|q|k|v)$/.test(path)) return ["heads", "replicated"];
+  return path.endsWith(".0") ? ["column", "replicated"] : ["row", "replicated"];
 }
 
 /** The layer that takes this layer's output along the tp split, if there is one. */
 function consumer(path: string): string | undefined {
   if (path.endsWith(".qkv")) return path.replace(/qkv$/, "proj");
-  return path.endsWith("mlp.0") ? path.replace(/0$/, "2") : undefined;
+  if (/\.[qkv]$/.test(path)) return path.replace(/[qkv]$/, "o");
+  return path.endsWith(".0") ? path.replace(/0$/, "2") : undefined;
 }
 
 function layerPatterns(model: Model): string[] {
-  return [...new Set(linearLayers(model).map(({ path }) => path.replace(/\.\d+\.(?=attn|mlp)/, ".*.")))];
+  return [...new Set(linearLayers(model).map(({ path }) => path.replace(/^blocks\.\d+\./, "blocks.*.")))];
 }

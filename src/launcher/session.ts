@@ -2,12 +2,12 @@ import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { DitrunError, messageOf } from "../protocol/failure.js";
 import type { Task } from "../protocol/job.js";
-import type { Model } from "../protocol/model.js";
+import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
 import { runJob } from "./agent.js";
 import { chooseDevice, type DeviceChoice } from "./device.js";
 import { type Log, openLog } from "./logs.js";
-import { loadModel } from "./model.js";
+import { loadDitModel } from "./model.js";
 import { type GlobalArguments, portNumber } from "./options.js";
 import { type PlanFlags, resolvePlan } from "./plan.js";
 
@@ -32,11 +32,11 @@ export class Session {
   }
 
   /** --model, else the benchmark on a GPU and its small sibling on a CPU. */
-  async model(): Promise<Model> {
-    if (this.options.model !== undefined) return loadModel(this.options.model);
-    if (this.device.device === "cuda") return loadModel("dit");
+  async model(): Promise<DitModel> {
+    if (this.options.model !== undefined) return loadDitModel(this.options.model);
+    if (this.device.device === "cuda") return loadDitModel("dit");
     this.log.logger.info("No --model was given: the small dit-tiny runs on the CPU, the benchmark is --model dit.");
-    return loadModel("dit-tiny");
+    return loadDitModel("dit-tiny");
   }
 
   /** The plan that the options describe; other flags may stand in for --plan and the mesh. */

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { modelSchema } from "./model.js";
+import { ditModelSchema, wanModelSchema } from "./model.js";
 import { planSchema } from "./plan.js";
 
 /** Where a model's weights come from. */
@@ -13,7 +13,7 @@ export type Weights = z.infer<typeof weightsSchema>;
 
 export const profileTaskSchema = z.strictObject({
   kind: z.literal("profile"),
-  model: modelSchema,
+  model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
   seed: z.int(),
@@ -27,7 +27,7 @@ export type ProfileTask = z.infer<typeof profileTaskSchema>;
 export const forwardTaskSchema = z.strictObject({
   /** Runs one forward and leaves the whole output on rank 0. */
   kind: z.literal("forward"),
-  model: modelSchema,
+  model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
   seed: z.int(),
@@ -38,8 +38,36 @@ export const forwardTaskSchema = z.strictObject({
 });
 export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
+/** Where Wan's weights come from; paths are files, or the index of several. */
+export const wanWeightsSchema = z.discriminatedUnion("from", [
+  z.strictObject({ from: z.literal("random"), seed: z.int() }),
+  z.strictObject({
+    from: z.literal("checkpoint"),
+    /** Whose names the tensors have: the published code's, or those of diffusers. */
+    layout: z.enum(["original", "diffusers"]),
+    transformer: z.string().min(1),
+    textEncoder: z.string().min(1),
+  }),
+]);
+export type WanWeights = z.infer<typeof wanWeightsSchema>;
+
+export const wanForwardTaskSchema = z.strictObject({
+  /** Encodes one prompt and runs the transformer once, for checks against recorded tensors. */
+  kind: z.literal("wan-forward"),
+  model: wanModelSchema,
+  plan: planSchema,
+  weights: wanWeightsSchema,
+  /** A safetensors file with the latent [channels, frames, height, width] and the prompt's token ids, under these keys. */
+  inputs: z.strictObject({ file: z.string().min(1), latent: z.string().min(1), ids: z.string().min(1) }),
+  /** Time step, 0 to 1000. */
+  t: z.number(),
+  /** Rank 0 writes `context` [tokens, text width] and `output` [channels, frames, height, width] here, float32. */
+  output: z.string().min(1),
+});
+export type WanForwardTask = z.infer<typeof wanForwardTaskSchema>;
+
 /** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
-export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema]);
+export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema, wanForwardTaskSchema]);
 export type Task = z.infer<typeof taskSchema>;
 
 export const jobSchema = z.strictObject({
