@@ -86,12 +86,12 @@ export class TextEncoder {
    * @returns float32 [ids.length, width], whole on every rank, until the next call.
    * @throws DitrunError when there are no ids, too many, or one that the table does not have.
    */
-  async encode(ids: readonly number[]): Promise<Tensor> {
+  async encode(ids: Int32Array | readonly number[]): Promise<Tensor> {
     const { device } = this.context;
     if (ids.length < 1 || ids.length > this.textLength) {
       throw new DitrunError(`A prompt of ${ids.length} tokens cannot be encoded: give 1 to ${this.textLength}.`);
     }
-    const foreign = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= this.model.vocabulary);
+    const foreign = Array.from(ids).find((id) => !Number.isInteger(id) || id < 0 || id >= this.model.vocabulary);
     if (foreign !== undefined) {
       throw new DitrunError(
         `The prompt has token ${foreign}, but the text encoder's table has ${this.model.vocabulary} rows: are its tokenizer and weights of one checkpoint?`,
