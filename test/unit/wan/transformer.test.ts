@@ -34,7 +34,7 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
   };
   const job = { id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 } as const;
   const context = await Context.create(device, soloStore({ ...job, task: { ...task, kind: "wan-forward" } }), plan);
-  const encoder = await loadTextEncoder(context, model, weights);
+  const { value: encoder, free: freeEncoder } = await device.owning(() => loadTextEncoder(context, model, weights));
   const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);
   const output = device.allocatePersistent("fp32", latent.shape);
@@ -44,7 +44,7 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
     transformer.forward("cond", latent, output);
   });
   await device.upload(latent, bytesOf(await golden("noise")));
-  return { device, context, encoder, transformer, latent, output };
+  return { device, context, encoder, freeEncoder, transformer, latent, output };
 }
 
 async function values(device: Device, x: Tensor): Promise<Float32Array> {
@@ -162,6 +162,23 @@ describe("the golden Wan in bf16 on one worker", () => {
     expect(encoded).toBeLessThan(0.06);
     expect(error).toBeLessThan(0.01);
     for (const measured of [encoded, error]) expect(measured).toBeGreaterThan(1e-4);
+  });
+});
+
+describe("a text encoder that is done with", () => {
+  it("gives its memory back, and the transformer goes on", async () => {
+    const { device, context, encoder, freeEncoder, transformer, latent, output } = await open("original", "fp32");
+    await transformer.setText("cond", await encoder.encode(await readIds("prompt")));
+    await device.synchronize();
+    const before = device.kernels.memoryUsed().now;
+    freeEncoder();
+    const { vocabulary, width } = encoder.model;
+    expect(before - device.kernels.memoryUsed().now).toBeGreaterThan(4 * vocabulary * width);
+    await transformer.setTime(567);
+    transformer.forward("cond", latent, output);
+    expect(relativeL2(await values(device, output), await golden("dit.output"))).toBeLessThan(tolerance);
+    await context.close();
+    device.close();
   });
 });
 

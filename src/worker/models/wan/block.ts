@@ -14,7 +14,7 @@ import {
 } from "../../parallel/linear.js";
 import type { RingAttention } from "../../parallel/ring-attention.js";
 import { WideRmsNorm } from "../../parallel/rms-norm.js";
-import type { Tap } from "./transformer.js";
+import type { Tap } from "./tap.js";
 
 /** What a block is given with the residual stream. */
 export interface BlockInputs {

@@ -4,7 +4,7 @@ import { activate } from "../../device/ops.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../device/tensor.js";
 import { addVector } from "../../device/wan-ops.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../parallel/linear.js";
-import type { Tap } from "./transformer.js";
+import type { Tap } from "./tap.js";
 
 /** What the time step says to the blocks and the head: shifts, scales and gates, all float32 vectors of the width. */
 export interface Modulation {

@@ -9,14 +9,10 @@ import { makeRingAttention, type RingAttention } from "../../parallel/ring-atten
 import { gatherTensorCp, partForGatherCp, type Range, splitTensorCp } from "../../parallel/split.js";
 import { headsOf, WanBlock } from "./block.js";
 import { Conditioning } from "./conditioning.js";
+import { noTap, type Tap } from "./tap.js";
 
 /** Guidance runs the model twice a step: with the prompt, and with the negative prompt. */
 export type TextSlot = "cond" | "uncond";
-
-/** Sees activations as they are queued: names as in the published code's modules. The tensor is overwritten later. */
-export type Tap = (name: string, x: Tensor) => void;
-
-const noTap: Tap = () => {};
 
 /** Floating-point operations of one forward, all ranks together: 2 per multiply-add of the linears and of attention. */
 export function wanFlops(model: WanModel, size: LatentSize): number {
@@ -101,7 +97,7 @@ export class WanTransformer {
    * the model's text length and queues every block's keys and values of it.
    * @throws DitrunError when it has no rows or too many.
    */
-  async setText(slot: TextSlot, text: Tensor | Float32Array, tap = noTap): Promise<void> {
+  async setText(slot: TextSlot, text: Tensor | Float32Array, tap: Tap = noTap): Promise<void> {
     const { device } = this.context;
     const [textLength = 0, textWidth = 0] = this.prompt.shape;
     const rows = text instanceof Float32Array ? text.length / textWidth : (text.shape[0] ?? 0);
@@ -121,7 +117,7 @@ export class WanTransformer {
   }
 
   /** Queues the text embedding of the prompt at hand and every block's keys and values. For the measuring pass, and setText. */
-  embedText(slot: TextSlot, tap = noTap): void {
+  embedText(slot: TextSlot, tap: Tap = noTap): void {
     const { device, plan } = this.context;
     const { textLength } = this.model;
     const known = this.#text.get(slot);
@@ -151,7 +147,7 @@ export class WanTransformer {
    * Only queues, with fixed addresses, so it can be captured: one graph for each slot serves every step.
    * @throws DitrunError when the slot has no text yet, or the latent has another size than the model was loaded for.
    */
-  forward(slot: TextSlot, latent: Tensor, out: Tensor, tap = noTap): void {
+  forward(slot: TextSlot, latent: Tensor, out: Tensor, tap: Tap = noTap): void {
     const { context, size, model } = this;
     const { device, plan } = context;
     const text = this.#text.get(slot);
