@@ -18,9 +18,9 @@ export interface DeviceChoice {
 }
 
 const PROBE_MILLISECONDS = 60_000;
-const probeSchema = z.looseObject({
+const probeSchema = z.object({
   devices: z.int().min(0),
-  info: z.looseObject({ module: z.enum(["cpu", "cuda"]).optional(), name: z.string().optional() }).nullish(),
+  info: z.object({ module: z.enum(["cpu", "cuda"]).optional(), name: z.string().optional() }).nullish(),
 });
 type Probe = z.infer<typeof probeSchema>;
 
