@@ -222,6 +222,7 @@ export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
+const PEER_ERROR = 6;
 
 type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
@@ -333,7 +334,9 @@ export class Kernels {
   #check(name: KernelName, status: unknown): void {
     if (status === 0) return;
     const why = String(this.#function("lastError")());
-    throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCodes.environment);
+    // A peer that cannot be reached has most likely failed first: the launcher prefers its own story.
+    const exitCode = status === PEER_ERROR ? exitCodes.rendezvous : exitCodes.environment;
+    throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCode);
   }
 }
 
