@@ -13,7 +13,7 @@ constexpr float log2e = 1.44269504088896341f;
 /** Queries per warp in units of 16: two where the accumulators leave registers for it, since each fragment of K and V that
  * is read from shared memory then feeds two matrix products. */
 template <int headDimTile>
-constexpr int mTilesFor = headDimTile == 32 ? 2 : 1;
+constexpr int mTilesFor = headDimTile <= 64 ? 2 : 1;
 
 /** Offset in elements of 8 columns (16 bytes) of a row in shared memory, swizzled so that ldmatrix meets no bank twice. */
 template <int headDimTile>

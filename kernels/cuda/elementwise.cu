@@ -18,12 +18,12 @@ static int checkFloat(const char *what, int dtype) {
 
 struct AddOperator {
   static constexpr bool binary = true;
-  __device__ float operator()(float x, float y) const { return x + y; }
+  __device__ float operator()(float x, float y, bool) const { return x + y; }
 };
 template <int activation>
 struct ActivateOperator {
   static constexpr bool binary = false;
-  __device__ float operator()(float x, float) const { return activate(x, activation); }
+  __device__ float operator()(float x, float, bool isBf16) const { return activateFor<activation>(x, isBf16); }
 };
 
 template <class Operator>
@@ -36,11 +36,11 @@ __global__ void mapVectors(void *out, const void *x, const void *y, int64_t vect
     load8(x, i * vectorWidth, isBf16, a);
     if (Operator::binary) load8(y, i * vectorWidth, isBf16, b);
 #pragma unroll
-    for (int j = 0; j < vectorWidth; j++) a[j] = apply(a[j], b[j]);
+    for (int j = 0; j < vectorWidth; j++) a[j] = apply(a[j], b[j], isBf16);
     store8(out, i * vectorWidth, isBf16, a);
   }
   for (int64_t i = vectors * vectorWidth + thread; i < count; i += threads)
-    storeOne(out, i, dtype, apply(loadOne(x, i, dtype), Operator::binary ? loadOne(y, i, dtype) : 0.0f));
+    storeOne(out, i, dtype, apply(loadOne(x, i, dtype), Operator::binary ? loadOne(y, i, dtype) : 0.0f, isBf16));
 }
 
 template <class Operator>

@@ -14,54 +14,53 @@ struct Embedding {
   void *out;
   const float *positions;  // nullptr: positions are those of a grid
   int outDtype, gridWidth, firstToken;
-  int64_t count;
-  int width, firstColumn, columns;
+  int rows, width, firstColumn, columns;
 };
 
+/** A block a row. */
 __global__ void embed(const __grid_constant__ Embedding args) {
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.count; i += threads) {
-    const int row = int(i / args.columns), column = args.firstColumn + int(i % args.columns);
+  const int row = blockIdx.x, token = args.firstToken + row, half = args.width / 2;
+  for (int i = threadIdx.x; i < args.columns; i += blockDim.x) {
+    const int column = args.firstColumn + i;
     float value;
     if (args.positions) {
       value = sincosColumn(args.positions[row], column, args.width);
     } else {
-      const int token = args.firstToken + row, half = args.width / 2;
       const int position = column < half ? token / args.gridWidth : token % args.gridWidth;
       value = sincosColumn(float(position), column < half ? column : column - half, half);
     }
-    storeOne(args.out, i, args.outDtype, value);
+    storeOne(args.out, int64_t(row) * args.columns + i, args.outDtype, value);
   }
 }
 
-static int check(const char *what, const Embedding &args, int rows, int widthUnit) {
+static int check(const char *what, const Embedding &args, int widthUnit) {
   if (!isFloat(args.outDtype)) return fail(DITRUN_INVALID_ARGUMENT, "%s writes f32 or bf16, not %s (dtype %d).", what, dtypeName(args.outDtype), args.outDtype);
-  if (rows < 0 || args.width <= 0 || args.width % widthUnit != 0)
-    return fail(DITRUN_INVALID_ARGUMENT, "%s needs a width that is a multiple of %d, got %d rows of width %d.", what, widthUnit, rows, args.width);
+  if (args.rows < 0 || args.width <= 0 || args.width % widthUnit != 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "%s needs a width that is a multiple of %d, got %d rows of width %d.", what, widthUnit, args.rows, args.width);
   if (args.firstColumn < 0 || args.columns <= 0 || args.firstColumn + args.columns > args.width)
     return fail(DITRUN_INVALID_ARGUMENT, "%s got columns %d to %d of a row of width %d.", what, args.firstColumn, args.firstColumn + args.columns, args.width);
-  if (rows > 0 && !args.out) return fail(DITRUN_INVALID_ARGUMENT, "%s got a null address for its output.", what);
+  if (args.rows > 0 && !args.out) return fail(DITRUN_INVALID_ARGUMENT, "%s got a null address for its output.", what);
   return DITRUN_OK;
 }
 
 static int launch(const char *what, const Embedding &args, uint64_t stream) {
-  if (args.count == 0) return DITRUN_OK;
-  embed<<<gridFor(args.count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(args);
+  if (args.rows == 0) return DITRUN_OK;
+  embed<<<args.rows, args.columns < 256 ? 128 : 256, 0, asStream(stream)>>>(args);
   return launched(what);
 }
 
 int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t positions, int rows, int width, int firstColumn, int columns, uint64_t stream) {
   TRY(useDevice());
-  const Embedding args{asPointer<void>(out), asPointer<float>(positions), outDtype, 1, 0, int64_t(rows) * columns, width, firstColumn, columns};
-  TRY(check("ditrun_sincos_embedding", args, rows, 2));
+  const Embedding args{asPointer<void>(out), asPointer<float>(positions), outDtype, 1, 0, rows, width, firstColumn, columns};
+  TRY(check("ditrun_sincos_embedding", args, 2));
   if (rows > 0 && positions == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_sincos_embedding got no positions.");
   return launch("ditrun_sincos_embedding", args, stream);
 }
 
 int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width, int firstColumn, int columns, uint64_t stream) {
   TRY(useDevice());
-  const Embedding args{asPointer<void>(out), nullptr, outDtype, gridWidth, firstToken, int64_t(tokens) * columns, width, firstColumn, columns};
-  TRY(check("ditrun_sincos_2d", args, tokens, 4));
+  const Embedding args{asPointer<void>(out), nullptr, outDtype, gridWidth, firstToken, tokens, width, firstColumn, columns};
+  TRY(check("ditrun_sincos_2d", args, 4));
   if (gridWidth <= 0 || firstToken < 0)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_sincos_2d got a grid %d wide and the first token %d.", gridWidth, firstToken);
   return launch("ditrun_sincos_2d", args, stream);

@@ -6,11 +6,12 @@
 template <int activation>
 __global__ void __launch_bounds__(256) finishVectors(const __grid_constant__ GemmFinish args) {
   const int vectorsPerRow = args.n / vectorWidth;
-  const int64_t rows = int64_t(args.m) * args.batch, vectors = rows * vectorsPerRow, threads = int64_t(gridDim.x) * blockDim.x;
+  // 32-bit indices: a 64-bit division would cost more than the activation.
+  const uint32_t vectors = uint32_t(args.m) * args.batch * vectorsPerRow, threads = gridDim.x * blockDim.x;
   const bool outBf16 = args.outDtype == DITRUN_BF16;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < vectors; i += threads) {
-    const int64_t batchRow = i / vectorsPerRow;
-    const int column = int(i - batchRow * vectorsPerRow) * vectorWidth, batch = int(batchRow / args.m), row = int(batchRow - int64_t(batch) * args.m);
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < vectors; i += threads) {
+    const uint32_t batchRow = i / vectorsPerRow, batch = args.batch == 1 ? 0 : batchRow / args.m, row = batchRow - batch * args.m;
+    const int column = int(i - batchRow * vectorsPerRow) * vectorWidth;
     const int64_t at = batch * args.outStride + row * args.ldo + column;
     float value[vectorWidth], other[vectorWidth];
     load8(args.out, at, outBf16, value);
@@ -26,7 +27,7 @@ __global__ void __launch_bounds__(256) finishVectors(const __grid_constant__ Gem
       for (int j = 0; j < vectorWidth; j++) value[j] += other[j];
     }
 #pragma unroll
-    for (int j = 0; j < vectorWidth; j++) value[j] = activate(value[j], activation);
+    for (int j = 0; j < vectorWidth; j++) value[j] = activateFor<activation>(value[j], outBf16);
     if (args.residual) {
       load8(args.residual, batch * args.residualStride + row * args.ldResidual + column, args.residualDtype == DITRUN_BF16, other);
 #pragma unroll
@@ -56,7 +57,7 @@ static bool aligned(const void *pointer) { return aligned16(reinterpret_cast<uin
 
 int gemmFinish(const GemmFinish &args, cudaStream_t stream) {
   const int64_t count = int64_t(args.m) * args.n * args.batch;
-  const bool vectorized = multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
+  const bool vectorized = count / vectorWidth < (int64_t(1) << 31) && multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
                           multipleOf8(args.residual ? args.ldResidual : 0) && multipleOf8(args.residualStride) && aligned(args.out) && aligned(args.columnScale) &&
                           aligned(args.bias) && aligned(args.residual);
   const int threads = 256, blocks = gridFor(vectorized ? count / vectorWidth : count, threads, deviceFacts().multiprocessors);

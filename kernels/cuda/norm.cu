@@ -34,70 +34,74 @@ __device__ float reduceRow(float value) {
   return value;
 }
 
-/** Each thread holds `chunks` vectors of 8 columns; needs columns, strides and addresses that allow 16-byte accesses. */
+/** Each thread holds `chunks` vectors of 8 columns; needs columns, strides and addresses that allow 16-byte accesses.
+ * A warp (or block) walks rows with a grid stride and loads its next row before it reduces this one, so that memory never idles. */
 template <int threadsPerRow, int chunks>
 __global__ void __launch_bounds__(256) layerNormRegisters(const __grid_constant__ LayerNorm args) {
-  const int row = blockIdx.x * (256 / threadsPerRow) + threadIdx.x / threadsPerRow;
-  const int lane = threadIdx.x % threadsPerRow;
-  if (row >= args.rows) return;
+  constexpr int rowsPerBlock = 256 / threadsPerRow;
+  const int lane = threadIdx.x % threadsPerRow, rowStep = gridDim.x * rowsPerBlock;
+  const auto columnOf = [&](int chunk) { return (chunk * threadsPerRow + lane) * vectorWidth; };
+  Packed next[chunks];
+  const auto fetch = [&](int row) {
+#pragma unroll
+    for (int c = 0; c < chunks; c++)
+      if (columnOf(c) < args.columns) next[c] = loadPacked(args.x, row * args.ldx + columnOf(c), args.xBf16);
+  };
 
-  Packed packed[chunks];
+  int row = blockIdx.x * rowsPerBlock + threadIdx.x / threadsPerRow;
+  if (row < args.rows) fetch(row);
+  for (; row < args.rows; row += rowStep) {
+    float values[chunks][vectorWidth];
+    float sum = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    const int column = (c * threadsPerRow + lane) * vectorWidth;
-    if (column < args.columns) packed[c] = loadPacked(args.x, row * args.ldx + column, args.xBf16);
-  }
-  float values[chunks][vectorWidth];
-  float sum = 0;
-#pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    if ((c * threadsPerRow + lane) * vectorWidth < args.columns) {
-      unpack(packed[c], args.xBf16, values[c]);
-    } else {
+    for (int c = 0; c < chunks; c++) {
 #pragma unroll
       for (int j = 0; j < vectorWidth; j++) values[c][j] = 0;
+      if (columnOf(c) < args.columns) unpack(next[c], args.xBf16, values[c]);
+#pragma unroll
+      for (int j = 0; j < vectorWidth; j++) sum += values[c][j];
     }
-#pragma unroll
-    for (int j = 0; j < vectorWidth; j++) sum += values[c][j];
-  }
-  const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
-  float squares = 0;
-#pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    if ((c * threadsPerRow + lane) * vectorWidth < args.columns) {
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) squares += (values[c][j] - mean) * (values[c][j] - mean);
-    }
-  }
-  const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+    if (row + rowStep < args.rows) fetch(row + rowStep);
 
-  float amax = 0;
+    const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
+    float squares = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    const int column = (c * threadsPerRow + lane) * vectorWidth;
-    if (column >= args.columns) continue;
-    float weight[vectorWidth], bias[vectorWidth];
+    for (int c = 0; c < chunks; c++) {
+      if (columnOf(c) < args.columns) {
 #pragma unroll
-    for (int j = 0; j < vectorWidth; j++) weight[j] = 1, bias[j] = 0;
-    if (args.weight) load8(args.weight, column, args.weightBf16, weight);
-    if (args.bias) load8(args.bias, column, args.weightBf16, bias);
-#pragma unroll
-    for (int j = 0; j < vectorWidth; j++) {
-      values[c][j] = (values[c][j] - mean) * scale * weight[j] + bias[j];
-      amax = fmaxf(amax, fabsf(values[c][j]));
+        for (int j = 0; j < vectorWidth; j++) squares += (values[c][j] - mean) * (values[c][j] - mean);
+      }
     }
-    if (args.out) store8(args.out, row * args.ldo + column, args.outBf16, values[c]);
-  }
-  if (!args.quantized) return;
-  const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-  if (lane == 0) args.quantizedScale[row] = rowScale;
+    const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+
+    float amax = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    const int column = (c * threadsPerRow + lane) * vectorWidth;
-    if (column >= args.columns) continue;
+    for (int c = 0; c < chunks; c++) {
+      const int column = columnOf(c);
+      if (column >= args.columns) continue;
+      float weight[vectorWidth], bias[vectorWidth];
 #pragma unroll
-    for (int j = 0; j < vectorWidth; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
-    store8E4m3(args.quantized, int64_t(row) * args.columns + column, values[c]);
+      for (int j = 0; j < vectorWidth; j++) weight[j] = 1, bias[j] = 0;
+      if (args.weight) load8(args.weight, column, args.weightBf16, weight);
+      if (args.bias) load8(args.bias, column, args.weightBf16, bias);
+#pragma unroll
+      for (int j = 0; j < vectorWidth; j++) {
+        values[c][j] = (values[c][j] - mean) * scale * weight[j] + bias[j];
+        amax = fmaxf(amax, fabsf(values[c][j]));
+      }
+      if (args.out) store8(args.out, row * args.ldo + column, args.outBf16, values[c]);
+    }
+    if (!args.quantized) continue;
+    const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
+    if (lane == 0) args.quantizedScale[row] = rowScale;
+#pragma unroll
+    for (int c = 0; c < chunks; c++) {
+      const int column = columnOf(c);
+      if (column >= args.columns) continue;
+#pragma unroll
+      for (int j = 0; j < vectorWidth; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
+      store8E4m3(args.quantized, int64_t(row) * args.columns + column, values[c]);
+    }
   }
 }
 
@@ -133,8 +137,9 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
 
 template <int threadsPerRow, int chunks>
 static void launchRegisters(const LayerNorm &args, cudaStream_t stream) {
-  const int rowsPerBlock = 256 / threadsPerRow;
-  layerNormRegisters<threadsPerRow, chunks><<<(args.rows + rowsPerBlock - 1) / rowsPerBlock, 256, 0, stream>>>(args);
+  const int rowsPerBlock = 256 / threadsPerRow, blocks = (args.rows + rowsPerBlock - 1) / rowsPerBlock;
+  const int resident = deviceFacts().multiprocessors * (chunks <= 2 ? 4 : chunks <= 4 ? 3 : 1);  // what registers allow
+  layerNormRegisters<threadsPerRow, chunks><<<blocks < resident ? blocks : resident, 256, 0, stream>>>(args);
 }
 
 int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
@@ -159,7 +164,7 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
   else if (vectors <= 32) launchRegisters<32, 1>(args, queue);
   else if (vectors <= 32 * 2) launchRegisters<32, 2>(args, queue);
   else if (vectors <= 32 * 4) launchRegisters<32, 4>(args, queue);
-  else if (vectors <= 256) launchRegisters<256, 1>(args, queue);
+  else if (vectors <= 32 * 8) launchRegisters<32, 8>(args, queue);
   else if (vectors <= 256 * 2) launchRegisters<256, 2>(args, queue);
   else launchRegisters<256, 4>(args, queue);
   return launched("ditrun_layer_norm");

@@ -10,17 +10,24 @@ struct Patches {
   int64_t count;  // elements of all the tokens
 };
 
-template <bool toTokens>
+/** Each thread moves `run` pixels that are neighbours in the image and in the token: 8, or 1 where patch is no multiple of 8. */
+template <bool toTokens, int run>
 __global__ void movePatches(const __grid_constant__ Patches args) {
-  const int patch = args.patch, gridWidth = args.width / patch, perToken = args.channels * patch * patch;
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.count; i += threads) {
-    const int token = args.firstToken + int(i / perToken), within = int(i % perToken);
-    const int channel = within / (patch * patch), row = within / patch % patch, column = within % patch;
-    const int y = token / gridWidth * patch + row, x = token % gridWidth * patch + column;
-    const int64_t pixel = (int64_t(channel) * args.height + y) * args.width + x;
-    const float value = loadOne(args.source, toTokens ? pixel : i, args.sourceDtype);
-    storeOne(args.destination, toTokens ? i : pixel, args.destinationDtype, value);
+  const uint32_t patch = args.patch, gridWidth = args.width / patch, runsPerToken = args.channels * patch * patch / run;
+  const uint32_t runs = uint32_t(args.count / run), threads = gridDim.x * blockDim.x;
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < runs; i += threads) {
+    const uint32_t token = args.firstToken + i / runsPerToken, within = i % runsPerToken * run;
+    const uint32_t channel = within / (patch * patch), row = within / patch % patch, column = within % patch;
+    const uint32_t y = token / gridWidth * patch + row, x = token % gridWidth * patch + column;
+    const int64_t pixel = (int64_t(channel) * args.height + y) * args.width + x, element = int64_t(i) * run;
+    const int64_t from = toTokens ? pixel : element, to = toTokens ? element : pixel;
+    if constexpr (run == vectorWidth) {
+      float values[vectorWidth];
+      load8(args.source, from, args.sourceDtype == DITRUN_BF16, values);
+      store8(args.destination, to, args.destinationDtype == DITRUN_BF16, values);
+    } else {
+      storeOne(args.destination, to, args.destinationDtype, loadOne(args.source, from, args.sourceDtype));
+    }
   }
 }
 
@@ -39,7 +46,12 @@ static int move(const char *what, uint64_t destination, int destinationDtype, ui
   if (source == 0 || destination == 0) return fail(DITRUN_INVALID_ARGUMENT, "%s got a null address.", what);
   const Patches args{asPointer<void>(source), asPointer<void>(destination), sourceDtype, destinationDtype, channels, height, width, patch, firstToken,
                      int64_t(tokens) * channels * patch * patch};
-  movePatches<toTokens><<<gridFor(args.count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(args);
+  if (args.count >= int64_t(1) << 32) return fail(DITRUN_INVALID_ARGUMENT, "%s moves fewer than 2^32 pixels, got %lld.", what, (long long)args.count);
+  const int multiprocessors = deviceFacts().multiprocessors;
+  if (patch % vectorWidth == 0 && aligned16(source) && aligned16(destination))
+    movePatches<toTokens, vectorWidth><<<gridFor(args.count / vectorWidth, 256, multiprocessors), 256, 0, asStream(stream)>>>(args);
+  else
+    movePatches<toTokens, 1><<<gridFor(args.count, 256, multiprocessors), 256, 0, asStream(stream)>>>(args);
   return launched(what);
 }
 

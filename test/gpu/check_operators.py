@@ -201,7 +201,7 @@ def checks(module, report):
             x[0] = 0
             out, scale = torch.full((rows, columns), NAN, device="cuda").to(torch.float8_e4m3fn), torch.full((rows,), NAN, device="cuda")
             synchronized(lambda: module.quantize_rows(out.data_ptr(), scale.data_ptr(), x.data_ptr(), columns, rows, columns, CODE[dtype], 0))
-            expected_scale = x.float().abs().amax(1).clamp(min=1e-12) / 448
+            expected_scale = x.float().abs().amax(1).clamp(min=1e-12) / torch.full((rows,), 448.0, device="cuda")  # by a number, torch multiplies with 1/448
             expected = (x.float() / expected_scale[:, None]).clamp(-448, 448).to(torch.float8_e4m3fn)
             report(f"quantize_rows {rows}x{columns} {SHORT[dtype]}", float((scale != expected_scale).sum()) + float((out.float() != expected.float()).sum()), 0)
 
