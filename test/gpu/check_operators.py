@@ -177,7 +177,7 @@ def checks(module, report):
                     total = total + source.float()
                 expected = (total + vector.float()).to(dtype)
                 addresses = (ctypes.c_uint64 * 3)(*(source.data_ptr() for source in sources))
-                synchronized(lambda: module.sum(x.data_ptr(), x.data_ptr(), vector.data_ptr(), columns, addresses, 3, x.numel(), CODE[dtype], 0))
+                synchronized(lambda: module.sum(x.data_ptr(), x.data_ptr(), vector.data_ptr(), columns, addresses, 3, x.numel(), CODE[dtype], CODE[dtype], 0))
                 report(f"sum {SHORT[dtype]} {rows}x{columns} of 3, base and bias, in place", float((x != expected).sum()), 0)
         for source, destination in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float32, torch.float8_e4m3fn), (torch.float8_e4m3fn, torch.float32)):
             x = (random(1003) * 20).to(source)

@@ -51,7 +51,7 @@ SIGNATURES = {
     "quantize_rows": [U, U, U, L, I, I, I, U], "count_nonfinite": [U, U, L, I, U],
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
-    "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, U],
+    "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
     "nccl_unique_id": [c_char_p], "nccl_init": [c_char_p, I, I, POINTER(U)], "nccl_destroy": [U], "nccl_check": [U],
     "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U], "nccl_reduce_scatter": [U, U, U, L, I, U], "nccl_broadcast": [U, U, L, I, U],
     "nccl_exchange": [U, POINTER(U), POINTER(L), POINTER(I), I, POINTER(U), POINTER(L), POINTER(I), I, U],

@@ -104,7 +104,7 @@ export const raw = {
   sincosEmbedding: declare("sincos_embedding", u, i, u, i, i, i, i, u),
   sincos2d: declare("sincos_2d", u, i, i, i, i, i, i, i, u),
   fillRandom: declare("fill_random", named(randomArgs), u),
-  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, u),
+  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, i, u),
   ncclUniqueId: declare("nccl_unique_id", "void *"),
 };
 

@@ -60,7 +60,7 @@ export const prototypes = {
   sincos2d:
     "int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width, int firstColumn, int columns, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
-  sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, uint64_t stream)",
+  sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
   ncclInit: "int ditrun_nccl_init(const uint8_t *id, int rank, int size, _Out_ uint64_t *comm)",
   ncclDestroy: "int ditrun_nccl_destroy(uint64_t comm)",
