@@ -37,11 +37,7 @@ static int check(const ditrun_attention_args *args) {
   return checkBlocks(a);
 }
 
-int ditrun_attention(const ditrun_attention_args *args, uint64_t stream) {
-  TRY(useDevice());
-  TRY(check(args));
-  if (args->queries == 0) return DITRUN_OK;
-  const cudaStream_t queue = asStream(stream);
+static int choose(const ditrun_attention_args *args, cudaStream_t queue) {
 #ifdef DITRUN_ATTENTION_SM90
   const bool sm90 = deviceFacts().major == 9 && attention_sm90_fits(*args);
   if (sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_sm90(*args, queue);
@@ -53,4 +49,27 @@ int ditrun_attention(const ditrun_attention_args *args, uint64_t stream) {
   return fail(DITRUN_UNSUPPORTED, "%s attention kernel does not take head dim %d in %s with row strides %lld and %lld on compute capability %d.%d.",
               args->kernel >= 0 && args->kernel <= 3 ? names[args->kernel] : "an unknown", args->headDim, dtypeName(args->dtype), (long long)args->qStride,
               (long long)args->blocks[0].kStride, deviceFacts().major, deviceFacts().minor);
+}
+
+int ditrun_attention(const ditrun_attention_args *args, uint64_t stream) {
+  TRY(useDevice());
+  TRY(check(args));
+  if (args->queries == 0) return DITRUN_OK;
+  uint64_t flags[DITRUN_MAX_KV_BLOCKS];
+  int flagCount = 0;
+  for (int i = 0; i < args->blockCount; i++)
+    if (args->blocks[i].flag) flags[flagCount++] = args->blocks[i].flag;
+  if (flagCount == 0 || !sharesDevice()) return choose(args, asStream(stream));
+
+  // Ranks that share a GPU: copies within one GPU are kernels of the driver, whatever the call, and find no multiprocessor
+  // beside a kernel that fills the GPU and waits for them. So the stream waits here, and the kernel does not (nor does it count).
+  TRY(ditrun_flags_wait(flags, flagCount, 0, stream));
+  ditrun_kv_block arrived[DITRUN_MAX_KV_BLOCKS];
+  for (int i = 0; i < args->blockCount; i++) {
+    arrived[i] = args->blocks[i];
+    arrived[i].flag = 0;
+  }
+  ditrun_attention_args ready = *args;
+  ready.blocks = arrived;
+  return choose(&ready, asStream(stream));
 }

@@ -32,3 +32,6 @@ void gemmForgetStream(cudaStream_t stream);
 /** Versions as text, or nullptr when the library cannot be opened. */
 const char *cublasLtVersion();
 const char *ncclVersion();
+
+/** Whether this process has opened memory of another process on the same GPU: several ranks share it. */
+bool sharesDevice();

@@ -1,4 +1,4 @@
-// LayerNorm, one pass over memory: a row lives in the registers of a warp (or of a block) while its mean, then the mean
+// LayerNorm, one pass over memory: a row lives in the registers of a warp (or of 128 threads) while its mean, then the mean
 // of its squared distances from that mean, are computed in float32.
 #include "device.h"
 #include "numbers.cuh"
@@ -16,7 +16,7 @@ struct LayerNorm {
 __device__ inline float sumOf(float a, float b) { return a + b; }
 __device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
 
-/** Reduces over the threads that share a row: a warp, or all 256 threads of the block. */
+/** Reduces over the threads that share a row: a warp, or all threads of the block. */
 template <int threadsPerRow, float (*combine)(float, float)>
 __device__ float reduceRow(float value) {
 #pragma unroll
@@ -34,13 +34,31 @@ __device__ float reduceRow(float value) {
   return value;
 }
 
+/** A block holds 8 rows of a warp each, or one row. */
+template <int threadsPerRow>
+constexpr int blockThreads = threadsPerRow == 32 ? 256 : threadsPerRow;
+
 /** Each thread holds `chunks` vectors of 8 columns; needs columns, strides and addresses that allow 16-byte accesses.
- * A warp (or block) walks rows with a grid stride and loads its next row before it reduces this one, so that memory never idles. */
-template <int threadsPerRow, int chunks>
-__global__ void __launch_bounds__(256) layerNormRegisters(const __grid_constant__ LayerNorm args) {
-  constexpr int rowsPerBlock = 256 / threadsPerRow;
+ * A warp (or block) walks rows with a grid stride and loads its next row before it reduces this one, so that memory never
+ * idles. Rows of a whole block keep weight and bias in registers where they fit; for a warp's rows more warps are worth more. */
+template <int threadsPerRow, int chunks, bool quantize>
+__global__ void __launch_bounds__(blockThreads<threadsPerRow>) layerNormRegisters(const __grid_constant__ LayerNorm args) {
+  constexpr int rowsPerBlock = blockThreads<threadsPerRow> / threadsPerRow;
+  constexpr bool keepWeights = threadsPerRow > 32 && chunks <= 2;
   const int lane = threadIdx.x % threadsPerRow, rowStep = gridDim.x * rowsPerBlock;
   const auto columnOf = [&](int chunk) { return (chunk * threadsPerRow + lane) * vectorWidth; };
+  const auto loadWeights = [&](int column, float(&weight)[vectorWidth], float(&bias)[vectorWidth]) {
+#pragma unroll
+    for (int j = 0; j < vectorWidth; j++) weight[j] = 1, bias[j] = 0;
+    if (args.weight) load8(args.weight, column, args.weightBf16, weight);
+    if (args.bias) load8(args.bias, column, args.weightBf16, bias);
+  };
+  float keptWeight[keepWeights ? chunks : 1][vectorWidth] = {}, keptBias[keepWeights ? chunks : 1][vectorWidth] = {};
+  if constexpr (keepWeights) {
+#pragma unroll
+    for (int c = 0; c < chunks; c++)
+      if (columnOf(c) < args.columns) loadWeights(columnOf(c), keptWeight[c], keptBias[c]);
+  }
   Packed next[chunks];
   const auto fetch = [&](int row) {
 #pragma unroll
@@ -55,9 +73,8 @@ __global__ void __launch_bounds__(256) layerNormRegisters(const __grid_constant_
     float sum = 0;
 #pragma unroll
     for (int c = 0; c < chunks; c++) {
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) values[c][j] = 0;
-      if (columnOf(c) < args.columns) unpack(next[c], args.xBf16, values[c]);
+      if (columnOf(c) >= args.columns) continue;
+      unpack(next[c], args.xBf16, values[c]);
 #pragma unroll
       for (int j = 0; j < vectorWidth; j++) sum += values[c][j];
     }
@@ -67,9 +84,11 @@ __global__ void __launch_bounds__(256) layerNormRegisters(const __grid_constant_
     float squares = 0;
 #pragma unroll
     for (int c = 0; c < chunks; c++) {
-      if (columnOf(c) < args.columns) {
+      if (columnOf(c) >= args.columns) continue;
 #pragma unroll
-        for (int j = 0; j < vectorWidth; j++) squares += (values[c][j] - mean) * (values[c][j] - mean);
+      for (int j = 0; j < vectorWidth; j++) {
+        values[c][j] -= mean;
+        squares += values[c][j] * values[c][j];
       }
     }
     const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
@@ -80,27 +99,25 @@ __global__ void __launch_bounds__(256) layerNormRegisters(const __grid_constant_
       const int column = columnOf(c);
       if (column >= args.columns) continue;
       float weight[vectorWidth], bias[vectorWidth];
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) weight[j] = 1, bias[j] = 0;
-      if (args.weight) load8(args.weight, column, args.weightBf16, weight);
-      if (args.bias) load8(args.bias, column, args.weightBf16, bias);
+      if constexpr (!keepWeights) loadWeights(column, weight, bias);
 #pragma unroll
       for (int j = 0; j < vectorWidth; j++) {
-        values[c][j] = (values[c][j] - mean) * scale * weight[j] + bias[j];
-        amax = fmaxf(amax, fabsf(values[c][j]));
+        values[c][j] = values[c][j] * scale * (keepWeights ? keptWeight[c][j] : weight[j]) + (keepWeights ? keptBias[c][j] : bias[j]);
+        if constexpr (quantize) amax = fmaxf(amax, fabsf(values[c][j]));
       }
       if (args.out) store8(args.out, row * args.ldo + column, args.outBf16, values[c]);
     }
-    if (!args.quantized) continue;
-    const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-    if (lane == 0) args.quantizedScale[row] = rowScale;
+    if constexpr (quantize) {
+      const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
+      if (lane == 0) args.quantizedScale[row] = rowScale;
 #pragma unroll
-    for (int c = 0; c < chunks; c++) {
-      const int column = columnOf(c);
-      if (column >= args.columns) continue;
+      for (int c = 0; c < chunks; c++) {
+        const int column = columnOf(c);
+        if (column >= args.columns) continue;
 #pragma unroll
-      for (int j = 0; j < vectorWidth; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
-      store8E4m3(args.quantized, int64_t(row) * args.columns + column, values[c]);
+        for (int j = 0; j < vectorWidth; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
+        store8E4m3(args.quantized, int64_t(row) * args.columns + column, values[c]);
+      }
     }
   }
 }
@@ -136,10 +153,14 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
 }
 
 template <int threadsPerRow, int chunks>
-static void launchRegisters(const LayerNorm &args, cudaStream_t stream) {
-  const int rowsPerBlock = 256 / threadsPerRow, blocks = (args.rows + rowsPerBlock - 1) / rowsPerBlock;
-  const int resident = deviceFacts().multiprocessors * (chunks <= 2 ? 4 : chunks <= 4 ? 3 : 1);  // what registers allow
-  layerNormRegisters<threadsPerRow, chunks><<<blocks < resident ? blocks : resident, 256, 0, stream>>>(args);
+static int launchRegisters(const LayerNorm &args, cudaStream_t stream) {
+  constexpr int threads = blockThreads<threadsPerRow>, rowsPerBlock = threads / threadsPerRow;
+  const auto kernel = args.quantized ? layerNormRegisters<threadsPerRow, chunks, true> : layerNormRegisters<threadsPerRow, chunks, false>;
+  int perMultiprocessor = 0;
+  CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&perMultiprocessor, kernel, threads, 0));
+  const int blocks = (args.rows + rowsPerBlock - 1) / rowsPerBlock, resident = deviceFacts().multiprocessors * perMultiprocessor;
+  kernel<<<blocks < resident ? blocks : resident, threads, 0, stream>>>(args);
+  return launched("ditrun_layer_norm");
 }
 
 int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
@@ -160,12 +181,12 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
                           aligned16(a->weight) && aligned16(a->bias) && aligned16(a->out) && a->quantized % vectorWidth == 0;
   const int vectors = a->columns / vectorWidth;
   const cudaStream_t queue = asStream(stream);
-  if (!vectorized || vectors > 256 * 4) layerNormAnyWidth<<<a->rows, 256, 0, queue>>>(args);
-  else if (vectors <= 32) launchRegisters<32, 1>(args, queue);
-  else if (vectors <= 32 * 2) launchRegisters<32, 2>(args, queue);
-  else if (vectors <= 32 * 4) launchRegisters<32, 4>(args, queue);
-  else if (vectors <= 32 * 8) launchRegisters<32, 8>(args, queue);
-  else if (vectors <= 256 * 2) launchRegisters<256, 2>(args, queue);
-  else launchRegisters<256, 4>(args, queue);
+  if (vectorized && vectors <= 32) return launchRegisters<32, 1>(args, queue);
+  if (vectorized && vectors <= 32 * 2) return launchRegisters<32, 2>(args, queue);
+  if (vectorized && vectors <= 32 * 4) return launchRegisters<32, 4>(args, queue);
+  if (vectorized && vectors <= 128 * 2) return launchRegisters<128, 2>(args, queue);
+  if (vectorized && vectors <= 128 * 4) return launchRegisters<128, 4>(args, queue);
+  if (vectorized && vectors <= 128 * 8) return launchRegisters<128, 8>(args, queue);
+  layerNormAnyWidth<<<a->rows, 256, 0, queue>>>(args);
   return launched("ditrun_layer_norm");
 }

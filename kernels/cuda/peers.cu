@@ -18,6 +18,7 @@ struct PeerHandle {
   int32_t pid;
   int32_t reserved;
   cudaIpcMemHandle_t ipc;
+  cudaUUID_t device;
 };
 static_assert(sizeof(PeerHandle) <= DITRUN_HANDLE_BYTES);
 static const char handleMagic[8] = {'d', 'i', 't', 'r', 'u', 'n', 'C', '1'};
@@ -25,7 +26,8 @@ static const char handleMagic[8] = {'d', 'i', 't', 'r', 'u', 'n', 'C', '1'};
 struct Opened {
   uint64_t base;
   int count;
-  bool own;  // exported by this process: nothing to close
+  bool own;         // exported by this process: nothing to close
+  bool sameDevice;  // another process's memory on this process's GPU
 };
 static std::mutex peersMutex;
 static std::map<std::string, Opened> openedAllocations;        // by exporter and CUDA's handle
@@ -38,6 +40,20 @@ static uint64_t thisProcess() {
     return value;
   }();
   return token;
+}
+
+static int deviceUuid(cudaUUID_t *uuid) {
+  cudaDeviceProp properties;
+  CUDA_TRY(cudaGetDeviceProperties(&properties, deviceFacts().index));
+  *uuid = properties.uuid;
+  return DITRUN_OK;
+}
+
+bool sharesDevice() {
+  std::lock_guard<std::mutex> lock(peersMutex);
+  for (const auto &entry : openedAllocations)
+    if (entry.second.sameDevice) return true;
+  return false;
 }
 
 int ditrun_peer_export(uint64_t address, uint8_t *handle) {
@@ -53,6 +69,7 @@ int ditrun_peer_export(uint64_t address, uint8_t *handle) {
   exported.offset = address - allocation.base;
   exported.bytes = allocation.bytes;
   exported.pid = getpid();
+  TRY(deviceUuid(&exported.device));
   CUDA_TRY(cudaIpcGetMemHandle(&exported.ipc, asPointer<void>(allocation.base)));
   memset(handle, 0, DITRUN_HANDLE_BYTES);
   memcpy(handle, &exported, sizeof exported);
@@ -73,8 +90,11 @@ int ditrun_peer_open(const uint8_t *handle, uint64_t *address) {
   key.append(reinterpret_cast<const char *>(&exported.ipc), sizeof exported.ipc);
   auto found = openedAllocations.find(key);
   if (found == openedAllocations.end()) {
-    Opened opened{exported.base, 0, exported.process == thisProcess()};
+    Opened opened{exported.base, 0, exported.process == thisProcess(), false};
     if (!opened.own) {
+      cudaUUID_t here;
+      TRY(deviceUuid(&here));
+      opened.sameDevice = memcmp(&here, &exported.device, sizeof here) == 0;
       void *base = nullptr;
       const cudaError_t error = cudaIpcOpenMemHandle(&base, exported.ipc, cudaIpcMemLazyEnablePeerAccess);
       if (error != cudaSuccess) {

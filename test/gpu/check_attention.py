@@ -97,10 +97,9 @@ def checks(module, report):
             report(f"attention {KERNEL[kernel]} {SHORT[dtype]} a NaN stays in its row", float(others[3, 1]) + float((~others).sum() - 1), 0)
 
     def flags():
-        """Keys arrive, and flags are set, while the kernel waits for them; the second size fills every multiprocessor with waiting blocks."""
-        for queries, heads in ((3000, 4), (40000, 16)):
-            for kernel, dtype in ((GENERIC, torch.float32), (SM80, torch.bfloat16)):
-                wait_for_keys(queries, heads, kernel, dtype)
+        """Keys arrive, and flags are set, while the kernel waits for them. (A kernel that fills the GPU: see check_peers.)"""
+        for kernel, dtype in ((GENERIC, torch.float32), (SM80, torch.bfloat16)):
+            wait_for_keys(1000, 4, kernel, dtype)
 
     def wait_for_keys(queries, heads, kernel, dtype):
         q, blocks = made(queries, [500, 700], heads, 64, dtype)

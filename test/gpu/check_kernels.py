@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 
-from ditrun_abi import BF16, DEVICE, F32, PEER, SILU, Gemm, Module
+from ditrun_abi import BF16, DEVICE, F32, PEER, SILU, Attention, Gemm, KvBlock, Module, Random
 
 rows = []
 
@@ -200,9 +200,9 @@ def peer_work(rank, path, pipe):
     module.device_open(0)
     results = []
     size = PEER_COUNT * 4
-    window = module.malloc(size + 4096, PEER)
-    ready, credit = window + size, window + size + 4
-    module.fill_zero(window, size + 4096, 0)
+    window = module.malloc(2 * size + 4096, PEER)
+    ready, credit = window + 2 * size, window + 2 * size + 4
+    module.fill_zero(window, 2 * size + 4096, 0)
     module.stream_synchronize(0)
     export = [ctypes.create_string_buffer(128), ctypes.create_string_buffer(128)]
     module.peer_export(window, export[0])
@@ -214,7 +214,7 @@ def peer_work(rank, path, pipe):
         module.peer_open(handle, ctypes.byref(address))
     peer_window, peer_ready = opened[0].value, opened[1].value
     peer_credit = peer_ready + 4
-    results.append(("peers: two opens of one allocation agree", abs(peer_ready - peer_window - size)))
+    results.append(("peers: two opens of one allocation agree", abs(peer_ready - peer_window - 2 * size)))
     own = ctypes.c_uint64()
     module.peer_open(export[1].raw, ctypes.byref(own))
     results.append(("peers: an own handle opens as itself", abs(own.value - ready)))
@@ -255,6 +255,7 @@ def peer_work(rank, path, pipe):
         results.append((f"peers: replayed exchange {turn}", wrong(turn)))
     module.stream_synchronize(stream)
     module.graph_destroy(graph)
+    results.append(waiting_attention(module, rank, window, ready, peer_window, peer_ready, size, stream))
     module.peer_close(peer_ready)
     module.peer_close(peer_window)
     try:
@@ -263,6 +264,51 @@ def peer_work(rank, path, pipe):
     except RuntimeError:
         results.append(("peers: a second close is refused", 0.0))
     return results
+
+
+def waiting_attention(module, rank, window, ready, peer_window, peer_ready, size, copies):
+    """Attention fills the GPU in both processes and waits for keys that the other sends only then: copies must still get through."""
+    import threading
+    queries, keys, heads, dim = 20000, 700, 16, 64
+    width = heads * dim
+    q, o, kv = (module.malloc(count * width * 4, DEVICE) for count in (queries, queries, 2 * keys))
+    compute, rescue = module.stream_create(0), module.stream_create(1)
+
+    def fill(address, rows, tensor):
+        module.fill_random(ctypes.byref(Random(out=address, seed=7, fullColumns=width, ldo=width, rows=rows, columns=width, tensorId=tensor, distribution=1, amplitude=1)), compute)
+
+    def attend(k, flag):
+        block = KvBlock(k=k, v=k + keys * width * 4, flag=flag, kStride=width, vStride=width, length=keys)
+        args = Attention(q=q, o=o, blocks=ctypes.pointer(block), qStride=width, oStride=width, queries=queries, heads=heads, headDim=dim, blockCount=1, dtype=F32, oDtype=F32,
+                         kernel=1, scale=dim**-0.5)
+        module.attention(ctypes.byref(args), compute)
+
+    def output():
+        got = ctypes.create_string_buffer(queries * width * 4)
+        module.download(got, o, queries * width * 4, compute)
+        return got.raw
+
+    fill(q, queries, 100 + rank)
+    fill(kv, 2 * keys, 1 - rank)
+    attend(kv, 0)
+    expected = output()
+    module.fill_zero(o, queries * width * 4, compute)
+    fill(kv, 2 * keys, rank)
+    module.stream_synchronize(compute)
+    one = lambda address: (ctypes.c_uint64 * 1)(address)
+    attend(window, ready)
+    time.sleep(0.1)
+    module.copy(peer_window, kv, 2 * keys * width * 4, copies)
+    module.flags_write(one(peer_ready), 1, 1, copies)
+    waiter = threading.Thread(target=lambda: module.stream_synchronize(compute))
+    waiter.start()
+    waiter.join(8)
+    stuck = waiter.is_alive()
+    if stuck:
+        module.flags_write(one(ready), 1, 1, rescue)
+        waiter.join()
+    module.stream_synchronize(copies)
+    return "peers: waiting attention in two processes of one GPU" + (" (stuck)" if stuck else ""), float(stuck or output() != expected)
 
 
 def check_peers(path, module):
