@@ -70,17 +70,13 @@ struct Shared {
   int repeat;
 };
 
-/** Position in the ring of stages. */
+/** Where the n-th tile since the start lies in the ring of stages, and the parity of its barriers' phase. */
 template <int stages>
-struct Ring {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == stages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
+struct Place {
+  static_assert((stages & (stages - 1)) == 0, "a power of two, so that a mask finds the stage");
+  int stage;
+  uint32_t parity;
+  __device__ __forceinline__ explicit Place(int n) : stage(n & (stages - 1)), parity(n / stages & 1) {}
 };
 
 /** Which of eight consecutive pairs of scores go to the special-function unit; alternates between rows and columns. */
@@ -102,7 +98,7 @@ __device__ __forceinline__ float quad_sum(float x) {
 /** Walks the KV blocks and fills the ring. One thread. */
 template <int headDim>
 __device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &shared, char *keys, char *values,
-                                        Ring<Shape<headDim>::Tile::stages> &ring, bool observer) {
+                                        int position, bool observer) {
   using S = Shape<headDim>;
   const int column = blockIdx.y * headDim;
   for (int block = 0; block < p.blockCount; ++block) {
@@ -113,18 +109,18 @@ __device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &sh
       if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
     }
     for (int row = 0; row < p.length[block]; row += S::Tile::keys) {
-      const int stage = ring.stage;
-      ptx::mbarrier_wait(&shared.keyEmpty[stage], ring.phase ^ 1);
+      const Place<S::Tile::stages> place(position++);
+      const int stage = place.stage;
+      ptx::mbarrier_wait(&shared.keyEmpty[stage], place.parity ^ 1);
       ptx::mbarrier_expect(&shared.keyFull[stage], S::tileBytes);
       for (int slab = 0; slab < S::slabs; ++slab)
         ptx::tma_load(keys + stage * S::tileBytes + slab * S::slabBytes, &p.k[block], &shared.keyFull[stage],
                       column + slab * S::columns, row);
-      ptx::mbarrier_wait(&shared.valueEmpty[stage], ring.phase ^ 1);
+      ptx::mbarrier_wait(&shared.valueEmpty[stage], place.parity ^ 1);
       ptx::mbarrier_expect(&shared.valueFull[stage], S::tileBytes);
       for (int slab = 0; slab < S::slabs; ++slab)
         ptx::tma_load(values + stage * S::tileBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
                       column + slab * S::columns, row);
-      ring.advance();
     }
   }
 }
@@ -138,43 +134,47 @@ struct Consumer {
   using ScoreProduct = ptx::Wgmma<Tile::keys>;
   using OutputProduct = ptx::Wgmma<S::outputColumns>;
 
+  using Position = Place<Tile::stages>;
+
   const Parameters &p;
   Shared<headDim> &shared;
-  uint64_t queryDescriptor, keyDescriptor, valueDescriptor;
-  Ring<Tile::stages> keyRing, valueRing;
+  uint32_t queries, keys, values;  // low words of the descriptors
   float o[kOutputs];
   float m[2], l[2];  // per row; l of the last check where a column of ones sums, else this thread's part of the sum
-  int block, remaining;
-  bool careful, repeat;
+  int position, firstPosition;  // tiles walked since the start, and when this pass began
+  PolynomialConstants constants;
+  bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queries, uint32_t keys,
-                                      uint32_t values, uint32_t ones)
-      : p(parameters), shared(s) {
-    constexpr int group = 8 * S::rowBytes;
-    queryDescriptor = ptx::wgmma_descriptor(queries, 0, group, S::swizzle);
-    keyDescriptor = ptx::wgmma_descriptor(keys, 0, group, S::swizzle);
-    // From one stage of V the ones are nearer by that stage's offset: step() subtracts it from the repeat stride.
-    valueDescriptor = ptx::wgmma_descriptor(values, Tile::onesColumn ? ones - values : S::slabBytes, group, S::swizzle);
+  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queryAddress,
+                                      uint32_t keyAddress, uint32_t valueAddress, uint32_t ones)
+      : p(parameters), shared(s), position(0), repeat(false), everyTile(false) {
+    queries = ptx::descriptor_low(queryAddress, 0);
+    keys = ptx::descriptor_low(keyAddress, 0);
+    values = ptx::descriptor_low(valueAddress, Tile::onesColumn ? ones - valueAddress : S::slabBytes);
   }
 
-  /** Queues scores = Q Kᵀ of the next tile. */
-  __device__ __forceinline__ void multiply_scores(float (&scores)[kScores]) {
-    ptx::mbarrier_wait(&shared.keyFull[keyRing.stage], keyRing.phase);
-    const uint64_t tile = keyDescriptor + static_cast<uint64_t>(keyRing.stage * (S::tileBytes >> 4));
+  static __device__ __forceinline__ uint64_t descriptor(uint32_t low) {
+    return ptx::descriptor(low, 8 * S::rowBytes, S::swizzle);
+  }
+
+  /** Queues scores = Q Kᵀ of the tile at this position. */
+  __device__ __forceinline__ void multiply_scores(float (&scores)[kScores], int at) {
+    const Position place(at);
+    ptx::mbarrier_wait(&shared.keyFull[place.stage], place.parity);
+    const uint32_t tile = keys + place.stage * (S::tileBytes >> 4);
     ptx::wgmma_pin(scores);
     ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < headDim / 16; ++step) {
       const int slab = step * 16 / S::columns, within = step * 16 % S::columns * 2;
-      ScoreProduct::multiply_shared(scores, queryDescriptor + (slab * S::queries * S::rowBytes + within) / 16,
-                                    tile + (slab * S::slabBytes + within) / 16, step != 0);
+      ScoreProduct::multiply_shared(scores, descriptor(queries + (slab * S::queries * S::rowBytes + within) / 16),
+                                    descriptor(tile + (slab * S::slabBytes + within) / 16), step != 0);
     }
     ptx::wgmma_commit();
-    keyRing.advance();
   }
 
-  __device__ __forceinline__ void release(uint64_t *empty, int stage) {
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty[stage]);
+  __device__ __forceinline__ void release(uint64_t *empty, int at) {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty[Position(at).stage]);
   }
 
   __device__ __forceinline__ void rescale(int row, float factor) {
@@ -200,15 +200,15 @@ struct Consumer {
     }
   }
 
-  /** Judges what the tiles so far added to the row sums; o and l must be complete. */
+  /** Judges what the last tile added to the row sums; o must be complete. */
   __device__ __forceinline__ void check_growth() {
     const float now0 = o[headDim / 2], now1 = o[headDim / 2 + 2];
     const float added = fmaxf(now0 - l[0], now1 - l[1]);
     l[0] = now0;
     l[1] = now1;
-    if (!(added <= kCareful)) {
-      careful = true;
-      repeat |= !(added <= kRepeat);
+    if (__any_sync(0xffffffff, !(added <= kCareful))) {
+      running = everyTile = true;
+      repeat = repeat || !(added <= kRepeat);
     }
   }
 
@@ -219,44 +219,104 @@ struct Consumer {
       if (8 * (i / 4) + first + i % 2 >= valid) scores[i] = -INFINITY;
   }
 
-  /** Softmax of one tile of finished scores, and its product with V queued. */
-  __device__ __forceinline__ void multiply_values(float (&scores)[kScores], bool start) {
-    if (remaining < Tile::keys) mask(scores, remaining);
-    remaining -= Tile::keys;
-    if (remaining <= 0 && ++block < p.blockCount) remaining = p.length[block];
-    if (start || careful) {
-      ptx::wgmma_wait<0>();
-      ptx::wgmma_pin(o);
-      raise_maximum(scores);
-    }
-
+  /** Exponentials of one tile of finished scores, and their product with V queued. */
+  __device__ __forceinline__ void multiply_values(float (&scores)[kScores]) {
     const float scale = p.scaleLog2, scale1024 = 1024.0f * scale;
     const float offset[2] = {-m[0], -m[1]};
     const float offset1024[2] = {-1024.0f * (m[0] + 0.5f), -1024.0f * (m[1] + 0.5f)};
-    ptx::mbarrier_wait(&shared.valueFull[valueRing.stage], valueRing.phase);
-    const uint64_t stageUnits = valueRing.stage * (S::tileBytes >> 4);
-    const uint64_t tile = valueDescriptor + stageUnits - (Tile::onesColumn ? stageUnits << 16 : 0);
+    const Position place(position);
+    ptx::mbarrier_wait(&shared.valueFull[place.stage], place.parity);
+    constexpr uint32_t units = S::tileBytes >> 4;
+    // The ones lie nearer by one stage from the next stage of V: the repeat stride is the word's upper half.
+    const uint32_t tile = values + place.stage * (Tile::onesColumn ? units - (units << 16) : units);
+    constexpr int kBatch = Tile::chunksPerBatch;
 #pragma unroll
-    for (int chunk = 0; chunk < Tile::keys / 16; ++chunk) {
-      uint32_t probabilities[4];
+    for (int batch = 0; batch < Tile::keys / 16; batch += kBatch) {
+      uint32_t probabilities[kBatch][4];
 #pragma unroll
-      for (int pair = 0; pair < 4; ++pair) {
-        const float low = scores[8 * chunk + 2 * pair], high = scores[8 * chunk + 2 * pair + 1];
-        const int row = pair % 2;
-        if (takes_mufu(4 * chunk + pair, Tile::exponentialEighths)) {
+      for (int i = 0; i < kBatch * 4; ++i) {
+        const int pair = 4 * batch + i, row = pair % 2;
+        if (pair >= Tile::keys / 4) continue;
+        const float low = scores[2 * pair], high = scores[2 * pair + 1];
+        if (takes_mufu(pair, Tile::exponentialEighths)) {
           const float p0 = exp2_approx(fmaf(low, scale, offset[row])), p1 = exp2_approx(fmaf(high, scale, offset[row]));
           if constexpr (!Tile::onesColumn) l[row] += p0 + p1;
-          probabilities[pair] = pack_bf16(p0, p1);
+          probabilities[i / 4][i % 4] = pack_bf16(p0, p1);
         } else {
-          probabilities[pair] = exp2_polynomial<Tile::polynomialDegree>(fmaf(low, scale1024, offset1024[row]),
-                                                                        fmaf(high, scale1024, offset1024[row]));
+          probabilities[i / 4][i % 4] = exp2_polynomial<Tile::polynomialDegree>(
+              fmaf(low, scale1024, offset1024[row]), fmaf(high, scale1024, offset1024[row]), constants);
         }
       }
       ptx::wgmma_fence();
-      OutputProduct::multiply_registers(o, probabilities, tile + chunk * (16 * S::rowBytes / 16));
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        if (batch + i < Tile::keys / 16)
+          OutputProduct::multiply_registers(o, probabilities[i], descriptor(tile + (batch + i) * S::rowBytes));
     }
     ptx::wgmma_commit();
-    valueRing.advance();
+    ++position;
+  }
+
+  /** Frees the K of this tile and the V of the one before, once these scores and that output are complete. */
+  __device__ __forceinline__ void finish() {
+    ptx::wgmma_pin(o);
+    release(shared.keyEmpty, position);
+    release(shared.valueEmpty, position - 1);
+    if constexpr (Tile::onesColumn) check_growth();
+  }
+
+  /** One tile of any length, which may raise m. */
+  __device__ __forceinline__ void walk_one(int valid) {
+    float scores[kScores];
+    multiply_scores(scores, position);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
+    if (position == firstPosition) {
+      release(shared.keyEmpty, position);
+    } else {
+      finish();
+    }
+    if (valid < Tile::keys) mask(scores, valid);
+    if (running) raise_maximum(scores);
+    running = everyTile;
+    multiply_values(scores);
+  }
+
+  /** One whole tile, with the next tile's scores queued before its softmax. */
+  template <bool more>
+  __device__ __forceinline__ void advance(float (&scores)[kScores], float (&next)[kScores]) {
+    if constexpr (more) multiply_scores(next, position + 1);
+    ptx::wgmma_wait<more ? 1 : 0>();
+    ptx::wgmma_pin(scores);
+    finish();
+    multiply_values(scores);
+  }
+
+  /** Up to `tiles` whole tiles with m fixed; stops early when a row outgrows it. */
+  __device__ __forceinline__ void walk_many(int tiles) {
+    if constexpr (Tile::scoresAhead) {
+      float even[kScores], odd[kScores];
+      multiply_scores(even, position);
+      for (; tiles > 2 && !running; tiles -= 2) {
+        advance<true>(even, odd);
+        advance<true>(odd, even);
+      }
+      if (tiles == 2) {
+        advance<true>(even, odd);
+        advance<false>(odd, even);
+      } else {
+        advance<false>(even, odd);
+      }
+    } else {
+      for (; tiles > 0 && !running; --tiles) {
+        float scores[kScores];
+        multiply_scores(scores, position);
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_pin(scores);
+        finish();
+        multiply_values(scores);
+      }
+    }
   }
 
   /** Walks all keys. On return o, l and m are complete, l summed over the row. */
@@ -265,63 +325,29 @@ struct Consumer {
     for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
     l[0] = l[1] = 0.0f;
     m[0] = m[1] = -INFINITY;
-    block = 0;
-    remaining = p.length[0];
-    if constexpr (Tile::scoresAhead) {
-      float even[kScores], odd[kScores];
-      multiply_scores(even);
-      for (int tile = 0;;) {
-        if (advance(even, odd, tile)) break;
-        if (advance(odd, even, tile)) break;
-      }
-    } else {
-      for (int tile = 0; tile < p.tiles; ++tile) {
-        float scores[kScores];
-        const int keyStage = keyRing.stage, valueStage = valueRing.stage;
-        multiply_scores(scores);
-        ptx::wgmma_wait<0>();
-        ptx::wgmma_pin(scores);
-        ptx::wgmma_pin(o);
-        finish(tile, keyStage);
-        multiply_values(scores, tile == 0);
+    running = true;
+    firstPosition = position;
+    for (int block = 0; block < p.blockCount; ++block) {
+      int remaining = p.length[block];
+      while (remaining > 0) {
+        const int before = position;
+        if (running || remaining < Tile::keys) {
+          walk_one(remaining);
+        } else {
+          walk_many(remaining / Tile::keys);
+        }
+        remaining -= (position - before) * Tile::keys;
       }
     }
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(o);
-    release(shared.valueEmpty, valueRing.stage == 0 ? Tile::stages - 1 : valueRing.stage - 1);
+    release(shared.valueEmpty, position - 1);
     if constexpr (Tile::onesColumn) {
       check_growth();
     } else {
       l[0] = quad_sum(l[0]);
       l[1] = quad_sum(l[1]);
     }
-  }
-
-  /** Frees what tile and tile - 1 no longer need once tile's scores and tile - 1's output are complete. */
-  __device__ __forceinline__ void finish(int tile, int keyStage) {
-    release(shared.keyEmpty, keyStage);
-    if (tile != 0) {
-      release(shared.valueEmpty, valueRing.stage == 0 ? Tile::stages - 1 : valueRing.stage - 1);
-      if constexpr (Tile::onesColumn) check_growth();
-    }
-  }
-
-  /** One tile with the next tile's scores queued before its softmax. Returns whether it was the last. */
-  __device__ __forceinline__ bool advance(float (&scores)[kScores], float (&next)[kScores], int &tile) {
-    const bool last = tile + 1 == p.tiles;
-    const int keyStage = keyRing.stage == 0 ? Tile::stages - 1 : keyRing.stage - 1;
-    if (!last) {
-      multiply_scores(next);
-      ptx::wgmma_wait<1>();
-    } else {
-      ptx::wgmma_wait<0>();
-    }
-    ptx::wgmma_pin(scores);
-    ptx::wgmma_pin(o);
-    finish(tile, keyStage);
-    multiply_values(scores, tile == 0);
-    ++tile;
-    return last;
   }
 
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
@@ -393,22 +419,20 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
   if (group == Tile::warpGroups) {
     ptx::registers_decrease<24>();
     const bool elected = threadIdx.x == S::consumers;
-    Ring<Tile::stages> ring;
     if (elected) {
       ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
       for (int slab = 0; slab < S::slabs; ++slab)
         ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull,
                       blockIdx.y * headDim + slab * S::columns, firstQuery);
-      produce<headDim>(p, shared, keys, values, ring, blockIdx.x == 0 && blockIdx.y == 0);
+      produce<headDim>(p, shared, keys, values, 0, blockIdx.x == 0 && blockIdx.y == 0);
     }
     __syncwarp();
     ptx::named_barrier_sync(1, S::threads);
-    if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, ring, false);
+    if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, p.tiles, false);
   } else {
     ptx::registers_increase<S::consumerRegisters>();
     Consumer<headDim> consumer(p, shared, ptx::shared_address(queries) + group * 64 * S::rowBytes,
                                ptx::shared_address(keys), ptx::shared_address(values), ptx::shared_address(ones));
-    consumer.careful = consumer.repeat = false;
     ptx::mbarrier_wait(&shared.queryFull, 0);
     for (int pass = 0;; ++pass) {
       consumer.walk();
@@ -416,7 +440,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
       if (consumer.repeat) shared.repeat = 1;
       ptx::named_barrier_sync(1, S::threads);
       if (shared.repeat == 0) break;
-      consumer.careful = true;
+      consumer.everyTile = true;
     }
     consumer.template store<Output>(firstQuery + threadIdx.x / 32 * 16);
   }

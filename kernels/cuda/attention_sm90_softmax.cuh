@@ -45,21 +45,29 @@ __device__ __forceinline__ uint32_t half2_subtract(uint32_t a, uint32_t b) {
 
 __host__ __device__ constexpr uint32_t both(uint32_t half) { return half << 16 | half; }
 
+/** Kept in registers: as literals they would be loaded again for every use. */
+struct PolynomialConstants {
+  uint32_t inverse, shift, slope;
+  __device__ __forceinline__ PolynomialConstants() {
+    // volatile, so that the compiler does not know the values
+    asm volatile("mov.b32 %0, 0x14001400;" : "=r"(inverse));  // 2^-10
+    asm volatile("mov.b32 %0, 0x65ed65ee;" : "=r"(shift));    // T: 1517 and 1518
+    asm volatile("mov.b32 %0, 0x3bec3bec;" : "=r"(slope));    // 0.9902
+  }
+};
+
 /** 2^x of two x given as 1024 (x - 1/2), as packed bf16. Relative error before rounding: 1.1e-3 rms (degree 2), 6e-5 (3). */
 template <int degree>
-__device__ __forceinline__ uint32_t exp2_polynomial(float low, float high) {
-  constexpr uint32_t kInverse = both(0x1400);                      // 2^-10
-  constexpr uint32_t kT = 0x65EDu << 16 | 0x65EEu;                 // 1517, 1518: 1519 - 1 and 1518 - 1, see kB
-  // B - 1 + 181/128, 181/128 ≈ 2^(1/2); B = 9 and 9 + 77/128.
+__device__ __forceinline__ uint32_t exp2_polynomial(float low, float high, const PolynomialConstants &constants) {
+  // B - 1 + 181/128, where 181/128 is near 2^(1/2); B is 9 and 9 + 77/128.
   constexpr uint32_t kB = (0x4800u + 128 + 181 - 128 + 77) << 16 | (0x4800u + 128 + 181 - 128);
   uint32_t x;
   asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
-  const uint32_t t = half2_fma(x, kInverse, kT);
-  const uint32_t minusI = half2_subtract(kT, t);
-  const uint32_t f = half2_fma(x, kInverse, minusI);
+  const uint32_t t = half2_fma(x, constants.inverse, constants.shift);
+  const uint32_t f = half2_fma(x, constants.inverse, half2_subtract(constants.shift, t));
   uint32_t w;
   if constexpr (degree == 2) {
-    w = half2_fma(f, both(0x3569), both(0x3BEC));                  // 0.3381, 0.9902
+    w = half2_fma(f, both(0x3569), constants.slope);               // 0.3381
   } else {
     w = half2_fma(f, half2_fma(f, both(0x2CF4), both(0x357D)), both(0x3BD8));  // 0.0774, 0.3430, 0.9805
   }

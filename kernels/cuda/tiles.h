@@ -6,16 +6,16 @@ template <int headDim>
 struct AttentionTile;
 
 #ifndef ATTENTION_32
-#define ATTENTION_32 4, 64, 4, true, 4, 2, true
+#define ATTENTION_32 3, 128, 4, false, 4, 2, true, 8
 #endif
 #ifndef ATTENTION_64
-#define ATTENTION_64 3, 64, 4, true, 6, 2, true
+#define ATTENTION_64 2, 128, 2, false, 6, 2, true, 8
 #endif
 #ifndef ATTENTION_128
-#define ATTENTION_128 2, 128, 2, false, 8, 2, false
+#define ATTENTION_128 2, 128, 2, false, 8, 2, false, 8
 #endif
 
-template <int groups, int keyCount, int stageCount, bool ahead, int mufuEighths, int degree, bool ones>
+template <int groups, int keyCount, int stageCount, bool ahead, int mufuEighths, int degree, bool ones, int batch>
 struct AttentionTileRow {
   static constexpr int warpGroups = groups;
   static constexpr int keys = keyCount;
@@ -24,6 +24,7 @@ struct AttentionTileRow {
   static constexpr int exponentialEighths = mufuEighths;
   static constexpr int polynomialDegree = degree;
   static constexpr bool onesColumn = ones;
+  static constexpr int chunksPerBatch = batch;
 };
 
 template <>

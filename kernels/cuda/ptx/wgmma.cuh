@@ -7,14 +7,17 @@
 
 namespace ptx {
 
-enum class Swizzle : uint64_t { bytes128 = 1, bytes64 = 2 };
+enum class Swizzle : uint32_t { bytes128 = 1, bytes64 = 2 };
 
-/** Describes a bf16 operand in shared memory: strides in bytes between its 8-row groups and between its repeats along the
- * contiguous dimension (ignored when one row of the swizzle pattern covers it). */
-__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t address, uint32_t repeatBytes, uint32_t groupBytes,
-                                                     Swizzle swizzle) {
-  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>((repeatBytes & 0x3ffff) >> 4) << 16 |
-         static_cast<uint64_t>((groupBytes & 0x3ffff) >> 4) << 32 | static_cast<uint64_t>(swizzle) << 62;
+/** Low word of the descriptor of a bf16 operand in shared memory: its start, and the bytes between its repeats along the
+ * contiguous dimension (ignored when one row of the swizzle pattern covers it). Adding n moves the start by 16 n bytes. */
+__device__ __forceinline__ uint32_t descriptor_low(uint32_t address, uint32_t repeatBytes) {
+  return (address & 0x3ffff) >> 4 | (repeatBytes & 0x3ffff) >> 4 << 16;
+}
+
+/** The whole descriptor; groupBytes lie between its groups of 8 rows. */
+__device__ __forceinline__ uint64_t descriptor(uint32_t low, uint32_t groupBytes, Swizzle swizzle) {
+  return low | static_cast<uint64_t>(groupBytes >> 4 | static_cast<uint32_t>(swizzle) << 30) << 32;
 }
 
 /** Orders register writes before the matrix products that follow. */
