@@ -39,6 +39,7 @@ struct Parameters {
   int64_t oStride;
   int32_t queries, heads, blockCount, tiles;
   float scaleLog2;  // scale · log2(e)
+  PolynomialConstants polynomial;
 };
 
 template <int headDim>
@@ -130,7 +131,7 @@ template <int headDim>
 struct Consumer {
   using S = Shape<headDim>;
   using Tile = typename S::Tile;
-  static constexpr int kScores = Tile::keys / 2, kOutputs = S::outputColumns / 2;
+  static constexpr int kScores = Tile::keys / 2, kChunks = Tile::keys / 16, kOutputs = S::outputColumns / 2;
   using ScoreProduct = ptx::Wgmma<Tile::keys>;
   using OutputProduct = ptx::Wgmma<S::outputColumns>;
 
@@ -141,13 +142,12 @@ struct Consumer {
   uint32_t queries, keys, values;  // low words of the descriptors
   float o[kOutputs];
   float m[2], l[2];  // per row; l of the last check where a column of ones sums, else this thread's part of the sum
-  int position, firstPosition;  // tiles walked since the start, and when this pass began
-  PolynomialConstants constants;
+  int group, position;  // of the warp groups; tiles walked since the start
   bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queryAddress,
+  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, int warpGroup, uint32_t queryAddress,
                                       uint32_t keyAddress, uint32_t valueAddress, uint32_t ones)
-      : p(parameters), shared(s), position(0), repeat(false), everyTile(false) {
+      : p(parameters), shared(s), group(warpGroup), position(0), repeat(false), everyTile(false) {
     queries = ptx::descriptor_low(queryAddress, 0);
     keys = ptx::descriptor_low(keyAddress, 0);
     values = ptx::descriptor_low(valueAddress, Tile::onesColumn ? ones - valueAddress : S::slabBytes);
@@ -157,20 +157,30 @@ struct Consumer {
     return ptx::descriptor(low, 8 * S::rowBytes, S::swizzle);
   }
 
-  /** Queues scores = Q Kᵀ of the tile at this position. */
-  __device__ __forceinline__ void multiply_scores(float (&scores)[kScores], int at) {
-    const Position place(at);
-    ptx::mbarrier_wait(&shared.keyFull[place.stage], place.parity);
-    const uint32_t tile = keys + place.stage * (S::tileBytes >> 4);
-    ptx::wgmma_pin(scores);
-    ptx::wgmma_fence();
+  /** Queues scores = Q Kᵀ of the tile at this position, whose K has arrived. */
+  __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int at) {
+    const uint32_t tile = keys + Position(at).stage * (S::tileBytes >> 4);
 #pragma unroll
     for (int step = 0; step < headDim / 16; ++step) {
       const int slab = step * 16 / S::columns, within = step * 16 % S::columns * 2;
       ScoreProduct::multiply_shared(scores, descriptor(queries + (slab * S::queries * S::rowBytes + within) / 16),
                                     descriptor(tile + (slab * S::slabBytes + within) / 16), step != 0);
     }
-    ptx::wgmma_commit();
+  }
+
+  /** Queues o += P V of the tile at this position, whose V has arrived. */
+  __device__ __forceinline__ void multiply_values(const uint32_t (&probabilities)[kChunks][4], int at) {
+    constexpr uint32_t units = S::tileBytes >> 4;
+    // The ones lie nearer by one stage from the next stage of V: the repeat stride is the word's upper half.
+    const uint32_t tile = values + Position(at).stage * (Tile::onesColumn ? units - (units << 16) : units);
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk)
+      OutputProduct::multiply_registers(o, probabilities[chunk], descriptor(tile + chunk * S::rowBytes));
+  }
+
+  __device__ __forceinline__ void await(uint64_t *full, int at) {
+    const Position place(at);
+    ptx::mbarrier_wait(&full[place.stage], place.parity);
   }
 
   __device__ __forceinline__ void release(uint64_t *empty, int at) {
@@ -219,104 +229,92 @@ struct Consumer {
       if (8 * (i / 4) + first + i % 2 >= valid) scores[i] = -INFINITY;
   }
 
-  /** Exponentials of one tile of finished scores, and their product with V queued. */
-  __device__ __forceinline__ void multiply_values(float (&scores)[kScores]) {
+  /** probabilities = 2^(c scores - m) of one tile, as the second product's operand. */
+  __device__ __forceinline__ void exponentiate(const float (&scores)[kScores], uint32_t (&probabilities)[kChunks][4]) {
     const float scale = p.scaleLog2, scale1024 = 1024.0f * scale;
     const float offset[2] = {-m[0], -m[1]};
     const float offset1024[2] = {-1024.0f * (m[0] + 0.5f), -1024.0f * (m[1] + 0.5f)};
-    const Position place(position);
-    ptx::mbarrier_wait(&shared.valueFull[place.stage], place.parity);
-    constexpr uint32_t units = S::tileBytes >> 4;
-    // The ones lie nearer by one stage from the next stage of V: the repeat stride is the word's upper half.
-    const uint32_t tile = values + place.stage * (Tile::onesColumn ? units - (units << 16) : units);
-    constexpr int kBatch = Tile::chunksPerBatch;
 #pragma unroll
-    for (int batch = 0; batch < Tile::keys / 16; batch += kBatch) {
-      uint32_t probabilities[kBatch][4];
-#pragma unroll
-      for (int i = 0; i < kBatch * 4; ++i) {
-        const int pair = 4 * batch + i, row = pair % 2;
-        if (pair >= Tile::keys / 4) continue;
-        const float low = scores[2 * pair], high = scores[2 * pair + 1];
-        if (takes_mufu(pair, Tile::exponentialEighths)) {
-          const float p0 = exp2_approx(fmaf(low, scale, offset[row])), p1 = exp2_approx(fmaf(high, scale, offset[row]));
-          if constexpr (!Tile::onesColumn) l[row] += p0 + p1;
-          probabilities[i / 4][i % 4] = pack_bf16(p0, p1);
-        } else {
-          probabilities[i / 4][i % 4] = exp2_polynomial<Tile::polynomialDegree>(
-              fmaf(low, scale1024, offset1024[row]), fmaf(high, scale1024, offset1024[row]), constants);
-        }
+    for (int pair = 0; pair < kScores / 2; ++pair) {
+      const float low = scores[2 * pair], high = scores[2 * pair + 1];
+      const int row = pair % 2;
+      if (takes_mufu(pair, Tile::exponentialEighths)) {
+        const float p0 = exp2_approx(fmaf(low, scale, offset[row])), p1 = exp2_approx(fmaf(high, scale, offset[row]));
+        if constexpr (!Tile::onesColumn) l[row] += p0 + p1;
+        probabilities[pair / 4][pair % 4] = pack_bf16(p0, p1);
+      } else {
+        probabilities[pair / 4][pair % 4] = exp2_polynomial<Tile::polynomialDegree>(
+            fmaf(low, scale1024, offset1024[row]), fmaf(high, scale1024, offset1024[row]), p.polynomial);
       }
-      ptx::wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        if (batch + i < Tile::keys / 16)
-          OutputProduct::multiply_registers(o, probabilities[i], descriptor(tile + (batch + i) * S::rowBytes));
     }
-    ptx::wgmma_commit();
-    ++position;
   }
 
-  /** Frees the K of this tile and the V of the one before, once these scores and that output are complete. */
-  __device__ __forceinline__ void finish() {
-    ptx::wgmma_pin(o);
+  // Left alone, the warp groups fall into step: all in softmax, then all queued at the matrix units. So they take turns at
+  // queueing products, and one group's products run under the others' softmax (FlashAttention-3's ping-pong). One turn a tile.
+  __device__ __forceinline__ void take_turn() {
+    if constexpr (Tile::takeTurns) ptx::named_barrier_sync(2 + group, 256);
+  }
+  __device__ __forceinline__ void pass_turn() {
+    if constexpr (Tile::takeTurns) ptx::named_barrier_arrive(2 + (group + 1 == Tile::warpGroups ? 0 : group + 1), 256);
+  }
+
+  /** The first scores of a run of tiles. */
+  __device__ __forceinline__ void begin(float (&scores)[kScores]) {
+    await(shared.keyFull, position);
+    ptx::wgmma_pin(scores);
+    ptx::wgmma_fence();
+    multiply_keys(scores, position);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
     release(shared.keyEmpty, position);
-    release(shared.valueEmpty, position - 1);
+  }
+
+  /** From finished scores to finished output of one tile and, if there are more, the next tile's finished scores. */
+  template <bool more>
+  __device__ __forceinline__ void advance(float (&scores)[kScores]) {
+    uint32_t probabilities[kChunks][4];
+    exponentiate(scores, probabilities);
+    // Of the tile before; here, since ptxas serialises the products when this follows their wait.
     if constexpr (Tile::onesColumn) check_growth();
+    await(shared.valueFull, position);
+    if constexpr (more) await(shared.keyFull, position + 1);
+    take_turn();
+    ptx::wgmma_pin(o);
+    ptx::wgmma_fence();
+    multiply_values(probabilities, position);
+    ptx::wgmma_commit();
+    if constexpr (more) {
+      ptx::wgmma_pin(scores);
+      ptx::wgmma_fence();
+      multiply_keys(scores, position + 1);
+      ptx::wgmma_commit();
+    }
+    pass_turn();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    if constexpr (more) ptx::wgmma_pin(scores);
+    release(shared.valueEmpty, position);
+    ++position;
+    if constexpr (more) release(shared.keyEmpty, position);
   }
 
   /** One tile of any length, which may raise m. */
   __device__ __forceinline__ void walk_one(int valid) {
     float scores[kScores];
-    multiply_scores(scores, position);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
-    if (position == firstPosition) {
-      release(shared.keyEmpty, position);
-    } else {
-      finish();
-    }
+    begin(scores);
     if (valid < Tile::keys) mask(scores, valid);
     if (running) raise_maximum(scores);
     running = everyTile;
-    multiply_values(scores);
-  }
-
-  /** One whole tile, with the next tile's scores queued before its softmax. */
-  template <bool more>
-  __device__ __forceinline__ void advance(float (&scores)[kScores], float (&next)[kScores]) {
-    if constexpr (more) multiply_scores(next, position + 1);
-    ptx::wgmma_wait<more ? 1 : 0>();
-    ptx::wgmma_pin(scores);
-    finish();
-    multiply_values(scores);
+    advance<false>(scores);
   }
 
   /** Up to `tiles` whole tiles with m fixed; stops early when a row outgrows it. */
   __device__ __forceinline__ void walk_many(int tiles) {
-    if constexpr (Tile::scoresAhead) {
-      float even[kScores], odd[kScores];
-      multiply_scores(even, position);
-      for (; tiles > 2 && !running; tiles -= 2) {
-        advance<true>(even, odd);
-        advance<true>(odd, even);
-      }
-      if (tiles == 2) {
-        advance<true>(even, odd);
-        advance<false>(odd, even);
-      } else {
-        advance<false>(even, odd);
-      }
-    } else {
-      for (; tiles > 0 && !running; --tiles) {
-        float scores[kScores];
-        multiply_scores(scores, position);
-        ptx::wgmma_wait<0>();
-        ptx::wgmma_pin(scores);
-        finish();
-        multiply_values(scores);
-      }
-    }
+    float scores[kScores];
+    begin(scores);
+    for (; tiles > 1 && !running; --tiles) advance<true>(scores);
+    advance<false>(scores);
   }
 
   /** Walks all keys. On return o, l and m are complete, l summed over the row. */
@@ -326,7 +324,6 @@ struct Consumer {
     l[0] = l[1] = 0.0f;
     m[0] = m[1] = -INFINITY;
     running = true;
-    firstPosition = position;
     for (int block = 0; block < p.blockCount; ++block) {
       int remaining = p.length[block];
       while (remaining > 0) {
@@ -339,9 +336,6 @@ struct Consumer {
         remaining -= (position - before) * Tile::keys;
       }
     }
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(o);
-    release(shared.valueEmpty, position - 1);
     if constexpr (Tile::onesColumn) {
       check_growth();
     } else {
@@ -431,9 +425,10 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
     if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, p.tiles, false);
   } else {
     ptx::registers_increase<S::consumerRegisters>();
-    Consumer<headDim> consumer(p, shared, ptx::shared_address(queries) + group * 64 * S::rowBytes,
+    Consumer<headDim> consumer(p, shared, group, ptx::shared_address(queries) + group * 64 * S::rowBytes,
                                ptx::shared_address(keys), ptx::shared_address(values), ptx::shared_address(ones));
     ptx::mbarrier_wait(&shared.queryFull, 0);
+    if (group + 1 == Tile::warpGroups) consumer.pass_turn();
     for (int pass = 0;; ++pass) {
       consumer.walk();
       if (pass == 1) break;

@@ -45,15 +45,11 @@ __device__ __forceinline__ uint32_t half2_subtract(uint32_t a, uint32_t b) {
 
 __host__ __device__ constexpr uint32_t both(uint32_t half) { return half << 16 | half; }
 
-/** Kept in registers: as literals they would be loaded again for every use. */
+/** Passed with the kernel's parameters, since as literals they would be loaded into a register again for every use. */
 struct PolynomialConstants {
-  uint32_t inverse, shift, slope;
-  __device__ __forceinline__ PolynomialConstants() {
-    // volatile, so that the compiler does not know the values
-    asm volatile("mov.b32 %0, 0x14001400;" : "=r"(inverse));  // 2^-10
-    asm volatile("mov.b32 %0, 0x65ed65ee;" : "=r"(shift));    // T: 1517 and 1518
-    asm volatile("mov.b32 %0, 0x3bec3bec;" : "=r"(slope));    // 0.9902
-  }
+  uint32_t inverse = 0x14001400;  // 2^-10
+  uint32_t shift = 0x65ed65ee;    // T: 1517 and 1518
+  uint32_t slope = 0x3bec3bec;    // 0.9902
 };
 
 /** 2^x of two x given as 1024 (x - 1/2), as packed bf16. Relative error before rounding: 1.1e-3 rms (degree 2), 6e-5 (3). */

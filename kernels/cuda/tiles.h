@@ -6,25 +6,24 @@ template <int headDim>
 struct AttentionTile;
 
 #ifndef ATTENTION_32
-#define ATTENTION_32 3, 128, 4, false, 4, 2, true, 8
+#define ATTENTION_32 3, 128, 4, true, 4, 2, true
 #endif
 #ifndef ATTENTION_64
-#define ATTENTION_64 2, 128, 2, false, 6, 2, true, 8
+#define ATTENTION_64 3, 96, 4, true, 6, 2, true
 #endif
 #ifndef ATTENTION_128
-#define ATTENTION_128 2, 128, 2, false, 8, 2, false, 8
+#define ATTENTION_128 2, 176, 2, true, 8, 2, false
 #endif
 
-template <int groups, int keyCount, int stageCount, bool ahead, int mufuEighths, int degree, bool ones, int batch>
+template <int groups, int keyCount, int stageCount, bool turns, int mufuEighths, int degree, bool ones>
 struct AttentionTileRow {
   static constexpr int warpGroups = groups;
   static constexpr int keys = keyCount;
   static constexpr int stages = stageCount;
-  static constexpr bool scoresAhead = ahead;
+  static constexpr bool takeTurns = turns;
   static constexpr int exponentialEighths = mufuEighths;
   static constexpr int polynomialDegree = degree;
   static constexpr bool onesColumn = ones;
-  static constexpr int chunksPerBatch = batch;
 };
 
 template <>
