@@ -2,14 +2,19 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
+#include <mutex>
 
 #include "check.h"
 
-static thread_local char lastError[1024] = "";
+// The latest failure of any thread: whoever asks often waited for a call that another thread made.
+static std::mutex lastErrorMutex;
+static char lastError[1024] = "";
 
 int fail(int status, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
+  std::lock_guard<std::mutex> lock(lastErrorMutex);
   vsnprintf(lastError, sizeof lastError, format, arguments);
   va_end(arguments);
   return status;
@@ -26,6 +31,10 @@ int launched(const char *kernel) {
   return error == cudaSuccess ? DITRUN_OK : failCuda(error, kernel);
 }
 
-const char *ditrun_last_error(void) { return lastError; }
+const char *ditrun_last_error(void) {
+  static thread_local char sentence[sizeof lastError];
+  std::lock_guard<std::mutex> lock(lastErrorMutex);
+  return strcpy(sentence, lastError);
+}
 int ditrun_abi_version(void) { return DITRUN_ABI_VERSION; }
 const char *ditrun_module(void) { return "cuda"; }

@@ -4,7 +4,7 @@
  *
  * Rules
  * - Every function returns DITRUN_OK or a status; ditrun_last_error() then says why, with the values that were wrong,
- *   in one sentence, for the calling thread.
+ *   in one sentence: the calling thread's last failure or, if it had none, the latest of the process.
  * - Addresses of device memory, streams, events, graphs and communicators are uint64_t; 0 is "none".
  * - Work is queued on a stream and runs in order there. Only functions marked BLOCKING wait for the device or for
  *   other processes; call those off the event loop. Functions that compute allocate nothing.
