@@ -223,6 +223,7 @@ export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
 const PEER_ERROR = 6;
+const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
 type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
@@ -258,6 +259,12 @@ export class Kernels {
   /** @throws DitrunError when the file is missing, is no kernel module, or is of another ABI version. */
   constructor(readonly file: string) {
     if (!structsDefined) {
+      // NCCL and the CUDA driver need far more stack than the 128 KiB that koffi gives calls on other threads.
+      koffi.config({
+        sync_stack_size: NATIVE_STACK_BYTES,
+        async_stack_size: NATIVE_STACK_BYTES,
+        resident_async_pools: 2,
+      });
       for (const [name, definition] of Object.entries(structs)) koffi.struct(name, definition);
       structsDefined = true;
     }
