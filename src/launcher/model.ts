@@ -2,7 +2,6 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../protocol/failure.js";
-import { ditLayerRules, wanLayerRules } from "../protocol/layers.js";
 import {
   type DitModel,
   type LatentSize,
@@ -11,7 +10,6 @@ import {
   type WanModel,
   wanTokens,
 } from "../protocol/model.js";
-import type { LayerRule } from "../protocol/plan.js";
 import type { WanCheckpoint } from "./checkpoint/layout.js";
 import { checkDocument, findDocument, readDocument } from "./documents.js";
 import { modelsDirectory } from "./paths.js";
@@ -153,20 +151,59 @@ export function tokenCount(model: Model, latent: LatentSize = { frames: 21, heig
   return model.kind === "dit" ? (model.imageSize / model.patch) ** 2 : wanTokens(model, latent);
 }
 
-/** Weights and biases of the whole model. */
-export function parameterCount(model: DitModel): number {
-  const { width: d, depth, channels, patch, classes } = model;
-  const pixels = channels * patch * patch;
-  const linear = (inputs: number, outputs: number) => (inputs + 1) * outputs;
-  const block = linear(d, 3 * d) + linear(d, d) + linear(d, 4 * d) + linear(4 * d, d) + 4 * d;
-  const embeddings = linear(pixels, d) + 2 * linear(d, d) + (classes + 1) * d;
-  return embeddings + depth * block + 2 * d + linear(d, pixels);
+/** A layer that a plan may split: its module path, named as in the model's checkpoints, inputs and outputs. */
+export interface LinearLayer {
+  path: string;
+  inputs: number;
+  outputs: number;
 }
 
-/** The module paths that a plan's layer rules may match, named as in the model's checkpoints, with their default splits. */
-export function linearLayers(model: Model): LayerRule[] {
-  const [rules, blocks] = model.kind === "dit" ? [ditLayerRules, model.depth] : [wanLayerRules, model.layers];
-  return Array.from({ length: blocks }, (_, index) =>
-    rules.map(({ path, split }) => ({ path: path.replace("*", String(index)), split })),
-  ).flat();
+/** The linear layers that a plan's rules may match. */
+export function linearLayers(model: Model): LinearLayer[] {
+  const { width: d } = model;
+  if (model.kind === "wan") {
+    const inBlock = [
+      ...["self_attn", "cross_attn"].flatMap((attention) =>
+        ["q", "k", "v", "o"].map((name) => ({ path: `${attention}.${name}`, inputs: d, outputs: d })),
+      ),
+      { path: "ffn.0", inputs: d, outputs: model.ffn },
+      { path: "ffn.2", inputs: model.ffn, outputs: d },
+    ];
+    return Array.from({ length: model.layers }, (_, index) =>
+      inBlock.map((layer) => ({ ...layer, path: `blocks.${index}.${layer.path}` })),
+    ).flat();
+  }
+  const { depth, channels, patch } = model;
+  const blocks = Array.from({ length: depth }, (_, index) => [
+    { path: `blocks.${index}.attn.qkv`, inputs: d, outputs: 3 * d },
+    { path: `blocks.${index}.attn.proj`, inputs: d, outputs: d },
+    { path: `blocks.${index}.mlp.0`, inputs: d, outputs: 4 * d },
+    { path: `blocks.${index}.mlp.2`, inputs: 4 * d, outputs: d },
+  ]);
+  return [...blocks.flat(), { path: "head", inputs: d, outputs: channels * patch * patch }];
+}
+
+/** Width of the published text encoder, where the model leaves it to the checkpoint. */
+const TEXT_WIDTH = 4096;
+
+/** Weights and biases outside the linear layers of linearLayers: embeddings, norms, and for Wan the head and modulation. */
+export function otherParameters(model: Model): number {
+  const { width: d, channels, patch } = model;
+  const linear = (inputs: number, outputs: number) => (inputs + 1) * outputs;
+  const pixels = channels * patch * patch;
+  if (model.kind === "wan") {
+    const { layers, freqDim, textEncoder } = model;
+    const text = linear(textEncoder?.width ?? TEXT_WIDTH, d) + linear(d, d);
+    const time = linear(freqDim, d) + linear(d, d) + linear(d, 6 * d);
+    // Each block: modulation, weights of four RMSNorms, weight and bias of norm3. The head: modulation and linear.
+    return linear(pixels, d) + text + time + layers * (6 + 4 + 2) * d + 2 * d + linear(d, pixels);
+  }
+  const norms = (2 * model.depth + 1) * 2 * d;
+  return linear(pixels, d) + 2 * linear(d, d) + (model.classes + 1) * d + norms;
+}
+
+/** Weights and biases of the whole model; of Wan, its transformer. */
+export function parameterCount(model: Model): number {
+  const layers = linearLayers(model).map(({ inputs, outputs }) => (inputs + 1) * outputs);
+  return layers.reduce((sum, count) => sum + count, otherParameters(model));
 }

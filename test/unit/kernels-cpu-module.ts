@@ -119,7 +119,7 @@ export const raw = {
   patchifyVideo: declare("patchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
   unpatchifyVideo: declare("unpatchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
   fillRandom: declare("fill_random", named(randomArgs), u),
-  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, u),
+  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, i, u),
   ncclUniqueId: declare("nccl_unique_id", "void *"),
 };
 

@@ -3,8 +3,7 @@ import type { Split } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
 import { type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
-import { addGated } from "../device/wan-ops.js";
-import { fillRandom, type Init, type Part, type WeightSource } from "../weights/source.js";
+import type { Init, Part, WeightSource } from "../weights/source.js";
 import { rangeOf, shares } from "./split.js";
 
 /** A linear layer y = x Wᵀ + b of a model, before it is divided. */
@@ -18,6 +17,8 @@ export interface LinearSpec {
   /** Module paths of the parts, where the checkpoint stores each as a layer of its own (q, k and v). */
   readonly partPaths?: readonly string[];
   readonly bias?: boolean;
+  /** Of the output and the bias, if it is not the plan's: what joins the residual stream or the image stays in float32. */
+  readonly outDtype?: Tensor["dtype"];
   /** Stays in the plan's dtype where the plan's linear dtype is e4m3: the few products that are small or touch the pixels. */
   readonly keepDtype?: boolean;
   /** Weights, bias and output in float32 whatever the plan says. */
@@ -41,6 +42,7 @@ interface LinearWeights {
   readonly w: Tensor;
   readonly wScale?: Tensor | undefined;
   readonly bias?: Tensor | undefined;
+  readonly outDtype: Tensor["dtype"];
 }
 
 type ForwardOptions = Pick<GemmOptions, "activation" | "residual">;
@@ -62,14 +64,11 @@ function multiply(context: Context, x: Tensor, out: Tensor, weights: LinearWeigh
   });
 }
 
-/** A layer whose output is added to the residual stream, in place. */
+/** A layer whose output is added to the residual stream (float32), in place. */
 export interface ResidualLinear {
   /** y [rows, outFeatures] = x Wᵀ + b, whole on every rank. */
   forward(x: Tensor): Tensor;
-  /**
-   * residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. The residual may be
-   * float32 in a bf16 plan.
-   */
+  /** residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. */
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void;
 }
 
@@ -81,12 +80,11 @@ export class Linear implements ResidualLinear {
   ) {}
 
   /** y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = activation(x Wᵀ + b) + residual. */
-  forward(x: Tensor, options: ForwardOptions & { out?: Tensor; outDtype?: Tensor["dtype"] } = {}): Tensor {
+  forward(x: Tensor, options: ForwardOptions & { out?: Tensor } = {}): Tensor {
     const { w, bias } = this.weights;
     const { rows } = matrixShape(x);
     const shape = w.shape.length === 3 ? [w.shape[0] ?? 1, rows, w.shape[1] ?? 1] : [rows, w.shape[0] ?? 1];
-    const dtype = options.outDtype ?? (w.dtype === "fp32" ? "fp32" : this.context.plan.dtype);
-    const out = options.out ?? this.context.device.allocate(dtype, shape);
+    const out = options.out ?? this.context.device.allocate(this.weights.outDtype, shape);
     multiply(this.context, x, out, this.weights, {
       bias,
       activation: options.activation ?? "identity",
@@ -108,40 +106,21 @@ export class ColumnParallelLinear extends Linear {}
  * residual are added once. With tokensOfRank (sequence-parallel norms), each rank keeps only its rows of the sum.
  */
 export class RowParallelLinear implements ResidualLinear {
-  /** float32 [outFeatures]: the gate of a sum that has none. */
-  readonly #ones: Tensor;
-
   constructor(
     private readonly context: Context,
     private readonly weights: LinearWeights,
-  ) {
-    const { device } = context;
-    const width = weights.w.shape[0] ?? 1;
-    this.#ones = device.allocatePersistent("fp32", [1, width]);
-    fillRandom(device, {
-      out: this.#ones,
-      seed: 0,
-      name: "ones",
-      fullColumns: width,
-      init: { kind: "constant", value: 1 },
-    });
-  }
+  ) {}
 
   forward(x: Tensor): Tensor {
-    const { device, plan, tp } = this.context;
-    const out = device.allocate(plan.dtype, [matrixShape(x).rows, this.weights.w.shape[0] ?? 1]);
-    tp.allReduce(this.#partial(x), { out, bias: this.weights.bias });
+    const { device, tp } = this.context;
+    const { w, bias, outDtype } = this.weights;
+    const out = device.allocate(outDtype, [matrixShape(x).rows, w.shape[0] ?? 1]);
+    tp.allReduce(this.#partial(x), { out, bias });
     return out;
   }
 
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void {
-    const { device, tp, plan } = this.context;
-    if (residual.dtype !== plan.dtype) {
-      if (tokensOfRank) throw new Error("A residual of another dtype than the plan's cannot be sequence-parallel.");
-      // The sum over ranks is rounded to the plan's dtype, then added.
-      device.arena.scope(() => addGated(device, residual, residual, this.forward(x), this.#ones));
-      return;
-    }
+    const { tp } = this.context;
     const partial = this.#partial(x);
     const target = { out: residual, base: residual, bias: this.weights.bias };
     if (tokensOfRank) tp.reduceScatter(partial, tokensOfRank, target);
@@ -198,8 +177,9 @@ export async function loadColumnLinear(loader: Loader, spec: LinearSpec, heads?:
 }
 
 /** @throws DitrunError as loadColumnLinear. */
-export async function loadRowLinear(loader: Loader, spec: LinearSpec): Promise<ResidualLinear> {
+export async function loadRowLinear(loader: Loader, rowSpec: LinearSpec): Promise<ResidualLinear> {
   const { context } = loader;
+  const spec: LinearSpec = { outDtype: "fp32", ...rowSpec };
   const split = loader.splitOf(spec.path);
   if (split === "column" || split === "heads") {
     throw new DitrunError(`The plan splits ${spec.path} by ${split}; it can be row or replicated.`);
@@ -258,6 +238,7 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
   const rows = part.rows.reduce((sum, range) => sum + range.count, 0);
   const columns = part.columns.count;
   const parts = spec.parts ?? 1;
+  const outDtype = spec.inFloat32 ? "fp32" : (spec.outDtype ?? plan.dtype);
   const shape = parts === 1 ? [rows, columns] : [parts, rows / parts, columns];
   const init = linearInit(spec.inFeatures);
   const stored = storedLayers(spec, part);
@@ -274,8 +255,8 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
   };
   let bias: Tensor | undefined;
   if (spec.bias !== false) {
-    bias = device.allocatePersistent(dtype, [rows]);
-    const column = tensor(bias.address, dtype, [rows, 1]);
+    bias = device.allocatePersistent(outDtype, [rows]);
+    const column = tensor(bias.address, outDtype, [rows, 1]);
     let done = 0;
     for (const { path, outFeatures, rows: ranges } of stored) {
       const count = ranges.reduce((sum, range) => sum + range.count, 0);
@@ -287,7 +268,7 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
   if (plan.linear.dtype !== "e4m3" || spec.keepDtype || spec.inFloat32) {
     const w = device.allocatePersistent(dtype, shape);
     await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
-    return { w, bias };
+    return { w, bias, outDtype };
   }
   const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
   try {
@@ -297,7 +278,7 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
     const wScale = device.allocatePersistent("fp32", [rows]);
     quantizeRows(device, w, wScale, exact);
     await device.synchronize();
-    return { w, wScale, bias };
+    return { w, wScale, bias, outDtype };
   } finally {
     device.kernels.call("free", staging);
   }

@@ -69,7 +69,12 @@ export class WanBlock {
       await CrossAttention.load(loader, model, `${path}.cross_attn`),
       [
         await loadColumnLinear(loader, { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn }),
-        await loadRowLinear(loader, { path: `${path}.ffn.2`, inFeatures: ffn, outFeatures: width }),
+        await loadRowLinear(loader, {
+          path: `${path}.ffn.2`,
+          inFeatures: ffn,
+          outFeatures: width,
+          outDtype: context.plan.dtype,
+        }),
       ],
     );
   }
@@ -138,7 +143,12 @@ class SelfAttention {
       await loadColumnLinear(loader, spec, heads),
       await WideRmsNorm.load(loader, { paths, width, split, epsilon }),
       ring,
-      await loadRowLinear(loader, { path: `${path}.o`, inFeatures: width, outFeatures: width }),
+      await loadRowLinear(loader, {
+        path: `${path}.o`,
+        inFeatures: width,
+        outFeatures: width,
+        outDtype: loader.context.plan.dtype,
+      }),
     );
   }
 

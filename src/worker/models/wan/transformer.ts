@@ -68,7 +68,7 @@ export class WanTransformer {
     const linear = (path: string, inFeatures: number, outFeatures: number) =>
       loadColumnLinear(loader, { path, inFeatures, outFeatures, keepDtype: true });
     const patchEmbedding = await loadColumnLinear(loader, {
-      ...{ path: "patch_embedding", inFeatures: pixels, outFeatures: width, keepDtype: true },
+      ...{ path: "patch_embedding", inFeatures: pixels, outFeatures: width, keepDtype: true, outDtype: "fp32" },
       storedShape: [width, channels, 1, patch, patch],
     });
     const text = [
