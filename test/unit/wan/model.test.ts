@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { loadDitModel, loadModel, loadWanModel, tokenCount } from "../../../src/launcher/model.js";
+import { loadDitModel, loadModel, loadWanModel, parameterCount, tokenCount } from "../../../src/launcher/model.js";
 import { resolvePlan } from "../../../src/launcher/plan.js";
 import { ditLayerRules, splitOf, wanLayerRules } from "../../../src/protocol/layers.js";
 import { planSchema } from "../../../src/protocol/plan.js";
@@ -39,6 +39,16 @@ describe("Wan's sizes", () => {
     if (model.kind !== "wan") throw new Error("wan-1.3b is no Wan model.");
     // Self-attention alone: 4 · 32760² · 1536 · 30 layers.
     expect(wanFlops(model, { frames: 21, height: 60, width: 104 })).toBeGreaterThan(4 * 32_760 ** 2 * 1536 * 30);
+  });
+
+  it("give the number of the transformer's parameters that a checkpoint holds", async () => {
+    const checkpoint = await checkpointOf("original");
+    const file = await openSafetensors(checkpoint.transformer.weights);
+    const stored = file.names().map((name) => file.info(name).shape.reduce((product, length) => product * length, 1));
+    await file.close();
+    const tiny = await loadModel("wan-tiny");
+    expect(parameterCount(tiny)).toBe(stored.reduce((sum, count) => sum + count));
+    expect(parameterCount(await loadModel("wan-1.3b"))).toBe(1_418_996_800);
   });
 
   it("are not for the commands of the DiT benchmark", async () => {
