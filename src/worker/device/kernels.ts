@@ -59,6 +59,10 @@ export const prototypes = {
     "int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t positions, int rows, int width, int firstColumn, int columns, uint64_t stream)",
   sincos2d:
     "int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width, int firstColumn, int columns, uint64_t stream)",
+  conv3d: "int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream)",
+  transpose:
+    "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
+  softmaxRows: "int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
   sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
@@ -102,6 +106,11 @@ const structs: Record<string, Record<string, string>> = {
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "xDtype", "weightDtype", "outDtype"],
     float: ["epsilon"],
+  }),
+  ditrun_conv3d_args: fields({
+    uint64_t: ["x", "history", "weight", "bias", "residual", "out"],
+    int32_t: ["frames", "height", "width", "inChannels", "outChannels", "kernelT", "kernelH", "kernelW"],
+    "int32_t ": ["strideT", "strideH", "strideW", "padTop", "padBottom", "padLeft", "padRight", "upsample", "dtype"],
   }),
   ditrun_random_args: fields({
     uint64_t: ["out", "seed"],
@@ -199,6 +208,32 @@ export interface LayerNormArgs {
   epsilon: number;
 }
 
+export interface Conv3dArgs {
+  x: Address;
+  history: Address;
+  weight: Address;
+  bias: Address;
+  residual: Address;
+  out: Address;
+  frames: number;
+  height: number;
+  width: number;
+  inChannels: number;
+  outChannels: number;
+  kernelT: number;
+  kernelH: number;
+  kernelW: number;
+  strideT: number;
+  strideH: number;
+  strideW: number;
+  padTop: number;
+  padBottom: number;
+  padLeft: number;
+  padRight: number;
+  upsample: number;
+  dtype: number;
+}
+
 export interface RandomArgs {
   out: Address;
   seed: number;
@@ -223,7 +258,7 @@ export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
 
-type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RandomArgs;
+type Struct = GemmArgs | AttentionArgs | LayerNormArgs | Conv3dArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
 type Native = ((...args: Argument[]) => unknown) & {
   async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;
