@@ -216,13 +216,29 @@ DITRUN_API int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t posi
 DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width,
                                 int firstColumn, int columns, uint64_t stream);
 
+/* ---- Wan: rotary embedding, modulation, sampling ---- */
+
+/* y = activation(x * rsqrt(mean(x²) + epsilon) * weight) over the last dimension, then, with rope, each head's adjacent pairs
+ * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x. */
+typedef struct {
+  uint64_t x, weight, out;
+  uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
+  uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
+  int64_t ldx, ldo;
+  int32_t rows, columns, fullColumns, headDim; /* headDim only with rope */
+  int32_t xDtype, weightDtype, outDtype;
+  int32_t activation;
+  float epsilon;
+} ditrun_rms_norm_args;
+DITRUN_API int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream);
+
 /* ---- Wan's VAE: convolutions over [frames, height, width, channels], channels adjacent ---- */
 
 /* out = conv(x) + bias + residual. Time is causal: `history` holds the kernelT - 1 frames before x (0: zeros); height and width
- * are padded with zeros by the numbers given (0 on a side where x carries its neighbour's rows). upsample 2 reads x as if each
- * pixel were repeated 2 × 2 (nearest) first; padding counts after that.
+ * are padded with zeros by the numbers given (0 on a side where x carries its neighbour's rows; a negative number leaves rows or
+ * columns out). upsample 2 reads x as if each pixel were repeated 2 × 2 (nearest) first; padding counts after that.
  * outFrames = (kernelT - 1 + frames - kernelT) / strideT + 1, outHeight = (upsample · height + padTop + padBottom - kernelH) / strideH + 1.
- * weight [outChannels, kernelT, kernelH, kernelW, inChannels]; residual like out, or 0. */
+ * weight [outChannels, kernelT, kernelH, kernelW, inChannels]; residual like out, or 0; it may be out itself. */
 typedef struct {
   uint64_t x, history, weight, bias, residual, out;
   int32_t frames, height, width, inChannels, outChannels;

@@ -59,6 +59,7 @@ export const prototypes = {
     "int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t positions, int rows, int width, int firstColumn, int columns, uint64_t stream)",
   sincos2d:
     "int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width, int firstColumn, int columns, uint64_t stream)",
+  rmsNorm: "int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream)",
   conv3d: "int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream)",
   transpose:
     "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
@@ -105,6 +106,12 @@ const structs: Record<string, Record<string, string>> = {
     uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale"],
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "xDtype", "weightDtype", "outDtype"],
+    float: ["epsilon"],
+  }),
+  ditrun_rms_norm_args: fields({
+    uint64_t: ["x", "weight", "out", "sumSquares", "rope"],
+    int64_t: ["ldx", "ldo"],
+    int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
     float: ["epsilon"],
   }),
   ditrun_conv3d_args: fields({
@@ -208,6 +215,25 @@ export interface LayerNormArgs {
   epsilon: number;
 }
 
+export interface RmsNormArgs {
+  x: Address;
+  weight: Address;
+  out: Address;
+  sumSquares: Address;
+  rope: Address;
+  ldx: number;
+  ldo: number;
+  rows: number;
+  columns: number;
+  fullColumns: number;
+  headDim: number;
+  xDtype: number;
+  weightDtype: number;
+  outDtype: number;
+  activation: number;
+  epsilon: number;
+}
+
 export interface Conv3dArgs {
   x: Address;
   history: Address;
@@ -258,7 +284,7 @@ export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
 
-type Struct = GemmArgs | AttentionArgs | LayerNormArgs | Conv3dArgs | RandomArgs;
+type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
 type Native = ((...args: Argument[]) => unknown) & {
   async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;
