@@ -38,8 +38,27 @@ export const forwardTaskSchema = z.strictObject({
 });
 export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
+export const wanVaeTaskSchema = z.strictObject({
+  /** Decodes or encodes one tensor with Wan's VAE; rank 0 writes the result. */
+  kind: z.literal("wan-vae"),
+  model: z.strictObject({
+    kind: z.literal("wan-vae"),
+    name: z.string().min(1),
+    /** Wan2.1_VAE.pth, or a safetensors file in either layout. */
+    file: z.string().min(1),
+  }),
+  plan: planSchema,
+  direction: z.enum(["decode", "encode"]),
+  /** A float32 tensor of a safetensors file: a latent [16, F, h, w], or a video [3, 4n + 1, H, W] in [-1, 1]. */
+  input: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }),
+  clamp: z.boolean(),
+  /** Rank 0 writes the result here, a safetensors file with the float32 tensor `output`: a video, or a latent. */
+  output: z.string().min(1),
+});
+export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
+
 /** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
-export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema]);
+export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema, wanVaeTaskSchema]);
 export type Task = z.infer<typeof taskSchema>;
 
 export const jobSchema = z.strictObject({

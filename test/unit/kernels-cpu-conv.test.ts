@@ -85,7 +85,7 @@ function errorOf(shape: Shape, dtype: number): number {
   };
   const [kernelT, kernelH, kernelW] = s.kernel;
   const frame = s.height * s.width * s.inChannels;
-  const data = {
+  const data: Record<"x" | "history" | "weight" | "bias" | "residual", Float64Array> = {
     x: sequence(s.frames * frame, dtype, 1),
     history: sequence((kernelT - 1) * frame, dtype, 2),
     weight: sequence(s.outChannels * kernelT * kernelH * kernelW * s.inChannels, dtype, 3),
