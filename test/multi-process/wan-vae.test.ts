@@ -62,11 +62,13 @@ async function run({ layout, workers, direction, input, clamp = false, plan }: R
       timeoutSeconds: 60,
       task: {
         kind: "wan-vae",
-        model: { kind: "wan-vae", name: "golden", file: layouts[layout] },
+        model: { name: "golden", weights: { from: "file", file: layouts[layout] } },
         plan: planSchema.parse({ dtype: "fp32", mesh: { cp: workers }, ...plan }),
         direction,
-        input: { file: golden, tensor: input },
+        input: { from: "file", file: golden, tensor: input },
         clamp,
+        // The second time, nothing may be left of the first.
+        iterations: 2,
         output,
       },
     },
