@@ -299,7 +299,9 @@ int ditrun_graph_launch(uint64_t graph, uint64_t stream) {
       // A side stream's failure has reached the launching stream through the points; the next launch starts afresh.
       if (lane > 0) running.pushPoint(std::make_shared<Point>(), true);
       const auto laneRun = std::make_shared<LaneRun>(found->lanes, lane, points);
-      running.push([laneRun](Stream &on) { laneRun->run(on); });
+      // The first lane keeps the side streams: a graph may be destroyed while a launch of it is under way. (It ends last
+      // and on another thread than theirs, as joining them needs.)
+      running.push([laneRun, graphInUse = lane == 0 ? found : nullptr](Stream &on) { laneRun->run(on); });
     }
   });
 }

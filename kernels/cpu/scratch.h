@@ -27,6 +27,9 @@ inline float *scratch(int64_t floats) {
   return buffer.get();
 }
 
+// Threads: OMP_NUM_THREADS for each stream that computes. Workers that share cores should start with
+// OMP_WAIT_POLICY=passive, so that a worker's idle threads do not spin on the core that another needs.
+
 /** Work, in elements touched or multiplied, below which waking other threads costs more than it saves. */
 constexpr int64_t parallelWork = 1 << 15;
 

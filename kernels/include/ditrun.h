@@ -4,7 +4,7 @@
  *
  * Rules
  * - Every function returns DITRUN_OK or a status; ditrun_last_error() then says why, with the values that were wrong,
- *   in one sentence, for the calling thread.
+ *   in one sentence: the calling thread's last failure or, if it had none, the latest of the process.
  * - Addresses of device memory, streams, events, graphs and communicators are uint64_t; 0 is "none".
  * - Work is queued on a stream and runs in order there. Only functions marked BLOCKING wait for the device or for
  *   other processes; call those off the event loop. Functions that compute allocate nothing.
@@ -277,9 +277,10 @@ DITRUN_API int ditrun_fill_random(const ditrun_random_args *args, uint64_t strea
 /* ---- sums over processes ---- */
 
 /* out[i] = base[i] + Σ_p sources[p][i], summed in the order given in float32, rounded once. base may be 0; out may be base.
- * Sources may be peers' memory. bias (columns long, or 0) is added to every row of columns elements. */
+ * Sources may be peers' memory. bias (columns long, or 0) is added to every row of columns elements. out, base and bias are of
+ * dtype, the sources of sourceDtype. */
 DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount,
-                          int64_t count, int dtype, uint64_t stream);
+                          int64_t count, int dtype, int sourceDtype, uint64_t stream);
 
 /* ---- NCCL (CUDA module; the CPU module answers DITRUN_UNSUPPORTED) ---- */
 

@@ -1,8 +1,8 @@
-import Table from "cli-table3";
 import { DitrunError, exitCodes } from "../protocol/failure.js";
 import type { Plan } from "../protocol/plan.js";
 import { planPrecision } from "./plan.js";
 import { type Difference, difference } from "./statistics.js";
+import { formatTable } from "./table.js";
 
 /**
  * Largest relative L2 error that passes, by the coarsest arithmetic of the plan.
@@ -63,17 +63,13 @@ function countNonFinite(data: Float32Array): number {
 
 /** A row per plan, and a sentence for each that failed. */
 export function accuracyTable(results: readonly AccuracyResult[], reference: string): string {
-  const table = new Table({
-    head: ["plan", "mean abs", "max abs", "std abs", "rel L2", "tolerance", ""],
-    style: { head: [], border: [] },
-  });
   const number = (value: number | null) => (value === null ? "NaN" : value.toExponential(2));
-  for (const result of results) {
-    const { plan, meanAbs, maxAbs, stdAbs, relL2, tolerance, pass } = result;
-    table.push([plan, ...[meanAbs, maxAbs, stdAbs, relL2].map(number), String(tolerance), pass ? "pass" : "FAIL"]);
-  }
+  const head = ["plan", "mean abs", "max abs", "std abs", "rel L2", "tolerance", ""];
+  const rows = results.map(({ plan, meanAbs, maxAbs, stdAbs, relL2, tolerance, pass }) => {
+    return [plan, ...[meanAbs, maxAbs, stdAbs, relL2].map(number), String(tolerance), pass ? "pass" : "FAIL"];
+  });
   const failures = results.filter(({ pass }) => !pass).map(failureSentence);
-  return [`Compared with ${reference}`, table.toString(), ...failures].join("\n");
+  return [`Compared with ${reference}`, formatTable(head, rows), ...failures].join("\n");
 }
 
 function failureSentence({ plan, nonFinite, relL2, tolerance }: AccuracyResult): string {

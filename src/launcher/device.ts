@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { relative } from "node:path";
+import { relative, resolve } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../protocol/failure.js";
@@ -18,9 +18,9 @@ export interface DeviceChoice {
 }
 
 const PROBE_MILLISECONDS = 60_000;
-const probeSchema = z.looseObject({
+const probeSchema = z.object({
   devices: z.int().min(0),
-  info: z.looseObject({ module: z.enum(["cpu", "cuda"]).optional(), name: z.string().optional() }).nullish(),
+  info: z.object({ module: z.enum(["cpu", "cuda"]).optional(), name: z.string().optional() }).nullish(),
 });
 type Probe = z.infer<typeof probeSchema>;
 
@@ -32,7 +32,8 @@ type Probe = z.infer<typeof probeSchema>;
  */
 export async function chooseDevice(wanted: DeviceName, log: Log, look = true): Promise<DeviceChoice> {
   const { DITRUN_KERNELS: override } = process.env;
-  if (override !== undefined && override !== "") return chooseOverride(wanted, override, look);
+  // A bare name would be looked up in the system's library folders instead.
+  if (override !== undefined && override !== "") return chooseOverride(wanted, resolve(override), look);
   const cuda = builtKernels("cuda");
   const cpu = builtKernels("cpu");
   if (!look && wanted !== "auto") return { device: wanted, kernels: builtKernels(wanted), count: 1 };
@@ -44,7 +45,7 @@ export async function chooseDevice(wanted: DeviceName, log: Log, look = true): P
   if (wanted !== "cpu" && existsSync(cuda)) {
     const found = await probe(cuda);
     if ("devices" in found && found.devices > 0) return { device: "cuda", kernels: cuda, count: found.devices };
-    const reason = "reason" in found ? found.reason : "no GPU is visible";
+    const reason = "reason" in found ? found.reason : "no GPU is visible.";
     if (wanted === "cuda") throw environmentError(`--device cuda cannot be used: ${reason}`);
     log.logger.info(`Running on the CPU, since the CUDA module cannot be used: ${reason}`);
   }
@@ -58,7 +59,7 @@ async function chooseOverride(wanted: DeviceName, kernels: string, look: boolean
   if (!existsSync(kernels)) throw environmentError(`DITRUN_KERNELS names ${kernels}, which does not exist.`);
   if (!look && wanted !== "auto") return { device: wanted, kernels, count: 1 };
   const found = await probe(kernels);
-  if ("reason" in found) throw environmentError(`The kernel module ${kernels} cannot be used: ${found.reason}`);
+  if ("reason" in found) throw environmentError(found.reason);
   const device = found.info?.module;
   if (device === undefined || found.devices === 0) {
     throw environmentError(`The kernel module ${kernels} finds no device.`);
@@ -77,17 +78,18 @@ async function probe(kernels: string): Promise<Probe | { reason: string }> {
     timeout: PROBE_MILLISECONDS,
     killSignal: "SIGKILL",
   });
-  if (result.timedOut) return { reason: `its probe did not answer within ${PROBE_MILLISECONDS / 1000} s.` };
+  if (result.timedOut)
+    return { reason: `The probe of ${kernels} did not answer within ${PROBE_MILLISECONDS / 1000} s.` };
   if (result.failed) {
     const said = result.stderr.trim();
     const ended =
       result.signal === undefined ? `exited with code ${result.exitCode}` : `was killed by ${result.signal}`;
-    return { reason: said === "" ? `its probe ${ended}.` : said };
+    return { reason: said === "" ? `The probe of ${kernels} ${ended}.` : said };
   }
   try {
     return probeSchema.parse(JSON.parse(result.stdout));
   } catch {
-    return { reason: `its probe answered ${JSON.stringify(result.stdout.slice(0, 200))}.` };
+    return { reason: `The probe of ${kernels} answered ${JSON.stringify(result.stdout.slice(0, 200))}.` };
   }
 }
 

@@ -2,7 +2,8 @@ import { readdir, readFile } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
-import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
+import { DitrunError, exitCodes } from "../protocol/failure.js";
+import { fileFailure } from "../protocol/files.js";
 
 /**
  * Finds a YAML document by file or by name.
@@ -27,7 +28,7 @@ export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promi
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    throw new DitrunError(`${shown(file)} could not be read: ${messageOf(error)}.`, undefined, { cause: error });
+    throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
   }
   const document = parseDocument(text);
   const [mistake] = document.errors;

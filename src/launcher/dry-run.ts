@@ -1,9 +1,9 @@
-import Table from "cli-table3";
 import type { Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
 import { parameterCount, tokenCount } from "./model.js";
-import { planPrecision } from "./plan.js";
+import { planPrecision, weightBytes } from "./plan.js";
 import type { Session } from "./session.js";
+import { formatTable } from "./table.js";
 
 /** What would run, for --dry-run: shown as a table and as JSON. */
 export async function describeRuns(session: Session, model: Model, plans: readonly Plan[]): Promise<void> {
@@ -16,20 +16,29 @@ export async function describeRuns(session: Session, model: Model, plans: readon
     precision: planPrecision(plan),
     tokensPerRank: [Math.floor(tokens / plan.mesh.cp), Math.ceil(tokens / plan.mesh.cp)],
     headsPerRank: model.heads / plan.mesh.tp,
+    weightBytesPerRank: weightBytes(model, plan),
   }));
-  const table = new Table({
-    head: ["plan", "workers", "cfg", "cp", "tp", "precision", "tokens per rank", "heads per rank"],
-    style: { head: [], border: [] },
-  });
-  for (const { plan, workers, precision, tokensPerRank, headsPerRank } of runs) {
+  const head = [
+    "plan",
+    "workers",
+    "cfg",
+    "cp",
+    "tp",
+    "precision",
+    "tokens per rank",
+    "heads per rank",
+    "weights per rank",
+  ];
+  const rows = runs.map(({ plan, workers, precision, tokensPerRank, headsPerRank, weightBytesPerRank }) => {
     const { cfg, cp, tp } = plan.mesh;
     const share = [...new Set(tokensPerRank)].join(" to ");
-    table.push([plan.name ?? "", workers, cfg, cp, tp, precision, share, headsPerRank]);
-  }
+    const weights = `${(weightBytesPerRank / 2 ** 20).toFixed(1)} MiB`;
+    return [plan.name ?? "", ...[workers, cfg, cp, tp, precision, share, headsPerRank].map(String), weights];
+  });
   session.print(
     [
       `Dry run: ${model.name} (${tokens} tokens, ${(parameters / 1e6).toFixed(1)} million parameters) on ${device} with ${kernels}`,
-      table.toString(),
+      formatTable(head, rows),
     ].join("\n"),
   );
   await session.emit({ dryRun: true, model, tokens, parameters, device, kernels, runs });

@@ -2,7 +2,8 @@ import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
 import { join } from "node:path";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError } from "../protocol/failure.js";
+import { fileFailure } from "../protocol/files.js";
 
 export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -38,14 +39,16 @@ export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.Writabl
       mkdirSync(folder, { recursive: true });
       streams.push({ level: "debug", stream: pino.destination({ dest: join(folder, "launcher.log"), sync: true }) });
     } catch (error) {
-      throw new DitrunError(`--log-dir ${folder} cannot be written: ${messageOf(error)}.`, undefined, { cause: error });
+      throw new DitrunError(`--log-dir ${folder} cannot be written: ${fileFailure(error)}.`, undefined, {
+        cause: error,
+      });
     }
   }
   const logger = pino({ level: "debug", base: { pid: process.pid } }, multistream(streams));
 
   const openFile = (path: string): WriteStream => {
     const file = createWriteStream(path);
-    file.on("error", (error) => logger.error(`${path} cannot be written: ${error.message}.`));
+    file.on("error", (error) => logger.error(`${path} cannot be written: ${fileFailure(error)}.`));
     return file;
   };
 

@@ -65,23 +65,36 @@ export function tokenCount(model: Model): number {
   return (model.imageSize / model.patch) ** 2;
 }
 
-/** Weights and biases of the whole model. */
-export function parameterCount(model: Model): number {
-  const { width: d, depth, channels, patch, classes } = model;
-  const pixels = channels * patch * patch;
-  const linear = (inputs: number, outputs: number) => (inputs + 1) * outputs;
-  const block = linear(d, 3 * d) + linear(d, d) + linear(d, 4 * d) + linear(4 * d, d) + 4 * d;
-  const embeddings = linear(pixels, d) + 2 * linear(d, d) + (classes + 1) * d;
-  return embeddings + depth * block + 2 * d + linear(d, pixels);
+/** A layer that a plan may split: its module path, named as in the model's checkpoints, inputs and outputs. */
+export interface LinearLayer {
+  path: string;
+  inputs: number;
+  outputs: number;
 }
 
-/** The module paths that a plan's layer rules may match, named as in the model's checkpoints, with their default splits. */
-export function linearLayers(model: Model): { path: string; split: "heads" | "column" | "row" | "replicated" }[] {
-  const blocks = Array.from({ length: model.depth }, (_, index) => [
-    { path: `blocks.${index}.attn.qkv`, split: "heads" as const },
-    { path: `blocks.${index}.attn.proj`, split: "row" as const },
-    { path: `blocks.${index}.mlp.0`, split: "column" as const },
-    { path: `blocks.${index}.mlp.2`, split: "row" as const },
+/** The linear layers that a plan's rules may match. */
+export function linearLayers(model: Model): LinearLayer[] {
+  const { width: d, depth, channels, patch } = model;
+  const blocks = Array.from({ length: depth }, (_, index) => [
+    { path: `blocks.${index}.attn.qkv`, inputs: d, outputs: 3 * d },
+    { path: `blocks.${index}.attn.proj`, inputs: d, outputs: d },
+    { path: `blocks.${index}.mlp.0`, inputs: d, outputs: 4 * d },
+    { path: `blocks.${index}.mlp.2`, inputs: 4 * d, outputs: d },
   ]);
-  return blocks.flat();
+  return [...blocks.flat(), { path: "head", inputs: d, outputs: channels * patch * patch }];
+}
+
+/** Weights and biases outside the linear layers of linearLayers: embeddings and norms. */
+export function otherParameters(model: Model): number {
+  const { width: d, depth, channels, patch, classes } = model;
+  const patchEmbedding = (channels * patch * patch + 1) * d;
+  const timeEmbedding = 2 * (d + 1) * d;
+  const norms = (2 * depth + 1) * 2 * d;
+  return patchEmbedding + timeEmbedding + (classes + 1) * d + norms;
+}
+
+/** Weights and biases of the whole model. */
+export function parameterCount(model: Model): number {
+  const layers = linearLayers(model).map(({ inputs, outputs }) => (inputs + 1) * outputs);
+  return layers.reduce((sum, count) => sum + count, otherParameters(model));
 }

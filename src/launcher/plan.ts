@@ -1,9 +1,10 @@
 import { basename } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
+import { ditLayerRules, matchesPath, splitOf } from "../protocol/layers.js";
 import type { Model } from "../protocol/model.js";
 import { type ComputeDtype, meshName, meshSize, type Plan, planSchema, type Split } from "../protocol/plan.js";
 import { findDocument, readDocument } from "./documents.js";
-import { linearLayers, tokenCount } from "./model.js";
+import { linearLayers, otherParameters, tokenCount } from "./model.js";
 import { plansDirectory } from "./paths.js";
 
 /** What the command line says about the plan; each overrides the plan's file. */
@@ -110,29 +111,29 @@ export function checkPlan(plan: Plan, model: Model): void {
 }
 
 function checkLayers(plan: Plan, model: Model): void {
-  const splits = new Map<string, Split>(linearLayers(model).map(({ path, split }) => [path, split]));
-  for (const [index, rule] of plan.layers.entries()) {
-    const pattern = new RegExp(`^${rule.path.split(".").map(segmentPattern).join("\\.")}$`);
-    const matched = [...splits.keys()].filter((path) => pattern.test(path));
+  const paths = linearLayers(model).map(({ path }) => path);
+  for (const [index, { path: pattern, split }] of plan.layers.entries()) {
+    const matched = paths.filter((path) => matchesPath(pattern, path));
     if (matched.length === 0) {
+      const patterns = [...new Set(paths.map((path) => path.replace(/^blocks\.\d+/, "blocks.*")))];
       throw new DitrunError(
-        `layers[${index}].path of plan ${plan.name} is "${rule.path}", which matches no layer of ${model.name}; its layers are ${layerPatterns(model).join(", ")}.`,
+        `layers[${index}].path of plan ${plan.name} is "${pattern}", which matches no layer of ${model.name}; its layers are ${patterns.join(", ")}.`,
       );
     }
     for (const path of matched) {
       const allowed = allowedSplits(path);
-      if (!allowed.includes(rule.split)) {
+      if (!allowed.includes(split)) {
         throw new DitrunError(
-          `layers[${index}].split of plan ${plan.name} is ${rule.split} for ${path}; it must be one of ${allowed.join(", ")}.`,
+          `layers[${index}].split of plan ${plan.name} is ${split} for ${path}; it must be one of ${allowed.join(", ")}.`,
         );
       }
-      splits.set(path, rule.split);
     }
   }
-  for (const [path, split] of splits) {
+  for (const path of paths) {
     const next = consumer(path);
     if (next === undefined) continue;
-    const nextSplit = splits.get(next);
+    const split = splitOf(plan, ditLayerRules, path);
+    const nextSplit = splitOf(plan, ditLayerRules, next);
     // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
     if ((split === "replicated") !== (nextSplit === "replicated")) {
       throw new DitrunError(
@@ -142,13 +143,9 @@ function checkLayers(plan: Plan, model: Model): void {
   }
 }
 
-function segmentPattern(segment: string): string {
-  return segment === "*" ? "[^.]+" : segment.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-}
-
 function allowedSplits(path: string): Split[] {
   if (path.endsWith(".qkv")) return ["heads", "replicated"];
-  return path.endsWith("mlp.0") ? ["column", "replicated"] : ["row", "replicated"];
+  return path === "head" || path.endsWith("mlp.0") ? ["column", "replicated"] : ["row", "replicated"];
 }
 
 /** The layer that takes this layer's output along the tp split, if there is one. */
@@ -157,6 +154,15 @@ function consumer(path: string): string | undefined {
   return path.endsWith("mlp.0") ? path.replace(/0$/, "2") : undefined;
 }
 
-function layerPatterns(model: Model): string[] {
-  return [...new Set(linearLayers(model).map(({ path }) => path.replace(/\.\d+\.(?=attn|mlp)/, ".*.")))];
+/** Bytes of one rank's weights: linear layers by their split and dtype, embeddings and norms whole. */
+export function weightBytes(model: Model, plan: Plan): number {
+  const plain = plan.dtype === "fp32" ? 4 : 2;
+  const linear = { fp32: 4, bf16: 2, e4m3: 1 }[plan.linear.dtype ?? plan.dtype];
+  const layers = linearLayers(model).map(({ path, inputs, outputs }) => {
+    const split = splitOf(plan, ditLayerRules, path);
+    const weight = (inputs * outputs * linear) / (split === "replicated" ? 1 : plan.mesh.tp);
+    const bias = (outputs * plain) / (split === "heads" || split === "column" ? plan.mesh.tp : 1);
+    return weight + bias;
+  });
+  return layers.reduce((sum, bytes) => sum + bytes, otherParameters(model) * plain);
 }

@@ -1,8 +1,8 @@
-import Table from "cli-table3";
 import type { ProfileTask } from "../protocol/job.js";
 import { type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
 import type { DeviceChoice } from "./device.js";
 import { type Latency, latencyOf, mean } from "./statistics.js";
+import { formatTable } from "./table.js";
 
 interface RankSummary {
   rank: number;
@@ -13,6 +13,8 @@ interface RankSummary {
   peakShare: number | null;
   peakMemoryBytes: number;
   phases: Phases;
+  /** By ring step, what attention waited for, in milliseconds of one forward. */
+  ringWaitsMs: number[];
 }
 
 export interface ProfileSummary {
@@ -74,6 +76,7 @@ export function summarizeProfile(
         peakShare: rank.peakTflops === null ? null : ownTflops / rank.peakTflops,
         peakMemoryBytes: rank.peakMemoryBytes,
         phases: rank.phases,
+        ringWaitsMs: rank.ringWaitsMs,
       };
     }),
   };
@@ -81,35 +84,30 @@ export function summarizeProfile(
 
 /** The table of one profile, a row per rank and one for all. */
 export function profileTable(summary: ProfileSummary): string {
-  const table = new Table({
-    head: [
-      "rank",
-      "median ms",
-      "p10",
-      "p90",
-      "TFLOP/s",
-      "of peak",
-      "memory GiB",
-      ...phaseNames.map((name) => `${name} ms`),
-    ],
-    colAligns: Array.from({ length: 7 + phaseNames.length }, () => "right" as const),
-    style: { head: [], border: [] },
-  });
-  const row = (name: string, part: Omit<RankSummary, "rank" | "device">) => [
+  const head = [
+    "rank",
+    "median ms",
+    "p10",
+    "p90",
+    "TFLOP/s",
+    "of peak",
+    "GiB",
+    ...phaseNames.map((name) => `${name} ms`),
+  ];
+  const row = (name: string, part: Omit<RankSummary, "rank" | "device" | "ringWaitsMs">) => [
     name,
     ...[part.latencyMs.median, part.latencyMs.p10, part.latencyMs.p90, part.tflops].map(figures),
     part.peakShare === null ? "not known" : `${(100 * part.peakShare).toFixed(1)} %`,
     (part.peakMemoryBytes / 2 ** 30).toFixed(2),
     ...phaseNames.map((phase) => figures(part.phases[phase])),
   ];
-  for (const rank of summary.ranks) table.push(row(String(rank.rank), rank));
   const peakMemoryBytes = Math.max(...summary.ranks.map((rank) => rank.peakMemoryBytes));
-  table.push(row("all", { ...summary, peakMemoryBytes }));
+  const rows = summary.ranks.map((rank) => row(String(rank.rank), rank));
   const { model, plan, worldSize, device, iterations, warmup, throughput } = summary;
   const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
   return [
-    `${model.name}, plan ${plan.name}, ${workers}, ${device}; ${iterations} forwards after ${warmup} to warm up`,
-    table.toString(),
+    `${model.name}, plan ${plan.name}, ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
+    formatTable(head, [...rows, row("all", { ...summary, peakMemoryBytes })]),
     `${figures(throughput)} images/s (all: the slowest rank of each forward, the most memory, mean phases)`,
   ].join("\n");
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError } from "../protocol/failure.js";
+import { fileFailure } from "../protocol/files.js";
 import type { Task } from "../protocol/job.js";
 import type { Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
@@ -92,6 +93,6 @@ export async function writeOutput(file: string, text: string): Promise<void> {
   try {
     await writeFile(file, text);
   } catch (error) {
-    throw new DitrunError(`${file} could not be written: ${messageOf(error)}.`, undefined, { cause: error });
+    throw new DitrunError(`${file} could not be written: ${fileFailure(error)}.`, undefined, { cause: error });
   }
 }

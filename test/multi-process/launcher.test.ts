@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
-import { packageRoot } from "../../src/launcher/paths.js";
+import { builtKernels, packageRoot } from "../../src/launcher/paths.js";
 import { fixtureWorker, Pids, start } from "./launch.js";
 import { profileJob } from "./profile-job.js";
 
@@ -148,4 +148,31 @@ test("a worker without its environment says which variable is missing", async ()
   });
   expect(exitCode).toBe(2);
   expect(stderr).toMatch(/^The environment variable RANK is not set: .*\.$/);
+});
+
+describe("a device that cannot be had is one sentence and exit code 3", () => {
+  test.each([
+    ["no GPU is visible", "", /^ditrun: --device cuda (needs the CUDA kernel module, but|cannot be used:) .*\.$/],
+    [
+      "a module that is none",
+      join(packageRoot, "package.json"),
+      /^ditrun: The kernel module .*package\.json could not be loaded: .*$/,
+    ],
+  ])("%s", async (_, kernels, message) => {
+    const { process, pids } = start(["profile", "--device", "cuda", "--cp", "2"], {
+      env: { CUDA_VISIBLE_DEVICES: "", DITRUN_KERNELS: kernels },
+    });
+    const { exitCode, stderr } = await process;
+    expect(stderr).toMatch(message);
+    expect(exitCode).toBe(3);
+    await pids.expectGone(0);
+  });
+
+  test("a CPU module does not do for --device cuda", async () => {
+    const { process, pids } = start(["profile", "--device", "cuda"], { env: { DITRUN_KERNELS: builtKernels("cpu") } });
+    const { exitCode, stderr } = await process;
+    expect(stderr).toMatch(/^ditrun: --device is cuda, but DITRUN_KERNELS names a cpu module: .*\.$/);
+    expect(exitCode).toBe(2);
+    await pids.expectGone(0);
+  });
 });

@@ -119,7 +119,7 @@ export const raw = {
   transpose: declare("transpose", u, u, i, i, i, i, u),
   softmaxRows: declare("softmax_rows", u, i, i, "float", i, u),
   fillRandom: declare("fill_random", named(randomArgs), u),
-  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, u),
+  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, i, u),
   ncclUniqueId: declare("nccl_unique_id", "void *"),
 };
 

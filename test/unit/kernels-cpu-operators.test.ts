@@ -214,11 +214,18 @@ describe("elementwise operators on the CPU", () => {
       expect(maxDifference(download(withRows, count, dtype), round(noTable, dtype))).toBe(0);
 
       const total = upload(x, dtype);
-      check(raw.sum(total, total, dv, columns, [dy, dz, dy], 3, count, dtype, stream));
+      check(raw.sum(total, total, dv, columns, [dy, dz, dy], 3, count, dtype, dtype, stream));
       const want = all(count, (i) => f(f(f(f(at(x, i) + at(y, i)) + at(z, i)) + at(y, i)) + at(vector, i % columns)));
       expect(maxDifference(download(total, count, dtype), round(want, dtype))).toBe(0);
-      check(raw.sum(total, 0, 0, 0, [dz], 1, count, dtype, stream));
+      check(raw.sum(total, 0, 0, 0, [dz], 1, count, dtype, dtype, stream));
       expect(maxDifference(download(total, count, dtype), z)).toBe(0);
+
+      // A float32 total of sources in this dtype.
+      const base = sequence(count, F32, 5);
+      const mixed = upload(base, F32);
+      check(raw.sum(mixed, mixed, 0, 0, [dy, dz], 2, count, F32, dtype, stream));
+      const exact = all(count, (i) => f(f(at(base, i) + at(y, i)) + at(z, i)));
+      expect(maxDifference(download(mixed, count, F32), exact)).toBe(0);
     });
   }
 
@@ -305,7 +312,7 @@ describe("tokens and embeddings on the CPU", () => {
       [() => raw.patchify(256, F32, 256, F32, 3, 12, 20, 4, 14, 2, stream), /tokens 14 to 16 .* has 15/],
       [() => raw.sincosEmbedding(256, F32, 256, 1, 6, 3, 4, stream), /columns 3 to 7 .* width is 6/],
       [() => raw.sincos2d(256, F32, 5, 0, 1, 6, 0, 6, stream), /multiple of 4/],
-      [() => raw.sum(256, 0, 256, 7, [256], 1, 20, F32, stream), /20 elements are no whole rows of 7/],
+      [() => raw.sum(256, 0, 256, 7, [256], 1, 20, F32, F32, stream), /20 elements are no whole rows of 7/],
       [() => raw.add(256, 256, 0, 4, F32, stream), /is 0/],
       [() => raw.cast(256, 9, 256, F32, 4, stream), /outDtype is dtype 9 \(unknown\)/],
     ];

@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadCheckpointModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
 import { modelsDirectory, plansDirectory } from "../../src/launcher/paths.js";
-import { planPrecision, resolvePlan, singleDevicePlan } from "../../src/launcher/plan.js";
+import { planPrecision, resolvePlan, singleDevicePlan, weightBytes } from "../../src/launcher/plan.js";
 import { meshSize, planSchema } from "../../src/protocol/plan.js";
 
 let folder = "";
@@ -143,6 +143,16 @@ test("the parameters of a model are counted as its checkpoint stores them", () =
   const block = 12 * 4 + 12 + 4 * 4 + 4 + 16 * 4 + 16 + 4 * 16 + 4 + 4 * 4;
   const rest = 4 + 4 + 2 * (16 + 4) + 2 * 4 + 8 + 4 + 1;
   expect(parameterCount(model)).toBe(2 * block + rest);
+});
+
+test("a rank holds its share of the split layers, and embeddings and norms whole", () => {
+  const matrices = 28 * 12 * 512 * 512;
+  // The biases of qkv and mlp.0 go with their columns.
+  const split = matrices + 28 * 7 * 512;
+  const plan = planSchema.parse({ dtype: "fp32", mesh: { tp: 4 } });
+  expect(weightBytes(dit, plan)).toBe(4 * (parameterCount(dit) - split + split / 4));
+  const fp8 = planSchema.parse({ dtype: "fp32", linear: { dtype: "e4m3" } });
+  expect(weightBytes(dit, fp8)).toBe(4 * parameterCount(dit) - 3 * (matrices + 512 * 256));
 });
 
 test("a checkpoint's config.json gives the model", async () => {

@@ -1,12 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { accuracyTable, compareOutputs } from "../../src/launcher/accuracy-report.js";
 import { loadModel } from "../../src/launcher/model.js";
 import { profileTable, summarizeProfile } from "../../src/launcher/profile-report.js";
 import { difference, percentile } from "../../src/launcher/statistics.js";
-import { readFloat32Tensor } from "../../src/launcher/tensor-file.js";
 import { chromeTrace } from "../../src/launcher/trace.js";
 import { decodeZ85 } from "../../src/launcher/zap.js";
 import type { ProfileTask } from "../../src/protocol/job.js";
@@ -29,10 +25,10 @@ const task: ProfileTask = {
 function rank(index: number, latenciesMs: number[]): ProfileRank {
   return {
     rank: index,
-    device: "NVIDIA H100",
+    device: "NVIDIA H200",
     latenciesMs,
     phases: { attention: 6 + index, gemm: 3, elementwise: 1, communication: 0 },
-    ringWaitsMs: [],
+    ringWaitsMs: [0, 2],
     peakMemoryBytes: (index + 1) * 2 ** 30,
     modelFlops: 4e12,
     peakTflops: 1000,
@@ -59,8 +55,8 @@ describe("a profile", () => {
     const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
     expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
     const table = profileTable(own);
-    expect(table).toContain("dit, plan two, 2 workers, NVIDIA H100; 2 forwards after 1 to warm up");
-    expect(table).toMatch(/all │ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
+    expect(table).toContain("dit, plan two, 2 workers, NVIDIA H200; 2 timed and 1 warm-up forwards");
+    expect(table).toMatch(/all +│ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
   });
 
   test("becomes a Chrome trace: a process per rank, a thread per stream", () => {
@@ -98,54 +94,6 @@ describe("accuracy", () => {
     );
     expect(() => compareOutputs(plan, tensor(1), tensor(Number.NaN))).toThrow("nothing can be compared with it");
     expect(() => compareOutputs(plan, tensor(1), tensor(1, 2))).toThrow("has shape [1], the reference [2]");
-  });
-});
-
-describe("a tensor's file", () => {
-  let folder = "";
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), "ditrun-tensor-"));
-  });
-  afterAll(() => rmSync(folder, { recursive: true }));
-
-  function write(header: string, data: Buffer): string {
-    const path = join(folder, "t.safetensors");
-    const length = Buffer.alloc(8);
-    length.writeBigUInt64LE(BigInt(header.length));
-    writeFileSync(path, Buffer.concat([length, Buffer.from(header), data]));
-    return path;
-  }
-  const header = (dtype: string, end: number) =>
-    JSON.stringify({ __metadata__: { a: "b" }, output: { dtype, shape: [1, 2], data_offsets: [0, end] } });
-  const data = Buffer.from(Float32Array.of(1.5, -2).buffer);
-
-  test("is read", async () => {
-    const { shape, data: values } = await readFloat32Tensor(write(header("F32", 8), data), "output");
-    expect([shape, [...values]]).toEqual([
-      [1, 2],
-      [1.5, -2],
-    ]);
-  });
-
-  test.each([
-    [
-      "cut off",
-      () => write(header("F32", 8), data.subarray(0, 7)),
-      /was cut off: tensor output ends at byte \d+, the file at \d+/,
-    ],
-    ["of another dtype", () => write(header("BF16", 4), data), /tensor output is BF16; it must be F32/],
-    ["of another size", () => write(header("F32", 4), data), /takes 8 bytes, but its header says 4/],
-    ["without the tensor", () => write(JSON.stringify({ img: {} }), data), /holds no tensor output, only img/],
-    ["not JSON", () => write("nonsense", data), /its header is not a JSON object/],
-    ["missing", () => join(folder, "none"), /could not be opened: ENOENT/],
-  ])("%s is refused", async (_, make, message) => {
-    await expect(readFloat32Tensor(make(), "output")).rejects.toThrow(message);
-  });
-
-  test("too short for its header is refused", async () => {
-    const path = join(folder, "short");
-    writeFileSync(path, Buffer.from([255, 255, 255, 0, 0, 0, 0, 0, 1]));
-    await expect(readFloat32Tensor(path, "output")).rejects.toThrow("its 9 bytes cannot hold its header");
   });
 });
 

@@ -6,13 +6,14 @@ import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { ForwardTask } from "../../protocol/job.js";
 import type { Model } from "../../protocol/model.js";
 import type { Plan } from "../../protocol/plan.js";
+import { toFloat32 } from "../../worker/weights/numbers.js";
+import { openSafetensors } from "../../worker/weights/safetensors.js";
 import { type AccuracyResult, accuracyTable, compareOutputs, type OutputTensor } from "../accuracy-report.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { loadCheckpointModel } from "../model.js";
 import { singleDevicePlan } from "../plan.js";
 import type { Session } from "../session.js";
-import { readFloat32Tensor } from "../tensor-file.js";
 
 const options = {
   plans: {
@@ -69,7 +70,7 @@ async function run(
     await describeRuns(session, model, reference === undefined ? plans.flatMap((plan) => [plan, alone(plan)]) : plans);
     return 0;
   }
-  const expected = reference === undefined ? undefined : await readFloat32Tensor(reference, "output");
+  const expected = reference === undefined ? undefined : await readOutput(reference);
   const folder = await mkdtemp(join(tmpdir(), "ditrun-accuracy-"));
   try {
     const forward = outputOf(session, model, weights, reference, folder);
@@ -137,8 +138,18 @@ function outputOf(
       ...(inputs === undefined ? {} : { inputs: resolve(inputs) }),
     };
     await session.run(task);
-    const tensor = await readFloat32Tensor(output, "output");
+    const tensor = await readOutput(output);
     await rm(output);
     return tensor;
   };
+}
+
+async function readOutput(path: string): Promise<OutputTensor> {
+  const file = await openSafetensors(path);
+  try {
+    const { dtype, shape } = file.info("output");
+    return { shape, data: toFloat32(dtype, await file.read("output")) };
+  } finally {
+    await file.close();
+  }
 }

@@ -48,7 +48,7 @@ export class NcclGroup implements Group {
     return this.device.allocate(dtype, [rowsOfRank[this.rank] ?? 0, columns]);
   }
 
-  allReduce(partial: Tensor, { out, base, bias }: SumTarget): void {
+  allReduce(partial: Tensor, target: SumTarget): void {
     this.device.launch("communication", "ncclAllReduce", () => [
       this.comm,
       partial.address,
@@ -56,7 +56,7 @@ export class NcclGroup implements Group {
       elements(partial.shape),
       deviceDtypes[partial.dtype],
     ]);
-    sumOf(this.device, [partial.address], out, base, bias);
+    sumOf(this.device, [partial.address], partial.dtype, target);
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
@@ -74,7 +74,7 @@ export class NcclGroup implements Group {
         own * columns,
         deviceDtypes[partial.dtype],
       ]);
-      sumOf(this.device, [out], target.out, target.base, target.bias);
+      sumOf(this.device, [out], partial.dtype, target);
       return;
     }
     // Uneven shares: every rank sends each other rank its rows, and sums what it got in rank order.
@@ -93,7 +93,7 @@ export class NcclGroup implements Group {
         ? partial.address + startOf(rank) * rowBytes
         : received + others.indexOf(rank) * own * rowBytes,
     );
-    sumOf(this.device, sources, target.out, target.base, target.bias);
+    sumOf(this.device, sources, partial.dtype, target);
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {

@@ -42,12 +42,14 @@ export class PeerGroup implements Group {
 
   allReduce(partial: Tensor, target: SumTarget): void {
     const { rows } = matrixShape(partial);
-    this.#exchange("partial", partial, (sources) => this.#sum(sources, 0, rows, target));
+    this.#exchange("partial", partial, (sources) => this.#sum(sources, partial.dtype, 0, rows, target));
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
     const start = rowsOfRank.slice(0, this.rank).reduce((sum, rows) => sum + rows, 0);
-    this.#exchange("partial", partial, (sources) => this.#sum(sources, start, rowsOfRank[this.rank] ?? 0, target));
+    this.#exchange("partial", partial, (sources) =>
+      this.#sum(sources, partial.dtype, start, rowsOfRank[this.rank] ?? 0, target),
+    );
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
@@ -73,17 +75,12 @@ export class PeerGroup implements Group {
     }
   }
 
-  #sum(sources: readonly number[], start: number, rows: number, { out, base, bias }: SumTarget): void {
+  /** The sum of `rows` rows from row `start` of each source, into a target of just those rows. */
+  #sum(sources: readonly number[], dtype: Tensor["dtype"], start: number, rows: number, target: SumTarget): void {
     if (rows === 0) return;
-    const { columns } = matrixShape(out);
-    const offset = start * columns * dtypeBytes(out.dtype);
-    sumOf(
-      this.device,
-      sources.map((source) => source + offset),
-      out,
-      base,
-      bias,
-    );
+    const offset = start * matrixShape(target.out).columns * dtypeBytes(dtype);
+    const slices = sources.map((source) => source + offset);
+    sumOf(this.device, slices, dtype, target);
   }
 
   /** The tensor in this rank's block of the current turn, once every peer has read what it held before. */

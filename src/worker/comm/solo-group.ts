@@ -18,8 +18,8 @@ export class SoloGroup implements Group {
     return this.device.allocate(dtype, [rowsOfRank[0] ?? 0, columns]);
   }
 
-  allReduce(partial: Tensor, { out, base, bias }: SumTarget): void {
-    sumOf(this.device, [partial.address], out, base, bias);
+  allReduce(partial: Tensor, target: SumTarget): void {
+    sumOf(this.device, [partial.address], partial.dtype, target);
   }
 
   reduceScatter(partial: Tensor, _rowsOfRank: readonly number[], target: SumTarget): void {

@@ -65,7 +65,7 @@ export const prototypes = {
     "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
   softmaxRows: "int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
-  sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, uint64_t stream)",
+  sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
   ncclInit: "int ditrun_nccl_init(const uint8_t *id, int rank, int size, _Out_ uint64_t *comm)",
   ncclDestroy: "int ditrun_nccl_destroy(uint64_t comm)",
@@ -283,6 +283,8 @@ export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
+const PEER_ERROR = 6;
+const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
 type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
@@ -318,6 +320,12 @@ export class Kernels {
   /** @throws DitrunError when the file is missing, is no kernel module, or is of another ABI version. */
   constructor(readonly file: string) {
     if (!structsDefined) {
+      // NCCL and the CUDA driver need far more stack than the 128 KiB that koffi gives calls on other threads.
+      koffi.config({
+        sync_stack_size: NATIVE_STACK_BYTES,
+        async_stack_size: NATIVE_STACK_BYTES,
+        resident_async_pools: 2,
+      });
       for (const [name, definition] of Object.entries(structs)) koffi.struct(name, definition);
       structsDefined = true;
     }
@@ -394,7 +402,9 @@ export class Kernels {
   #check(name: KernelName, status: unknown): void {
     if (status === 0) return;
     const why = String(this.#function("lastError")());
-    throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCodes.environment);
+    // A peer that cannot be reached has most likely failed first: the launcher prefers its own story.
+    const exitCode = status === PEER_ERROR ? exitCodes.rendezvous : exitCodes.environment;
+    throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCode);
   }
 }
 

@@ -209,8 +209,16 @@ export function copy(device: Device, out: Tensor, x: Tensor, bytes: number, phas
   device.launch(phase, "copy", () => [out.address, x.address, bytes]);
 }
 
-/** out = base + Σ sources + bias, sources being addresses of tensors like out (peers' too); summed in the order given. */
-export function sumOf(device: Device, sources: Address[], out: Tensor, base?: Tensor, bias?: Tensor): void {
+/**
+ * out = base + Σ sources + bias: sources are addresses of tensors of out's shape (peers' too), in sourceDtype, summed in the
+ * order given; base and bias [columns] are of out's dtype.
+ */
+export function sumOf(
+  device: Device,
+  sources: Address[],
+  sourceDtype: Tensor["dtype"],
+  { out, base, bias }: { out: Tensor; base?: Tensor | undefined; bias?: Tensor | undefined },
+): void {
   const { columns } = matrixShape(out);
   device.launch("communication", "sum", () => [
     out.address,
@@ -221,6 +229,7 @@ export function sumOf(device: Device, sources: Address[], out: Tensor, base?: Te
     sources.length,
     elements(out.shape),
     deviceDtypes[out.dtype],
+    deviceDtypes[sourceDtype],
   ]);
 }
 

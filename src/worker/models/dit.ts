@@ -16,6 +16,7 @@ import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tens
 import {
   ColumnParallelLinear,
   type Linear,
+  type LinearSpec,
   type Loader,
   loadColumnLinear,
   loadRowLinear,
@@ -109,6 +110,7 @@ export class Dit {
       path: "head",
       inFeatures: width,
       outFeatures: pixels,
+      outDtype: "fp32",
       keepDtype: true,
     });
     return new Dit(context, model, grid, inputs, embedding, blocks, norm, head);
@@ -190,18 +192,13 @@ class Embedding {
       ...loader,
       splitOf: (path) => (split && path !== "time.mlp.0" ? "column" : "replicated"),
     };
-    const linear = (path: string, inFeatures: number, storedShape?: readonly number[]) =>
-      loadColumnLinear(embeddings, {
-        path,
-        inFeatures,
-        outFeatures: width,
-        keepDtype: true,
-        ...(storedShape && { storedShape }),
-      });
+    const linear = (path: string, inFeatures: number, options: Partial<LinearSpec> = {}) =>
+      loadColumnLinear(embeddings, { path, inFeatures, outFeatures: width, keepDtype: true, ...options });
 
-    const patchLinear = await linear("patch.proj", pixels, [width, channels, patch, patch]);
-    const time = [await linear("time.mlp.0", width), await linear("time.mlp.2", width)] as const;
-    const table = device.allocatePersistent(plan.dtype, [classes + 1, columns.count]);
+    const storedShape = [width, channels, patch, patch];
+    const patchLinear = await linear("patch.proj", pixels, { storedShape, outDtype: "fp32" });
+    const time = [await linear("time.mlp.0", width), await linear("time.mlp.2", width, { outDtype: "fp32" })] as const;
+    const table = device.allocatePersistent("fp32", [classes + 1, columns.count]);
     const parameter = {
       name: "label.table.weight",
       shape: [classes + 1, width],
@@ -210,10 +207,10 @@ class Embedding {
     await source.load(parameter, { rows: [{ start: 0, count: classes + 1 }], columns }, table);
 
     const tokens = splitTensorCp(context, ditTokens(model));
-    const positions = device.allocatePersistent(plan.dtype, [tokens.count, columns.count]);
+    const positions = device.allocatePersistent("fp32", [tokens.count, columns.count]);
     const gridWidth = model.imageSize / patch;
     sincos2d(device, positions, { gridWidth, width, firstToken: tokens.start, firstColumn: columns.start });
-    const label = device.allocatePersistent(plan.dtype, [1, columns.count]);
+    const label = device.allocatePersistent("fp32", [1, columns.count]);
     return new Embedding(context, model, grid, columns, patchLinear, time, table, label, positions);
   }
 
@@ -226,7 +223,7 @@ class Embedding {
     const { context, columns } = this;
     const { device, plan } = context;
     const { width, channels, patch } = this.model;
-    const x = device.allocate(plan.dtype, [tokens.count, width]);
+    const x = device.allocate("fp32", [tokens.count, width]);
     device.arena.scope(() => {
       const angles = device.allocate(plan.dtype, [1, width]);
       sincosEmbedding(device, angles, t);
@@ -238,7 +235,7 @@ class Embedding {
       const patches = device.allocate(plan.dtype, [tokens.count, channels * patch * patch]);
       patchify(device, patches, image, this.grid, tokens.start);
       const whole = columns.count === width;
-      const part = whole ? x : partForColumnsTp(context, tokens.count, width, plan.dtype);
+      const part = whole ? x : partForColumnsTp(context, tokens.count, width, "fp32");
       this.patch.forward(patches, { out: part });
       addRows(device, part, part, this.positions, condition);
       if (!whole) gatherColumnsTp(context, part, x);

@@ -15,6 +15,8 @@ export interface LinearSpec {
   /** 3 for a fused qkv: the output is [3, rows, width], each part split by heads on its own. */
   readonly parts?: number;
   readonly bias?: boolean;
+  /** Of the output and the bias, if it is not the plan's: what joins the residual stream or the image stays in float32. */
+  readonly outDtype?: Tensor["dtype"];
   /** Stays in the plan's dtype where the plan's linear dtype is e4m3: the few products that are small or touch the pixels. */
   readonly keepDtype?: boolean;
   /** The weight's shape in the checkpoint, if it is not [outFeatures, inFeatures]. */
@@ -36,6 +38,7 @@ interface LinearWeights {
   readonly w: Tensor;
   readonly wScale?: Tensor | undefined;
   readonly bias?: Tensor | undefined;
+  readonly outDtype: Tensor["dtype"];
 }
 
 type ForwardOptions = Pick<GemmOptions, "activation" | "residual">;
@@ -57,7 +60,7 @@ function multiply(context: Context, x: Tensor, out: Tensor, weights: LinearWeigh
   });
 }
 
-/** A layer whose output is added to the residual stream, in place. */
+/** A layer whose output is added to the residual stream (float32), in place. */
 export interface ResidualLinear {
   /** residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. */
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void;
@@ -71,11 +74,11 @@ export class Linear implements ResidualLinear {
   ) {}
 
   /** y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = activation(x Wᵀ + b) + residual. */
-  forward(x: Tensor, options: ForwardOptions & { out?: Tensor; outDtype?: Tensor["dtype"] } = {}): Tensor {
+  forward(x: Tensor, options: ForwardOptions & { out?: Tensor } = {}): Tensor {
     const { w, bias } = this.weights;
     const { rows } = matrixShape(x);
     const shape = w.shape.length === 3 ? [w.shape[0] ?? 1, rows, w.shape[1] ?? 1] : [rows, w.shape[0] ?? 1];
-    const out = options.out ?? this.context.device.allocate(options.outDtype ?? this.context.plan.dtype, shape);
+    const out = options.out ?? this.context.device.allocate(this.weights.outDtype, shape);
     multiply(this.context, x, out, this.weights, {
       bias,
       activation: options.activation ?? "identity",
@@ -134,8 +137,9 @@ export async function loadColumnLinear(loader: Loader, spec: LinearSpec, heads?:
 }
 
 /** @throws DitrunError as loadColumnLinear. */
-export async function loadRowLinear(loader: Loader, spec: LinearSpec): Promise<ResidualLinear> {
+export async function loadRowLinear(loader: Loader, rowSpec: LinearSpec): Promise<ResidualLinear> {
   const { context } = loader;
+  const spec: LinearSpec = { ...rowSpec, outDtype: "fp32" };
   const split = loader.splitOf(spec.path);
   if (split === "column" || split === "heads") {
     throw new DitrunError(`The plan splits ${spec.path} by ${split}; it can be row or replicated.`);
@@ -167,6 +171,7 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
   const rows = part.rows.reduce((sum, range) => sum + range.count, 0);
   const columns = part.columns.count;
   const parts = spec.parts ?? 1;
+  const outDtype = spec.outDtype ?? plan.dtype;
   const shape = parts === 1 ? [rows, columns] : [parts, rows / parts, columns];
   const weight: Parameter = {
     name: `${spec.path}.weight`,
@@ -176,14 +181,14 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
 
   let bias: Tensor | undefined;
   if (spec.bias !== false) {
-    bias = device.allocatePersistent(plan.dtype, [rows]);
+    bias = device.allocatePersistent(outDtype, [rows]);
     const parameter = { name: `${spec.path}.bias`, shape: [spec.outFeatures], init: linearInit(spec.inFeatures) };
     await source.load(parameter, { rows: part.rows, columns: { start: 0, count: 1 } }, bias);
   }
   if (plan.linear.dtype !== "e4m3" || spec.keepDtype) {
     const w = device.allocatePersistent(plan.dtype, shape);
     await source.load(weight, part, tensor(w.address, w.dtype, [rows, columns]));
-    return { w, bias };
+    return { w, bias, outDtype };
   }
   const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
   try {
@@ -193,7 +198,7 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
     const wScale = device.allocatePersistent("fp32", [rows]);
     quantizeRows(device, w, wScale, exact);
     await device.synchronize();
-    return { w, wScale, bias };
+    return { w, wScale, bias, outDtype };
   } finally {
     device.kernels.call("free", staging);
   }

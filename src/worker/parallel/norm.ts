@@ -4,7 +4,7 @@ import { matrixShape, type Tensor } from "../device/tensor.js";
 import type { Loader } from "./linear.js";
 
 /**
- * LayerNorm (eps 1e-5, affine) of the residual stream. Where each tp rank holds only some rows of it (sequence-parallel
+ * LayerNorm (eps 1e-5, affine) of the residual stream (float32), rounded to the plan's dtype. Where each tp rank holds only some rows of it (sequence-parallel
  * norms, arXiv 2205.05198 §4.2), the normalised rows are gathered, so that the result is whole on every rank.
  */
 export class LayerNorm {
@@ -16,7 +16,7 @@ export class LayerNorm {
 
   static async load({ context, source }: Loader, path: string, width: number): Promise<LayerNorm> {
     const load = async (name: string, value: number) => {
-      const out = context.device.allocatePersistent(context.plan.dtype, [width]);
+      const out = context.device.allocatePersistent("fp32", [width]);
       const parameter = { name, shape: [width], init: { kind: "constant", value } as const };
       await source.load(parameter, { rows: [{ start: 0, count: width }], columns: { start: 0, count: 1 } }, out);
       return out;
@@ -26,16 +26,16 @@ export class LayerNorm {
 
   /** x [rows, width], this tp rank's rows if tokensOfRank is given -> [all rows, width]. */
   forward(x: Tensor, tokensOfRank?: readonly number[]): Tensor {
-    const { device, tp } = this.context;
+    const { device, tp, plan } = this.context;
     const { columns } = matrixShape(x);
     const normalise = (out: Tensor) => layerNorm(device, out, x, this.weight, this.bias, 1e-5);
     if (!tokensOfRank) {
-      const out = device.allocate(x.dtype, x.shape);
+      const out = device.allocate(plan.dtype, x.shape);
       normalise(out);
       return out;
     }
-    const out = device.allocate(x.dtype, [tokensOfRank.reduce((sum, rows) => sum + rows, 0), columns]);
-    const part = tp.gatherPart(tokensOfRank, columns, x.dtype);
+    const out = device.allocate(plan.dtype, [tokensOfRank.reduce((sum, rows) => sum + rows, 0), columns]);
+    const part = tp.gatherPart(tokensOfRank, columns, plan.dtype);
     normalise(part);
     tp.allGather(part, tokensOfRank, out);
     return out;

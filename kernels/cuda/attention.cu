@@ -1,0 +1,75 @@
+// ditrun_attention: checks, and the choice of a kernel.
+#include "attention.h"
+
+#include "device.h"
+#include "numbers.cuh"
+
+static int checkBlocks(const ditrun_attention_args &a) {
+  if (a.blockCount <= 0 || a.blockCount > DITRUN_MAX_KV_BLOCKS || !a.blocks)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention walks 1 to %d blocks of keys and values, got %d.", DITRUN_MAX_KV_BLOCKS, a.blockCount);
+  const int64_t rowWidth = int64_t(a.heads) * a.headDim;
+  for (int i = 0; i < a.blockCount; i++) {
+    const ditrun_kv_block &block = a.blocks[i];
+    if (block.length <= 0 || !block.k || !block.v || block.kStride < rowWidth || block.vStride < rowWidth)
+      return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: block %d has %d keys with strides %lld and %lld for %d heads of %d, k 0x%llx, v 0x%llx.", i, block.length,
+                  (long long)block.kStride, (long long)block.vStride, a.heads, a.headDim, (unsigned long long)block.k, (unsigned long long)block.v);
+    if (block.kScale || block.vScale) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: block %d has scales, which only the e4m3 attention takes.", i);
+    if (block.flag % 4 != 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: the flag 0x%llx of block %d is no 32-bit word.", (unsigned long long)block.flag, i);
+  }
+  return DITRUN_OK;
+}
+
+static int check(const ditrun_attention_args *args) {
+  if (!args) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got no arguments.");
+  const ditrun_attention_args &a = *args;
+  if (a.queries < 0 || a.heads <= 0 || a.headDim <= 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got %d queries, %d heads of %d.", a.queries, a.heads, a.headDim);
+  const int64_t rowWidth = int64_t(a.heads) * a.headDim;
+  if (a.queries > 0 && (!a.q || !a.o || a.qStride < rowWidth || a.oStride < rowWidth))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got q 0x%llx and o 0x%llx with row strides %lld and %lld for %d heads of %d.", (unsigned long long)a.q,
+                (unsigned long long)a.o, (long long)a.qStride, (long long)a.oStride, a.heads, a.headDim);
+  if (!isFloat(a.dtype) || !isFloat(a.oDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32 or bf16, got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
+  if ((a.previousO == 0) != (a.previousLse == 0))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention merges with a previous output and its lse together, got 0x%llx and 0x%llx.", (unsigned long long)a.previousO,
+                (unsigned long long)a.previousLse);
+  if (a.heads > 65535) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes at most 65535 heads, got %d.", a.heads);
+  return checkBlocks(a);
+}
+
+static int choose(const ditrun_attention_args *args, cudaStream_t queue) {
+#ifdef DITRUN_ATTENTION_SM90
+  const bool sm90 = deviceFacts().major == 9 && attention_sm90_fits(*args);
+  if (sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_sm90(*args, queue);
+#endif
+  const bool sm80 = attentionSm80Fits(*args), generic = attentionGenericFits(*args);
+  if (sm80 && (args->kernel == 0 || args->kernel == 2)) return attentionSm80(*args, queue);
+  if (generic && (args->kernel == 0 || args->kernel == 1)) return attentionGeneric(*args, queue);
+  static const char *const names[] = {"any", "the generic", "the sm_80", "the sm_90"};
+  return fail(DITRUN_UNSUPPORTED, "%s attention kernel does not take head dim %d in %s with row strides %lld and %lld on compute capability %d.%d.",
+              args->kernel >= 0 && args->kernel <= 3 ? names[args->kernel] : "an unknown", args->headDim, dtypeName(args->dtype), (long long)args->qStride,
+              (long long)args->blocks[0].kStride, deviceFacts().major, deviceFacts().minor);
+}
+
+int ditrun_attention(const ditrun_attention_args *args, uint64_t stream) {
+  TRY(useDevice());
+  TRY(check(args));
+  if (args->queries == 0) return DITRUN_OK;
+  uint64_t flags[DITRUN_MAX_KV_BLOCKS];
+  int flagCount = 0;
+  for (int i = 0; i < args->blockCount; i++)
+    if (args->blocks[i].flag) flags[flagCount++] = args->blocks[i].flag;
+  if (flagCount == 0 || !sharesDevice()) return choose(args, asStream(stream));
+
+  // Ranks that share a GPU: copies within one GPU are kernels of the driver, whatever the call, and find no multiprocessor
+  // beside a kernel that fills the GPU and waits for them. So the stream waits here, and the kernel does not (nor does it count).
+  TRY(ditrun_flags_wait(flags, flagCount, 0, stream));
+  ditrun_kv_block arrived[DITRUN_MAX_KV_BLOCKS];
+  for (int i = 0; i < args->blockCount; i++) {
+    arrived[i] = args->blocks[i];
+    arrived[i].flag = 0;
+  }
+  ditrun_attention_args ready = *args;
+  ready.blocks = arrived;
+  return choose(&ready, asStream(stream));
+}

@@ -1,0 +1,131 @@
+// Host side of the Hopper attention kernel: argument checks, tensor maps, launch.
+#include "attention_sm90.cuh"
+
+#include <cmath>
+
+#include "attention_sm90_kernel.cuh"
+#include "error.h"
+
+namespace {
+
+using attention::Parameters;
+using attention::Shape;
+
+using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                                 const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                                 CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/** The driver's tensor-map encoder, or null where the driver has none. */
+EncodeTiled encoder() {
+  static const EncodeTiled found = [] {
+    void *symbol = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &result) != cudaSuccess ||
+        result != cudaDriverEntryPointSuccess)
+      return static_cast<EncodeTiled>(nullptr);
+    return reinterpret_cast<EncodeTiled>(symbol);
+  }();
+  return found;
+}
+
+bool aligned(uint64_t address, int64_t stride) { return address % 16 == 0 && stride % 8 == 0 && stride >= 0; }
+
+/** Describes a [rows, heads · headDim] bf16 matrix read in boxes of boxRows rows and one swizzled row of columns. */
+int encode(CUtensorMap *map, const char *name, uint64_t address, int64_t stride, int rows, int width, int boxRows,
+           int boxColumns) {
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(2 * stride)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)};
+  const cuuint32_t steps[2] = {1, 1};
+  const CUtensorMapSwizzle swizzle = boxColumns == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
+  const CUresult result = encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, reinterpret_cast<void *>(address), sizes,
+                                    strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS)
+    return fail(DITRUN_DEVICE_ERROR,
+                "The driver refused (CUresult %d) a tensor map of %s: address 0x%llx, %d rows of %d elements, row stride %lld.",
+                static_cast<int>(result), name, static_cast<unsigned long long>(address), rows, width,
+                static_cast<long long>(stride));
+  return DITRUN_OK;
+}
+
+template <int headDim, typename Output>
+int launch(const ditrun_attention_args &args, cudaStream_t stream) {
+  using S = Shape<headDim>;
+  Parameters p;
+  const int width = args.heads * headDim;
+  int status = encode(&p.q, "q", args.q, args.qStride, args.queries, width, S::queries, S::columns);
+  p.tiles = 0;
+  for (int i = 0; i < args.blockCount && status == DITRUN_OK; ++i) {
+    const ditrun_kv_block &block = args.blocks[i];
+    status = encode(&p.k[i], "k", block.k, block.kStride, block.length, width, S::Tile::keys, S::columns);
+    if (status == DITRUN_OK)
+      status = encode(&p.v[i], "v", block.v, block.vStride, block.length, width, S::Tile::keys, S::columns);
+    p.flags[i] = reinterpret_cast<const uint32_t *>(block.flag);
+    p.length[i] = block.length;
+    p.tiles += (block.length + S::Tile::keys - 1) / S::Tile::keys;
+  }
+  if (status != DITRUN_OK) return status;
+  p.o = reinterpret_cast<void *>(args.o);
+  p.lse = reinterpret_cast<float *>(args.lse);
+  p.previousO = reinterpret_cast<const float *>(args.previousO);
+  p.previousLse = reinterpret_cast<const float *>(args.previousLse);
+  p.waitNanoseconds = reinterpret_cast<unsigned long long *>(args.waitNanoseconds);
+  p.oStride = args.oStride;
+  p.queries = args.queries;
+  p.heads = args.heads;
+  p.blockCount = args.blockCount;
+  p.scaleLog2 = args.scale * 1.4426950408889634f;
+
+  const auto kernel = attention::attention_kernel<headDim, Output>;
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
+  if (error == cudaSuccess) {
+    const dim3 grid((args.queries + S::queries - 1) / S::queries, args.heads);
+    kernel<<<grid, S::threads, S::sharedBytes, stream>>>(p);
+    error = cudaGetLastError();
+  }
+  if (error != cudaSuccess)
+    return fail(DITRUN_DEVICE_ERROR, "The sm_90 attention kernel (head dimension %d, %d queries, %d heads) did not start: %s.",
+                headDim, args.queries, args.heads, cudaGetErrorString(error));
+  return DITRUN_OK;
+}
+
+template <int headDim>
+int launch_for_output(const ditrun_attention_args &args, cudaStream_t stream) {
+  return args.oDtype == DITRUN_F32 ? launch<headDim, float>(args, stream) : launch<headDim, __nv_bfloat16>(args, stream);
+}
+
+}  // namespace
+
+bool attention_sm90_fits(const ditrun_attention_args &args) {
+  if (args.dtype != DITRUN_BF16 || (args.oDtype != DITRUN_BF16 && args.oDtype != DITRUN_F32)) return false;
+  if (args.headDim != 32 && args.headDim != 64 && args.headDim != 128) return false;
+  if (!(args.scale > 0.0f) || !std::isfinite(args.scale) || args.queries <= 0 || args.heads <= 0 || args.heads > 65535) return false;
+  if (args.blockCount < 1 || args.blockCount > DITRUN_MAX_KV_BLOCKS || args.blocks == nullptr) return false;
+  if (!aligned(args.q, args.qStride) || args.o % 8 != 0 || args.oStride % 2 != 0) return false;
+  if ((args.previousO == 0) != (args.previousLse == 0) || args.previousO % 8 != 0) return false;
+  for (int i = 0; i < args.blockCount; ++i) {
+    const ditrun_kv_block &block = args.blocks[i];
+    if (block.length <= 0 || !aligned(block.k, block.kStride) || !aligned(block.v, block.vStride)) return false;
+  }
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess)
+    return false;
+  return major == 9 && minor == 0 && encoder() != nullptr;
+}
+
+int attention_sm90(const ditrun_attention_args &args, cudaStream_t stream) {
+  if (!attention_sm90_fits(args))
+    return fail(DITRUN_UNSUPPORTED,
+                "The sm_90 attention kernel does not take these arguments (head dimension %d, dtype %d, %d KV blocks, scale %g, row "
+                "stride %lld): it needs bf16, head dimension 32, 64 or 128, 16-byte aligned rows, scale > 0 and a Hopper GPU; use "
+                "kernel 0.",
+                args.headDim, args.dtype, args.blockCount, static_cast<double>(args.scale), static_cast<long long>(args.qStride));
+  switch (args.headDim) {
+    case 32: return launch_for_output<32>(args, stream);
+    case 64: return launch_for_output<64>(args, stream);
+    default: return launch_for_output<128>(args, stream);
+  }
+}

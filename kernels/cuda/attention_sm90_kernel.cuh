@@ -1,0 +1,444 @@
+// Attention forward for Hopper: FlashAttention-2's algorithm 1 (arXiv 2307.08691) on TMA, mbarriers and wgmma.
+//
+// A block of threads owns 64 queries of one head per warp group; one more warp (the producer) walks the keys and values of
+// all KV blocks through a ring of shared-memory stages. Scores are float32 in registers, probabilities go to the second
+// matrix product as bf16 registers, and a column of ones beside V makes that product sum them as well (the row sum l).
+//
+// The maximum is lazy. Softmax does not depend on the reference m that is subtracted, and bf16 probabilities keep their
+// relative precision at any magnitude, so m is the rounded maximum of the first tile and stays. A row whose scores later
+// grow shows in l: past kCareful in one tile the warp group takes the running maximum of every later tile; past kRepeat the
+// tile itself lost precision, and the block walks all keys once more with a running maximum from the start.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "attention_sm90_softmax.cuh"
+#include "ditrun.h"
+#include "ptx/fence.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/tma.cuh"
+#include "ptx/wgmma.cuh"
+#include "tiles.h"
+
+namespace attention {
+
+/** How much one tile may add to l: 64 to 128 keys of 2^x, x at most about 10, then 16 (log2). */
+constexpr float kCareful = 1024.0f;
+constexpr float kRepeat = 65536.0f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+struct Parameters {
+  CUtensorMap q;
+  CUtensorMap k[DITRUN_MAX_KV_BLOCKS], v[DITRUN_MAX_KV_BLOCKS];
+  const uint32_t *flags[DITRUN_MAX_KV_BLOCKS];
+  int32_t length[DITRUN_MAX_KV_BLOCKS];
+  void *o;
+  float *lse;
+  const float *previousO, *previousLse;
+  unsigned long long *waitNanoseconds;
+  int64_t oStride;
+  int32_t queries, heads, blockCount, tiles;
+  float scaleLog2;  // scale · log2(e)
+  PolynomialConstants polynomial;
+};
+
+template <int headDim>
+struct Shape {
+  using Tile = AttentionTile<headDim>;
+  static constexpr int queries = 64 * Tile::warpGroups;
+  static constexpr int consumers = 128 * Tile::warpGroups;
+  static constexpr int threads = consumers + 128;
+  static constexpr int consumerRegisters = Tile::warpGroups == 2 ? 240 : Tile::warpGroups == 3 ? 160 : 112;
+  static constexpr int columns = headDim < 64 ? headDim : 64;  // one swizzled row holds 64 or 128 bytes
+  static constexpr int slabs = headDim / columns;
+  static constexpr int rowBytes = 2 * columns;
+  static constexpr ptx::Swizzle swizzle = columns == 32 ? ptx::Swizzle::bytes64 : ptx::Swizzle::bytes128;
+  static constexpr int queryBytes = 2 * queries * headDim;
+  static constexpr int tileBytes = 2 * Tile::keys * headDim;  // of K, and of V
+  static constexpr int slabBytes = Tile::keys * rowBytes;
+  static constexpr int onesBytes = Tile::onesColumn ? slabBytes : 0;
+  static constexpr int outputColumns = headDim + (Tile::onesColumn ? 8 : 0);
+  static constexpr int sharedBytes = 1024 + queryBytes + onesBytes + 2 * Tile::stages * tileBytes;
+  static_assert(!Tile::onesColumn || slabs == 1, "the ones lie one repeat after V's columns");
+  static_assert(Tile::onesColumn || Tile::exponentialEighths == 8, "sums in registers need float32 probabilities");
+};
+
+template <int headDim>
+struct Shared {
+  using S = Shape<headDim>;
+  uint64_t queryFull;
+  uint64_t keyFull[S::Tile::stages], keyEmpty[S::Tile::stages], valueFull[S::Tile::stages], valueEmpty[S::Tile::stages];
+  int repeat;
+};
+
+/** Where the n-th tile since the start lies in the ring of stages, and the parity of its barriers' phase. */
+template <int stages>
+struct Place {
+  static_assert((stages & (stages - 1)) == 0, "a power of two, so that a mask finds the stage");
+  int stage;
+  uint32_t parity;
+  __device__ __forceinline__ explicit Place(int n) : stage(n & (stages - 1)), parity(n / stages & 1) {}
+};
+
+/** Which of eight consecutive pairs of scores go to the special-function unit; alternates between rows and columns. */
+__device__ constexpr bool takes_mufu(int pair, int eighths) {
+  constexpr int rank[8] = {0, 6, 5, 2, 7, 1, 3, 4};
+  return rank[pair % 8] < eighths;
+}
+
+__device__ __forceinline__ float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
+}
+
+__device__ __forceinline__ float quad_sum(float x) {
+  x += __shfl_xor_sync(0xffffffff, x, 1);
+  return x + __shfl_xor_sync(0xffffffff, x, 2);
+}
+
+/** Walks the KV blocks and fills the ring. One thread. */
+template <int headDim>
+__device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &shared, char *keys, char *values,
+                                        int position, bool observer) {
+  using S = Shape<headDim>;
+  const int column = blockIdx.y * headDim;
+  for (int block = 0; block < p.blockCount; ++block) {
+    if (p.flags[block] != nullptr) {
+      const uint64_t start = ptx::global_nanoseconds();
+      while (ptx::load_acquire_system(p.flags[block]) != 1) __nanosleep(64);
+      ptx::fence_proxy_async_global();
+      if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
+    }
+    for (int row = 0; row < p.length[block]; row += S::Tile::keys) {
+      const Place<S::Tile::stages> place(position++);
+      const int stage = place.stage;
+      ptx::mbarrier_wait(&shared.keyEmpty[stage], place.parity ^ 1);
+      ptx::mbarrier_expect(&shared.keyFull[stage], S::tileBytes);
+      for (int slab = 0; slab < S::slabs; ++slab)
+        ptx::tma_load(keys + stage * S::tileBytes + slab * S::slabBytes, &p.k[block], &shared.keyFull[stage],
+                      column + slab * S::columns, row);
+      ptx::mbarrier_wait(&shared.valueEmpty[stage], place.parity ^ 1);
+      ptx::mbarrier_expect(&shared.valueFull[stage], S::tileBytes);
+      for (int slab = 0; slab < S::slabs; ++slab)
+        ptx::tma_load(values + stage * S::tileBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
+                      column + slab * S::columns, row);
+    }
+  }
+}
+
+/** One warp group's 64 queries: scores, softmax and output in registers. */
+template <int headDim>
+struct Consumer {
+  using S = Shape<headDim>;
+  using Tile = typename S::Tile;
+  static constexpr int kScores = Tile::keys / 2, kChunks = Tile::keys / 16, kOutputs = S::outputColumns / 2;
+  using ScoreProduct = ptx::Wgmma<Tile::keys>;
+  using OutputProduct = ptx::Wgmma<S::outputColumns>;
+
+  using Position = Place<Tile::stages>;
+
+  const Parameters &p;
+  Shared<headDim> &shared;
+  uint32_t queries, keys, values;  // low words of the descriptors
+  float o[kOutputs];
+  float m[2], l[2];  // per row; l of the last check where a column of ones sums, else this thread's part of the sum
+  int group, position;  // of the warp groups; tiles walked since the start
+  bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
+
+  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, int warpGroup, uint32_t queryAddress,
+                                      uint32_t keyAddress, uint32_t valueAddress, uint32_t ones)
+      : p(parameters), shared(s), group(warpGroup), position(0), repeat(false), everyTile(false) {
+    queries = ptx::descriptor_low(queryAddress, 0);
+    keys = ptx::descriptor_low(keyAddress, 0);
+    values = ptx::descriptor_low(valueAddress, Tile::onesColumn ? ones - valueAddress : S::slabBytes);
+  }
+
+  static __device__ __forceinline__ uint64_t descriptor(uint32_t low) {
+    return ptx::descriptor(low, 8 * S::rowBytes, S::swizzle);
+  }
+
+  /** Queues scores = Q Kᵀ of the tile at this position, whose K has arrived. */
+  __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int at) {
+    const uint32_t tile = keys + Position(at).stage * (S::tileBytes >> 4);
+#pragma unroll
+    for (int step = 0; step < headDim / 16; ++step) {
+      const int slab = step * 16 / S::columns, within = step * 16 % S::columns * 2;
+      ScoreProduct::multiply_shared(scores, descriptor(queries + (slab * S::queries * S::rowBytes + within) / 16),
+                                    descriptor(tile + (slab * S::slabBytes + within) / 16), step != 0);
+    }
+  }
+
+  /** Queues o += P V of the tile at this position, whose V has arrived. */
+  __device__ __forceinline__ void multiply_values(const uint32_t (&probabilities)[kChunks][4], int at) {
+    constexpr uint32_t units = S::tileBytes >> 4;
+    // The ones lie nearer by one stage from the next stage of V: the repeat stride is the word's upper half.
+    const uint32_t tile = values + Position(at).stage * (Tile::onesColumn ? units - (units << 16) : units);
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk)
+      OutputProduct::multiply_registers(o, probabilities[chunk], descriptor(tile + chunk * S::rowBytes));
+  }
+
+  __device__ __forceinline__ void await(uint64_t *full, int at) {
+    const Position place(at);
+    ptx::mbarrier_wait(&full[place.stage], place.parity);
+  }
+
+  __device__ __forceinline__ void release(uint64_t *empty, int at) {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty[Position(at).stage]);
+  }
+
+  __device__ __forceinline__ void rescale(int row, float factor) {
+#pragma unroll
+    for (int j = 0; j < kOutputs / 4; ++j) {
+      o[4 * j + 2 * row] *= factor;
+      o[4 * j + 2 * row + 1] *= factor;
+    }
+    l[row] *= factor;
+  }
+
+  /** Raises m to this tile's maximum, rounded up to an integer so that m + 1/2 is exact. */
+  __device__ __forceinline__ void raise_maximum(const float (&scores)[kScores]) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float maximum = scores[2 * row];
+#pragma unroll
+      for (int j = 0; j < kScores / 4; ++j)
+        maximum = fmaxf(maximum, fmaxf(scores[4 * j + 2 * row], scores[4 * j + 2 * row + 1]));
+      const float raised = fmaxf(m[row], ceilf(quad_max(maximum) * p.scaleLog2));
+      rescale(row, m[row] == raised ? 1.0f : exp2_approx(m[row] - raised));
+      m[row] = raised;
+    }
+  }
+
+  /** Judges what the last tile added to the row sums; o must be complete. */
+  __device__ __forceinline__ void check_growth() {
+    const float now0 = o[headDim / 2], now1 = o[headDim / 2 + 2];
+    const float added = fmaxf(now0 - l[0], now1 - l[1]);
+    l[0] = now0;
+    l[1] = now1;
+    if (__any_sync(0xffffffff, !(added <= kCareful))) {
+      running = everyTile = true;
+      repeat = repeat || !(added <= kRepeat);
+    }
+  }
+
+  __device__ __forceinline__ void mask(float (&scores)[kScores], int valid) {
+    const int first = 2 * (threadIdx.x % 4);
+#pragma unroll
+    for (int i = 0; i < kScores; ++i)
+      if (8 * (i / 4) + first + i % 2 >= valid) scores[i] = -INFINITY;
+  }
+
+  /** probabilities = 2^(c scores - m) of one tile, as the second product's operand. */
+  __device__ __forceinline__ void exponentiate(const float (&scores)[kScores], uint32_t (&probabilities)[kChunks][4]) {
+    const float scale = p.scaleLog2, scale1024 = 1024.0f * scale;
+    const float offset[2] = {-m[0], -m[1]};
+    const float offset1024[2] = {-1024.0f * (m[0] + 0.5f), -1024.0f * (m[1] + 0.5f)};
+#pragma unroll
+    for (int pair = 0; pair < kScores / 2; ++pair) {
+      const float low = scores[2 * pair], high = scores[2 * pair + 1];
+      const int row = pair % 2;
+      if (takes_mufu(pair, Tile::exponentialEighths)) {
+        const float p0 = exp2_approx(fmaf(low, scale, offset[row])), p1 = exp2_approx(fmaf(high, scale, offset[row]));
+        if constexpr (!Tile::onesColumn) l[row] += p0 + p1;
+        probabilities[pair / 4][pair % 4] = pack_bf16(p0, p1);
+      } else {
+        probabilities[pair / 4][pair % 4] = exp2_polynomial<Tile::polynomialDegree>(
+            fmaf(low, scale1024, offset1024[row]), fmaf(high, scale1024, offset1024[row]), p.polynomial);
+      }
+    }
+  }
+
+  // Left alone, the warp groups fall into step: all in softmax, then all queued at the matrix units. So they take turns at
+  // queueing products, and one group's products run under the others' softmax (FlashAttention-3's ping-pong). One turn a tile.
+  __device__ __forceinline__ void take_turn() {
+    if constexpr (Tile::takeTurns) ptx::named_barrier_sync(2 + group, 256);
+  }
+  __device__ __forceinline__ void pass_turn() {
+    if constexpr (Tile::takeTurns) ptx::named_barrier_arrive(2 + (group + 1 == Tile::warpGroups ? 0 : group + 1), 256);
+  }
+
+  /** The first scores of a run of tiles. */
+  __device__ __forceinline__ void begin(float (&scores)[kScores]) {
+    await(shared.keyFull, position);
+    ptx::wgmma_pin(scores);
+    ptx::wgmma_fence();
+    multiply_keys(scores, position);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
+    release(shared.keyEmpty, position);
+  }
+
+  /** From finished scores to finished output of one tile and, if there are more, the next tile's finished scores. */
+  template <bool more>
+  __device__ __forceinline__ void advance(float (&scores)[kScores]) {
+    uint32_t probabilities[kChunks][4];
+    exponentiate(scores, probabilities);
+    // Of the tile before; here, since ptxas serialises the products when this follows their wait.
+    if constexpr (Tile::onesColumn) check_growth();
+    await(shared.valueFull, position);
+    if constexpr (more) await(shared.keyFull, position + 1);
+    take_turn();
+    ptx::wgmma_pin(o);
+    ptx::wgmma_fence();
+    multiply_values(probabilities, position);
+    ptx::wgmma_commit();
+    if constexpr (more) {
+      ptx::wgmma_pin(scores);
+      ptx::wgmma_fence();
+      multiply_keys(scores, position + 1);
+      ptx::wgmma_commit();
+    }
+    pass_turn();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    if constexpr (more) ptx::wgmma_pin(scores);
+    release(shared.valueEmpty, position);
+    ++position;
+    if constexpr (more) release(shared.keyEmpty, position);
+  }
+
+  /** One tile of any length, which may raise m. */
+  __device__ __forceinline__ void walk_one(int valid) {
+    float scores[kScores];
+    begin(scores);
+    if (valid < Tile::keys) mask(scores, valid);
+    if (running) raise_maximum(scores);
+    running = everyTile;
+    advance<false>(scores);
+  }
+
+  /** Up to `tiles` whole tiles with m fixed; stops early when a row outgrows it. */
+  __device__ __forceinline__ void walk_many(int tiles) {
+    float scores[kScores];
+    begin(scores);
+    for (; tiles > 1 && !running; --tiles) advance<true>(scores);
+    advance<false>(scores);
+  }
+
+  /** Walks all keys. On return o, l and m are complete, l summed over the row. */
+  __device__ __forceinline__ void walk() {
+#pragma unroll
+    for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
+    l[0] = l[1] = 0.0f;
+    m[0] = m[1] = -INFINITY;
+    running = true;
+    for (int block = 0; block < p.blockCount; ++block) {
+      int remaining = p.length[block];
+      while (remaining > 0) {
+        const int before = position;
+        if (running || remaining < Tile::keys) {
+          walk_one(remaining);
+        } else {
+          walk_many(remaining / Tile::keys);
+        }
+        remaining -= (position - before) * Tile::keys;
+      }
+    }
+    if constexpr (Tile::onesColumn) {
+      check_growth();
+    } else {
+      l[0] = quad_sum(l[0]);
+      l[1] = quad_sum(l[1]);
+    }
+  }
+
+  /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
+  template <typename Output>
+  __device__ __forceinline__ void store(int firstQuery) {
+    const int lane = threadIdx.x % 32, head = blockIdx.y;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int query = firstQuery + lane / 4 + 8 * row;
+      if (query >= p.queries) continue;
+      float logSum = (m[row] + log2f(l[row])) * kLn2;
+      float own = 1.0f / l[row], previous = 0.0f;
+      const int64_t index = static_cast<int64_t>(head) * p.queries + query;
+      if (p.previousO != nullptr) {
+        const float before = p.previousLse[index];
+        const float larger = fmaxf(before, logSum);
+        const float merged = larger + logf(expf(before - larger) + expf(logSum - larger));
+        own *= expf(logSum - merged);
+        previous = expf(before - merged);
+        logSum = merged;
+      }
+      if (p.lse != nullptr && lane % 4 == 0) p.lse[index] = logSum;
+      Output *out = static_cast<Output *>(p.o) + query * p.oStride + head * headDim + 2 * (lane % 4);
+      const float *before = p.previousO + (static_cast<int64_t>(query) * p.heads + head) * headDim + 2 * (lane % 4);
+#pragma unroll
+      for (int j = 0; j < headDim / 8; ++j) {
+        float x = o[4 * j + 2 * row] * own, y = o[4 * j + 2 * row + 1] * own;
+        if (p.previousO != nullptr) {
+          const float2 old = *reinterpret_cast<const float2 *>(before + 8 * j);
+          x = fmaf(old.x, previous, x);
+          y = fmaf(old.y, previous, y);
+        }
+        if constexpr (sizeof(Output) == 4)
+          *reinterpret_cast<float2 *>(out + 8 * j) = make_float2(x, y);
+        else
+          *reinterpret_cast<uint32_t *>(out + 8 * j) = pack_bf16(x, y);
+      }
+    }
+  }
+};
+
+template <int headDim, typename Output>
+__global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(const __grid_constant__ Parameters p) {
+  using S = Shape<headDim>;
+  using Tile = typename S::Tile;
+  extern __shared__ char raw[];
+  __shared__ Shared<headDim> shared;
+  char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
+  char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::tileBytes;
+  char *ones = values + Tile::stages * S::tileBytes;
+  const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
+  const int firstQuery = blockIdx.x * S::queries;
+
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(&shared.queryFull, 1);
+    for (int stage = 0; stage < Tile::stages; ++stage) {
+      ptx::mbarrier_init(&shared.keyFull[stage], 1);
+      ptx::mbarrier_init(&shared.valueFull[stage], 1);
+      ptx::mbarrier_init(&shared.keyEmpty[stage], S::consumers / 32);
+      ptx::mbarrier_init(&shared.valueEmpty[stage], S::consumers / 32);
+    }
+    shared.repeat = 0;
+    ptx::fence_mbarrier_init();
+  }
+  for (int i = threadIdx.x; i < S::onesBytes / 4; i += S::threads) reinterpret_cast<uint32_t *>(ones)[i] = 0x3f803f80;
+  ptx::fence_proxy_async_shared();
+  __syncthreads();
+
+  if (group == Tile::warpGroups) {
+    ptx::registers_decrease<24>();
+    const bool elected = threadIdx.x == S::consumers;
+    if (elected) {
+      ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
+      for (int slab = 0; slab < S::slabs; ++slab)
+        ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull,
+                      blockIdx.y * headDim + slab * S::columns, firstQuery);
+      produce<headDim>(p, shared, keys, values, 0, blockIdx.x == 0 && blockIdx.y == 0);
+    }
+    __syncwarp();
+    ptx::named_barrier_sync(1, S::threads);
+    if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, p.tiles, false);
+  } else {
+    ptx::registers_increase<S::consumerRegisters>();
+    Consumer<headDim> consumer(p, shared, group, ptx::shared_address(queries) + group * 64 * S::rowBytes,
+                               ptx::shared_address(keys), ptx::shared_address(values), ptx::shared_address(ones));
+    ptx::mbarrier_wait(&shared.queryFull, 0);
+    if (group + 1 == Tile::warpGroups) consumer.pass_turn();
+    for (int pass = 0;; ++pass) {
+      consumer.walk();
+      if (pass == 1) break;
+      if (consumer.repeat) shared.repeat = 1;
+      ptx::named_barrier_sync(1, S::threads);
+      if (shared.repeat == 0) break;
+      consumer.everyTile = true;
+    }
+    consumer.template store<Output>(firstQuery + threadIdx.x / 32 * 16);
+  }
+}
+
+}  // namespace attention

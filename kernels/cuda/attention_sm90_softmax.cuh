@@ -1,0 +1,74 @@
+// Exponentials for the Hopper attention kernel: p = 2^(c s - m) of pairs of scores, rounded to bf16 once.
+//
+// One multiprocessor computes 16 exponentials a clock on its special-function unit, but needs 28 to keep pace with the
+// matrix units at head dimension 32. So part of the pairs take a polynomial in packed half precision:
+//   X = 1024 (c s - m - 1/2), from float32, saturated to the half range (so c s - m lies within 64 of 1/2)
+//   t = X / 1024 + T rounds to i = round(c s - m - 1/2) in t's low bits, because T is near 1500, where halves are integers
+//   f = X / 1024 - i in [-1/2, 1/2], exact
+//   w = B + 2^(f + 1/2) - 1, by a polynomial; B is in [8, 16), where halves step by 2^-7 as bf16 does in [1, 2): so this
+//       rounds to the 7 mantissa bits of the result, to nearest
+//   bits(w) + 128 bits(t) = the bits of 2^i 2^(f + 1/2) in bf16, both lanes in one integer operation: T and B of the two
+//       lanes differ so that constants and the carry of the low lane cancel.
+// Eight issue slots and a half per pair, against five for two float32 ex2 and a pack, and no special-function unit.
+#pragma once
+
+#include <cstdint>
+
+namespace attention {
+
+/** Largest distance of c s from m (log2) that the polynomial represents; further scores saturate there. */
+constexpr float kWindow = 63.0f;
+
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+__device__ __forceinline__ uint32_t half2_fma(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+__device__ __forceinline__ uint32_t half2_subtract(uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
+__host__ __device__ constexpr uint32_t both(uint32_t half) { return half << 16 | half; }
+
+/** Passed with the kernel's parameters, since as literals they would be loaded into a register again for every use. */
+struct PolynomialConstants {
+  uint32_t inverse = 0x14001400;  // 2^-10
+  uint32_t shift = 0x65ed65ee;    // T: 1517 and 1518
+  uint32_t slope = 0x3bec3bec;    // 0.9902
+};
+
+/** 2^x of two x given as 1024 (x - 1/2), as packed bf16. Relative error before rounding: 1.1e-3 rms (degree 2), 6e-5 (3). */
+template <int degree>
+__device__ __forceinline__ uint32_t exp2_polynomial(float low, float high, const PolynomialConstants &constants) {
+  // B - 1 + 181/128, where 181/128 is near 2^(1/2); B is 9 and 9 + 77/128.
+  constexpr uint32_t kB = (0x4800u + 128 + 181 - 128 + 77) << 16 | (0x4800u + 128 + 181 - 128);
+  uint32_t x;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+  const uint32_t t = half2_fma(x, constants.inverse, constants.shift);
+  const uint32_t f = half2_fma(x, constants.inverse, half2_subtract(constants.shift, t));
+  uint32_t w;
+  if constexpr (degree == 2) {
+    w = half2_fma(f, both(0x3569), constants.slope);               // 0.3381
+  } else {
+    w = half2_fma(f, half2_fma(f, both(0x2CF4), both(0x357D)), both(0x3BD8));  // 0.0774, 0.3430, 0.9805
+  }
+  w = half2_fma(f, w, kB);
+  return w + (t << 7);
+}
+
+}  // namespace attention

@@ -1,0 +1,118 @@
+"""Times of kernels beside PyTorch's, on the same data in the same run (see check_kernels.py). Medians of device events."""
+import statistics
+
+import torch
+
+from ditrun_abi import BF16, GELU
+from check_operators import gemm_args, layer_norm_args
+from check_attention import attention_args
+
+
+def median_ms(call, repeats=20):
+    for _ in range(3):
+        call()
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for start, end in pairs:
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in pairs)
+
+
+def line(name, ours, theirs, peer, work=None, unit=""):
+    """ours and theirs in milliseconds; work in operations or bytes, unit TF/s or TB/s."""
+    rate = f"{work / ours / 1e9:8.1f} {unit}" if work else " " * 8
+    print(f"{name:52s} {ours * 1e3:9.1f} us {rate} | {peer} {theirs * 1e3:9.1f} us | ratio {theirs / ours:5.2f}" if theirs else f"{name:52s} {ours * 1e3:9.1f} us {rate}", flush=True)
+
+
+def run(module, only=None):
+    print("--- bench (ratio above 1: faster than the peer)")
+    for name, bench in (("gemm", gemm), ("gemm e4m3", gemm_fp8), ("memory", memory), ("attention", attention)):
+        if only is None or only in name:
+            try:
+                bench(module)
+            except Exception as problem:
+                print(f"bench {name} stopped: {problem}")
+
+
+def gemm(module):
+    functional = torch.nn.functional
+    for m, n, k in ((65536, 1536, 512), (65536, 512, 512), (65536, 2048, 512), (65536, 512, 2048), (16384, 768, 512), (32760, 1536, 1536), (32760, 8960, 1536)):
+        a, w = (torch.randn(m, k, device="cuda") / 4).bfloat16(), (torch.randn(n, k, device="cuda") / 4).bfloat16()
+        bias, out = torch.randn(n, device="cuda").bfloat16(), torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
+        residual = torch.randn(m, n, device="cuda").bfloat16()
+        args = gemm_args(a, w, out, bias)
+        line(f"gemm bf16 {m}x{n}x{k} bias", median_ms(lambda: module.gemm(args, 0)), median_ms(lambda: functional.linear(a, w, bias)), "torch", 2.0 * m * n * k, "TF/s")
+        if (n, k) == (2048, 512):
+            args = gemm_args(a, w, out, bias, activation=GELU)
+            line(f"gemm bf16 {m}x{n}x{k} bias, gelu", median_ms(lambda: module.gemm(args, 0)), median_ms(lambda: functional.gelu(functional.linear(a, w, bias))), "torch")
+        if n == 512:
+            args = gemm_args(a, w, residual, bias, residual)
+            line(f"gemm bf16 {m}x{n}x{k} bias, residual in place", median_ms(lambda: module.gemm(args, 0)), median_ms(lambda: functional.linear(a, w, bias) + residual), "torch")
+    m, n, k = 65536, 1536, 512
+    a, w, out = torch.randn(m, k, device="cuda"), torch.randn(n, k, device="cuda"), torch.empty(m, n, device="cuda")
+    args = gemm_args(a, w, out)
+    line(f"gemm f32 {m}x{n}x{k}", median_ms(lambda: module.gemm(args, 0), 5), median_ms(lambda: functional.linear(a, w), 5), "torch", 2.0 * m * n * k, "TF/s")
+
+
+def gemm_fp8(module):
+    for m, n, k in ((65536, 1536, 512), (65536, 512, 512), (65536, 2048, 512), (65536, 512, 2048), (8192, 8192, 8192)):
+        a, w = torch.randn(m, k, device="cuda").to(torch.float8_e4m3fn), torch.randn(n, k, device="cuda").to(torch.float8_e4m3fn)
+        aScale, wScale = torch.rand(m, device="cuda"), torch.rand(n, device="cuda")
+        out = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
+        args = gemm_args(a, w, out, aScale=aScale, wScale=wScale)
+        torch_call = lambda: torch._scaled_mm(a, w.t(), scale_a=aScale[:, None], scale_b=wScale[None], out_dtype=torch.bfloat16, use_fast_accum=True)
+        line(f"gemm e4m3 {m}x{n}x{k}", median_ms(lambda: module.gemm(args, 0)), median_ms(torch_call), "torch fast accumulation", 2.0 * m * n * k, "TF/s")
+
+
+def memory(module):
+    tokens, width = 65536, 512
+    x, out = torch.randn(tokens, width, device="cuda").bfloat16(), torch.empty(tokens, width, device="cuda", dtype=torch.bfloat16)
+    weight, bias = torch.randn(width, device="cuda").bfloat16(), torch.randn(width, device="cuda").bfloat16()
+    big, bigOut = torch.randn(tokens, 2048, device="cuda").bfloat16(), torch.empty(tokens, 2048, device="cuda", dtype=torch.bfloat16)
+    quantized, scale = torch.empty(tokens, width, device="cuda", dtype=torch.float8_e4m3fn), torch.empty(tokens, device="cuda")
+    bytes_of = lambda *tensors: sum(t.numel() * t.element_size() for t in tensors)
+    copy = lambda: module.copy(bigOut.data_ptr(), big.data_ptr(), big.numel() * 2, 0)
+    line("copy 256 MiB", median_ms(copy), median_ms(lambda: bigOut.copy_(big)), "torch", bytes_of(big, bigOut), "TB/s")
+    norm = layer_norm_args(x, out, weight, bias)
+    line("layer_norm 65536x512 (in cache)", median_ms(lambda: module.layer_norm(norm, 0)), median_ms(lambda: torch.nn.functional.layer_norm(x, (width,), weight, bias)), "torch",
+         bytes_of(x, out), "TB/s")
+    wide, wideBias = torch.randn(2048, device="cuda").bfloat16(), torch.randn(2048, device="cuda").bfloat16()
+    bigNorm = layer_norm_args(big, bigOut, wide, wideBias)
+    line("layer_norm 65536x2048", median_ms(lambda: module.layer_norm(bigNorm, 0)), median_ms(lambda: torch.nn.functional.layer_norm(big, (2048,), wide, wideBias)), "torch",
+         bytes_of(big, bigOut), "TB/s")
+    fused = layer_norm_args(x, None, weight, bias, quantized, scale)
+    line("layer_norm 65536x512 to e4m3 rows", median_ms(lambda: module.layer_norm(fused, 0)), None, "", bytes_of(x, quantized), "TB/s")
+    line("quantize_rows 65536x512", median_ms(lambda: module.quantize_rows(quantized.data_ptr(), scale.data_ptr(), x.data_ptr(), width, tokens, width, BF16, 0)), None, "",
+         bytes_of(x, quantized), "TB/s")
+    line("gelu 65536x2048", median_ms(lambda: module.activate(bigOut.data_ptr(), big.data_ptr(), big.numel(), BF16, GELU, 0)),
+         median_ms(lambda: torch.nn.functional.gelu(big)), "torch", bytes_of(big, bigOut), "TB/s")
+    line("add 65536x2048", median_ms(lambda: module.add(bigOut.data_ptr(), bigOut.data_ptr(), big.data_ptr(), big.numel(), BF16, 0)),
+         median_ms(lambda: bigOut.add_(big)), "torch", bytes_of(big, bigOut, big), "TB/s")
+    image = torch.randn(4, 2048, 2048, device="cuda").bfloat16()
+    patches = torch.empty(65536, 256, device="cuda", dtype=torch.bfloat16)
+    line("patchify 4x2048x2048 by 8", median_ms(lambda: module.patchify(patches.data_ptr(), BF16, image.data_ptr(), BF16, 4, 2048, 2048, 8, 0, 65536, 0)), None, "",
+         bytes_of(image, patches), "TB/s")
+    line("sincos_2d 65536x512", median_ms(lambda: module.sincos_2d(out.data_ptr(), BF16, 256, 0, 65536, 512, 0, 512, 0)), None, "", bytes_of(out), "TB/s")
+
+
+def attention(module):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    for heads, queries, keys, dim in ((16, 65536, 65536, 32), (16, 16384, 65536, 32), (16, 16384, 16384, 64), (12, 32760, 32760, 128)):
+        q, k, v = (torch.randn(length, heads, dim, device="cuda").bfloat16() for length in (queries, keys, keys))
+        o, lse = torch.empty_like(q), torch.empty(heads, queries, device="cuda")
+        work = 4.0 * heads * queries * keys * dim
+        qt, kt, vt = (t.transpose(0, 1)[None] for t in (q, k, v))
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            flash = median_ms(lambda: torch.nn.functional.scaled_dot_product_attention(qt, kt, vt), 5)
+        for kernel in (2, 3):
+            args, keep = attention_args(q, [(k, v)], o, lse, kernel=kernel)
+            if module.lib.ditrun_attention(args, 0) == 4:
+                continue
+            line(f"attention sm{80 if kernel == 2 else 90} {heads}x{queries}x{keys}x{dim}", median_ms(lambda: module.attention(args, 0), 5), flash, "FlashAttention-2", work, "TF/s")
+    for heads, tokens, dim in ((16, 16384, 32), (16, 16384, 128)):
+        q, k, v = (torch.randn(tokens, heads, dim, device="cuda") for _ in range(3))
+        o = torch.empty_like(q)
+        args, keep = attention_args(q, [(k, v)], o, None, kernel=1)
+        line(f"attention generic f32 {heads}x{tokens}x{tokens}x{dim}", median_ms(lambda: module.attention(args, 0), 3), None, "", 4.0 * heads * tokens * tokens * dim, "TF/s")

@@ -1,0 +1,273 @@
+"""Checks of GEMM, norms, elementwise operators, embeddings, patches and random numbers (see check_kernels.py)."""
+import ctypes
+
+import numpy
+import torch
+
+from ditrun_abi import BF16, E4M3, F32, GELU, GELU_TANH, IDENTITY, NORMAL, SILU, UNIFORM, Gemm, LayerNorm, Random
+
+CODE = {torch.float32: F32, torch.bfloat16: BF16, torch.float8_e4m3fn: E4M3}
+SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float8_e4m3fn: "e4m3"}
+# Relative L2 error: float32 sums against float64; one rounding to bf16 (2^-9 at most); two of them, where a kernel follows cuBLASLt.
+LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3}
+TWICE = {torch.float32: 2e-6, torch.bfloat16: 3.5e-3}
+NAN = float("nan")
+
+
+def relative(out, reference):
+    size = float(reference.double().norm())
+    error = float((out.double() - reference.double()).norm())
+    return error / size if size > 0 else error
+
+
+def address(tensor):
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None):
+    """Two- or three-dimensional tensors whose last dimension is contiguous; a batch stride is 0 where a batch is expanded."""
+    batch = out.shape[0] if out.dim() == 3 else 1
+    stride = lambda t: t.stride(0) if t is not None and t.dim() == 3 else 0
+    ld = lambda t: t.stride(-2) if t is not None else 0
+    return ctypes.byref(Gemm(
+        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale),
+        lda=ld(a), ldw=ld(w), ldo=ld(out), ldResidual=ld(residual), aStride=stride(a), wStride=stride(w), outStride=stride(out), residualStride=stride(residual),
+        biasStride=bias.stride(0) if bias is not None and bias.dim() == 2 else 0, m=out.shape[-2], n=out.shape[-1], k=a.shape[-1], batch=batch,
+        dtype=CODE[a.dtype], outDtype=CODE[out.dtype], biasDtype=CODE[bias.dtype] if bias is not None else 0,
+        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, alpha=alpha))
+
+
+def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5):
+    return ctypes.byref(LayerNorm(
+        x=address(x), weight=address(weight), bias=address(bias), out=address(out), quantized=address(quantized), quantizedScale=address(scale), ldx=x.stride(0),
+        ldo=out.stride(0) if out is not None else 0, rows=x.shape[0], columns=x.shape[1], xDtype=CODE[x.dtype],
+        weightDtype=CODE[weight.dtype] if weight is not None else F32, outDtype=CODE[out.dtype] if out is not None else F32, epsilon=epsilon))
+
+
+ACTIVATIONS = {IDENTITY: lambda x: x, GELU: torch.nn.functional.gelu, GELU_TANH: lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+               SILU: torch.nn.functional.silu}
+
+
+def random(*shape, dtype=torch.float32, scale=1.0):
+    return (torch.randn(*shape, device="cuda") * scale).to(dtype)
+
+
+def checks(module, report):
+    def synchronized(call):
+        torch.cuda.synchronize()
+        call()
+        torch.cuda.synchronize()
+
+    def padded(rows, columns, dtype, extra, fill=None):
+        """A view with `extra` columns of padding, poisoned; and the whole, to look at the padding afterwards."""
+        whole = torch.full((rows, columns + extra), NAN, device="cuda", dtype=dtype)
+        if fill is not None:
+            whole[:, :columns] = fill
+        return whole[:, :columns], whole
+
+    def untouched(whole, columns):
+        return 0 if whole.shape[1] == columns or bool(whole[:, columns:].isnan().all()) else 1
+
+    def gemm():
+        for dtype, out_dtype, m, n, k, extra in [
+                (torch.float32, torch.float32, 77, 51, 33, 0), (torch.float32, torch.float32, 1024, 1536, 512, 8), (torch.bfloat16, torch.bfloat16, 1000, 1536, 512, 0),
+                (torch.bfloat16, torch.bfloat16, 77, 51, 33, 3), (torch.bfloat16, torch.float32, 333, 264, 128, 8), (torch.bfloat16, torch.bfloat16, 1, 512, 256, 0),
+                (torch.bfloat16, torch.bfloat16, 4097, 768, 2048, 16)]:
+            a, _ = padded(m, k, dtype, extra, random(m, k))
+            w, _ = padded(n, k, dtype, extra, random(n, k) / k**0.5)
+            product = a.double() @ w.double().T
+            for name, bias_dtype, residual_dtype, activation, in_place, alpha in [
+                    ("plain", None, None, IDENTITY, False, 1.0), ("alpha, bias", out_dtype, None, IDENTITY, False, 0.5),
+                    ("bias, residual in place", out_dtype, out_dtype, IDENTITY, True, 1.0), ("bias, gelu", out_dtype, None, GELU, False, 1.0),
+                    ("bias, gelu tanh, residual", out_dtype, out_dtype, GELU_TANH, False, 1.0), ("f32 bias, bf16 residual", torch.float32, torch.bfloat16, IDENTITY, False, 1.0),
+                    ("bf16 bias, silu, f32 residual", torch.bfloat16, torch.float32, SILU, False, 1.0)]:
+                bias = random(n, dtype=bias_dtype) if bias_dtype else None
+                residual = padded(m, n, residual_dtype, extra, random(m, n))[0] if residual_dtype else None
+                expected = product * alpha
+                if bias is not None:
+                    expected = expected + bias.double()
+                expected = ACTIVATIONS[activation](expected)
+                if residual is not None:
+                    expected = expected + residual.double()
+                out, whole = (residual, None) if in_place else padded(m, n, out_dtype, extra)
+                synchronized(lambda: module.gemm(gemm_args(a, w, out, bias, residual, activation, alpha), 0))
+                # Anything after cuBLASLt rounds a second time; where bias or residual have another dtype, that is so too.
+                limit = (TWICE if activation != IDENTITY or "bf16 residual" in name else LIMIT)[out_dtype]
+                report(f"gemm {SHORT[dtype]}->{SHORT[out_dtype]} {m}x{n}x{k} {name}", relative(out, expected) + (untouched(whole, n) if whole is not None else 0), limit)
+
+    def gemm_batched():
+        for dtype in (torch.float32, torch.bfloat16):
+            a, w = random(3, 65, 72, dtype=dtype), random(3, 40, 72, dtype=dtype)
+            bias, residual, out = random(3, 40, dtype=dtype), random(3, 65, 40, dtype=dtype), torch.full((3, 65, 40), NAN, device="cuda", dtype=dtype)
+            synchronized(lambda: module.gemm(gemm_args(a, w, out, bias, residual), 0))
+            report(f"gemm {SHORT[dtype]} batch 3, bias and residual", relative(out, a.double() @ w.double().mT + bias.double()[:, None] + residual.double()), LIMIT[dtype])
+            shared = w[0].expand(3, 40, 72)
+            out.fill_(NAN)
+            synchronized(lambda: module.gemm(gemm_args(a, shared, out, bias[0], None, GELU), 0))
+            report(f"gemm {SHORT[dtype]} batch 3, shared weight and bias, gelu",
+                   relative(out, ACTIVATIONS[GELU](a.double() @ w[0].double().T + bias[0].double())), TWICE[dtype])
+
+    def gemm_fp8():
+        for m, n, k, out_dtype, bias_dtype, with_residual, activation in [
+                (777, 512, 512, torch.bfloat16, torch.bfloat16, True, IDENTITY), (1000, 1536, 512, torch.bfloat16, torch.bfloat16, False, GELU),
+                (640, 512, 2048, torch.float32, torch.float32, True, IDENTITY), (33, 64, 48, torch.bfloat16, None, False, IDENTITY)]:
+            a, w = random(m, k), random(n, k) / k**0.5
+            aScale, wScale = a.abs().amax(1) / 448, w.abs().amax(1) / 448
+            a8, w8 = (a / aScale[:, None]).to(torch.float8_e4m3fn), (w / wScale[:, None]).to(torch.float8_e4m3fn)
+            bias = random(n, dtype=bias_dtype) if bias_dtype else None
+            residual = random(m, n, dtype=out_dtype) if with_residual else None
+            expected = (a8.double() @ w8.double().T) * aScale.double()[:, None] * wScale.double()
+            expected = ACTIVATIONS[activation](expected + (bias.double() if bias is not None else 0)) + (residual.double() if residual is not None else 0)
+            out = torch.full((m, n), NAN, device="cuda", dtype=out_dtype)
+            synchronized(lambda: module.gemm(gemm_args(a8, w8, out, bias, residual, activation, aScale=aScale, wScale=wScale), 0))
+            # Hopper's e4m3 products are summed with about 13 bits within an instruction.
+            report(f"gemm e4m3->{SHORT[out_dtype]} {m}x{n}x{k} bias {SHORT.get(bias_dtype)}, activation {activation}", relative(out, expected),
+                   4e-3 if out_dtype == torch.bfloat16 else 5e-4)
+        batch = 2
+        a, w = random(batch, 48, 64).to(torch.float8_e4m3fn), random(batch, 32, 64).to(torch.float8_e4m3fn)
+        aScale, wScale = torch.rand(batch, 48, device="cuda") + 0.5, torch.rand(batch, 32, device="cuda") + 0.5
+        out = torch.full((batch, 48, 32), NAN, device="cuda", dtype=torch.bfloat16)
+        synchronized(lambda: module.gemm(gemm_args(a, w, out, aScale=aScale, wScale=wScale), 0))
+        report("gemm e4m3 batch 2", relative(out, (a.double() @ w.double().mT) * aScale.double()[:, :, None] * wScale.double()[:, None]), 4e-3)
+
+    def layer_norm():
+        for rows, columns, extra in [(77, 512, 0), (5, 20, 3), (33, 1000, 8), (9, 3072, 0), (7, 8192, 8), (3, 10001, 1), (1001, 128, 8), (6, 1536, 0), (2, 4096, 0)]:
+            for x_dtype, weight_dtype, out_dtype in [(torch.bfloat16, torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32, torch.float32),
+                                                     (torch.float32, torch.bfloat16, torch.bfloat16)]:
+                # A large common offset shows a variance that is computed as E[x²] - E[x]².
+                x, _ = padded(rows, columns, x_dtype, extra, random(rows, columns) * 2 + 30)
+                weight, bias = random(columns, dtype=weight_dtype), random(columns, dtype=weight_dtype)
+                expected = torch.nn.functional.layer_norm(x.double(), (columns,), weight.double(), bias.double(), 1e-5)
+                out, whole = padded(rows, columns, out_dtype, extra)
+                quantized = torch.full((rows, columns), NAN, device="cuda").to(torch.float8_e4m3fn)
+                scale = torch.full((rows,), NAN, device="cuda")
+                synchronized(lambda: module.layer_norm(layer_norm_args(x, out, weight, bias, quantized, scale), 0))
+                # (x - mean) near 2 with x near 30: float32 leaves 1e-6 of it.
+                limit = 2.3e-3 if out_dtype == torch.bfloat16 else 4e-6
+                name = f"layer_norm {rows}x{columns} {SHORT[x_dtype]}->{SHORT[out_dtype]}"
+                report(name, relative(out, expected) + untouched(whole, columns), limit)
+                report(name + ", e4m3 rows", relative(quantized.double() * scale.double()[:, None], expected), 0.04)
+                report(name + ", scales", relative(scale, expected.abs().amax(1) / 448), 1e-5)
+        x = random(65, 512, dtype=torch.bfloat16)
+        expected = torch.nn.functional.layer_norm(x.double(), (512,))
+        synchronized(lambda: module.layer_norm(layer_norm_args(x, x, None, None), 0))
+        report("layer_norm in place, no weights", relative(x, expected), 2.3e-3)
+
+    def elementwise():
+        for dtype in (torch.float32, torch.bfloat16):
+            for count in (1, 1003, 65536 * 3):
+                x, y = random(count, dtype=dtype, scale=3), random(count, dtype=dtype)
+                for activation in (IDENTITY, GELU, GELU_TANH, SILU):
+                    out = torch.full_like(x, NAN)
+                    synchronized(lambda: module.activate(out.data_ptr(), x.data_ptr(), count, CODE[dtype], activation, 0))
+                    report(f"activate {activation} {SHORT[dtype]} {count}", relative(out, ACTIVATIONS[activation](x.double())), LIMIT[dtype] * (2 if count == 1 else 1))
+                out = torch.full_like(x, NAN)
+                synchronized(lambda: module.add(out.data_ptr(), x.data_ptr(), y.data_ptr(), count, CODE[dtype], 0))
+                report(f"add {SHORT[dtype]} {count}", float((out != x + y).sum()), 0)
+            for rows, columns in ((77, 512), (5, 33)):
+                x, table, vector = random(rows, columns, dtype=dtype), random(rows, columns, dtype=dtype), random(columns, dtype=dtype)
+                out = torch.full_like(x, NAN)
+                synchronized(lambda: module.add_rows(out.data_ptr(), x.data_ptr(), table.data_ptr(), vector.data_ptr(), rows, columns, CODE[dtype], 0))
+                report(f"add_rows {SHORT[dtype]} {rows}x{columns}", float((out != (x.float() + table.float() + vector.float()).to(dtype)).sum()), 0)
+                synchronized(lambda: module.add_rows(out.data_ptr(), x.data_ptr(), 0, vector.data_ptr(), rows, columns, CODE[dtype], 0))
+                report(f"add_rows {SHORT[dtype]} {rows}x{columns} without table", float((out != (x.float() + vector.float()).to(dtype)).sum()), 0)
+                sources = [random(rows, columns, dtype=dtype) for _ in range(3)]
+                total = x.float()
+                for source in sources:
+                    total = total + source.float()
+                expected = (total + vector.float()).to(dtype)
+                addresses = (ctypes.c_uint64 * 3)(*(source.data_ptr() for source in sources))
+                synchronized(lambda: module.sum(x.data_ptr(), x.data_ptr(), vector.data_ptr(), columns, addresses, 3, x.numel(), CODE[dtype], CODE[dtype], 0))
+                report(f"sum {SHORT[dtype]} {rows}x{columns} of 3, base and bias, in place", float((x != expected).sum()), 0)
+        for source, destination in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float32, torch.float8_e4m3fn), (torch.float8_e4m3fn, torch.float32)):
+            x = (random(1003) * 20).to(source)
+            out = torch.full((1003,), 77.0, device="cuda").to(destination)
+            synchronized(lambda: module.cast(out.data_ptr(), CODE[destination], x.data_ptr(), CODE[source], 1003, 0))
+            report(f"cast {SHORT[source]}->{SHORT[destination]}", float((out.float() != x.float().clamp(-448, 448).to(destination).float()).sum()), 0)
+        x = random(100003)
+        x[17], x[99999], x[5000] = NAN, float("inf"), -float("inf")
+        result = torch.full((1,), 12345, device="cuda", dtype=torch.int32)
+        for values, code in ((x, F32), (x.bfloat16(), BF16)):
+            synchronized(lambda: module.count_nonfinite(result.data_ptr(), values.data_ptr(), values.numel(), code, 0))
+            report("count_nonfinite", abs(int(result) - 3), 0)
+        x = random(65, 100)
+        out = torch.full((70, 60), NAN, device="cuda")
+        synchronized(lambda: module.copy_2d(out.data_ptr(), 240, x.data_ptr(), 400, 200, 65, 0))
+        report("copy_2d", float((out[:65, :50] != x[:, :50]).sum()) + float((~out[:, 50:].isnan()).sum()) + float((~out[65:].isnan()).sum()), 0)
+
+    def quantize():
+        for rows, columns, dtype in ((77, 512, torch.bfloat16), (5, 33, torch.float32), (300, 2048, torch.float32)):
+            x = random(rows, columns, dtype=dtype)
+            x[0] = 0
+            out, scale = torch.full((rows, columns), NAN, device="cuda").to(torch.float8_e4m3fn), torch.full((rows,), NAN, device="cuda")
+            synchronized(lambda: module.quantize_rows(out.data_ptr(), scale.data_ptr(), x.data_ptr(), columns, rows, columns, CODE[dtype], 0))
+            expected_scale = x.float().abs().amax(1).clamp(min=1e-12) / torch.full((rows,), 448.0, device="cuda")  # by a number, torch multiplies with 1/448
+            expected = (x.float() / expected_scale[:, None]).clamp(-448, 448).to(torch.float8_e4m3fn)
+            report(f"quantize_rows {rows}x{columns} {SHORT[dtype]}", float((scale != expected_scale).sum()) + float((out.float() != expected.float()).sum()), 0)
+
+    def tokens():
+        for channels, height, width, patch, first, count in ((4, 64, 48, 8, 0, 48), (3, 20, 30, 5, 7, 11), (4, 64, 64, 2, 100, 500)):
+            image = random(channels, height, width)
+            all_tokens = image.view(channels, height // patch, patch, width // patch, patch).permute(1, 3, 0, 2, 4).reshape(-1, channels * patch * patch)
+            for dtype in (torch.float32, torch.bfloat16):
+                out = torch.full((count, all_tokens.shape[1]), NAN, device="cuda", dtype=dtype)
+                synchronized(lambda: module.patchify(out.data_ptr(), CODE[dtype], image.data_ptr(), F32, channels, height, width, patch, first, count, 0))
+                report(f"patchify {channels}x{height}x{width} by {patch} {SHORT[dtype]}", float((out != all_tokens[first:first + count].to(dtype)).sum()), 0)
+                back = torch.full_like(image, NAN)
+                synchronized(lambda: module.unpatchify(back.data_ptr(), F32, out.data_ptr(), CODE[dtype], channels, height, width, patch, first, count, 0))
+                written = ~back.isnan()
+                report(f"unpatchify {channels}x{height}x{width} by {patch} {SHORT[dtype]}",
+                       float((back[written] != image.to(dtype).float()[written]).sum()) + abs(int(written.sum()) - out.numel()), 0)
+
+    def embeddings():
+        def table(positions, width):
+            angles = positions.double()[:, None] * torch.exp(-numpy.log(10000.0) * torch.arange(width // 2, device="cuda", dtype=torch.float64) / (width // 2))
+            return torch.cat([angles.sin(), angles.cos()], 1)
+        positions = torch.tensor([0.0, 1.0, 500.0, 999.0, 567.25], device="cuda")
+        out = torch.full((5, 100), NAN, device="cuda")
+        synchronized(lambda: module.sincos_embedding(out.data_ptr(), F32, positions.data_ptr(), 5, 256, 30, 100, 0))
+        # float32 angles near 1000 are off by up to 1e-4
+        report("sincos_embedding, some columns", float((out - table(positions, 256)[:, 30:130]).abs().max()), 2e-4)
+        tokens = torch.arange(13, 13 + 70, device="cuda")
+        expected = torch.cat([table(tokens // 16, 64), table(tokens % 16, 64)], 1)
+        for dtype, limit in ((torch.float32, 3e-6), (torch.bfloat16, 4e-3)):
+            out = torch.full((70, 128), NAN, device="cuda", dtype=dtype)
+            synchronized(lambda: module.sincos_2d(out.data_ptr(), CODE[dtype], 16, 13, 70, 128, 0, 128, 0))
+            report(f"sincos_2d {SHORT[dtype]}", float((out - expected).abs().max()), limit)
+        out = torch.full((70, 60), NAN, device="cuda")
+        synchronized(lambda: module.sincos_2d(out.data_ptr(), F32, 16, 13, 70, 128, 50, 60, 0))
+        report("sincos_2d, some columns", float((out - expected[:, 50:110]).abs().max()), 3e-6)
+
+    def random_numbers():
+        def philox(index, tensor, seed):
+            with numpy.errstate(over="ignore"):
+                c = [index & 0xffffffff, index >> 32, numpy.full_like(index, tensor), numpy.zeros_like(index)]
+                key = [seed & 0xffffffff, seed >> 32]
+                for _ in range(10):
+                    p0, p1 = c[0] * numpy.uint64(0xD2511F53), c[2] * numpy.uint64(0xCD9E8D57)
+                    c = [(p1 >> 32) ^ c[1] ^ numpy.uint64(key[0]), p1 & 0xffffffff, (p0 >> 32) ^ c[3] ^ numpy.uint64(key[1]), p0 & 0xffffffff]
+                    key = [(key[0] + 0x9E3779B9) & 0xffffffff, (key[1] + 0xBB67AE85) & 0xffffffff]
+            return c
+        known = [hex(int(word[0])) for word in philox(numpy.zeros(1, numpy.uint64), 0, 0)]
+        report("random: this script's Philox gives the published answer", 0 if known == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"] else 1, 0)
+        full, row0, column0, count_rows, count_columns, tensor, seed = 70000, 90000, 123, 37, 501, 42, 0x123456789abcdef
+        index = ((row0 + numpy.arange(count_rows, dtype=numpy.uint64))[:, None] * numpy.uint64(full) + numpy.arange(column0, column0 + count_columns, dtype=numpy.uint64)).ravel()
+        words = philox(index, tensor, seed)
+        f32 = numpy.float32
+        unit = (words[0] >> 8).astype(f32) * f32(2**-23) - f32(1)
+        halves = sum(((word & 0xffff) + (word >> 16)).astype(numpy.int64) for word in words)
+        centered = halves.astype(f32) - f32(8 * 32767.5)
+        reciprocal = f32(1 / numpy.sqrt(8 * (65536.0**2 - 1) / 12))
+        amplitude, offset = f32(0.0371), f32(0.25)
+        expected = {UNIFORM: amplitude * unit + offset, NORMAL: amplitude * centered * reciprocal + offset}
+        for distribution, name in ((UNIFORM, "uniform"), (NORMAL, "normal")):
+            for dtype in (torch.float32, torch.bfloat16):
+                out, whole = padded(count_rows, count_columns, dtype, 3)
+                synchronized(lambda: module.fill_random(ctypes.byref(Random(
+                    out=out.data_ptr(), seed=seed, row0=row0, column0=column0, fullColumns=full, ldo=out.stride(0), rows=count_rows, columns=count_columns, tensorId=tensor,
+                    distribution=distribution, amplitude=amplitude, offset=offset, outDtype=CODE[dtype])), 0))
+                reference = torch.from_numpy(expected[distribution]).view(count_rows, count_columns).cuda().to(dtype)
+                report(f"fill_random {name} {SHORT[dtype]}: the same bits", float((out != reference).sum()) + untouched(whole, count_columns), 0)
+
+    return {"gemm": gemm, "gemm batched": gemm_batched, "gemm e4m3": gemm_fp8, "layer_norm": layer_norm, "elementwise": elementwise, "quantize": quantize,
+            "tokens": tokens, "embeddings": embeddings, "random": random_numbers}
