@@ -260,6 +260,28 @@ DITRUN_API int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent
 DITRUN_API int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames,
                                        int height, int width, int patch, int firstToken, int tokens, uint64_t stream);
 
+/* ---- Wan's VAE: convolutions over [frames, height, width, channels], channels adjacent ---- */
+
+/* out = conv(x) + bias + residual. Time is causal: `history` holds the kernelT - 1 frames before x (0: zeros); height and width
+ * are padded with zeros by the numbers given (0 on a side where x carries its neighbour's rows; a negative number leaves rows or
+ * columns out). upsample 2 reads x as if each pixel were repeated 2 × 2 (nearest) first; padding counts after that.
+ * outFrames = (kernelT - 1 + frames - kernelT) / strideT + 1, outHeight = (upsample · height + padTop + padBottom - kernelH) / strideH + 1.
+ * weight [outChannels, kernelT, kernelH, kernelW, inChannels]; residual like out, or 0; it may be out itself. */
+typedef struct {
+  uint64_t x, history, weight, bias, residual, out;
+  int32_t frames, height, width, inChannels, outChannels;
+  int32_t kernelT, kernelH, kernelW;
+  int32_t strideT, strideH, strideW;
+  int32_t padTop, padBottom, padLeft, padRight;
+  int32_t upsample; /* 1 or 2 */
+  int32_t dtype;    /* of all tensors: F32 or BF16 */
+} ditrun_conv3d_args;
+DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
+/* out [rows, columns] -> [columns, rows] of each of `batch` contiguous matrices. */
+DITRUN_API int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream);
+/* Each row becomes softmax(scale * row), in place; float32 inside. */
+DITRUN_API int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream);
+
 /* ---- random weights, the same bits on every device and layout ----
  * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of
  * Philox4x32-10 (Salmon et al. 2011) with key (seed low, seed high) and counter (i low, i high, tensorId, 0).

@@ -66,8 +66,41 @@ export const wanForwardTaskSchema = z.strictObject({
 });
 export type WanForwardTask = z.infer<typeof wanForwardTaskSchema>;
 
+export const wanVaeTaskSchema = z.strictObject({
+  /** Decodes or encodes one tensor with Wan's VAE. */
+  kind: z.literal("wan-vae"),
+  model: z.strictObject({
+    name: z.string().min(1),
+    weights: z.discriminatedUnion("from", [
+      /** Wan2.1_VAE.pth, or a safetensors file in either layout. */
+      z.strictObject({ from: z.literal("file"), file: z.string().min(1) }),
+      /** Of the published model's shape. */
+      z.strictObject({ from: z.literal("random"), seed: z.int() }),
+    ]),
+  }),
+  plan: planSchema,
+  direction: z.enum(["decode", "encode"]),
+  input: z.discriminatedUnion("from", [
+    /** A float32 tensor of a safetensors file: a latent [16, F, h, w], or a video [3, 4n + 1, H, W] in [-1, 1]. */
+    z.strictObject({ from: z.literal("file"), file: z.string().min(1), tensor: z.string().min(1) }),
+    /** Numbers that only time needs, for latents [16, frames, height, width]. */
+    z.strictObject({ from: z.literal("size"), frames: z.int().min(1), height: z.int().min(1), width: z.int().min(1) }),
+  ]),
+  clamp: z.boolean(),
+  /** How often to do it; each time is reported. */
+  iterations: z.int().min(1),
+  /** Rank 0 writes the last result here, a safetensors file with the float32 tensor `output`: a video, or a latent. */
+  output: z.string().min(1).optional(),
+});
+export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
+
 /** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
-export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema, wanForwardTaskSchema]);
+export const taskSchema = z.discriminatedUnion("kind", [
+  profileTaskSchema,
+  forwardTaskSchema,
+  wanForwardTaskSchema,
+  wanVaeTaskSchema,
+]);
 export type Task = z.infer<typeof taskSchema>;
 
 export const jobSchema = z.strictObject({

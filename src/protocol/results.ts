@@ -48,3 +48,13 @@ export const forwardRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
 });
 export type ForwardRank = z.infer<typeof forwardRankSchema>;
+
+/** What each worker reports for a wan-vae task. */
+export const wanVaeRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  /** Wall time of each iteration, frames on the host of rank 0 included. */
+  milliseconds: z.array(z.number()),
+  peakMemoryBytes: z.number(),
+});
+export type WanVaeRank = z.infer<typeof wanVaeRankSchema>;

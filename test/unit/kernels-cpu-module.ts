@@ -40,6 +40,11 @@ const rmsNormArgs = koffi.struct("test_rms_norm_args", {
   ...i32("rows columns fullColumns headDim xDtype weightDtype outDtype activation"),
   epsilon: "float",
 });
+const conv3dArgs = koffi.struct("test_conv3d_args", {
+  ...u64("x history weight bias residual out"),
+  ...i32("frames height width inChannels outChannels kernelT kernelH kernelW strideT strideH strideW"),
+  ...i32("padTop padBottom padLeft padRight upsample dtype"),
+});
 const randomArgs = koffi.struct("test_random_args", {
   ...u64("out seed"),
   ...i64("row0 column0 fullColumns ldo"),
@@ -118,6 +123,9 @@ export const raw = {
   gatherRows: declare("gather_rows", u, i, u, i, i, u, i, i, u),
   patchifyVideo: declare("patchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
   unpatchifyVideo: declare("unpatchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
+  conv3d: declare("conv3d", named(conv3dArgs), u),
+  transpose: declare("transpose", u, u, i, i, i, i, u),
+  softmaxRows: declare("softmax_rows", u, i, i, "float", i, u),
   fillRandom: declare("fill_random", named(randomArgs), u),
   sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, i, u),
   ncclUniqueId: declare("nccl_unique_id", "void *"),

@@ -191,10 +191,10 @@ export class Device {
     await this.kernels.callBlocking("upload", destination.address, source, source.byteLength, this.streams.compute);
   }
 
-  /** A contiguous tensor's bytes. */
-  async download(source: Tensor): Promise<Uint8Array> {
+  /** A contiguous tensor's bytes, once the stream has done what is queued on it. */
+  async download(source: Tensor, stream: StreamName = "compute"): Promise<Uint8Array> {
     const bytes = new Uint8Array(tensorBytes(source.dtype, source.shape));
-    await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams.compute);
+    await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams[stream]);
     return bytes;
   }
 

@@ -75,6 +75,10 @@ export const prototypes = {
     "int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent, int latentDtype, int channels, int frames, int height, int width, int patch, int firstToken, int tokens, uint64_t stream)",
   unpatchifyVideo:
     "int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames, int height, int width, int patch, int firstToken, int tokens, uint64_t stream)",
+  conv3d: "int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream)",
+  transpose:
+    "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
+  softmaxRows: "int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
   sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
@@ -124,6 +128,11 @@ const structs: Record<string, Record<string, string>> = {
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
     float: ["epsilon"],
+  }),
+  ditrun_conv3d_args: fields({
+    uint64_t: ["x", "history", "weight", "bias", "residual", "out"],
+    int32_t: ["frames", "height", "width", "inChannels", "outChannels", "kernelT", "kernelH", "kernelW"],
+    "int32_t ": ["strideT", "strideH", "strideW", "padTop", "padBottom", "padLeft", "padRight", "upsample", "dtype"],
   }),
   ditrun_random_args: fields({
     uint64_t: ["out", "seed"],
@@ -243,6 +252,32 @@ export interface RmsNormArgs {
   epsilon: number;
 }
 
+export interface Conv3dArgs {
+  x: Address;
+  history: Address;
+  weight: Address;
+  bias: Address;
+  residual: Address;
+  out: Address;
+  frames: number;
+  height: number;
+  width: number;
+  inChannels: number;
+  outChannels: number;
+  kernelT: number;
+  kernelH: number;
+  kernelW: number;
+  strideT: number;
+  strideH: number;
+  strideW: number;
+  padTop: number;
+  padBottom: number;
+  padLeft: number;
+  padRight: number;
+  upsample: number;
+  dtype: number;
+}
+
 export interface RandomArgs {
   out: Address;
   seed: number;
@@ -269,7 +304,7 @@ export const HANDLE_BYTES = 128;
 const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
-type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RmsNormArgs | RandomArgs;
+type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
 type Native = ((...args: Argument[]) => unknown) & {
   async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;

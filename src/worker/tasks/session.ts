@@ -61,7 +61,7 @@ async function openWeights(device: Device, weights: Weights): Promise<WeightSour
 }
 
 /** Throws when the output holds a NaN or an infinity: how many, and where the first one is. */
-export function requireFinite(task: Task, output: Uint8Array): Float32Array {
+export function requireFinite(task: { readonly model: { readonly name: string } }, output: Uint8Array): Float32Array {
   const values = toFloat32("F32", output);
   const first = values.findIndex((value) => !Number.isFinite(value));
   if (first < 0) return values;
