@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { ditModelSchema, wanModelSchema } from "./model.js";
+import { ditModelSchema, latentSizeSchema, wanModelSchema } from "./model.js";
 import { planSchema } from "./plan.js";
 
 /** Where a model's weights come from. */
@@ -47,6 +47,7 @@ export const wanWeightsSchema = z.discriminatedUnion("from", [
     layout: z.enum(["original", "diffusers"]),
     transformer: z.string().min(1),
     textEncoder: z.string().min(1),
+    vae: z.string().min(1),
   }),
 ]);
 export type WanWeights = z.infer<typeof wanWeightsSchema>;
@@ -65,6 +66,30 @@ export const wanForwardTaskSchema = z.strictObject({
   output: z.string().min(1),
 });
 export type WanForwardTask = z.infer<typeof wanForwardTaskSchema>;
+
+export const wanGenerateTaskSchema = z.strictObject({
+  /** Two texts to a video: encodes, samples with guidance, decodes; rank 0 hands the frames over as they are done. */
+  kind: z.literal("wan-generate"),
+  model: wanModelSchema,
+  plan: planSchema,
+  weights: wanWeightsSchema,
+  /** Token ids of the prompt and of the negative prompt. */
+  ids: z.strictObject({ prompt: z.array(z.int()).min(1), negative: z.array(z.int()).min(1) }),
+  size: latentSizeSchema,
+  sampling: z.strictObject({
+    solver: z.enum(["unipc", "dpm++"]),
+    steps: z.int().min(1),
+    shift: z.number().positive(),
+    /** 1 leaves the negative prompt out. */
+    guideScale: z.number(),
+  }),
+  /** Of the initial noise, unless a safetensors file has it, [channels, frames, height, width]. */
+  seed: z.int(),
+  noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),
+  /** Rank 0 writes `context`, `context_null`, `latent.N` after step N and `video` [3, F, H, W] here, float32. */
+  dump: z.string().min(1).optional(),
+});
+export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
 
 export const wanVaeTaskSchema = z.strictObject({
   /** Decodes or encodes one tensor with Wan's VAE. */
@@ -99,6 +124,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   profileTaskSchema,
   forwardTaskSchema,
   wanForwardTaskSchema,
+  wanGenerateTaskSchema,
   wanVaeTaskSchema,
 ]);
 export type Task = z.infer<typeof taskSchema>;

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import type { ForwardTask, Job, ProfileTask, Task, Weights } from "../../protocol/job.js";
+import type { ForwardTask, Job, ProfileTask, Weights } from "../../protocol/job.js";
 import { ditLayerRules, splitOf } from "../../protocol/layers.js";
 import type { Plan } from "../../protocol/plan.js";
 import { Context } from "../context.js";

@@ -6,6 +6,7 @@ import type { Context } from "../context.js";
 import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from "../models/wan/names.js";
 import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
+import { WanVae } from "../models/wan/vae/vae.js";
 import { openSafetensors } from "../weights/safetensors.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
 import type { TensorFile } from "../weights/tensor-file.js";
@@ -56,6 +57,18 @@ export async function loadTransformer(
   } finally {
     await context.device.synchronize();
     await source.close();
+  }
+}
+
+/** Loads the decoder half of the VAE. */
+export async function loadVaeDecoder(context: Context, weights: WanWeights): Promise<WanVae> {
+  if (weights.from === "random") return WanVae.random(context, weights.seed, { decoder: true });
+  const file = await openFile(weights.vae);
+  try {
+    return await WanVae.load(context, file, { decoder: true });
+  } finally {
+    await context.device.synchronize();
+    await file.close();
   }
 }
 

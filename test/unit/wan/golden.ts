@@ -15,8 +15,11 @@ export type Layout = (typeof layouts)[number];
 export const checkpointOf = (layout: Layout) => detectLayout(`test/golden/data/wan/${layout}`);
 
 export async function weightsOf(layout: Layout): Promise<WanWeights> {
-  const { transformer, textEncoder } = await checkpointOf(layout);
-  return { from: "checkpoint", layout, transformer: transformer.weights, textEncoder: textEncoder.weights };
+  const { transformer, textEncoder, vae } = await checkpointOf(layout);
+  return {
+    ...{ from: "checkpoint", layout, transformer: transformer.weights },
+    ...{ textEncoder: textEncoder.weights, vae: vae.weights },
+  };
 }
 
 /** A tensor of a file, as float32. */
@@ -65,6 +68,7 @@ export function soloStore(job: Store["job"]): Store {
       return value;
     },
     async barrier() {},
+    async emit() {},
     close() {},
   };
 }
