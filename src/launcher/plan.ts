@@ -63,8 +63,12 @@ async function readPlan(nameOrFile: string): Promise<Plan> {
   return plan;
 }
 
-/** Tensor parallelism in pairs where the heads allow it, context parallelism for the rest. */
+/** Tensor parallelism in pairs where the heads allow it, for Wan both guidance branches at once, context parallelism for the rest. */
 function defaultMesh(workers: number, model: Model): Plan["mesh"] {
+  if (model.kind === "wan") {
+    const cfg = workers % 2 === 0 ? 2 : 1;
+    return { cfg, cp: workers / cfg, tp: 1 };
+  }
   const tp = workers % 2 === 0 && model.heads % 2 === 0 ? 2 : 1;
   return { cfg: 1, cp: workers / tp, tp };
 }
