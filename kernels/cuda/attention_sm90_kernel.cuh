@@ -131,23 +131,22 @@ template <int headDim>
 struct Consumer {
   using S = Shape<headDim>;
   using Tile = typename S::Tile;
-  static constexpr int kScores = Tile::keys / 2, kChunks = Tile::keys / 16, kOutputs = S::outputColumns / 2;
-  using ScoreProduct = ptx::Wgmma<Tile::keys>;
+  static constexpr int kSteps = Tile::keys / Tile::step, kScores = Tile::step / 2, kChunks = Tile::step / 16;
+  static constexpr int kOutputs = S::outputColumns / 2;
+  using ScoreProduct = ptx::Wgmma<Tile::step>;
   using OutputProduct = ptx::Wgmma<S::outputColumns>;
-
-  using Position = Place<Tile::stages>;
 
   const Parameters &p;
   Shared<headDim> &shared;
   uint32_t queries, keys, values;  // low words of the descriptors
   float o[kOutputs];
   float m[2], l[2];  // per row; l of the last check where a column of ones sums, else this thread's part of the sum
-  int group, position;  // of the warp groups; tiles walked since the start
+  int position;      // stages walked since the start
   bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, int warpGroup, uint32_t queryAddress,
+  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queryAddress,
                                       uint32_t keyAddress, uint32_t valueAddress, uint32_t ones)
-      : p(parameters), shared(s), group(warpGroup), position(0), repeat(false), everyTile(false) {
+      : p(parameters), shared(s), position(0), repeat(false), everyTile(false) {
     queries = ptx::descriptor_low(queryAddress, 0);
     keys = ptx::descriptor_low(keyAddress, 0);
     values = ptx::descriptor_low(valueAddress, Tile::onesColumn ? ones - valueAddress : S::slabBytes);
@@ -157,34 +156,29 @@ struct Consumer {
     return ptx::descriptor(low, 8 * S::rowBytes, S::swizzle);
   }
 
-  /** Queues scores = Q Kᵀ of the tile at this position, whose K has arrived. */
-  __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int at) {
-    const uint32_t tile = keys + Position(at).stage * (S::tileBytes >> 4);
+  /** Queues scores = Q Kᵀ of one step of a stage's keys, which have arrived. */
+  __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int stage, int step) {
+    const uint32_t tile = keys + stage * (S::tileBytes >> 4) + step * (Tile::step * S::rowBytes / 16);
 #pragma unroll
-    for (int step = 0; step < headDim / 16; ++step) {
-      const int slab = step * 16 / S::columns, within = step * 16 % S::columns * 2;
+    for (int i = 0; i < headDim / 16; ++i) {
+      const int slab = i * 16 / S::columns, within = i * 16 % S::columns * 2;
       ScoreProduct::multiply_shared(scores, descriptor(queries + (slab * S::queries * S::rowBytes + within) / 16),
-                                    descriptor(tile + (slab * S::slabBytes + within) / 16), step != 0);
+                                    descriptor(tile + (slab * S::slabBytes + within) / 16), i != 0);
     }
   }
 
-  /** Queues o += P V of the tile at this position, whose V has arrived. */
-  __device__ __forceinline__ void multiply_values(const uint32_t (&probabilities)[kChunks][4], int at) {
+  /** Queues o += P V of one step of a stage's values, which have arrived. */
+  __device__ __forceinline__ void multiply_values(const uint32_t (&probabilities)[kChunks][4], int stage, int step) {
     constexpr uint32_t units = S::tileBytes >> 4;
     // The ones lie nearer by one stage from the next stage of V: the repeat stride is the word's upper half.
-    const uint32_t tile = values + Position(at).stage * (Tile::onesColumn ? units - (units << 16) : units);
+    const uint32_t tile = values + stage * (Tile::onesColumn ? units - (units << 16) : units);
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk)
-      OutputProduct::multiply_registers(o, probabilities[chunk], descriptor(tile + chunk * S::rowBytes));
+      OutputProduct::multiply_registers(o, probabilities[chunk], descriptor(tile + (step * kChunks + chunk) * S::rowBytes));
   }
 
-  __device__ __forceinline__ void await(uint64_t *full, int at) {
-    const Position place(at);
-    ptx::mbarrier_wait(&full[place.stage], place.parity);
-  }
-
-  __device__ __forceinline__ void release(uint64_t *empty, int at) {
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty[Position(at).stage]);
+  __device__ __forceinline__ void release(uint64_t &empty) {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty);
   }
 
   __device__ __forceinline__ void rescale(int row, float factor) {
@@ -197,28 +191,32 @@ struct Consumer {
   }
 
   /** Raises m to this tile's maximum, rounded up to an integer so that m + 1/2 is exact. */
-  __device__ __forceinline__ void raise_maximum(const float (&scores)[kScores]) {
+  __device__ __forceinline__ void raise_maximum(const float (&scores)[kSteps][kScores]) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      float maximum = scores[2 * row];
+      float maximum = scores[0][2 * row];
 #pragma unroll
-      for (int j = 0; j < kScores / 4; ++j)
-        maximum = fmaxf(maximum, fmaxf(scores[4 * j + 2 * row], scores[4 * j + 2 * row + 1]));
+      for (int step = 0; step < kSteps; ++step)
+#pragma unroll
+        for (int j = 0; j < kScores / 4; ++j)
+          maximum = fmaxf(maximum, fmaxf(scores[step][4 * j + 2 * row], scores[step][4 * j + 2 * row + 1]));
       const float raised = fmaxf(m[row], ceilf(quad_max(maximum) * p.scaleLog2));
       rescale(row, m[row] == raised ? 1.0f : exp2_approx(m[row] - raised));
       m[row] = raised;
     }
   }
 
-  /** Judges what the last tile added to the row sums; o must be complete. */
-  __device__ __forceinline__ void check_growth() {
-    const float now0 = o[headDim / 2], now1 = o[headDim / 2 + 2];
-    const float added = fmaxf(now0 - l[0], now1 - l[1]);
-    l[0] = now0;
-    l[1] = now1;
-    if (__any_sync(0xffffffff, !(added <= kCareful))) {
-      running = everyTile = true;
-      repeat = repeat || !(added <= kRepeat);
+  /** Judges what the last keys added to the row sums; o must be complete. */
+  __device__ __forceinline__ void check_growth(float limit) {
+    if constexpr (Tile::onesColumn) {
+      const float now0 = o[headDim / 2], now1 = o[headDim / 2 + 2];
+      const float added = fmaxf(now0 - l[0], now1 - l[1]);
+      l[0] = now0;
+      l[1] = now1;
+      if (__any_sync(0xffffffff, !(added <= limit))) {
+        running = everyTile = true;
+        repeat = repeat || !(added <= kRepeat);
+      }
     }
   }
 
@@ -249,72 +247,83 @@ struct Consumer {
     }
   }
 
-  // Left alone, the warp groups fall into step: all in softmax, then all queued at the matrix units. So they take turns at
-  // queueing products, and one group's products run under the others' softmax (FlashAttention-3's ping-pong). One turn a tile.
-  __device__ __forceinline__ void take_turn() {
-    if constexpr (Tile::takeTurns) ptx::named_barrier_sync(2 + group, 256);
-  }
-  __device__ __forceinline__ void pass_turn() {
-    if constexpr (Tile::takeTurns) ptx::named_barrier_arrive(2 + (group + 1 == Tile::warpGroups ? 0 : group + 1), 256);
-  }
-
-  /** The first scores of a run of tiles. */
-  __device__ __forceinline__ void begin(float (&scores)[kScores]) {
-    await(shared.keyFull, position);
-    ptx::wgmma_pin(scores);
-    ptx::wgmma_fence();
-    multiply_keys(scores, position);
-    ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
-    release(shared.keyEmpty, position);
-  }
-
-  /** From finished scores to finished output of one tile and, if there are more, the next tile's finished scores. */
-  template <bool more>
-  __device__ __forceinline__ void advance(float (&scores)[kScores]) {
-    uint32_t probabilities[kChunks][4];
-    exponentiate(scores, probabilities);
-    // Of the tile before; here, since ptxas serialises the products when this follows their wait.
-    if constexpr (Tile::onesColumn) check_growth();
-    await(shared.valueFull, position);
-    if constexpr (more) await(shared.keyFull, position + 1);
-    take_turn();
-    ptx::wgmma_pin(o);
-    ptx::wgmma_fence();
-    multiply_values(probabilities, position);
-    ptx::wgmma_commit();
-    if constexpr (more) {
-      ptx::wgmma_pin(scores);
-      ptx::wgmma_fence();
-      multiply_keys(scores, position + 1);
-      ptx::wgmma_commit();
-    }
-    pass_turn();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(o);
-    if constexpr (more) ptx::wgmma_pin(scores);
-    release(shared.valueEmpty, position);
-    ++position;
-    if constexpr (more) release(shared.keyEmpty, position);
-  }
-
-  /** One tile of any length, which may raise m. */
+  /** One stage of any length, which may raise m. */
   __device__ __forceinline__ void walk_one(int valid) {
-    float scores[kScores];
-    begin(scores);
-    if (valid < Tile::keys) mask(scores, valid);
+    const Place<Tile::stages> place(position++);
+    float scores[kSteps][kScores];
+    uint32_t probabilities[kSteps][kChunks][4];
+    ptx::mbarrier_wait(&shared.keyFull[place.stage], place.parity);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) ptx::wgmma_pin(scores[step]);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) multiply_keys(scores[step], place.stage, step);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      ptx::wgmma_pin(scores[step]);
+      if (valid < Tile::keys) mask(scores[step], valid - step * Tile::step);
+    }
+    release(shared.keyEmpty[place.stage]);
     if (running) raise_maximum(scores);
     running = everyTile;
-    advance<false>(scores);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) exponentiate(scores[step], probabilities[step]);
+    ptx::mbarrier_wait(&shared.valueFull[place.stage], place.parity);
+    ptx::wgmma_pin(o);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) multiply_values(probabilities[step], place.stage, step);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    release(shared.valueEmpty[place.stage]);
+    check_growth(kCareful);
   }
 
-  /** Up to `tiles` whole tiles with m fixed; stops early when a row outgrows it. */
-  __device__ __forceinline__ void walk_many(int tiles) {
-    float scores[kScores];
-    begin(scores);
-    for (; tiles > 1 && !running; --tiles) advance<true>(scores);
-    advance<false>(scores);
+  /** All stages of the ring once, whole and with m fixed; position is a multiple of their number. Scores are two steps ahead:
+   * while one step's exponentials are computed, the products of the one before run. */
+  __device__ __forceinline__ void walk_ring() {
+    constexpr int steps = Tile::stages * kSteps;
+    const uint32_t parity = position / Tile::stages & 1;
+    float scores[2][kScores];
+    uint32_t probabilities[2][kChunks][4];
+    ptx::mbarrier_wait(&shared.keyFull[0], parity);
+    ptx::wgmma_pin(o);
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      if (step == kSteps) ptx::mbarrier_wait(&shared.keyFull[1], parity);
+      ptx::wgmma_pin(scores[step]);
+      ptx::wgmma_fence();
+      multiply_keys(scores[step], step / kSteps, step % kSteps);
+      ptx::wgmma_commit();
+    }
+#pragma unroll
+    for (int step = 0; step < steps; ++step) {
+      const int stage = step / kSteps, next = step + 2, last = step - 2;
+      ptx::wgmma_wait<1>();
+      ptx::wgmma_pin(scores[step % 2]);
+      if (step % kSteps == kSteps - 1) release(shared.keyEmpty[stage]);
+      if (last >= 0 && last % kSteps == kSteps - 1) release(shared.valueEmpty[last / kSteps]);
+      exponentiate(scores[step % 2], probabilities[step % 2]);
+      if (step % kSteps == 0) ptx::mbarrier_wait(&shared.valueFull[stage], parity);
+      if (next < steps && next % kSteps == 0) ptx::mbarrier_wait(&shared.keyFull[next / kSteps], parity);
+      ptx::wgmma_fence();
+      multiply_values(probabilities[step % 2], stage, step % kSteps);
+      if (next < steps) {
+        ptx::wgmma_pin(scores[step % 2]);
+        multiply_keys(scores[step % 2], next / kSteps, next % kSteps);
+      }
+      ptx::wgmma_commit();
+    }
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+#pragma unroll
+    for (int last = steps - 2; last < steps; ++last)
+      if (last % kSteps == kSteps - 1) release(shared.valueEmpty[last / kSteps]);
+    position += Tile::stages;
+    check_growth(kCareful * Tile::stages);
   }
 
   /** Walks all keys. On return o, l and m are complete, l summed over the row. */
@@ -328,17 +337,15 @@ struct Consumer {
       int remaining = p.length[block];
       while (remaining > 0) {
         const int before = position;
-        if (running || remaining < Tile::keys) {
+        if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0) {
           walk_one(remaining);
         } else {
-          walk_many(remaining / Tile::keys);
+          walk_ring();
         }
         remaining -= (position - before) * Tile::keys;
       }
     }
-    if constexpr (Tile::onesColumn) {
-      check_growth();
-    } else {
+    if constexpr (!Tile::onesColumn) {
       l[0] = quad_sum(l[0]);
       l[1] = quad_sum(l[1]);
     }
@@ -425,10 +432,9 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
     if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, p.tiles, false);
   } else {
     ptx::registers_increase<S::consumerRegisters>();
-    Consumer<headDim> consumer(p, shared, group, ptx::shared_address(queries) + group * 64 * S::rowBytes,
+    Consumer<headDim> consumer(p, shared, ptx::shared_address(queries) + group * 64 * S::rowBytes,
                                ptx::shared_address(keys), ptx::shared_address(values), ptx::shared_address(ones));
     ptx::mbarrier_wait(&shared.queryFull, 0);
-    if (group + 1 == Tile::warpGroups) consumer.pass_turn();
     for (int pass = 0;; ++pass) {
       consumer.walk();
       if (pass == 1) break;

@@ -6,21 +6,21 @@ template <int headDim>
 struct AttentionTile;
 
 #ifndef ATTENTION_32
-#define ATTENTION_32 3, 128, 4, true, 4, 2, true
+#define ATTENTION_32 3, 128, 64, 4, 4, 2, true
 #endif
 #ifndef ATTENTION_64
-#define ATTENTION_64 3, 96, 4, true, 6, 2, true
+#define ATTENTION_64 3, 128, 64, 4, 6, 2, true
 #endif
 #ifndef ATTENTION_128
-#define ATTENTION_128 2, 176, 2, true, 8, 2, false
+#define ATTENTION_128 2, 128, 64, 2, 8, 2, false
 #endif
 
-template <int groups, int keyCount, int stageCount, bool turns, int mufuEighths, int degree, bool ones>
+template <int groups, int keyCount, int stepKeys, int stageCount, int mufuEighths, int degree, bool ones>
 struct AttentionTileRow {
   static constexpr int warpGroups = groups;
   static constexpr int keys = keyCount;
+  static constexpr int step = stepKeys;
   static constexpr int stages = stageCount;
-  static constexpr bool takeTurns = turns;
   static constexpr int exponentialEighths = mufuEighths;
   static constexpr int polynomialDegree = degree;
   static constexpr bool onesColumn = ones;
