@@ -25,6 +25,8 @@ namespace attention {
 /** How much one tile may add to l: 64 to 128 keys of 2^x, x at most about 10, then 16 (log2). */
 constexpr float kCareful = 1024.0f;
 constexpr float kRepeat = 65536.0f;
+/** Rounds through the ring before a grown row is looked at again. */
+constexpr int kRounds = 16;
 constexpr float kLn2 = 0.6931471805599453f;
 
 struct Parameters {
@@ -163,6 +165,7 @@ struct Consumer {
   }
 
   /** Queues o += P V of a stage, P = 2^(c scores - m), a batch of keys as soon as its P is known. */
+  template <bool check>
   __device__ __forceinline__ void multiply_values(const float (&scores)[kScores], int stage, uint32_t parity) {
     constexpr int kBatch = Tile::chunksPerBatch;
     uint32_t probabilities[kChunks][4];
@@ -172,6 +175,8 @@ struct Consumer {
 #pragma unroll
       for (int chunk = batch; chunk < batch + kBatch && chunk < kChunks; ++chunk)
         exponentiate(scores, chunk, probabilities[chunk]);
+      // Of the stages before; here, since ptxas serialises the products (C7511) when it follows their wait.
+      if (check && batch == 0) check_growth(kCareful * Tile::stages);
       ptx::wgmma_fence();
 #pragma unroll
       for (int chunk = batch; chunk < batch + kBatch && chunk < kChunks; ++chunk)
@@ -253,28 +258,36 @@ struct Consumer {
     if (valid < Tile::keys) mask(scores, valid);
     if (running) raise_maximum(scores);
     running = everyTile;
-    multiply_values(scores, place.stage, place.parity);
+    multiply_values<false>(scores, place.stage, place.parity);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(o);
     release(shared.valueEmpty[place.stage]);
     check_growth(kCareful);
   }
 
-  /** All stages of the ring once, whole and with m fixed; position is a multiple of their number. Unrolled, so that
+  /** All stages of the ring `rounds` times, whole and with m fixed; position is a multiple of their number. Unrolled, so that
    * descriptors and barriers cost no arithmetic: what binds is the sum of issue slots and matrix cycles (bench/NOTES.md). */
-  __device__ __forceinline__ void walk_ring() {
-    const uint32_t parity = position / Tile::stages & 1;
+  __device__ __forceinline__ void walk_ring(int rounds) {
+    for (int round = 0; round < rounds; ++round) {
+      const uint32_t parity = position / Tile::stages & 1;
 #pragma unroll
-    for (int stage = 0; stage < Tile::stages; ++stage) {
-      float scores[kScores];
-      multiply_keys(scores, stage, parity);
-      if (stage > 0) release(shared.valueEmpty[stage - 1]);
-      multiply_values(scores, stage, parity);
+      for (int stage = 0; stage < Tile::stages; ++stage) {
+        float scores[kScores];
+        multiply_keys(scores, stage, parity);
+        if (stage > 0) {
+          release(shared.valueEmpty[stage - 1]);
+          multiply_values<false>(scores, stage, parity);
+        } else {
+          ptx::wgmma_pin(o);
+          if (round > 0) release(shared.valueEmpty[Tile::stages - 1]);
+          multiply_values<true>(scores, stage, parity);
+        }
+      }
+      position += Tile::stages;
     }
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(o);
     release(shared.valueEmpty[Tile::stages - 1]);
-    position += Tile::stages;
     check_growth(kCareful * Tile::stages);
   }
 
@@ -292,7 +305,7 @@ struct Consumer {
         if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0) {
           walk_one(remaining);
         } else {
-          walk_ring();
+          walk_ring(min(kRounds, remaining / (Tile::stages * Tile::keys)));
         }
         remaining -= (position - before) * Tile::keys;
       }
