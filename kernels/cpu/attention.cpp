@@ -1,4 +1,4 @@
-// o = softmax(scale q·kᵀ) v over blocks of keys and values, each read once its flag is set.
+// o = softmax(scale q·kᵀ + bias) v over blocks of keys and values, each read once its flag is set.
 //
 // Flash attention (arXiv 2307.08691, algorithm 1): per query a running maximum m, a sum l of e^(s - m) and an output
 // that is rescaled when m grows. They stay in float32 scratch between blocks. Keys and values are packed, a chunk at a
@@ -60,10 +60,11 @@ struct Attention : ditrun_attention_args {
 
   /**
    * One strip of queries of one head against a packed chunk. acc [rows, paddedDim], m and l [rows] are its state;
-   * own holds scale * q [stripQueries, paddedDim] and the scores [stripQueries, tileKeys].
+   * own holds scale * q [stripQueries, paddedDim] and the scores [stripQueries, tileKeys]. The chunk begins at key
+   * `before` of all keys, of which there are `allKeys`: what the relative bias goes by.
    */
-  void strip(int64_t head, int64_t query0, int64_t rows, int64_t keys, const float *packedK, const float *packedV,
-             float *acc, float *m, float *l, float *own) const {
+  void strip(int64_t head, int64_t query0, int64_t rows, int64_t keys, int64_t before, int64_t allKeys,
+             const float *packedK, const float *packedV, float *acc, float *m, float *l, float *own) const {
     const int64_t dim = paddedDim();
     const int64_t keyPanels = roundUp(keys, panelColumns) / panelColumns;
     float *const qRows = own;
@@ -79,6 +80,13 @@ struct Attention : ditrun_attention_args {
       for (int64_t c = 0; c < padded; c += panelColumns) {
         const float *panel = packedK + (head * keyPanels + (key0 + c) / panelColumns) * headDim * panelColumns;
         multiplyPanel<false>(rows, qRows, dim, panel, headDim, scores + c, tileKeys);
+      }
+      if (relativeBias != 0) {
+        const float *const bias = pointer<const float>(relativeBias) + head * (queries + allKeys - 1);
+        for (int64_t r = 0; r < rows; r++) {
+          const float *const from = bias + before + key0 - (query0 + r) + queries - 1;
+          for (int64_t i = 0; i < count; i++) scores[r * tileKeys + i] += from[i];
+        }
       }
       for (int64_t r = 0; r < rows; r++) softmaxRow(scores + r * tileKeys, count, padded, acc + r * dim, m[r], l[r]);
       for (int64_t d = 0; d < dim; d += panelColumns) {
@@ -142,7 +150,12 @@ struct Attention : ditrun_attention_args {
     const int64_t threads = omp_get_max_threads();
     const int64_t perThread = stripQueries * (dim + tileKeys);
     int64_t longest = 0;
-    for (const auto &block : kvBlocks) longest = std::max<int64_t>(longest, block.length);
+    int64_t allKeys = 0;
+    for (const auto &block : kvBlocks) {
+      longest = std::max<int64_t>(longest, block.length);
+      allKeys += block.length;
+    }
+    int64_t before = 0;
     const int64_t chunk = roundUp(std::min(chunkKeys, longest), panelColumns);
     const int64_t states = static_cast<int64_t>(heads) * queries;
     float *const acc = scratch(states * (dim + 2) + 2 * heads * chunk * dim + threads * perThread + 64);
@@ -174,9 +187,10 @@ struct Attention : ditrun_attention_args {
           const int64_t head = task / strips;
           const int64_t query0 = task % strips * stripQueries;
           const int64_t state = head * queries + query0;
-          strip(head, query0, std::min<int64_t>(stripQueries, queries - query0), keys, packedK, packedV,
+          strip(head, query0, std::min<int64_t>(stripQueries, queries - query0), keys, before, allKeys, packedK, packedV,
                 acc + state * dim, m + state, l + state, own + omp_get_thread_num() * perThread);
         }
+        before += keys;
       }
     }
 #pragma omp parallel for collapse(2) schedule(static) if (states * dim > parallelWork)
@@ -211,6 +225,7 @@ void check(const ditrun_attention_args &a) {
   requireAddress(f, "q", a.q, dtypeBytes(a.dtype));
   requireAddress(f, "o", a.o, dtypeBytes(a.oDtype));
   requireOptional(f, "lse", a.lse, 4);
+  requireOptional(f, "relativeBias", a.relativeBias, 4);
   requireOptional(f, "waitNanoseconds", a.waitNanoseconds, 8);
   require((a.previousO == 0) == (a.previousLse == 0), f, ": previousO and previousLse are needed together, but one is 0.");
   requireOptional(f, "previousO", a.previousO, 4);

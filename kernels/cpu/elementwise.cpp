@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <bit>
+#include <vector>
 
 #include "activation.h"
 #include "scratch.h"
@@ -92,6 +94,79 @@ int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector
           writeRun(out, dtype, row * columns + c0, length, sum);
         }
       }
+    });
+  });
+}
+
+int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtype, uint64_t gate, int rows, int columns,
+                     uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_add_gated";
+    require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "yDtype", yDtype, DITRUN_F32, DITRUN_BF16);
+    for (const uint64_t address : {out, x}) requireAddress(f, "out or x", address, dtypeBytes(xDtype));
+    requireAddress(f, "y", y, dtypeBytes(yDtype));
+    requireAddress(f, "gate", gate, 4);
+    submit(f, stream, [=](Stream &) {
+#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+      for (int64_t row = 0; row < rows; row++) {
+        for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
+          const int64_t length = std::min<int64_t>(runLength, columns - c0);
+          float sum[runLength];
+          float other[runLength];
+          copyRun(x, xDtype, row * columns + c0, length, sum);
+          const float *const added = readRun(y, yDtype, row * columns + c0, length, other);
+          const float *const factor = pointer<const float>(gate) + c0;
+          for (int64_t i = 0; i < length; i++) sum[i] += added[i] * factor[i];
+          writeRun(out, xDtype, row * columns + c0, length, sum);
+        }
+      }
+    });
+  });
+}
+
+int ditrun_multiply(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_multiply";
+    requireCount(f, count);
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    for (const uint64_t address : {out, x, y}) requireAddress(f, "out, x or y", address, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+      overRuns(count, [=](int64_t first, int64_t length) {
+        float product[runLength];
+        float other[runLength];
+        copyRun(x, dtype, first, length, product);
+        const float *const factor = readRun(y, dtype, first, length, other);
+        for (int64_t i = 0; i < length; i++) product[i] *= factor[i];
+        writeRun(out, dtype, first, length, product);
+      });
+    });
+  });
+}
+
+int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount, int64_t count,
+                   uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_combine";
+    requireCount(f, count);
+    require(sourceCount > 0 && sourceCount <= 8, f, ": sourceCount is ", sourceCount, " but must be 1 to 8.");
+    require(sources != nullptr && coefficients != nullptr, f, ": sources or coefficients is null.");
+    requireAddress(f, "out", out, 4);
+    std::vector<std::pair<const float *, float>> terms;
+    for (int i = 0; i < sourceCount; i++) {
+      requireAddress(f, "a source", sources[i], 4);
+      terms.emplace_back(pointer<const float>(sources[i]), coefficients[i]);
+    }
+    submit(f, stream, [=, terms = std::move(terms)](Stream &) {
+      overRuns(count, [&](int64_t first, int64_t length) {
+        // A whole run is summed before it is stored: out may be any of the sources.
+        float total[runLength] = {};
+        for (const auto &[x, coefficient] : terms) {
+          for (int64_t i = 0; i < length; i++) total[i] += coefficient * x[first + i];
+        }
+        std::copy(total, total + length, pointer<float>(out) + first);
+      });
     });
   });
 }

@@ -1,5 +1,6 @@
-// Patches and sin-cos embeddings of the DiT.
+// Patches and sin-cos embeddings of the DiT, and rows of an embedding table.
 #include <cmath>
+#include <limits>
 
 #include "scratch.h"
 #include "stream.h"
@@ -149,6 +150,34 @@ int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, 
         const int64_t position = column < half ? token / gridWidth : token % gridWidth;
         return sincos(static_cast<float>(position), column % half, half);
       });
+    });
+  });
+}
+
+int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids, int rows,
+                       int columns, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_gather_rows";
+    require(rows > 0 && columns > 0 && tableRows > 0, f, ": rows, columns and tableRows are ", rows, ", ", columns,
+            " and ", tableRows, " but must be positive.");
+    requireDtype(f, "outDtype", outDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "tableDtype", tableDtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "out", out, dtypeBytes(outDtype));
+    requireAddress(f, "table", table, dtypeBytes(tableDtype));
+    requireAddress(f, "ids", ids, 4);
+    submit(f, stream, [=](Stream &) {
+#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+      for (int64_t row = 0; row < rows; row++) {
+        const int64_t id = pointer<const int32_t>(ids)[row];
+        for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
+          float buffer[runLength];
+          const int64_t length = std::min<int64_t>(runLength, columns - c0);
+          const float *values = buffer;
+          if (id >= 0 && id < tableRows) values = readRun(table, tableDtype, id * columns + c0, length, buffer);
+          else std::fill(buffer, buffer + length, std::numeric_limits<float>::quiet_NaN());
+          writeRun(out, outDtype, row * columns + c0, length, values);
+        }
+      }
     });
   });
 }

@@ -1,6 +1,7 @@
-// LayerNorm and the per-row quantisation to e4m3, alone or together.
+// LayerNorm with modulation, RMSNorm with rotary embedding, and the per-row quantisation to e4m3.
 #include <cmath>
 
+#include "activation.h"
 #include "scratch.h"
 #include "stream.h"
 #include "tensor.h"
@@ -68,8 +69,48 @@ void layerNorm(const ditrun_layer_norm_args &n) {
     if (bias != nullptr) {
       for (int64_t i = 0; i < columns; i++) y[i] += bias[i];
     }
+    if (n.modScale != 0) {
+      const float *const modScale = pointer<const float>(n.modScale);
+      const float *const modShift = pointer<const float>(n.modShift);
+      for (int64_t i = 0; i < columns; i++) y[i] = y[i] * (1.0f + modScale[i]) + modShift[i];
+    }
     if (n.out != 0) writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
     if (n.quantized != 0) quantizeRow(y, columns, n.quantized, row * columns, pointer<float>(n.quantizedScale) + row);
+  }
+}
+
+/** Adjacent pairs (a, b) of each head turn by their angle: (a cos - b sin, a sin + b cos). turns [headDim]: cos, sin in turn. */
+void rotate(float *y, int64_t columns, const float *turns, int64_t headDim) {
+  for (int64_t head = 0; head < columns; head += headDim) {
+    float *const x = y + head;
+    for (int64_t i = 0; i < headDim; i += 2) {
+      const float a = x[i];
+      const float b = x[i + 1];
+      x[i] = a * turns[i] - b * turns[i + 1];
+      x[i + 1] = a * turns[i + 1] + b * turns[i];
+    }
+  }
+}
+
+void rmsNorm(const ditrun_rms_norm_args &n) {
+  const int64_t columns = n.columns;
+  const int64_t padded = (columns + 15) / 16 * 16;  // activateRun works in eights
+  float *const shared = scratch((1 + omp_get_max_threads()) * padded);
+  const float *const weight = n.weight == 0 ? nullptr : readRun(n.weight, n.weightDtype, 0, columns, shared);
+#pragma omp parallel for schedule(static) if (n.rows * columns > parallelWork)
+  for (int64_t row = 0; row < n.rows; row++) {
+    float *const y = shared + (1 + omp_get_thread_num()) * padded;
+    copyRun(n.x, n.xDtype, row * n.ldx, columns, y);
+    const float squares = n.sumSquares != 0 ? pointer<const float>(n.sumSquares)[row] : sumOfSquares(y, 0.0f, columns);
+    const int64_t counted = n.sumSquares != 0 ? n.fullColumns : columns;
+    const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(counted) + n.epsilon);
+    for (int64_t i = 0; i < columns; i++) y[i] *= inverse;
+    if (weight != nullptr) {
+      for (int64_t i = 0; i < columns; i++) y[i] *= weight[i];
+    }
+    activateRun(y, columns, n.activation);
+    if (n.rope != 0) rotate(y, columns, pointer<const float>(n.rope) + row * n.headDim, n.headDim);
+    writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
   }
 }
 
@@ -98,7 +139,62 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream) {
     requireOptional(f, "weight", n.weight, dtypeBytes(n.weightDtype));
     requireOptional(f, "bias", n.bias, dtypeBytes(n.weightDtype));
     if (n.quantized != 0) requireAddress(f, "quantizedScale", n.quantizedScale, 4);
+    require((n.modScale == 0) == (n.modShift == 0), f, ": modScale and modShift are needed together, but one is 0.");
+    requireOptional(f, "modScale", n.modScale, 4);
+    requireOptional(f, "modShift", n.modShift, 4);
     submit(f, stream, [n](Stream &) { layerNorm(n); });
+  });
+}
+
+int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_rms_norm";
+    require(args != nullptr, f, ": args is null.");
+    const ditrun_rms_norm_args n = *args;
+    require(n.rows > 0 && n.columns > 0, f, ": rows and columns are ", n.rows, " and ", n.columns,
+            " but must be positive.");
+    require(n.ldx >= n.columns && n.ldo >= n.columns, f, ": ldx is ", n.ldx, " and ldo ", n.ldo, " but a row has ",
+            n.columns, " elements.");
+    requireDtype(f, "xDtype", n.xDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "outDtype", n.outDtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "x", n.x, dtypeBytes(n.xDtype));
+    requireAddress(f, "out", n.out, dtypeBytes(n.outDtype));
+    if (n.weight != 0) {
+      requireDtype(f, "weightDtype", n.weightDtype, DITRUN_F32, DITRUN_BF16);
+      requireAddress(f, "weight", n.weight, dtypeBytes(n.weightDtype));
+    }
+    require(n.activation >= DITRUN_IDENTITY && n.activation <= DITRUN_SILU, f, ": activation is ", n.activation,
+            " but must be 0 to 3.");
+    if (n.sumSquares != 0) {
+      requireAddress(f, "sumSquares", n.sumSquares, 4);
+      require(n.fullColumns >= n.columns, f, ": sumSquares is of ", n.fullColumns, " columns, fewer than the ", n.columns,
+              " of x.");
+    }
+    if (n.rope != 0) {
+      requireAddress(f, "rope", n.rope, 4);
+      require(n.headDim > 0 && n.headDim % 2 == 0 && n.columns % n.headDim == 0, f, ": headDim is ", n.headDim,
+              " but must be even and divide the ", n.columns, " columns.");
+    }
+    submit(f, stream, [n](Stream &) { rmsNorm(n); });
+  });
+}
+
+int ditrun_row_sum_squares(uint64_t out, uint64_t x, int64_t ldx, int rows, int columns, int xDtype, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_row_sum_squares";
+    require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
+    require(ldx >= columns, f, ": ldx is ", ldx, " but a row has ", columns, " elements.");
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "out", out, 4);
+    requireAddress(f, "x", x, dtypeBytes(xDtype));
+    submit(f, stream, [=](Stream &) {
+      float *const buffers = scratch(static_cast<int64_t>(omp_get_max_threads()) * columns);
+#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+      for (int64_t row = 0; row < rows; row++) {
+        float *const buffer = buffers + static_cast<int64_t>(omp_get_thread_num()) * columns;
+        pointer<float>(out)[row] = sumOfSquares(readRun(x, xDtype, row * ldx, columns, buffer), 0.0f, columns);
+      }
+    });
   });
 }
 

@@ -1,6 +1,6 @@
 import { availableParallelism, constants, hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DitrunError, exitCodes } from "../protocol/failure.js";
+import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
 import { rendezvousVariables } from "../protocol/messages.js";
 import { listenForInterrupts } from "./interrupts.js";
@@ -18,7 +18,11 @@ export interface JobOptions {
   port: number;
   /** The workers' program; the package's own worker by default. */
   entry?: string | undefined;
+  /** Takes what ranks hand over while they work, one after the other. What it throws ends the job. */
+  onEmit?: EmitHandler | undefined;
 }
+
+export type EmitHandler = (rank: number, name: string, value: Uint8Array) => Promise<void>;
 
 /** A reason to end the job. An echo is what a rank says when it has lost its peers: it yields to any other reason. */
 interface Failure {
@@ -49,6 +53,8 @@ class Agent {
   readonly #results = new Map<number, unknown>();
   readonly #failures: Failure[] = [];
   readonly #workers: WorkerProcess[] = [];
+  #emitting: Promise<void> = Promise.resolve();
+  #handlerFailed = false;
   #ending = false;
   #urgent = false;
   #wake: () => void = () => undefined;
@@ -64,6 +70,7 @@ class Agent {
           this.#results.set(rank, value);
           this.#wake();
         },
+        emitted: (rank, name, value) => this.#emitted(rank, name, value),
         failed: (rank, message, exitCode) =>
           this.#fail({
             rank,
@@ -118,6 +125,21 @@ class Agent {
       });
     }
     this.#wake();
+  }
+
+  /** Never rejects: a failure of the handler ends the job, and nothing is handed to it any more. */
+  #emitted(rank: number, name: string, value: Uint8Array): Promise<void> {
+    this.#emitting = this.#emitting.then(async () => {
+      if (this.#ending || this.#handlerFailed) return;
+      try {
+        await this.options.onEmit?.(rank, name, value);
+      } catch (error) {
+        this.#handlerFailed = true;
+        const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.internal;
+        this.#fail({ message: messageOf(error), exitCode, echo: false });
+      }
+    });
+    return this.#emitting;
   }
 
   #fail(failure: Failure): void {

@@ -65,7 +65,7 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
 
 /** `--json` takes a file only if one follows: not another option, and not the command. */
 function withOptionalJsonFile(argv: readonly string[]): string[] {
-  const names = commands.map(({ name }) => name);
+  const names = commands.flatMap(({ name, subcommands = [] }) => [name, ...subcommands]);
   return argv.map((word, index) => {
     const next = argv[index + 1];
     const bare = word === "--json" && (next === undefined || next.startsWith("-") || names.includes(next));

@@ -8,6 +8,8 @@ export type Select = (options: GlobalArguments, run: (session: Session) => Promi
 /** A command: one file in commands/, which tells the parser its options. */
 export interface Command {
   readonly name: string;
+  /** Words that may follow the name. */
+  readonly subcommands?: readonly string[];
   readonly example: { readonly command: string; readonly describe: string };
   register(parser: Argv<GlobalOptions>, select: Select): Argv<GlobalOptions>;
 }

@@ -6,9 +6,13 @@ import type { Session } from "./session.js";
 import { formatTable } from "./table.js";
 
 /** What would run, for --dry-run: shown as a table and as JSON. */
-export async function describeRuns(session: Session, model: Model, plans: readonly Plan[]): Promise<void> {
+export async function describeRuns(
+  session: Session,
+  model: Model,
+  plans: readonly Plan[],
+  tokens = tokenCount(model),
+): Promise<void> {
   const { device, kernels } = session.device;
-  const tokens = tokenCount(model);
   const parameters = parameterCount(model);
   const runs = plans.map((plan) => ({
     plan,

@@ -2,7 +2,15 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../protocol/failure.js";
-import { type DitModel, type Model, modelSchema } from "../protocol/model.js";
+import {
+  type DitModel,
+  type LatentSize,
+  type Model,
+  modelSchema,
+  type WanModel,
+  wanTokens,
+} from "../protocol/model.js";
+import type { WanCheckpoint } from "./checkpoint/layout.js";
 import { checkDocument, findDocument, readDocument } from "./documents.js";
 import { modelsDirectory } from "./paths.js";
 
@@ -10,6 +18,15 @@ import { modelsDirectory } from "./paths.js";
 export async function loadModel(nameOrFile: string): Promise<Model> {
   const file = await findDocument("model", modelsDirectory, nameOrFile);
   return checkModel(await readDocument(file, modelSchema), file);
+}
+
+/** The same for commands that run the DiT benchmark. @throws DitrunError for another kind of model too. */
+export async function loadDitModel(nameOrFile: string): Promise<DitModel> {
+  const model = await loadModel(nameOrFile);
+  if (model.kind === "dit") return model;
+  throw new DitrunError(
+    `This command runs the DiT benchmark, but ${model.name} is a ${model.kind} model: choose a dit model.`,
+  );
 }
 
 const checkpointConfigSchema = z.object({
@@ -23,15 +40,9 @@ const checkpointConfigSchema = z.object({
 });
 
 /** The model that the config.json of a folder of weights describes. @throws DitrunError when it is unreadable or wrong. */
-export async function loadCheckpointModel(directory: string): Promise<Model> {
+export async function loadCheckpointModel(directory: string): Promise<DitModel> {
   const file = join(directory, "config.json");
-  let document: unknown;
-  try {
-    document = JSON.parse(await readFile(file, "utf8"));
-  } catch (error) {
-    throw new DitrunError(`${file} could not be read as JSON: ${messageOf(error)}.`, undefined, { cause: error });
-  }
-  const config = checkDocument(file, document, checkpointConfigSchema);
+  const config = checkDocument(file, await readJson(file), checkpointConfigSchema);
   const model: DitModel = {
     kind: "dit",
     name: "checkpoint",
@@ -43,11 +54,86 @@ export async function loadCheckpointModel(directory: string): Promise<Model> {
     heads: config.heads,
     classes: config.n_cls,
   };
-  return checkModel(model, file);
+  checkModel(model, file);
+  return model;
+}
+
+const wanConfigSchema = z.object({
+  model_type: z.literal("t2v"),
+  text_len: z.int().min(1),
+  in_dim: z.int().min(1),
+  dim: z.int().min(1),
+  ffn_dim: z.int().min(1),
+  freq_dim: z.int().min(1),
+  num_heads: z.int().min(1),
+  num_layers: z.int().min(1),
+  eps: z.number().positive(),
+});
+
+const diffusersConfigSchema = z.object({
+  _class_name: z.literal("WanTransformer3DModel"),
+  image_dim: z.null().optional(),
+  patch_size: z.tuple([z.literal(1), z.literal(2), z.literal(2)]),
+  in_channels: z.int().min(1),
+  num_attention_heads: z.int().min(1),
+  attention_head_dim: z.int().min(1),
+  ffn_dim: z.int().min(1),
+  freq_dim: z.int().min(1),
+  num_layers: z.int().min(1),
+  eps: z.number().positive(),
+});
+
+/**
+ * The model that a Wan checkpoint's transformer configuration describes. The text encoder's sizes are left to its tensors.
+ * @throws DitrunError when the file is unreadable, or is not of a text-to-video model.
+ */
+export async function loadWanModel({ layout, transformer }: WanCheckpoint): Promise<WanModel> {
+  const file = transformer.config;
+  const document = await readJson(file);
+  const fixed = { kind: "wan", name: "checkpoint", patch: 2 } as const;
+  let model: WanModel;
+  if (layout === "original") {
+    const config = checkDocument(file, document, wanConfigSchema);
+    model = {
+      ...fixed,
+      width: config.dim,
+      ffn: config.ffn_dim,
+      heads: config.num_heads,
+      layers: config.num_layers,
+      channels: config.in_dim,
+      freqDim: config.freq_dim,
+      textLength: config.text_len,
+      epsilon: config.eps,
+    };
+  } else {
+    const config = checkDocument(file, document, diffusersConfigSchema);
+    model = {
+      ...fixed,
+      width: config.num_attention_heads * config.attention_head_dim,
+      ffn: config.ffn_dim,
+      heads: config.num_attention_heads,
+      layers: config.num_layers,
+      channels: config.in_channels,
+      freqDim: config.freq_dim,
+      // Not in this layout's configuration: the pipeline pads every prompt to so many tokens.
+      textLength: 512,
+      epsilon: config.eps,
+    };
+  }
+  checkModel(model, file);
+  return model;
+}
+
+async function readJson(file: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(file, "utf8"));
+  } catch (error) {
+    throw new DitrunError(`${file} could not be read as JSON: ${messageOf(error)}.`, undefined, { cause: error });
+  }
 }
 
 function checkModel(model: Model, file: string): Model {
-  if (model.imageSize % model.patch !== 0) {
+  if (model.kind === "dit" && model.imageSize % model.patch !== 0) {
     throw new DitrunError(
       `${file}: an image of ${model.imageSize} pixels cannot be cut into patches of ${model.patch}; make imageSize a multiple of patch.`,
     );
@@ -60,9 +146,9 @@ function checkModel(model: Model, file: string): Model {
   return model;
 }
 
-/** Tokens of one image: (imageSize / patch)². */
-export function tokenCount(model: Model): number {
-  return (model.imageSize / model.patch) ** 2;
+/** Tokens of one forward: (imageSize / patch)² of an image; of a video's latent, by default of 81 frames of 832 × 480. */
+export function tokenCount(model: Model, latent: LatentSize = { frames: 21, height: 60, width: 104 }): number {
+  return model.kind === "dit" ? (model.imageSize / model.patch) ** 2 : wanTokens(model, latent);
 }
 
 /** A layer that a plan may split: its module path, named as in the model's checkpoints, inputs and outputs. */
@@ -74,7 +160,20 @@ export interface LinearLayer {
 
 /** The linear layers that a plan's rules may match. */
 export function linearLayers(model: Model): LinearLayer[] {
-  const { width: d, depth, channels, patch } = model;
+  const { width: d } = model;
+  if (model.kind === "wan") {
+    const inBlock = [
+      ...["self_attn", "cross_attn"].flatMap((attention) =>
+        ["q", "k", "v", "o"].map((name) => ({ path: `${attention}.${name}`, inputs: d, outputs: d })),
+      ),
+      { path: "ffn.0", inputs: d, outputs: model.ffn },
+      { path: "ffn.2", inputs: model.ffn, outputs: d },
+    ];
+    return Array.from({ length: model.layers }, (_, index) =>
+      inBlock.map((layer) => ({ ...layer, path: `blocks.${index}.${layer.path}` })),
+    ).flat();
+  }
+  const { depth, channels, patch } = model;
   const blocks = Array.from({ length: depth }, (_, index) => [
     { path: `blocks.${index}.attn.qkv`, inputs: d, outputs: 3 * d },
     { path: `blocks.${index}.attn.proj`, inputs: d, outputs: d },
@@ -84,16 +183,26 @@ export function linearLayers(model: Model): LinearLayer[] {
   return [...blocks.flat(), { path: "head", inputs: d, outputs: channels * patch * patch }];
 }
 
-/** Weights and biases outside the linear layers of linearLayers: embeddings and norms. */
+/** Width of the published text encoder, where the model leaves it to the checkpoint. */
+const TEXT_WIDTH = 4096;
+
+/** Weights and biases outside the linear layers of linearLayers: embeddings, norms, and for Wan the head and modulation. */
 export function otherParameters(model: Model): number {
-  const { width: d, depth, channels, patch, classes } = model;
-  const patchEmbedding = (channels * patch * patch + 1) * d;
-  const timeEmbedding = 2 * (d + 1) * d;
-  const norms = (2 * depth + 1) * 2 * d;
-  return patchEmbedding + timeEmbedding + (classes + 1) * d + norms;
+  const { width: d, channels, patch } = model;
+  const linear = (inputs: number, outputs: number) => (inputs + 1) * outputs;
+  const pixels = channels * patch * patch;
+  if (model.kind === "wan") {
+    const { layers, freqDim, textEncoder } = model;
+    const text = linear(textEncoder?.width ?? TEXT_WIDTH, d) + linear(d, d);
+    const time = linear(freqDim, d) + linear(d, d) + linear(d, 6 * d);
+    // Each block: modulation, weights of four RMSNorms, weight and bias of norm3. The head: modulation and linear.
+    return linear(pixels, d) + text + time + layers * (6 + 4 + 2) * d + 2 * d + linear(d, pixels);
+  }
+  const norms = (2 * model.depth + 1) * 2 * d;
+  return linear(pixels, d) + 2 * linear(d, d) + (model.classes + 1) * d + norms;
 }
 
-/** Weights and biases of the whole model. */
+/** Weights and biases of the whole model; of Wan, its transformer. */
 export function parameterCount(model: Model): number {
   const layers = linearLayers(model).map(({ inputs, outputs }) => (inputs + 1) * outputs);
   return layers.reduce((sum, count) => sum + count, otherParameters(model));

@@ -7,6 +7,9 @@ export const packageRoot = dirname(dirname(dirname(fileURLToPath(import.meta.url
 export const modelsDirectory = join(packageRoot, "configs", "models");
 export const plansDirectory = join(packageRoot, "configs", "plans");
 
+/** A Wan checkpoint of random weights, small enough for a CPU: the one that the golden tests compare with PyTorch. */
+export const tinyCheckpoint = join(packageRoot, "test", "golden", "data", "wan", "original");
+
 /** The kernel module of this package for a device, built or not. */
 export function builtKernels(device: "cpu" | "cuda"): string {
   return join(packageRoot, "build", `libditrun_${device}.so`);

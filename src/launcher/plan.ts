@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
-import { ditLayerRules, matchesPath, splitOf } from "../protocol/layers.js";
-import type { Model } from "../protocol/model.js";
+import { layerRulesOf, matchesPath, splitOf } from "../protocol/layers.js";
+import type { Model, WanModel } from "../protocol/model.js";
 import { type ComputeDtype, meshName, meshSize, type Plan, planSchema, type Split } from "../protocol/plan.js";
 import { findDocument, readDocument } from "./documents.js";
 import { linearLayers, otherParameters, tokenCount } from "./model.js";
@@ -20,6 +20,7 @@ export interface PlanFlags {
 /**
  * The plan to run.
  * @param nproc the number of workers the user asked for, if any; the mesh must fill it exactly.
+ * @param tokens of one forward; a Wan model's depend on the video's size.
  * @param available workers to use when neither a plan, a mesh flag nor nproc says how many (all GPUs, or 1 on a CPU).
  * @throws DitrunError when the plan is not valid, does not fit the model, or does not fill nproc.
  */
@@ -28,6 +29,7 @@ export async function resolvePlan(
   model: Model,
   nproc: number | undefined,
   available: number,
+  tokens: number = tokenCount(model),
 ): Promise<Plan> {
   const plan = flags.plan === undefined ? planSchema.parse({}) : await readPlan(flags.plan);
   const meshGiven =
@@ -39,7 +41,7 @@ export async function resolvePlan(
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
-  checkPlan(plan, model);
+  checkPlan(plan, model, tokens);
   const workers = meshSize(plan.mesh);
   if (nproc !== undefined && nproc !== workers) {
     const { cfg, cp, tp } = plan.mesh;
@@ -57,8 +59,12 @@ async function readPlan(nameOrFile: string): Promise<Plan> {
   return plan;
 }
 
-/** Tensor parallelism in pairs where the heads allow it, context parallelism for the rest. */
+/** Tensor parallelism in pairs where the heads allow it, for Wan both guidance branches at once, context parallelism for the rest. */
 function defaultMesh(workers: number, model: Model): Plan["mesh"] {
+  if (model.kind === "wan") {
+    const cfg = workers % 2 === 0 ? 2 : 1;
+    return { cfg, cp: workers / cfg, tp: 1 };
+  }
   const tp = workers % 2 === 0 && model.heads % 2 === 0 ? 2 : 1;
   return { cfg: 1, cp: workers / tp, tp };
 }
@@ -82,11 +88,12 @@ export function singleDevicePlan(plan: Plan): Plan {
 }
 
 /** Checks a plan against a model. @throws DitrunError with the numbers that do not fit and what would. */
-export function checkPlan(plan: Plan, model: Model): void {
+export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   const { cfg, cp, tp } = plan.mesh;
-  if (cfg !== 1) {
+  if (model.kind === "dit" && cfg !== 1) {
     throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
   }
+  if (model.kind === "wan") checkWanPlan(plan, model);
   if (model.heads % tp !== 0) {
     throw new DitrunError(
       `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
@@ -97,13 +104,26 @@ export function checkPlan(plan: Plan, model: Model): void {
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
-  const tokens = tokenCount(model);
   if (tokens < cp * (plan.norms.sequenceParallel ? tp : 1)) {
     throw new DitrunError(
       `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
     );
   }
   checkLayers(plan, model);
+}
+
+function checkWanPlan({ mesh, norms, embeddings }: Plan, model: WanModel): void {
+  if (mesh.cfg > 2) {
+    throw new DitrunError(
+      `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${mesh.cfg}.`,
+    );
+  }
+  for (const [key, used] of [
+    ["norms.sequenceParallel", norms.sequenceParallel],
+    ["embeddings.tensorParallel", embeddings.tensorParallel],
+  ] as const) {
+    if (used) throw new DitrunError(`The plan sets ${key}, which ${model.name} does not have: set it to false.`);
+  }
 }
 
 function checkLayers(plan: Plan, model: Model): void {
@@ -128,8 +148,8 @@ function checkLayers(plan: Plan, model: Model): void {
   for (const path of paths) {
     const next = consumer(path);
     if (next === undefined) continue;
-    const split = splitOf(plan, ditLayerRules, path);
-    const nextSplit = splitOf(plan, ditLayerRules, next);
+    const split = splitOf(plan, layerRulesOf(model), path);
+    const nextSplit = splitOf(plan, layerRulesOf(model), next);
     // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
     if ((split === "replicated") !== (nextSplit === "replicated")) {
       throw new DitrunError(
@@ -140,14 +160,15 @@ function checkLayers(plan: Plan, model: Model): void {
 }
 
 function allowedSplits(path: string): Split[] {
-  if (path.endsWith(".qkv")) return ["heads", "replicated"];
-  return path === "head" || path.endsWith("mlp.0") ? ["column", "replicated"] : ["row", "replicated"];
+  if (/\.(qkv|q|k|v)$/.test(path)) return ["heads", "replicated"];
+  return path === "head" || path.endsWith(".0") ? ["column", "replicated"] : ["row", "replicated"];
 }
 
 /** The layer that takes this layer's output along the tp split, if there is one. */
 function consumer(path: string): string | undefined {
   if (path.endsWith(".qkv")) return path.replace(/qkv$/, "proj");
-  return path.endsWith("mlp.0") ? path.replace(/0$/, "2") : undefined;
+  if (/\.[qkv]$/.test(path)) return path.replace(/[qkv]$/, "o");
+  return path.endsWith(".0") ? path.replace(/0$/, "2") : undefined;
 }
 
 /** Bytes of one rank's weights: linear layers by their split and dtype, embeddings and norms whole. */
@@ -155,7 +176,7 @@ export function weightBytes(model: Model, plan: Plan): number {
   const plain = plan.dtype === "fp32" ? 4 : 2;
   const linear = { fp32: 4, bf16: 2, e4m3: 1 }[plan.linear.dtype ?? plan.dtype];
   const layers = linearLayers(model).map(({ path, inputs, outputs }) => {
-    const split = splitOf(plan, ditLayerRules, path);
+    const split = splitOf(plan, layerRulesOf(model), path);
     const weight = (inputs * outputs * linear) / (split === "replicated" ? 1 : plan.mesh.tp);
     const bias = (outputs * plain) / (split === "heads" || split === "column" ? plan.mesh.tp : 1);
     return weight + bias;

@@ -7,6 +7,8 @@ import { admitOnly } from "./zap.js";
 /** What the rendezvous tells the agent. */
 export interface RendezvousEvents {
   result(rank: number, value: unknown): void;
+  /** A rank handed something over, which it waits to be dealt with. */
+  emitted(rank: number, name: string, value: Uint8Array): Promise<void>;
   failed(rank: number, message: string, exitCode: number): void;
   /** Some ranks did not join in time; the message names them. */
   overdue(message: string): void;
@@ -145,6 +147,10 @@ export class Rendezvous {
         break;
       case "barrier":
         this.#barrier(question, message.name);
+        break;
+      case "emit":
+        // Where this fails the job ends, and with it the wait for an answer.
+        void this.events.emitted(rank, message.name, value ?? new Uint8Array()).then(() => this.#done(question));
         break;
       case "fail":
         this.#done(question);

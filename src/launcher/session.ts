@@ -3,12 +3,12 @@ import { writeFile } from "node:fs/promises";
 import { DitrunError } from "../protocol/failure.js";
 import { fileFailure } from "../protocol/files.js";
 import type { Task } from "../protocol/job.js";
-import type { Model } from "../protocol/model.js";
+import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
-import { runJob } from "./agent.js";
+import { type EmitHandler, runJob } from "./agent.js";
 import { chooseDevice, type DeviceChoice } from "./device.js";
 import { type Log, openLog } from "./logs.js";
-import { loadModel } from "./model.js";
+import { loadDitModel } from "./model.js";
 import { type GlobalArguments, portNumber } from "./options.js";
 import { type PlanFlags, resolvePlan } from "./plan.js";
 
@@ -33,25 +33,28 @@ export class Session {
   }
 
   /** --model, else the benchmark on a GPU and its small sibling on a CPU. */
-  async model(): Promise<Model> {
-    if (this.options.model !== undefined) return loadModel(this.options.model);
-    if (this.device.device === "cuda") return loadModel("dit");
+  async model(): Promise<DitModel> {
+    if (this.options.model !== undefined) return loadDitModel(this.options.model);
+    if (this.device.device === "cuda") return loadDitModel("dit");
     this.log.logger.info("No --model was given: the small dit-tiny runs on the CPU, the benchmark is --model dit.");
-    return loadModel("dit-tiny");
+    return loadDitModel("dit-tiny");
   }
 
-  /** The plan that the options describe; other flags may stand in for --plan and the mesh. */
-  async plan(model: Model, flags: PlanFlags = this.options): Promise<Plan> {
+  /**
+   * The plan that the options describe; other flags may stand in for --plan and the mesh.
+   * @param tokens of one forward, where they depend on more than the model.
+   */
+  async plan(model: Model, flags: PlanFlags = this.options, tokens?: number): Promise<Plan> {
     const { nproc } = this.options;
     if (nproc === "gpu" && this.device.device !== "cuda") {
       throw new DitrunError("--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.");
     }
     const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
-    return resolvePlan(flags, model, wanted, this.device.count);
+    return resolvePlan(flags, model, wanted, this.device.count, tokens);
   }
 
   /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
-  async run(task: Task): Promise<unknown[]> {
+  async run(task: Task, onEmit?: EmitHandler): Promise<unknown[]> {
     const { device, kernels, count } = this.device;
     const nproc = meshSize(task.plan.mesh);
     const { timeout, masterPort } = this.options;
@@ -69,6 +72,7 @@ export class Session {
       log: this.log,
       port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
       entry: this.entry,
+      onEmit,
     });
   }
 

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { modelSchema } from "./model.js";
+import { ditModelSchema, latentSizeSchema, wanModelSchema } from "./model.js";
 import { planSchema } from "./plan.js";
 
 /** Where a model's weights come from. */
@@ -13,7 +13,7 @@ export type Weights = z.infer<typeof weightsSchema>;
 
 export const profileTaskSchema = z.strictObject({
   kind: z.literal("profile"),
-  model: modelSchema,
+  model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
   seed: z.int(),
@@ -27,7 +27,7 @@ export type ProfileTask = z.infer<typeof profileTaskSchema>;
 export const forwardTaskSchema = z.strictObject({
   /** Runs one forward and leaves the whole output on rank 0. */
   kind: z.literal("forward"),
-  model: modelSchema,
+  model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
   seed: z.int(),
@@ -38,8 +38,95 @@ export const forwardTaskSchema = z.strictObject({
 });
 export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
+/** Where Wan's weights come from; paths are files, or the index of several. */
+export const wanWeightsSchema = z.discriminatedUnion("from", [
+  z.strictObject({ from: z.literal("random"), seed: z.int() }),
+  z.strictObject({
+    from: z.literal("checkpoint"),
+    /** Whose names the tensors have: the published code's, or those of diffusers. */
+    layout: z.enum(["original", "diffusers"]),
+    transformer: z.string().min(1),
+    textEncoder: z.string().min(1),
+    vae: z.string().min(1),
+  }),
+]);
+export type WanWeights = z.infer<typeof wanWeightsSchema>;
+
+export const wanForwardTaskSchema = z.strictObject({
+  /** Encodes one prompt and runs the transformer once, for checks against recorded tensors. */
+  kind: z.literal("wan-forward"),
+  model: wanModelSchema,
+  plan: planSchema,
+  weights: wanWeightsSchema,
+  /** A safetensors file with the latent [channels, frames, height, width] and the prompt's token ids, under these keys. */
+  inputs: z.strictObject({ file: z.string().min(1), latent: z.string().min(1), ids: z.string().min(1) }),
+  /** Time step, 0 to 1000. */
+  t: z.number(),
+  /** Rank 0 writes `context` [tokens, text width] and `output` [channels, frames, height, width] here, float32. */
+  output: z.string().min(1),
+});
+export type WanForwardTask = z.infer<typeof wanForwardTaskSchema>;
+
+export const wanGenerateTaskSchema = z.strictObject({
+  /** Two texts to a video: encodes, samples with guidance, decodes; rank 0 hands the frames over as they are done. */
+  kind: z.literal("wan-generate"),
+  model: wanModelSchema,
+  plan: planSchema,
+  weights: wanWeightsSchema,
+  /** Token ids of the prompt and of the negative prompt. */
+  ids: z.strictObject({ prompt: z.array(z.int()).min(1), negative: z.array(z.int()).min(1) }),
+  size: latentSizeSchema,
+  sampling: z.strictObject({
+    solver: z.enum(["unipc", "dpm++"]),
+    steps: z.int().min(1),
+    shift: z.number().positive(),
+    /** 1 leaves the negative prompt out. */
+    guideScale: z.number(),
+  }),
+  /** Of the initial noise, unless a safetensors file has it, [channels, frames, height, width]. */
+  seed: z.int(),
+  noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),
+  /** Rank 0 writes `context`, `context_null`, `latent.N` after step N and `video` [3, F, H, W] here, float32. */
+  dump: z.string().min(1).optional(),
+});
+export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
+
+export const wanVaeTaskSchema = z.strictObject({
+  /** Decodes or encodes one tensor with Wan's VAE. */
+  kind: z.literal("wan-vae"),
+  model: z.strictObject({
+    name: z.string().min(1),
+    weights: z.discriminatedUnion("from", [
+      /** Wan2.1_VAE.pth, or a safetensors file in either layout. */
+      z.strictObject({ from: z.literal("file"), file: z.string().min(1) }),
+      /** Of the published model's shape. */
+      z.strictObject({ from: z.literal("random"), seed: z.int() }),
+    ]),
+  }),
+  plan: planSchema,
+  direction: z.enum(["decode", "encode"]),
+  input: z.discriminatedUnion("from", [
+    /** A float32 tensor of a safetensors file: a latent [16, F, h, w], or a video [3, 4n + 1, H, W] in [-1, 1]. */
+    z.strictObject({ from: z.literal("file"), file: z.string().min(1), tensor: z.string().min(1) }),
+    /** Numbers that only time needs, for latents [16, frames, height, width]. */
+    z.strictObject({ from: z.literal("size"), frames: z.int().min(1), height: z.int().min(1), width: z.int().min(1) }),
+  ]),
+  clamp: z.boolean(),
+  /** How often to do it; each time is reported. */
+  iterations: z.int().min(1),
+  /** Rank 0 writes the last result here, a safetensors file with the float32 tensor `output`: a video, or a latent. */
+  output: z.string().min(1).optional(),
+});
+export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
+
 /** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
-export const taskSchema = z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema]);
+export const taskSchema = z.discriminatedUnion("kind", [
+  profileTaskSchema,
+  forwardTaskSchema,
+  wanForwardTaskSchema,
+  wanGenerateTaskSchema,
+  wanVaeTaskSchema,
+]);
 export type Task = z.infer<typeof taskSchema>;
 
 export const jobSchema = z.strictObject({

@@ -1,3 +1,4 @@
+import type { Model } from "./model.js";
 import type { LayerRule, Plan, Split } from "./plan.js";
 
 /** How the DiT's layers are split where the plan's `layers` say nothing. */
@@ -7,6 +8,33 @@ export const ditLayerRules: readonly LayerRule[] = [
   { path: "blocks.*.mlp.0", split: "column" },
   { path: "blocks.*.mlp.2", split: "row" },
 ];
+
+/** The same for Wan's transformer, by the names of the original checkpoints. q, k and v of one attention are split alike. */
+export const wanLayerRules: readonly LayerRule[] = [
+  ...["self_attn", "cross_attn"].flatMap((attention): LayerRule[] => [
+    { path: `blocks.*.${attention}.q`, split: "heads" },
+    { path: `blocks.*.${attention}.k`, split: "heads" },
+    { path: `blocks.*.${attention}.v`, split: "heads" },
+    { path: `blocks.*.${attention}.o`, split: "row" },
+  ]),
+  { path: "blocks.*.ffn.0", split: "column" },
+  { path: "blocks.*.ffn.2", split: "row" },
+];
+
+/** The same for Wan's text encoder, which plans do not change. */
+export const textEncoderLayerRules: readonly LayerRule[] = [
+  { path: "blocks.*.attn.q", split: "heads" },
+  { path: "blocks.*.attn.k", split: "heads" },
+  { path: "blocks.*.attn.v", split: "heads" },
+  { path: "blocks.*.attn.o", split: "row" },
+  { path: "blocks.*.ffn.gate.0", split: "column" },
+  { path: "blocks.*.ffn.fc1", split: "column" },
+  { path: "blocks.*.ffn.fc2", split: "row" },
+];
+
+export function layerRulesOf(model: Model): readonly LayerRule[] {
+  return model.kind === "dit" ? ditLayerRules : wanLayerRules;
+}
 
 /** Whether a rule's pattern stands for a module path: segments are equal, or the pattern's is `*`. */
 export function matchesPath(pattern: string, path: string): boolean {

@@ -17,6 +17,8 @@ export const workerMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("get"), id, key: z.string() }),
   /** Answered with `done` once every rank has arrived, or with `refused` after the deadline. */
   z.strictObject({ type: z.literal("barrier"), id, name: z.string() }),
+  /** Hands the second frame to the command that runs; answered with `done` when it has been dealt with, one after the other. */
+  z.strictObject({ type: z.literal("emit"), id, name: z.string() }),
   /** This rank cannot go on; answered with `done`. */
   z.strictObject({ type: z.literal("fail"), id, message: z.string(), exitCode: z.int().min(1).max(255) }),
   /** This rank's result, after which it ends; answered with `done`. */

@@ -48,3 +48,45 @@ export const forwardRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
 });
 export type ForwardRank = z.infer<typeof forwardRankSchema>;
+
+/** What each worker reports for a wan-vae task. */
+export const wanVaeRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  /** Wall time of each iteration, frames on the host of rank 0 included. */
+  milliseconds: z.array(z.number()),
+  peakMemoryBytes: z.number(),
+});
+export type WanVaeRank = z.infer<typeof wanVaeRankSchema>;
+
+/** What rank 0 of a wan-generate task says while it works, under the name `progress`. */
+export const wanProgressSchema = z.strictObject({
+  stage: z.enum(["load", "encode", "sample", "decode"]),
+  /** Of the stage: steps of sampling, else only its end. */
+  done: z.int(),
+  total: z.int(),
+  /** Since the stage began. */
+  milliseconds: z.number(),
+});
+export type WanProgress = z.infer<typeof wanProgressSchema>;
+
+/** What each worker reports for a wan-generate task; the frames went before, under the name `frame`. */
+export const wanGenerateRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  /** Wall time. Encoding is of both texts, with every block's keys and values of them; decoding ends with the last frame on the host of rank 0. */
+  stages: z.strictObject({
+    loadMs: z.number(),
+    encodeMs: z.number(),
+    sampleMs: z.number(),
+    decodeMs: z.number(),
+  }),
+  /** Wall time of each sampling step. */
+  stepsMs: z.array(z.number()),
+  /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both. */
+  forwardsMs: z.array(z.number()),
+  /** Floating-point operations of one forward, all ranks of its group together. */
+  forwardFlops: z.number(),
+  peakMemoryBytes: z.number(),
+});
+export type WanGenerateRank = z.infer<typeof wanGenerateRankSchema>;

@@ -17,6 +17,11 @@ export interface Store {
   get(key: string): Promise<Uint8Array>;
   /** Waits until every rank has come. @throws DitrunError naming the ranks missing at the deadline, or the rank that failed. */
   barrier(name: string): Promise<void>;
+  /**
+   * Gives the command that runs the job something before the result, a progress report or a frame of video. Resolves when it
+   * has been dealt with, in the order of the calls: whoever awaits it keeps no more on the way than the launcher can take.
+   */
+  emit(name: string, value: Uint8Array): Promise<void>;
   close(): void;
 }
 
@@ -99,6 +104,10 @@ export class WorkerStore implements Store {
 
   async barrier(name: string): Promise<void> {
     await this.#ask({ type: "barrier", name }, this.#patience, `barrier "${name}"`);
+  }
+
+  async emit(name: string, value: Uint8Array): Promise<void> {
+    await this.#ask({ type: "emit", name }, this.#patience, `the ${name} that rank ${this.rank} handed over`, value);
   }
 
   /** Reports this rank's result: plain JSON. @throws DitrunError when it is not, a NaN for instance. */

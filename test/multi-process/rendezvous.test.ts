@@ -18,6 +18,9 @@ beforeEach(async () => {
   heard = [];
   rendezvous = await Rendezvous.open(profileJob(2), 2, 0, {
     result: (rank, value) => heard.push(`result of ${rank}: ${JSON.stringify(value)}`),
+    emitted: async (rank, name, value) => {
+      heard.push(`${name} of ${rank}: ${new TextDecoder().decode(value)}`);
+    },
     failed: (rank, message) => heard.push(`rank ${rank} failed: ${message}`),
     overdue: (message) => heard.push(message),
     warning: (message) => heard.push(`warning: ${message}`),

@@ -23,16 +23,27 @@ const kvBlock = koffi.struct("test_kv_block", {
 const attentionArgs = koffi.struct("test_attention_args", {
   ...u64("q o lse previousO previousLse"),
   blocks: koffi.pointer(kvBlock),
-  ...u64("waitNanoseconds"),
+  ...u64("relativeBias waitNanoseconds"),
   ...i64("qStride oStride"),
   ...i32("queries heads headDim blockCount dtype oDtype kernel"),
   scale: "float",
 });
 const layerNormArgs = koffi.struct("test_layer_norm_args", {
-  ...u64("x weight bias out quantized quantizedScale"),
+  ...u64("x weight bias out quantized quantizedScale modScale modShift"),
   ...i64("ldx ldo"),
   ...i32("rows columns xDtype weightDtype outDtype"),
   epsilon: "float",
+});
+const rmsNormArgs = koffi.struct("test_rms_norm_args", {
+  ...u64("x weight out sumSquares rope"),
+  ...i64("ldx ldo"),
+  ...i32("rows columns fullColumns headDim xDtype weightDtype outDtype activation"),
+  epsilon: "float",
+});
+const conv3dArgs = koffi.struct("test_conv3d_args", {
+  ...u64("x history weight bias residual out"),
+  ...i32("frames height width inChannels outChannels kernelT kernelH kernelW strideT strideH strideW"),
+  ...i32("padTop padBottom padLeft padRight upsample dtype"),
 });
 const randomArgs = koffi.struct("test_random_args", {
   ...u64("out seed"),
@@ -103,6 +114,18 @@ export const raw = {
   unpatchify: declare("unpatchify", u, i, u, i, i, i, i, i, i, i, u),
   sincosEmbedding: declare("sincos_embedding", u, i, u, i, i, i, i, u),
   sincos2d: declare("sincos_2d", u, i, i, i, i, i, i, i, u),
+  rmsNorm: declare("rms_norm", named(rmsNormArgs), u),
+  rowSumSquares: declare("row_sum_squares", u, u, l, i, i, i, u),
+  rope3d: declare("rope_3d", u, i, i, i, i, i, u),
+  addGated: declare("add_gated", u, u, i, u, i, u, i, i, u),
+  multiply: declare("multiply", u, u, u, l, i, u),
+  combine: declare("combine", u, "uint64_t *", "float *", i, l, u),
+  gatherRows: declare("gather_rows", u, i, u, i, i, u, i, i, u),
+  patchifyVideo: declare("patchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
+  unpatchifyVideo: declare("unpatchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
+  conv3d: declare("conv3d", named(conv3dArgs), u),
+  transpose: declare("transpose", u, u, i, i, i, i, u),
+  softmaxRows: declare("softmax_rows", u, i, i, "float", i, u),
   fillRandom: declare("fill_random", named(randomArgs), u),
   sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, i, u),
   ncclUniqueId: declare("nccl_unique_id", "void *"),
@@ -273,13 +296,21 @@ export type GemmArgs = Fields;
 
 export function attention(args: Fields, blocks: Fields[], onStream = stream): number {
   const kv = blocks.map((block) => ({ flag: 0, kScale: 0, vScale: 0, reserved: 0, ...block }));
-  const plain = { lse: 0, previousO: 0, previousLse: 0, waitNanoseconds: 0, dtype: F32, oDtype: F32, kernel: 0 };
+  const zeros = { lse: 0, previousO: 0, previousLse: 0, relativeBias: 0, waitNanoseconds: 0 };
+  const plain = { ...zeros, dtype: F32, oDtype: F32, kernel: 0 };
   return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);
 }
 
 export function layerNorm(args: Fields): number {
-  const plain = { weight: 0, bias: 0, out: 0, quantized: 0, quantizedScale: 0, ldo: 0, xDtype: F32, weightDtype: F32 };
-  return raw.layerNorm({ ...plain, outDtype: F32, epsilon: 1e-5, ...args }, stream);
+  const zeros = { weight: 0, bias: 0, out: 0, quantized: 0, quantizedScale: 0, modScale: 0, modShift: 0, ldo: 0 };
+  const plain = { ...zeros, xDtype: F32, weightDtype: F32, outDtype: F32 };
+  return raw.layerNorm({ ...plain, epsilon: 1e-5, ...args }, stream);
+}
+
+export function rmsNorm(args: Fields): number {
+  const zeros = { weight: 0, sumSquares: 0, rope: 0, fullColumns: 0, headDim: 0, activation: 0 };
+  const plain = { ...zeros, xDtype: F32, weightDtype: F32, outDtype: F32 };
+  return raw.rmsNorm({ ...plain, epsilon: 1e-6, ...args }, stream);
 }
 
 export function fillRandom(args: Fields): number {

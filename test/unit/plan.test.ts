@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadCheckpointModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
+import { loadCheckpointModel, loadDitModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
 import { modelsDirectory, plansDirectory } from "../../src/launcher/paths.js";
 import { planPrecision, resolvePlan, singleDevicePlan, weightBytes } from "../../src/launcher/plan.js";
 import { meshSize, planSchema } from "../../src/protocol/plan.js";
@@ -19,7 +19,7 @@ function file(text: string): string {
   return path;
 }
 
-const dit = await loadModel("dit");
+const dit = await loadDitModel("dit");
 const names = (directory: string) => readdirSync(directory).map((name) => basename(name, ".yaml"));
 
 describe("the mesh", () => {

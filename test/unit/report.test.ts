@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { accuracyTable, compareOutputs } from "../../src/launcher/accuracy-report.js";
-import { loadModel } from "../../src/launcher/model.js";
+import { loadDitModel } from "../../src/launcher/model.js";
 import { profileTable, summarizeProfile } from "../../src/launcher/profile-report.js";
 import { difference, percentile } from "../../src/launcher/statistics.js";
 import { chromeTrace } from "../../src/launcher/trace.js";
@@ -9,7 +9,7 @@ import type { ProfileTask } from "../../src/protocol/job.js";
 import { planSchema } from "../../src/protocol/plan.js";
 import type { ProfileRank } from "../../src/protocol/results.js";
 
-const model = await loadModel("dit");
+const model = await loadDitModel("dit");
 const plan = { ...planSchema.parse({ mesh: { cp: 2 } }), name: "two" };
 const task: ProfileTask = {
   kind: "profile",

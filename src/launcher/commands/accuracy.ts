@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { ForwardTask } from "../../protocol/job.js";
-import type { Model } from "../../protocol/model.js";
+import type { DitModel } from "../../protocol/model.js";
 import type { Plan } from "../../protocol/plan.js";
 import { toFloat32 } from "../../worker/weights/numbers.js";
 import { openSafetensors } from "../../worker/weights/safetensors.js";
@@ -93,7 +93,7 @@ async function run(
   }
 }
 
-async function choosePlans(session: Session, model: Model, names: string | undefined): Promise<Plan[]> {
+async function choosePlans(session: Session, model: DitModel, names: string | undefined): Promise<Plan[]> {
   const { options } = session;
   if (names === undefined) return [await session.plan(model)];
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
@@ -117,7 +117,7 @@ function inFloat32(plan: Plan): Plan {
 /** How to get the output of one forward under a plan, by way of a file that rank 0 writes. */
 function outputOf(
   session: Session,
-  model: Model,
+  model: DitModel,
   weights: string | undefined,
   inputs: string | undefined,
   folder: string,

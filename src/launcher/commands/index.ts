@@ -1,6 +1,7 @@
 import type { Command } from "../command.js";
 import { accuracy } from "./accuracy.js";
 import { profile } from "./profile.js";
+import { wan } from "./wan.js";
 
 /** Every command, in the order of --help. */
-export const commands: readonly Command[] = [profile, accuracy];
+export const commands: readonly Command[] = [profile, accuracy, wan];

@@ -73,6 +73,22 @@ export class Device {
     return tensor(address, dtype, shape);
   }
 
+  /**
+   * Runs the body, and says how to free the persistent tensors that it allocated before the device closes: a model that is
+   * done with. Nothing else may allocate meanwhile, and nothing may be queued that still uses them when they are freed.
+   */
+  async owning<T>(body: () => Promise<T>): Promise<{ readonly value: T; readonly free: () => void }> {
+    const before = this.#owned.length;
+    const value = await body();
+    const own = new Set(this.#owned.slice(before));
+    const free = () => {
+      const kept = this.#owned.filter((address) => !own.has(address));
+      for (const address of this.#owned.splice(0)) if (own.has(address)) this.kernels.call("free", address);
+      this.#owned.push(...kept);
+    };
+    return { value, free };
+  }
+
   /** Runs the body once for its memory only, then gives the arena that much. */
   measure(body: () => void): void {
     this.measuring = true;
@@ -175,10 +191,10 @@ export class Device {
     await this.kernels.callBlocking("upload", destination.address, source, source.byteLength, this.streams.compute);
   }
 
-  /** A contiguous tensor's bytes. */
-  async download(source: Tensor): Promise<Uint8Array> {
+  /** A contiguous tensor's bytes, once the stream has done what is queued on it. */
+  async download(source: Tensor, stream: StreamName = "compute"): Promise<Uint8Array> {
     const bytes = new Uint8Array(tensorBytes(source.dtype, source.shape));
-    await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams.compute);
+    await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams[stream]);
     return bytes;
   }
 

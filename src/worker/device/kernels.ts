@@ -59,6 +59,26 @@ export const prototypes = {
     "int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t positions, int rows, int width, int firstColumn, int columns, uint64_t stream)",
   sincos2d:
     "int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width, int firstColumn, int columns, uint64_t stream)",
+  rmsNorm: "int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream)",
+  rowSumSquares:
+    "int ditrun_row_sum_squares(uint64_t out, uint64_t x, int64_t ldx, int rows, int columns, int xDtype, uint64_t stream)",
+  rope3d:
+    "int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, int tokens, int headDim, uint64_t stream)",
+  addGated:
+    "int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtype, uint64_t gate, int rows, int columns, uint64_t stream)",
+  multiply: "int ditrun_multiply(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream)",
+  combine:
+    "int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount, int64_t count, uint64_t stream)",
+  gatherRows:
+    "int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids, int rows, int columns, uint64_t stream)",
+  patchifyVideo:
+    "int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent, int latentDtype, int channels, int frames, int height, int width, int patch, int firstToken, int tokens, uint64_t stream)",
+  unpatchifyVideo:
+    "int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames, int height, int width, int patch, int firstToken, int tokens, uint64_t stream)",
+  conv3d: "int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream)",
+  transpose:
+    "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
+  softmaxRows: "int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
   sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
@@ -92,16 +112,27 @@ const structs: Record<string, Record<string, string>> = {
   ditrun_attention_args: fields({
     uint64_t: ["q", "o", "lse", "previousO", "previousLse"],
     "ditrun_kv_block *": ["blocks"],
-    "uint64_t ": ["waitNanoseconds"],
+    "uint64_t ": ["relativeBias", "waitNanoseconds"],
     int64_t: ["qStride", "oStride"],
     int32_t: ["queries", "heads", "headDim", "blockCount", "dtype", "oDtype", "kernel"],
     float: ["scale"],
   }),
   ditrun_layer_norm_args: fields({
-    uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale"],
+    uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale", "modScale", "modShift"],
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "xDtype", "weightDtype", "outDtype"],
     float: ["epsilon"],
+  }),
+  ditrun_rms_norm_args: fields({
+    uint64_t: ["x", "weight", "out", "sumSquares", "rope"],
+    int64_t: ["ldx", "ldo"],
+    int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
+    float: ["epsilon"],
+  }),
+  ditrun_conv3d_args: fields({
+    uint64_t: ["x", "history", "weight", "bias", "residual", "out"],
+    int32_t: ["frames", "height", "width", "inChannels", "outChannels", "kernelT", "kernelH", "kernelW"],
+    "int32_t ": ["strideT", "strideH", "strideW", "padTop", "padBottom", "padLeft", "padRight", "upsample", "dtype"],
   }),
   ditrun_random_args: fields({
     uint64_t: ["out", "seed"],
@@ -169,6 +200,7 @@ export interface AttentionArgs {
   previousO: Address;
   previousLse: Address;
   blocks: KvBlock[];
+  relativeBias: Address;
   waitNanoseconds: Address;
   qStride: number;
   oStride: number;
@@ -189,6 +221,8 @@ export interface LayerNormArgs {
   out: Address;
   quantized: Address;
   quantizedScale: Address;
+  modScale: Address;
+  modShift: Address;
   ldx: number;
   ldo: number;
   rows: number;
@@ -197,6 +231,51 @@ export interface LayerNormArgs {
   weightDtype: number;
   outDtype: number;
   epsilon: number;
+}
+
+export interface RmsNormArgs {
+  x: Address;
+  weight: Address;
+  out: Address;
+  sumSquares: Address;
+  rope: Address;
+  ldx: number;
+  ldo: number;
+  rows: number;
+  columns: number;
+  fullColumns: number;
+  headDim: number;
+  xDtype: number;
+  weightDtype: number;
+  outDtype: number;
+  activation: number;
+  epsilon: number;
+}
+
+export interface Conv3dArgs {
+  x: Address;
+  history: Address;
+  weight: Address;
+  bias: Address;
+  residual: Address;
+  out: Address;
+  frames: number;
+  height: number;
+  width: number;
+  inChannels: number;
+  outChannels: number;
+  kernelT: number;
+  kernelH: number;
+  kernelW: number;
+  strideT: number;
+  strideH: number;
+  strideW: number;
+  padTop: number;
+  padBottom: number;
+  padLeft: number;
+  padRight: number;
+  upsample: number;
+  dtype: number;
 }
 
 export interface RandomArgs {
@@ -225,7 +304,7 @@ export const HANDLE_BYTES = 128;
 const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
-type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RandomArgs;
+type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
 type Argument = number | number[] | Uint8Array | Struct | [null];
 type Native = ((...args: Argument[]) => unknown) & {
   async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;

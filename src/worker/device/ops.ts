@@ -74,6 +74,10 @@ export interface AttentionOptions {
   readonly lse?: Tensor | undefined;
   /** A partial result to merge with: float32 [queries, heads · headDim] and [heads, queries]. */
   readonly previous?: { readonly o: Tensor; readonly lse: Tensor } | undefined;
+  /** 1/√headDim unless given. */
+  readonly scale?: number;
+  /** float32 [heads, queries + keys - 1], added to the scores (T5). */
+  readonly relativeBias?: Tensor | undefined;
   /** uint64 per block: nanoseconds spent waiting for its flag; address or 0. */
   readonly waitNanoseconds?: Address;
 }
@@ -108,6 +112,7 @@ export function attention(
       previousO: addressOf(options.previous?.o),
       previousLse: addressOf(options.previous?.lse),
       blocks: kvBlocks(),
+      relativeBias: addressOf(options.relativeBias),
       waitNanoseconds: options.waitNanoseconds ?? 0,
       qStride: q.rowStride,
       oStride: o.rowStride,
@@ -118,28 +123,39 @@ export function attention(
       dtype: deviceDtypes[q.dtype],
       oDtype: deviceDtypes[o.dtype],
       kernel: options.kernel,
-      scale: headDim ** -0.5,
+      scale: options.scale ?? headDim ** -0.5,
     },
   ]);
 }
 
+export interface LayerNormOptions {
+  readonly weight?: Tensor | undefined;
+  readonly bias?: Tensor | undefined;
+  /** float32 [columns] each: y becomes y · (1 + scale) + shift. */
+  readonly modulation?: { readonly scale: Tensor; readonly shift: Tensor } | undefined;
+  readonly epsilon: number;
+}
+
 /** out = LayerNorm(x) · weight + bias over the last dimension; out has x's shape and may differ in dtype. */
-export function layerNorm(device: Device, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): void {
+export function layerNorm(device: Device, out: Tensor, x: Tensor, options: LayerNormOptions): void {
+  const { weight, bias, modulation, epsilon } = options;
   const { rows, columns } = matrixShape(x);
   device.launch("elementwise", "layerNorm", () => [
     {
       x: x.address,
-      weight: weight.address,
-      bias: bias.address,
+      weight: addressOf(weight),
+      bias: addressOf(bias),
       out: out.address,
       quantized: 0,
       quantizedScale: 0,
+      modScale: addressOf(modulation?.scale),
+      modShift: addressOf(modulation?.shift),
       ldx: x.rowStride,
       ldo: out.rowStride,
       rows,
       columns,
       xDtype: deviceDtypes[x.dtype],
-      weightDtype: deviceDtypes[weight.dtype],
+      weightDtype: deviceDtypes[weight?.dtype ?? "fp32"],
       outDtype: deviceDtypes[out.dtype],
       epsilon,
     },

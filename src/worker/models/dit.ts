@@ -21,6 +21,7 @@ import {
   loadColumnLinear,
   loadRowLinear,
   type ResidualLinear,
+  requirePair,
 } from "../parallel/linear.js";
 import { LayerNorm } from "../parallel/norm.js";
 import { makeRingAttention, type RingAttention } from "../parallel/ring-attention.js";
@@ -292,19 +293,4 @@ class Block {
       this.mlp[1].addTo(x, h, shards);
     });
   }
-}
-
-/** A layer whose output is split needs a next layer that takes split input, and the other way round. */
-function requirePair({ context, splitOf }: Loader, first: string, split: "heads" | "column", second: string): void {
-  if (context.tp.size === 1) return;
-  const [a, b] = [splitOf(first), splitOf(second)];
-  if (
-    (a === split && b === "row") ||
-    (a === "replicated" && b === "replicated" && !context.plan.norms.sequenceParallel)
-  )
-    return;
-  const replicated = context.plan.norms.sequenceParallel
-    ? "; sequence-parallel norms need that"
-    : ", or both replicated";
-  throw new DitrunError(`The plan splits ${first} ${a} and ${second} ${b}: it must be ${split} and row${replicated}.`);
 }

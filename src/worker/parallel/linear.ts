@@ -2,8 +2,8 @@ import { DitrunError } from "../../protocol/failure.js";
 import type { Split } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
 import { type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
-import { matrixShape, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
-import type { Init, Parameter, Part, WeightSource } from "../weights/source.js";
+import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import type { Init, Part, WeightSource } from "../weights/source.js";
 import { rangeOf, shares } from "./split.js";
 
 /** A linear layer y = x Wᵀ + b of a model, before it is divided. */
@@ -14,11 +14,15 @@ export interface LinearSpec {
   readonly outFeatures: number;
   /** 3 for a fused qkv: the output is [3, rows, width], each part split by heads on its own. */
   readonly parts?: number;
+  /** Module paths of the parts, where the checkpoint stores each as a layer of its own (q, k and v). */
+  readonly partPaths?: readonly string[];
   readonly bias?: boolean;
   /** Of the output and the bias, if it is not the plan's: what joins the residual stream or the image stays in float32. */
   readonly outDtype?: Tensor["dtype"];
   /** Stays in the plan's dtype where the plan's linear dtype is e4m3: the few products that are small or touch the pixels. */
   readonly keepDtype?: boolean;
+  /** Weights, bias and output in float32 whatever the plan says. */
+  readonly inFloat32?: boolean;
   /** The weight's shape in the checkpoint, if it is not [outFeatures, inFeatures]. */
   readonly storedShape?: readonly number[];
 }
@@ -62,6 +66,8 @@ function multiply(context: Context, x: Tensor, out: Tensor, weights: LinearWeigh
 
 /** A layer whose output is added to the residual stream (float32), in place. */
 export interface ResidualLinear {
+  /** y [rows, outFeatures] = x Wᵀ + b, whole on every rank. */
+  forward(x: Tensor): Tensor;
   /** residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. */
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void;
 }
@@ -105,21 +111,55 @@ export class RowParallelLinear implements ResidualLinear {
     private readonly weights: LinearWeights,
   ) {}
 
+  forward(x: Tensor): Tensor {
+    const { device, tp } = this.context;
+    const { w, bias, outDtype } = this.weights;
+    const out = device.allocate(outDtype, [matrixShape(x).rows, w.shape[0] ?? 1]);
+    tp.allReduce(this.#partial(x), { out, bias });
+    return out;
+  }
+
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void {
-    const { tp, plan } = this.context;
-    // Rounded to the plan's dtype before the sum, which is in float32.
-    const partial = tp.partial(matrixShape(x).rows, matrixShape(residual).columns, plan.dtype);
-    multiply(this.context, x, partial, this.weights, {});
+    const { tp } = this.context;
+    const partial = this.#partial(x);
     const target = { out: residual, base: residual, bias: this.weights.bias };
     if (tokensOfRank) tp.reduceScatter(partial, tokensOfRank, target);
     else tp.allReduce(partial, target);
   }
+
+  /** This rank's share of the sum, rounded to the plan's dtype; the sum itself is in float32. */
+  #partial(x: Tensor): Tensor {
+    const { tp, plan } = this.context;
+    const partial = tp.partial(matrixShape(x).rows, this.weights.w.shape[0] ?? 1, plan.dtype);
+    multiply(this.context, x, partial, this.weights, {});
+    return partial;
+  }
+}
+
+/** Refuses a first layer whose split output the second cannot take, or the other way round. @throws DitrunError */
+export function requirePair(
+  { context, splitOf }: Loader,
+  first: string,
+  split: "heads" | "column",
+  second: string,
+): void {
+  if (context.tp.size === 1) return;
+  const [a, b] = [splitOf(first), splitOf(second)];
+  if (
+    (a === split && b === "row") ||
+    (a === "replicated" && b === "replicated" && !context.plan.norms.sequenceParallel)
+  )
+    return;
+  const replicated = context.plan.norms.sequenceParallel
+    ? "; sequence-parallel norms need that"
+    : ", or both replicated";
+  throw new DitrunError(`The plan splits ${first} ${a} and ${second} ${b}: it must be ${split} and row${replicated}.`);
 }
 
 /** @throws DitrunError when the weight cannot be divided over tp, or the checkpoint does not fit. */
 export async function loadColumnLinear(loader: Loader, spec: LinearSpec, heads?: number): Promise<Linear> {
   const { context } = loader;
-  const split = loader.splitOf(spec.path);
+  const split = splitOfParts(loader, spec);
   if (split === "row")
     throw new DitrunError(`The plan splits ${spec.path} by row; it can be column, heads or replicated.`);
   const parts = spec.parts ?? 1;
@@ -139,7 +179,7 @@ export async function loadColumnLinear(loader: Loader, spec: LinearSpec, heads?:
 /** @throws DitrunError as loadColumnLinear. */
 export async function loadRowLinear(loader: Loader, rowSpec: LinearSpec): Promise<ResidualLinear> {
   const { context } = loader;
-  const spec: LinearSpec = { ...rowSpec, outDtype: "fp32" };
+  const spec: LinearSpec = { outDtype: "fp32", ...rowSpec };
   const split = loader.splitOf(spec.path);
   if (split === "column" || split === "heads") {
     throw new DitrunError(`The plan splits ${spec.path} by ${split}; it can be row or replicated.`);
@@ -165,35 +205,75 @@ const wholePart = (spec: LinearSpec): Part => ({
   columns: { start: 0, count: spec.inFeatures },
 });
 
+/** The split that all stored parts of a layer have. @throws DitrunError when the plan splits them differently. */
+function splitOfParts(loader: Loader, spec: LinearSpec): Split {
+  const [first = spec.path, ...others] = spec.partPaths ?? [];
+  const split = loader.splitOf(first);
+  const other = others.find((path) => loader.splitOf(path) !== split);
+  if (other === undefined) return split;
+  throw new DitrunError(
+    `The plan splits ${first} ${split} and ${other} ${loader.splitOf(other)}: they are one product here, so give them the same split.`,
+  );
+}
+
+/** What the checkpoint stores of a layer: its module path, its output features, and the rows of them in this part. */
+function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) {
+  if (!partPaths) return [{ path, outFeatures, rows: part.rows }];
+  const features = outFeatures / partPaths.length;
+  return partPaths.map((partPath, index) => {
+    const first = index * features;
+    const rows = part.rows.flatMap(({ start, count }) => {
+      const from = Math.max(start - first, 0);
+      const to = Math.min(start + count - first, features);
+      return to > from ? [{ start: from, count: to - from }] : [];
+    });
+    return { path: partPath, outFeatures: features, rows };
+  });
+}
+
 async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promise<LinearWeights> {
   const { context, source } = loader;
   const { device, plan } = context;
+  const dtype = spec.inFloat32 ? "fp32" : plan.dtype;
   const rows = part.rows.reduce((sum, range) => sum + range.count, 0);
   const columns = part.columns.count;
   const parts = spec.parts ?? 1;
-  const outDtype = spec.outDtype ?? plan.dtype;
+  const outDtype = spec.inFloat32 ? "fp32" : (spec.outDtype ?? plan.dtype);
   const shape = parts === 1 ? [rows, columns] : [parts, rows / parts, columns];
-  const weight: Parameter = {
-    name: `${spec.path}.weight`,
-    shape: spec.storedShape ?? [spec.outFeatures, spec.inFeatures],
-    init: linearInit(spec.inFeatures),
-  };
+  const init = linearInit(spec.inFeatures);
+  const stored = storedLayers(spec, part);
 
+  /** Reads the weight into out [rows, columns], part after part. */
+  const loadWeight = async (out: Tensor) => {
+    let done = 0;
+    for (const { path, outFeatures, rows: ranges } of stored) {
+      const count = ranges.reduce((sum, range) => sum + range.count, 0);
+      const parameter = { name: `${path}.weight`, shape: spec.storedShape ?? [outFeatures, spec.inFeatures], init };
+      await source.load(parameter, { rows: ranges, columns: part.columns }, rowsOf(out, done, count));
+      done += count;
+    }
+  };
   let bias: Tensor | undefined;
   if (spec.bias !== false) {
     bias = device.allocatePersistent(outDtype, [rows]);
-    const parameter = { name: `${spec.path}.bias`, shape: [spec.outFeatures], init: linearInit(spec.inFeatures) };
-    await source.load(parameter, { rows: part.rows, columns: { start: 0, count: 1 } }, bias);
+    const column = tensor(bias.address, outDtype, [rows, 1]);
+    let done = 0;
+    for (const { path, outFeatures, rows: ranges } of stored) {
+      const count = ranges.reduce((sum, range) => sum + range.count, 0);
+      const parameter = { name: `${path}.bias`, shape: [outFeatures], init };
+      await source.load(parameter, { rows: ranges, columns: { start: 0, count: 1 } }, rowsOf(column, done, count));
+      done += count;
+    }
   }
-  if (plan.linear.dtype !== "e4m3" || spec.keepDtype) {
-    const w = device.allocatePersistent(plan.dtype, shape);
-    await source.load(weight, part, tensor(w.address, w.dtype, [rows, columns]));
+  if (plan.linear.dtype !== "e4m3" || spec.keepDtype || spec.inFloat32) {
+    const w = device.allocatePersistent(dtype, shape);
+    await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
     return { w, bias, outDtype };
   }
   const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
   try {
     const exact = tensor(staging, "fp32", [rows, columns]);
-    await source.load(weight, part, exact);
+    await loadWeight(exact);
     const w = device.allocatePersistent("e4m3", shape);
     const wScale = device.allocatePersistent("fp32", [rows]);
     quantizeRows(device, w, wScale, exact);

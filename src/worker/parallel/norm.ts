@@ -28,7 +28,8 @@ export class LayerNorm {
   forward(x: Tensor, tokensOfRank?: readonly number[]): Tensor {
     const { device, tp, plan } = this.context;
     const { columns } = matrixShape(x);
-    const normalise = (out: Tensor) => layerNorm(device, out, x, this.weight, this.bias, 1e-5);
+    const normalise = (out: Tensor) =>
+      layerNorm(device, out, x, { weight: this.weight, bias: this.bias, epsilon: 1e-5 });
     if (!tokensOfRank) {
       const out = device.allocate(plan.dtype, x.shape);
       normalise(out);

@@ -7,7 +7,7 @@ import { requireFinite, withSession } from "./session.js";
 
 /** One forward; rank 0 writes its output to the task's file. */
 export function runForward(job: Job, task: ForwardTask, store: Store): Promise<ForwardRank> {
-  return withSession(job, store, async ({ context, dit }) => {
+  return withSession(job, task, store, async ({ context, dit }) => {
     const { device } = context;
     const inputs = task.inputs
       ? await readInputs(task.inputs, task.model)

@@ -2,6 +2,9 @@ import type { Job } from "../../protocol/job.js";
 import type { Store } from "../store.js";
 import { runForward } from "./forward.js";
 import { runProfile } from "./profile.js";
+import { runWanForward } from "./wan-forward.js";
+import { runWanGenerate } from "./wan-generate.js";
+import { runWanVae } from "./wan-vae.js";
 
 /** Runs the job's task on this rank and returns its plain-JSON result (src/protocol/results.ts). */
 export function runTask(job: Job, store: Store): Promise<unknown> {
@@ -11,5 +14,11 @@ export function runTask(job: Job, store: Store): Promise<unknown> {
       return runProfile(job, task, store);
     case "forward":
       return runForward(job, task, store);
+    case "wan-forward":
+      return runWanForward(job, task, store);
+    case "wan-generate":
+      return runWanGenerate(job, task, store);
+    case "wan-vae":
+      return runWanVae(job, task, store);
   }
 }

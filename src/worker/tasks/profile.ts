@@ -6,7 +6,7 @@ import { requireFinite, type Session, withSession } from "./session.js";
 
 /** Warm-up, then timed forwards (as one graph where the plan says so), then one more with an event around every kernel. */
 export function runProfile(job: Job, task: ProfileTask, store: Store): Promise<ProfileRank> {
-  return withSession(job, store, async (session) => {
+  return withSession(job, task, store, async (session) => {
     const { context, dit } = session;
     const { device, plan } = context;
     await dit.setInputs(await randomInputs(device, task.model, task.seed));

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import type { Job, Task, Weights } from "../../protocol/job.js";
+import type { ForwardTask, Job, ProfileTask, Weights } from "../../protocol/job.js";
 import { ditLayerRules, splitOf } from "../../protocol/layers.js";
 import type { Plan } from "../../protocol/plan.js";
 import { Context } from "../context.js";
@@ -19,8 +19,13 @@ export interface Session {
 }
 
 /** Opens this rank's device, makes the groups, loads the model, runs the body, and closes all of it again. */
-export async function withSession<T>(job: Job, store: Store, body: (session: Session) => Promise<T>): Promise<T> {
-  const { model, plan, weights } = job.task;
+export async function withSession<T>(
+  job: Job,
+  task: ProfileTask | ForwardTask,
+  store: Store,
+  body: (session: Session) => Promise<T>,
+): Promise<T> {
+  const { model, plan, weights } = task;
   requireSupported(plan);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, plan);
@@ -39,7 +44,7 @@ export async function withSession<T>(job: Job, store: Store, body: (session: Ses
 }
 
 /** @throws DitrunError for what a plan may say but this version does not run yet. */
-function requireSupported(plan: Plan): void {
+export function requireSupported(plan: Plan): void {
   for (const part of ["attention", "ring"] as const) {
     const dtype = plan[part].dtype ?? plan.dtype;
     if (dtype !== plan.dtype) {
@@ -56,7 +61,7 @@ async function openWeights(device: Device, weights: Weights): Promise<WeightSour
 }
 
 /** Throws when the output holds a NaN or an infinity: how many, and where the first one is. */
-export function requireFinite(task: Task, output: Uint8Array): Float32Array {
+export function requireFinite(task: { readonly model: { readonly name: string } }, output: Uint8Array): Float32Array {
   const values = toFloat32("F32", output);
   const first = values.findIndex((value) => !Number.isFinite(value));
   if (first < 0) return values;

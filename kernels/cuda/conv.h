@@ -1,0 +1,20 @@
+// The convolution kernels of this module; conv.cu checks the arguments and chooses one.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "ditrun.h"
+
+/** A checked convolution: the arguments, and the sizes that follow from them. */
+struct Conv : ditrun_conv3d_args {
+  int outFrames, outHeight, outWidth;
+};
+
+/** bf16 on the tensor cores (mma.sync): stride 1 in space, kernels 1 × 1 or 3 × 3, input channels in eights, all addresses in 16 bytes. */
+bool convMmaFits(const Conv &conv);
+int convMma(const Conv &conv, cudaStream_t stream);
+
+/** The same on Hopper's (wgmma). */
+int convSm90(const Conv &conv, cudaStream_t stream);
+
+/** Any shape, stride and alignment, float32 or bf16; float32 arithmetic. */
+int convGeneric(const Conv &conv, cudaStream_t stream);

@@ -1,0 +1,35 @@
+// The tensor-core convolution with mma.sync, for sm_80 and later.
+#include "device.h"
+#include "conv_tensor.cuh"
+#include "conv_product_mma.cuh"
+
+namespace conv {
+
+template <int kernelSize, int upsample, int tileChannels>
+__global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
+  extern __shared__ __align__(1024) char shared[];
+  run<kernelSize, upsample, tileChannels, MmaProduct<tileChannels>>(args, shared);
+}
+
+template <int kernelSize, int upsample, int tileChannels>
+int launchMma(const Conv &c, cudaStream_t stream) {
+  return launch<Layout<kernelSize, upsample, tileChannels>, tileChannels>(convMmaKernel<kernelSize, upsample, tileChannels>, "ditrun_conv3d (mma)", c,
+                                                                         deviceFacts().multiprocessors, stream);
+}
+
+}  // namespace conv
+
+bool convMmaFits(const Conv &c) {
+  int sharedMemory = 0;
+  if (cudaDeviceGetAttribute(&sharedMemory, cudaDevAttrMaxSharedMemoryPerBlockOptin, deviceFacts().index) != cudaSuccess) return false;
+  const bool shape = c.kernelH == c.kernelW && (c.kernelH == 3 || (c.kernelH == 1 && c.upsample == 1)) && c.strideH == 1 && c.strideW == 1;
+  const bool aligned = aligned16(c.x) && aligned16(c.history) && aligned16(c.weight) && aligned16(c.bias) && aligned16(c.residual) && aligned16(c.out);
+  return c.dtype == DITRUN_BF16 && shape && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, 96>::sharedBytes;
+}
+
+int convMma(const Conv &c, cudaStream_t stream) {
+  if (c.kernelH == 1) return conv::launchMma<1, 1, 96>(c, stream);
+  if (c.upsample == 2) return conv::launchMma<3, 2, 96>(c, stream);
+  if (c.outChannels <= 16) return conv::launchMma<3, 1, 16>(c, stream);
+  return conv::launchMma<3, 1, 96>(c, stream);
+}

@@ -1,0 +1,225 @@
+import { access, constants } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
+import { z } from "zod";
+import { DitrunError, exitCodes } from "../../protocol/failure.js";
+import { fileFailure } from "../../protocol/files.js";
+import type { WanGenerateTask } from "../../protocol/job.js";
+import { parseMessage } from "../../protocol/messages.js";
+import { wanTokens } from "../../protocol/model.js";
+import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
+import { planSampling } from "../../worker/models/wan/scheduler.js";
+import type { Command } from "../command.js";
+import { checkDocument } from "../documents.js";
+import { describeRuns } from "../dry-run.js";
+import { wholeNumber } from "../options.js";
+import type { Session } from "../session.js";
+import { openVideo } from "../video/open-video.js";
+import { modelSource } from "../wan/model-source.js";
+import { presetOf, published } from "../wan/presets.js";
+import { VideoProgress } from "../wan/progress.js";
+import { generateTable, summarizeGenerate } from "../wan/report.js";
+import { bytesAsTokens, checkPrompt, tokenize } from "../wan/texts.js";
+import { checkFrames, latentOf, parseSize } from "../wan/video-size.js";
+
+function decimal(name: string, allowed: (value: number) => boolean, what: string) {
+  return (text: string | undefined) => {
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (text.trim() === "" || !Number.isFinite(value) || !allowed(value)) {
+      throw new DitrunError(`--${name} is "${text}"; it must be ${what}.`);
+    }
+    return value;
+  };
+}
+
+const text = { type: "string", requiresArg: true } as const;
+
+const options = {
+  prompt: { ...text, demandOption: true, describe: "What the video should show" },
+  "negative-prompt": { ...text, describe: "What it should not show [default: the published one]" },
+  size: { ...text, describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720]" },
+  frames: { ...text, describe: "4n + 1 [default: 81]", coerce: wholeNumber("frames", 1) },
+  steps: { ...text, describe: "Sampling steps [default: 50]", coerce: wholeNumber("steps", 1) },
+  solver: { choices: ["unipc", "dpm++"], default: published.solver, describe: "How to sample" },
+  shift: {
+    ...text,
+    describe: `Above 1: more of the steps at high noise [default: ${published.shift}]`,
+    coerce: decimal("shift", (value) => value > 0, "a number above 0"),
+  },
+  "guide-scale": {
+    ...text,
+    describe: `How much the prompt counts; 1 leaves out the negative prompt [default: ${published.guideScale}]`,
+    coerce: decimal("guide-scale", (value) => value >= 0, "a number of at least 0"),
+  },
+  fps: {
+    ...text,
+    describe: `Frames per second [default: ${published.fps}]`,
+    coerce: decimal("fps", (value) => value > 0, "a number above 0"),
+  },
+  out: { ...text, default: "video.mp4", describe: "FILE.mp4, or FOLDER/ for PNG frames" },
+  "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
+  download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
+  weights: {
+    choices: ["checkpoint", "random"],
+    default: "checkpoint",
+    describe: "random: a full size without any file, to measure",
+  },
+  "init-noise": { ...text, describe: "Initial noise: FILE.safetensors[:TENSOR] [default tensor: noise]" },
+  dump: { ...text, describe: "Write context, context_null, latent.N and video to FILE.safetensors" },
+} as const satisfies Record<string, Options>;
+
+type GenerateArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
+
+/** Wan 2.1: `generate` makes a video from a prompt. */
+export const wan: Command = {
+  name: "wan",
+  subcommands: ["generate"],
+  example: {
+    command: '$0 --nproc 8 --cfg 2 --cp 4 wan --model 1.4B generate --prompt "…"',
+    describe: "A video; four workers each for the prompt and the negative prompt",
+  },
+  register: (parser, select) =>
+    parser.command(wan.name, "Wan 2.1 text-to-video: ditrun wan generate --prompt TEXT", (command) =>
+      command
+        .command(
+          "generate",
+          "Make a video from a prompt",
+          (generate) => generate.options(options).example(wan.example.command, wan.example.describe),
+          (chosen) => select(chosen, (session) => run(chosen, session)),
+        )
+        .demandCommand(1, "Name what to do with Wan: generate"),
+    ),
+};
+
+async function run(chosen: GenerateArguments, session: Session): Promise<number> {
+  const { log, options: globals, seed } = session;
+  const name = modelName(session);
+  const preset = presetOf(name);
+  checkPrompt(chosen.prompt);
+  const size = parseSize(chosen.size ?? preset?.size ?? "832*480");
+  const frames = checkFrames(chosen.frames ?? preset?.frames ?? 81);
+  const sampling = {
+    solver: chosen.solver === "dpm++" ? "dpm++" : "unipc",
+    steps: chosen.steps ?? preset?.steps ?? 50,
+    shift: chosen.shift ?? published.shift,
+    guideScale: chosen.guideScale ?? published.guideScale,
+  } as const;
+  planSampling(sampling.solver, sampling.steps, sampling.shift);
+  if (chosen.dump !== undefined) await checkFolder("--dump", chosen.dump);
+
+  let percent = 0;
+  const source = await modelSource({
+    model: name,
+    preset,
+    weights: chosen.weights === "random" ? "random" : "checkpoint",
+    seed,
+    directory: chosen.ckptDir,
+    download: chosen.download,
+    onProgress: ({ doneBytes, totalBytes, file }) => {
+      const now = Math.floor((100 * doneBytes) / totalBytes);
+      if (now === percent) return;
+      percent = now;
+      log.logger.info(`Downloading: ${now} % of ${(totalBytes / 1e9).toFixed(1)} GB (${file}).`);
+    },
+  });
+  const { model, weights } = source;
+  log.logger.info(`${model.name}: ${source.description}.`);
+  const latent = latentOf(size, frames);
+  const tokens = wanTokens(model, latent);
+  const plan = await session.plan(model, globals, tokens);
+  if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
+    throw new DitrunError(
+      `--guide-scale 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: give those workers to --cp.`,
+    );
+  }
+  if (globals.dryRun) {
+    await describeRuns(session, model, [plan], tokens);
+    return exitCodes.ok;
+  }
+
+  const texts = { prompt: chosen.prompt, negative: chosen.negativePrompt ?? published.negativePrompt };
+  const { warnings, ...ids } =
+    source.tokenizer === undefined
+      ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
+      : await tokenize(texts, source.tokenizer, model.textLength);
+  for (const warning of warnings) log.logger.warn(warning);
+  const task: WanGenerateTask = {
+    ...{ kind: "wan-generate", model, plan, weights, ids, size: latent, sampling, seed },
+    ...(chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) }),
+    ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
+  };
+  await generate(
+    session,
+    task,
+    { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps },
+    source.description,
+  );
+  return exitCodes.ok;
+}
+
+/** --model, else the smaller model on a GPU and the bundled one on a CPU. */
+function modelName({ options, device, log }: Session): string {
+  if (options.model !== undefined) return options.model;
+  const name = device.device === "cuda" ? "1.4B" : "tiny";
+  log.logger.info(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
+  return name;
+}
+
+interface Target {
+  readonly out: string;
+  readonly width: number;
+  readonly height: number;
+  readonly frames: number;
+  readonly fps: number;
+}
+
+async function generate(session: Session, task: WanGenerateTask, target: Target, weights: string): Promise<void> {
+  const { log } = session;
+  // Opened first: a target that cannot be written is known before anything is computed.
+  const video = await openVideo(target.out, target);
+  const { stderr } = process;
+  const shown = stderr.isTTY && ["info", "debug"].includes(log.level);
+  const info = (line: string) => log.logger.info(line);
+  const progress = new VideoProgress({ info, terminal: shown ? stderr : undefined }, target.frames);
+  let results: unknown[];
+  let decoded = performance.now();
+  try {
+    results = await session.run(task, async (_rank, name, value) => {
+      if (name === "frame") {
+        await video.write(value);
+        progress.frame();
+      } else if (name === "progress") {
+        const report = parseMessage(wanProgressSchema, value);
+        if (report.stage === "decode") decoded = performance.now();
+        progress.report(report);
+      }
+    });
+  } catch (error) {
+    progress.clear();
+    await video.abort();
+    throw error;
+  }
+  await video.finish();
+  progress.clear();
+  const finishMs = performance.now() - decoded;
+  const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), exitCodes.internal);
+  const summary = summarizeGenerate(task, ranks, { ...target, encoder: video.encoder, finishMs }, weights);
+  session.print(generateTable(summary));
+  await session.emit(summary);
+}
+
+/** `FILE.safetensors[:TENSOR]`. */
+function noiseFile(text: string): { file: string; tensor: string } {
+  const [, file, tensor = "noise"] = /^(.+\.safetensors)(?::(.+))?$/.exec(text) ?? [];
+  if (file !== undefined) return { file: resolve(file), tensor };
+  throw new DitrunError(`--init-noise is "${text}"; it must be FILE.safetensors or FILE.safetensors:TENSOR.`);
+}
+
+async function checkFolder(option: string, file: string): Promise<void> {
+  try {
+    await access(dirname(resolve(file)), constants.W_OK);
+  } catch (error) {
+    throw new DitrunError(`${option} ${file} cannot be written: ${fileFailure(error)}.`, undefined, { cause: error });
+  }
+}

@@ -1,0 +1,86 @@
+import { resolve } from "node:path";
+import { DitrunError } from "../../protocol/failure.js";
+import type { WanWeights } from "../../protocol/job.js";
+import type { WanModel } from "../../protocol/model.js";
+import type { Progress } from "../checkpoint/download.js";
+import { detectLayout, type WanCheckpoint } from "../checkpoint/layout.js";
+import { locateCheckpoint } from "../checkpoint/locate.js";
+import { loadModel, loadWanModel } from "../model.js";
+import type { WanPreset } from "./presets.js";
+
+export interface SourceRequest {
+  /** --model: a preset's name, or a name in configs/models or a YAML file. */
+  readonly model: string;
+  readonly preset: WanPreset | undefined;
+  readonly weights: "checkpoint" | "random";
+  readonly seed: number;
+  readonly directory: string | undefined;
+  readonly download: boolean;
+  readonly onProgress: (progress: Progress) => void;
+}
+
+export interface ModelSource {
+  readonly model: WanModel;
+  readonly weights: WanWeights;
+  /** A folder with tokenizer.json; absent where weights are random. */
+  readonly tokenizer?: string;
+  /** For people: where the weights come from. */
+  readonly description: string;
+}
+
+/**
+ * The model to run and where its weights are; a checkpoint is looked up, or downloaded if that was asked for.
+ * @throws DitrunError when there is none, when something of it is missing, or when it is of another model than the one named.
+ */
+export async function modelSource(request: SourceRequest): Promise<ModelSource> {
+  const { preset, weights, seed, directory, model: name } = request;
+  const config = await loadModel(preset?.config ?? name);
+  if (config.kind !== "wan") {
+    throw new DitrunError(
+      `This command runs Wan 2.1, but ${name} is a ${config.kind} model: choose 1.4B, 14B or tiny.`,
+    );
+  }
+  if (weights === "random") {
+    if (directory !== undefined) throw new DitrunError("--weights random reads no checkpoint: leave out --ckpt-dir.");
+    return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
+  }
+  const checkpoint = await findCheckpoint(request);
+  const found = await loadWanModel(checkpoint);
+  for (const key of ["width", "layers", "heads", "ffn", "channels"] as const) {
+    if (found[key] === config[key]) continue;
+    throw new DitrunError(
+      `${checkpoint.transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
+    );
+  }
+  const { layout, transformer, textEncoder, vae, tokenizer } = checkpoint;
+  const bundled = preset?.bundled === checkpoint.directory;
+  return {
+    model: { ...found, name: config.name },
+    weights: {
+      ...{ from: "checkpoint", layout, transformer: transformer.weights },
+      ...{ textEncoder: textEncoder.weights, vae: vae.weights },
+    },
+    tokenizer,
+    description: bundled
+      ? "the small checkpoint of random weights that comes with ditrun"
+      : `${checkpoint.directory}, ${layout} layout`,
+  };
+}
+
+async function findCheckpoint({
+  preset,
+  directory,
+  download,
+  model,
+  onProgress,
+}: SourceRequest): Promise<WanCheckpoint> {
+  if (directory !== undefined) return detectLayout(resolve(directory));
+  if (preset?.bundled !== undefined) return detectLayout(preset.bundled);
+  if (!preset) {
+    throw new DitrunError(
+      `There is no known checkpoint of ${model}: name its folder with --ckpt-dir, or use --weights random.`,
+    );
+  }
+  const { name, repositories } = preset;
+  return locateCheckpoint({ model: name, repositories, download, environment: process.env, onProgress });
+}

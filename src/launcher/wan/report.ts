@@ -1,0 +1,103 @@
+import type { WanGenerateTask } from "../../protocol/job.js";
+import type { WanGenerateRank } from "../../protocol/results.js";
+import { figures } from "../profile-report.js";
+import { type Latency, latencyOf, percentile } from "../statistics.js";
+import { formatTable } from "../table.js";
+
+export interface VideoOutput {
+  readonly out: string;
+  readonly encoder: string;
+  readonly width: number;
+  readonly height: number;
+  readonly frames: number;
+  readonly fps: number;
+  /** From the last frame's decoding to the finished file. */
+  readonly finishMs: number;
+}
+
+export interface GenerateSummary {
+  /** Wall time of each stage; the slowest rank's. */
+  stages: WanGenerateRank["stages"] & { readonly videoMs: number };
+  /** All stages but loading. */
+  totalMs: number;
+  /** One forward of the transformer, the slowest rank of each. */
+  forwardMs: Latency;
+  /** Median. */
+  secondsPerStep: number;
+  /** Of the ranks that compute one forward together. */
+  forwardTflops: number;
+  peakMemoryBytes: number;
+  weights: string;
+  model: WanGenerateTask["model"];
+  plan: WanGenerateTask["plan"];
+  sampling: WanGenerateTask["sampling"];
+  seed: number;
+  video: Omit<VideoOutput, "finishMs">;
+  device: string;
+  worldSize: number;
+  ranks: WanGenerateRank[];
+}
+
+/** Sums up a generation. */
+export function summarizeGenerate(
+  task: WanGenerateTask,
+  ranks: readonly WanGenerateRank[],
+  { finishMs, ...video }: VideoOutput,
+  weights: string,
+): GenerateSummary {
+  const [first] = ranks;
+  if (!first) throw new RangeError("A generation needs at least one rank.");
+  const slowest = (stage: keyof WanGenerateRank["stages"]) => Math.max(...ranks.map(({ stages }) => stages[stage]));
+  const stages = {
+    ...{ loadMs: slowest("loadMs"), encodeMs: slowest("encodeMs") },
+    ...{ sampleMs: slowest("sampleMs"), decodeMs: slowest("decodeMs"), videoMs: finishMs },
+  };
+  const ofAll = (times: (rank: WanGenerateRank) => readonly number[]) =>
+    times(first).map((_, index) => Math.max(...ranks.map((rank) => times(rank)[index] ?? 0)));
+  const forwardMs = latencyOf(ofAll(({ forwardsMs }) => forwardsMs));
+  return {
+    stages,
+    totalMs: stages.encodeMs + stages.sampleMs + stages.decodeMs + stages.videoMs,
+    forwardMs,
+    secondsPerStep:
+      percentile(
+        ofAll(({ stepsMs }) => stepsMs),
+        0.5,
+      ) / 1e3,
+    forwardTflops: first.forwardFlops / (forwardMs.median * 1e9),
+    peakMemoryBytes: Math.max(...ranks.map((rank) => rank.peakMemoryBytes)),
+    weights,
+    model: task.model,
+    plan: task.plan,
+    sampling: task.sampling,
+    seed: task.seed,
+    video,
+    device: first.device,
+    worldSize: ranks.length,
+    ranks: [...ranks],
+  };
+}
+
+/** Stage times as a table, and where the video is. */
+export function generateTable(summary: GenerateSummary): string {
+  const { model, plan, worldSize, device, weights, video, stages, sampling, forwardMs } = summary;
+  const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
+  const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
+  const rows = [
+    ["load", seconds(stages.loadMs), ""],
+    ["encode the texts", seconds(stages.encodeMs), ""],
+    [
+      `sample, ${sampling.steps} steps`,
+      seconds(stages.sampleMs),
+      `${figures(summary.secondsPerStep)} s/step, forward ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s`,
+    ],
+    [`decode, ${video.frames} frames`, seconds(stages.decodeMs), ""],
+    ["finish the video", seconds(stages.videoMs), video.encoder],
+    ["all but load", seconds(summary.totalMs), `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB at most`],
+  ];
+  return [
+    `${model.name} with ${weights}, plan ${plan.name}, ${workers}, ${device}`,
+    formatTable(["stage", "seconds", ""], rows),
+    `${video.out}: ${video.frames} frames of ${video.width} × ${video.height}, ${video.fps} a second`,
+  ].join("\n");
+}

@@ -1,0 +1,217 @@
+import type { WanModel } from "../../../protocol/model.js";
+import type { Context } from "../../context.js";
+import { attentionKernels } from "../../device/kernels.js";
+import { attention, layerNorm } from "../../device/ops.js";
+import { partOf, type Tensor, tensor } from "../../device/tensor.js";
+import { addGated } from "../../device/wan-ops.js";
+import {
+  type Linear,
+  type Loader,
+  loadColumnLinear,
+  loadRowLinear,
+  type ResidualLinear,
+  requirePair,
+} from "../../parallel/linear.js";
+import type { RingAttention } from "../../parallel/ring-attention.js";
+import { WideRmsNorm } from "../../parallel/rms-norm.js";
+import type { Tap } from "./tap.js";
+
+/** What a block is given with the residual stream. */
+export interface BlockInputs {
+  /** Shift, scale, gate before self-attention; shift, scale, gate before the feed-forward net: float32 [1, width] each. */
+  readonly modulation: readonly Tensor[];
+  /** float32 [tokens, headDim], for this rank's tokens. */
+  readonly rope: Tensor;
+  /** Tokens of each cp rank. */
+  readonly tokensOfRank: readonly number[];
+  /** Keys and values of the text, [2, textLength, width / tp]. */
+  readonly text: Tensor;
+}
+
+/** Heads of an attention on this rank, by the split of its q layer. */
+export function headsOf(loader: Loader, path: string, heads: number): number {
+  const { tp } = loader.context;
+  return tp.size > 1 && loader.splitOf(`${path}.q`) === "heads" ? heads / tp.size : heads;
+}
+
+/**
+ * x += gate · selfAttention(norm1(x) modulated); x += crossAttention(norm3(x), text); x += gate · ffn(norm2(x) modulated).
+ * The residual stream x is float32; what goes into a product, and a gated branch's result, is rounded to the plan's dtype.
+ */
+export class WanBlock {
+  private constructor(
+    private readonly context: Context,
+    private readonly model: WanModel,
+    private readonly path: string,
+    private readonly self: SelfAttention,
+    private readonly norm3: { readonly weight: Tensor; readonly bias: Tensor },
+    private readonly cross: CrossAttention,
+    private readonly ffn: readonly [Linear, ResidualLinear],
+  ) {}
+
+  /** @param ring shared by all blocks, made for the heads that `headsOf` gives for `self_attn`. */
+  static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<WanBlock> {
+    const { context, source } = loader;
+    const { width, ffn } = model;
+    requirePair(loader, `${path}.ffn.0`, "column", `${path}.ffn.2`);
+    const vector = async (name: string, value: number) => {
+      const out = context.device.allocatePersistent("fp32", [width]);
+      const parameter = { name, shape: [width], init: { kind: "constant", value } as const };
+      await source.load(parameter, { rows: [{ start: 0, count: width }], columns: { start: 0, count: 1 } }, out);
+      return out;
+    };
+    return new WanBlock(
+      context,
+      model,
+      path.replace("blocks", "block"),
+      await SelfAttention.load(loader, model, `${path}.self_attn`, ring),
+      { weight: await vector(`${path}.norm3.weight`, 1), bias: await vector(`${path}.norm3.bias`, 0) },
+      await CrossAttention.load(loader, model, `${path}.cross_attn`),
+      [
+        await loadColumnLinear(loader, { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn }),
+        await loadRowLinear(loader, {
+          path: `${path}.ffn.2`,
+          inFeatures: ffn,
+          outFeatures: width,
+          outDtype: context.plan.dtype,
+        }),
+      ],
+    );
+  }
+
+  /** Columns of this block's text keys on this rank. */
+  get textColumns(): number {
+    return this.cross.columns;
+  }
+
+  /** Queues kv [2, textLength, columns] = keys and values of the text [textLength, width]; once per prompt. */
+  embedText(text: Tensor, kv: Tensor): void {
+    this.cross.embedText(text, kv);
+  }
+
+  /** x float32 [tokens, width] is updated in place. */
+  forward(x: Tensor, { modulation, rope, tokensOfRank, text }: BlockInputs, tap: Tap): void {
+    const { device } = this.context;
+    const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation;
+    if (!(shift1 && scale1 && gate1 && shift2 && scale2 && gate2)) throw new Error("A block takes six vectors.");
+    device.arena.scope(() => {
+      const h = this.#normalise(x, { modulation: { scale: scale1, shift: shift1 } });
+      const y = this.self.forward(h, rope, tokensOfRank);
+      tap(`${this.path}.self_attn`, y);
+      addGated(device, x, x, y, gate1);
+    });
+    device.arena.scope(() => {
+      const o = this.cross.attend(this.#normalise(x, this.norm3), text);
+      tap(`${this.path}.before_cross_attn`, x);
+      this.cross.o.addTo(x, o);
+      tap(`${this.path}.after_cross_attn`, x);
+    });
+    device.arena.scope(() => {
+      const h = this.#normalise(x, { modulation: { scale: scale2, shift: shift2 } });
+      const y = this.ffn[1].forward(this.ffn[0].forward(h, { activation: "geluTanh" })); // inside [tokens, ffn / tp]
+      tap(`${this.path}.ffn`, y);
+      addGated(device, x, x, y, gate2);
+    });
+    tap(this.path, x);
+  }
+
+  #normalise(x: Tensor, options: Omit<Parameters<typeof layerNorm>[3], "epsilon">): Tensor {
+    const { device, plan } = this.context;
+    const h = device.allocate(plan.dtype, x.shape);
+    layerNorm(device, h, x, { ...options, epsilon: this.model.epsilon });
+    return h;
+  }
+}
+
+/** q, k with RMSNorm over the whole width and rotary embedding; a ring over cp, heads split over tp. */
+class SelfAttention {
+  private constructor(
+    private readonly qkv: Linear,
+    private readonly norm: WideRmsNorm,
+    private readonly ring: RingAttention,
+    private readonly o: ResidualLinear,
+  ) {}
+
+  static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<SelfAttention> {
+    const { width, heads, epsilon } = model;
+    requirePair(loader, `${path}.q`, "heads", `${path}.o`);
+    const partPaths = ["q", "k", "v"].map((part) => `${path}.${part}`);
+    const spec = { path: `${path}.qkv`, inFeatures: width, outFeatures: 3 * width, parts: 3, partPaths };
+    const split = loader.splitOf(`${path}.q`) === "heads";
+    const paths = [`${path}.norm_q`, `${path}.norm_k`];
+    return new SelfAttention(
+      await loadColumnLinear(loader, spec, heads),
+      await WideRmsNorm.load(loader, { paths, width, split, epsilon }),
+      ring,
+      await loadRowLinear(loader, {
+        path: `${path}.o`,
+        inFeatures: width,
+        outFeatures: width,
+        outDtype: loader.context.plan.dtype,
+      }),
+    );
+  }
+
+  /** h [tokens, width] -> [tokens, width], whole on every tp rank. */
+  forward(h: Tensor, rope: Tensor, tokensOfRank: readonly number[]): Tensor {
+    const qkv = this.qkv.forward(h); // [3, tokens, width / tp]
+    const [, tokens = 0, columns = 0] = qkv.shape;
+    const q = partOf(qkv, 0);
+    const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, columns]);
+    this.norm.forward([q, partOf(qkv, 1)], rope);
+    return this.o.forward(this.ring.attend(q, kv, tokensOfRank));
+  }
+}
+
+/** Attention of this rank's tokens to the whole text, whose keys and values are the same on every cp rank and do not travel. */
+class CrossAttention {
+  private constructor(
+    private readonly context: Context,
+    private readonly heads: number,
+    /** Columns of q, k and v on this rank. */
+    readonly columns: number,
+    private readonly q: Linear,
+    private readonly kv: Linear,
+    private readonly normQ: WideRmsNorm,
+    private readonly normK: WideRmsNorm,
+    readonly o: ResidualLinear,
+  ) {}
+
+  static async load(loader: Loader, model: WanModel, path: string): Promise<CrossAttention> {
+    const { width, heads, epsilon } = model;
+    requirePair(loader, `${path}.q`, "heads", `${path}.o`);
+    requirePair(loader, `${path}.k`, "heads", `${path}.o`);
+    const linear = { inFeatures: width, outFeatures: width };
+    const partPaths = [`${path}.k`, `${path}.v`];
+    const kv = { path: `${path}.kv`, inFeatures: width, outFeatures: 2 * width, parts: 2, partPaths };
+    const split = loader.splitOf(`${path}.q`) === "heads";
+    const norm = (name: string) => WideRmsNorm.load(loader, { paths: [`${path}.${name}`], width, split, epsilon });
+    const own = headsOf(loader, path, heads);
+    return new CrossAttention(
+      loader.context,
+      own,
+      (own * width) / heads,
+      await loadColumnLinear(loader, { path: `${path}.q`, ...linear }, heads),
+      await loadColumnLinear(loader, kv, heads),
+      await norm("norm_q"),
+      await norm("norm_k"),
+      await loadRowLinear(loader, { path: `${path}.o`, ...linear }),
+    );
+  }
+
+  embedText(text: Tensor, kv: Tensor): void {
+    this.kv.forward(text, { out: kv });
+    this.normK.forward([partOf(kv, 0)]);
+  }
+
+  /** h [tokens, width] -> [tokens, columns], before the output projection. */
+  attend(h: Tensor, text: Tensor): Tensor {
+    const { device, plan } = this.context;
+    const q = this.q.forward(h);
+    this.normQ.forward([q]);
+    const o = device.allocate(q.dtype, q.shape);
+    const kernel = attentionKernels[plan.attention.kernel];
+    attention(device, o, q, [{ k: partOf(text, 0), v: partOf(text, 1), flag: 0 }], { heads: this.heads, kernel });
+    return o;
+  }
+}

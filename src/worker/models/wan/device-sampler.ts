@@ -1,0 +1,53 @@
+import type { Device } from "../../device/device.js";
+import { copy } from "../../device/ops.js";
+import { type Tensor, tensorBytes } from "../../device/tensor.js";
+import { combine } from "../../device/wan-ops.js";
+import type { SamplingPlan } from "./scheduler.js";
+import type { SolverTensor, Term } from "./solver-steps.js";
+
+/**
+ * Runs a sampling plan on the device: float32 state, each update one launch that sums in float32 in the order of its terms.
+ * Every rank that does the same from the same noise and velocities gets the same bits.
+ */
+export class DeviceSampler {
+  /** The model's input, updated in place: its address may be captured. */
+  readonly sample: Tensor;
+  /** Buffers that take turns: the data prediction of this step and of the two before it. */
+  #x0: [now: Tensor, previous: Tensor, older: Tensor];
+  #corrected: [now: Tensor, previous: Tensor];
+
+  /** @param shape of the sample, which the caller fills with noise. */
+  constructor(
+    private readonly device: Device,
+    private readonly plan: SamplingPlan,
+    shape: readonly number[],
+  ) {
+    const buffer = () => device.allocatePersistent("fp32", shape);
+    this.sample = buffer();
+    this.#x0 = [buffer(), buffer(), buffer()];
+    this.#corrected = [buffer(), buffer()];
+  }
+
+  /** Queues the update of the sample with the model's output for it at this step. */
+  step(index: number, velocity: Tensor): void {
+    const step = this.plan.steps[index];
+    if (!step) throw new RangeError(`There is no step ${index} among ${this.plan.steps.length}.`);
+    const { sample } = this;
+    const [x0, previousX0, olderX0] = this.#x0;
+    const [corrected, previousCorrected] = this.#corrected;
+    const tensors: Record<SolverTensor, Tensor> = { sample, velocity, previousX0, olderX0, previousCorrected };
+    const sum = (out: Tensor, terms: readonly Term[]) =>
+      combine(
+        this.device,
+        out,
+        terms.map(({ coefficient, tensor }) => ({ coefficient, x: tensors[tensor] })),
+      );
+    sum(x0, step.x0);
+    if (step.corrected) sum(corrected, step.corrected);
+    else copy(this.device, corrected, sample, tensorBytes("fp32", sample.shape));
+    // Last, because all three are sums of the tensors as they were.
+    sum(sample, step.next);
+    this.#x0 = [olderX0, x0, previousX0];
+    this.#corrected = [previousCorrected, corrected];
+  }
+}

@@ -1,0 +1,112 @@
+import type { Context } from "../../context.js";
+import type { Handle } from "../../device/kernels.js";
+import { copy } from "../../device/ops.js";
+import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../device/tensor.js";
+import { combine } from "../../device/wan-ops.js";
+import type { Tap } from "./tap.js";
+import type { TextSlot, WanTransformer } from "./transformer.js";
+
+/**
+ * Classifier-free guidance (arXiv 2207.12598): velocity = uncond + scale · (cond - uncond) of the transformer's two outputs.
+ * One rank computes both, one after the other; under cfg 2 each half of the ranks computes one, and they exchange them.
+ * Scale 1 needs the prompt's output only.
+ */
+export class Guidance {
+  /** float32, like the latent; whole on every rank. */
+  readonly velocity: Tensor;
+  /** What this rank computes. */
+  readonly slots: readonly TextSlot[];
+  /** float32 [1 or 2, channels, frames, height, width]. */
+  readonly #predictions: Tensor;
+  readonly #names: readonly TextSlot[];
+  readonly #graphs = new Map<TextSlot, Handle | "not yet">();
+
+  /** @param latent the transformer's input, float32 [channels, frames, height, width]: always this tensor. */
+  constructor(
+    private readonly context: Context,
+    private readonly transformer: WanTransformer,
+    private readonly latent: Tensor,
+    private readonly scale: number,
+  ) {
+    const { device, cfg } = context;
+    this.#names = scale === 1 ? ["cond"] : ["cond", "uncond"];
+    this.#predictions = device.allocatePersistent("fp32", [this.#names.length, ...latent.shape]);
+    this.velocity = device.allocatePersistent("fp32", latent.shape);
+    this.slots = this.#names.filter((_, index) => cfg.size === 1 || index % cfg.size === cfg.rank);
+  }
+
+  /** Part of the body of Context.prepare. */
+  measure(): void {
+    for (const slot of this.slots) {
+      this.transformer.embedText(slot);
+      this.transformer.forward(slot, this.latent, this.#prediction(slot));
+    }
+    this.#join();
+  }
+
+  /**
+   * Queues the forwards of one step and leaves the velocity. Where the plan says so, a slot's forward is a graph from its second time on.
+   * @returns one function per forward which, once the device is synchronized, gives its milliseconds.
+   */
+  forward(): (() => number)[] {
+    const { device, plan } = this.context;
+    const times = this.slots.map((slot) => {
+      const queue = () => this.transformer.forward(slot, this.latent, this.#prediction(slot));
+      const known = this.#graphs.get(slot);
+      // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
+      if (!plan.graph || known === undefined) {
+        this.#graphs.set(slot, "not yet");
+        return device.time(queue);
+      }
+      const graph = known === "not yet" ? device.capture(queue) : known;
+      this.#graphs.set(slot, graph);
+      return device.time(() => device.kernels.call("graphLaunch", graph, device.streams.compute));
+    });
+    this.#join();
+    return times;
+  }
+
+  /** Queues this rank's forwards once more, without graphs, and tells a tap of their activations. */
+  replay(tapOf: (slot: TextSlot) => Tap): void {
+    for (const slot of this.slots) {
+      this.transformer.forward(slot, this.latent, this.#prediction(slot), tapOf(slot));
+    }
+  }
+
+  /** Frees the graphs; the device must be idle. */
+  close(): void {
+    for (const graph of this.#graphs.values()) {
+      if (graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
+    }
+    this.#graphs.clear();
+  }
+
+  #prediction(slot: TextSlot): Tensor {
+    return partOf(this.#predictions, this.#names.indexOf(slot));
+  }
+
+  /** Exchanges predictions over cfg, and combines them. */
+  #join(): void {
+    const { device, cfg } = this.context;
+    const [own] = this.slots;
+    if (cfg.size > 1 && own !== undefined) {
+      const columns = this.latent.shape.at(-1) ?? 1;
+      const rows = Array<number>(cfg.size).fill(elements(this.latent.shape) / columns);
+      const part = cfg.gatherPart(rows, columns, "fp32");
+      copy(device, part, this.#prediction(own), tensorBytes("fp32", this.latent.shape), "communication");
+      cfg.allGather(
+        part,
+        rows,
+        tensor(this.#predictions.address, "fp32", [elements(this.#predictions.shape) / columns, columns]),
+      );
+    }
+    const terms =
+      this.scale === 1
+        ? [{ coefficient: 1, x: this.#prediction("cond") }]
+        : [
+            { coefficient: this.scale, x: this.#prediction("cond") },
+            { coefficient: 1 - this.scale, x: this.#prediction("uncond") },
+          ];
+    combine(device, this.velocity, terms);
+  }
+}

@@ -1,0 +1,76 @@
+import { z } from "zod";
+import type { Device } from "../../device/device.js";
+import { deviceDtypes } from "../../device/kernels.js";
+import { elements, partOf, type Tensor } from "../../device/tensor.js";
+import type { Store } from "../../store.js";
+import type { Guidance } from "./guidance.js";
+
+/** More than the activations of both forwards of the largest model. */
+const CAPACITY = 1024;
+
+/** An activation that holds a NaN or an infinity. */
+const culpritSchema = z.object({
+  slot: z.enum(["cond", "uncond"]),
+  /** Among the activations of its forward, in the order of computation. */
+  index: z.int(),
+  /** Named as the published code's modules: `block.0.ffn`. */
+  layer: z.string(),
+  rank: z.int(),
+});
+export type Culprit = z.infer<typeof culpritSchema>;
+
+/** Counts values that are NaN or infinite, on the device. */
+export class NonfiniteCounter {
+  readonly #counts: Tensor;
+
+  constructor(private readonly device: Device) {
+    this.#counts = device.allocatePersistent("i32", [CAPACITY]);
+  }
+
+  /** How many values of a contiguous tensor are not finite, once all that is queued before has run. */
+  async count(x: Tensor): Promise<number> {
+    this.#queue(0, x);
+    const [count = 0] = await this.#read(1);
+    return count;
+  }
+
+  /**
+   * Runs the step's forwards again and finds the first activation that is not finite, on any rank; undefined if all are.
+   * Every rank calls it, and gets the same answer.
+   */
+  async findCulprit(guidance: Guidance, store: Store): Promise<Culprit | undefined> {
+    const seen: Culprit[] = [];
+    guidance.replay((slot) => {
+      const start = seen.length;
+      return (layer, x) => {
+        this.#queue(seen.length, x);
+        seen.push({ slot, index: seen.length - start, layer, rank: store.rank });
+      };
+    });
+    const counts = await this.#read(seen.length);
+    const own = seen.find((_, index) => (counts[index] ?? 0) > 0) ?? null;
+    await store.put(`nonfinite/${store.rank}`, new TextEncoder().encode(JSON.stringify(own)));
+    const all: Culprit[] = [];
+    for (let rank = 0; rank < store.size; rank++) {
+      const text = new TextDecoder().decode(await store.get(`nonfinite/${rank}`));
+      const theirs = culpritSchema.nullable().parse(JSON.parse(text));
+      if (theirs) all.push(theirs);
+    }
+    return all.sort((a, b) => a.slot.localeCompare(b.slot) || a.index - b.index || a.rank - b.rank)[0];
+  }
+
+  #queue(index: number, x: Tensor): void {
+    const { address } = partOf(this.#counts, index);
+    this.device.launch("elementwise", "countNonfinite", () => [
+      address,
+      x.address,
+      elements(x.shape),
+      deviceDtypes[x.dtype],
+    ]);
+  }
+
+  async #read(length: number): Promise<Uint32Array> {
+    const bytes = await this.device.download({ ...this.#counts, shape: [length] });
+    return new Uint32Array(bytes.buffer, bytes.byteOffset, length);
+  }
+}

@@ -1,0 +1,279 @@
+import { DitrunError } from "../../../../protocol/failure.js";
+import type { Context } from "../../../context.js";
+import { cast } from "../../../device/ops.js";
+import { partOf, type Tensor, tensor } from "../../../device/tensor.js";
+import { type HaloExchange, makeHaloExchange } from "../../../parallel/halo-exchange.js";
+import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
+import type { TensorFile } from "../../../weights/tensor-file.js";
+import { VaeDecoder } from "./decoder.js";
+import { VaeEncoder } from "./encoder.js";
+import { detectVaeLayout, type VaeLoader } from "./parameters.js";
+import { denormalise, LATENT_CHANNELS, normalise, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
+import { Strip } from "./strip.js";
+
+/** Frames, rows and columns of a latent [16, frames, height, width]. */
+export interface LatentSize {
+  readonly frames: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Frames of a video that are done: float32 [frames, height, width, 3]. */
+export interface VideoChunk {
+  readonly firstFrame: number;
+  readonly frames: number;
+  readonly height: number;
+  readonly width: number;
+  readonly pixels: Float32Array;
+}
+
+/** Frames of the video that `latentFrames` latent frames stand for. */
+export function videoFrames(latentFrames: number): number {
+  return 1 + TEMPORAL_FACTOR * (latentFrames - 1);
+}
+
+/** What a measured decode works with. */
+interface Decoding {
+  readonly size: LatentSize;
+  readonly strip: Strip;
+  /** This rank's rows of every latent frame, [frames, rows, width, 16], in float32. */
+  readonly latent: Tensor;
+  /** Two buffers that take turns: each rank's rows [frames, 8 · rows, 8 · width, 3] one after the other, float32. */
+  readonly outputs: readonly [Tensor, Tensor];
+}
+
+/** Wan 2.1's video autoencoder. Decoding is split over all ranks of the world by rows, exactly; encoding runs on one rank. */
+export class WanVae {
+  #decoding: Decoding | undefined;
+  #encoding: { readonly size: LatentSize; readonly pixels: Tensor; readonly mean: Tensor } | undefined;
+
+  private constructor(
+    private readonly context: Context,
+    private readonly halo: HaloExchange,
+    private readonly decoder: VaeDecoder | undefined,
+    private readonly encoder: VaeEncoder | undefined,
+  ) {}
+
+  /**
+   * Loads the halves that are wanted from Wan2.1_VAE.pth or from the diffusers layout; the file stays open.
+   * @throws DitrunError when the file is no VAE or its tensors do not fit.
+   */
+  static async load(context: Context, file: TensorFile, wanted: { decoder?: boolean; encoder?: boolean }) {
+    const { width, nameOf } = detectVaeLayout(file);
+    return WanVae.#load(context, new CheckpointWeights(context.device, file), width, nameOf, wanted);
+  }
+
+  /** Random weights: the same on every rank. */
+  static random(context: Context, seed: number, wanted: { decoder?: boolean; encoder?: boolean }, width = 96) {
+    return WanVae.#load(context, new RandomWeights(context.device, seed), width, (name) => name, wanted);
+  }
+
+  static async #load(
+    context: Context,
+    source: WeightSource,
+    width: number,
+    nameOf: VaeLoader["nameOf"],
+    wanted: { decoder?: boolean; encoder?: boolean },
+  ): Promise<WanVae> {
+    const loader = { context, source, nameOf };
+    const decoder = wanted.decoder ? await VaeDecoder.load(loader, width) : undefined;
+    const encoder = wanted.encoder ? await VaeEncoder.load(loader, width) : undefined;
+    return new WanVae(context, makeHaloExchange(context), decoder, encoder);
+  }
+
+  /** Part of the body of Context.prepare: what a decode of latents of this size needs. Every rank calls it. */
+  measureDecode(size: LatentSize): void {
+    const { device, world } = this.context;
+    const { frames, height, width } = size;
+    const strip = new Strip(height, world, this.halo);
+    const chunk = [TEMPORAL_FACTOR, SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS];
+    const output = () => device.allocatePersistent("fp32", chunk);
+    this.#decoding = {
+      size,
+      strip,
+      latent: device.allocatePersistent("fp32", [frames, Math.max(1, strip.own.count), width, LATENT_CHANNELS]),
+      outputs: [output(), output()],
+    };
+    for (let frame = 0; frame < Math.min(2, frames); frame++) this.#queue(this.#decoding, frame);
+  }
+
+  /**
+   * latent float32 [16, frames, height, width], normalised as the transformer gives it, the same on every rank. Every rank
+   * runs the generator to its end; on rank 0 it yields the video's frames, clamped to [-1, 1] unless told otherwise, as they
+   * are done, while the next ones are computed; elsewhere it yields nothing.
+   * @throws DitrunError when the latent does not have the size that was measured.
+   */
+  async *decode(latent: Float32Array, size: LatentSize, options: { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
+    const { device, world } = this.context;
+    const decoding = this.#decoding;
+    if (!decoding || !this.decoder || !sameSize(decoding.size, size)) {
+      throw new DitrunError(`The VAE was not made ready to decode latents of ${sizeText(size)}.`);
+    }
+    requireElements(latent, LATENT_CHANNELS, size);
+    const { start, count } = decoding.strip.own;
+    await device.upload(decoding.latent, bytesOf(ownRows(latent, size, start, count)));
+    this.decoder.reset();
+    let ready = this.#queue(decoding, 0);
+    for (let frame = 0; frame < size.frames; frame++) {
+      const mark = ready;
+      // The next chunk is queued before this one is waited for, so that the device never idles.
+      if (frame + 1 < size.frames) ready = this.#queue(decoding, frame + 1);
+      device.waitFor("copy", mark);
+      if (world.rank === 0) {
+        yield await this.#take(decoding, frame, options.clamp ?? true);
+      } else {
+        await device.kernels.callBlocking("streamSynchronize", device.streams.copy);
+      }
+    }
+  }
+
+  /** Queues one latent frame; the mark is passed when its pixels lie in the frame's output buffer. */
+  #queue({ size, strip, latent, outputs }: Decoding, frame: number): number {
+    const { context, decoder } = this;
+    const { device, world, plan } = context;
+    if (!decoder) throw new Error("The VAE was loaded without its decoder.");
+    const output = outputs[frame % 2 === 0 ? 0 : 1];
+    const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
+    const pixelsOfRank = strip.rowsOfRank.map((rows) => frames * SPATIAL_FACTOR ** 2 * rows * size.width);
+    device.arena.scope(() => {
+      const part = (): Tensor => (world.size === 1 ? output : world.gatherPart(pixelsOfRank, PIXEL_CHANNELS, "fp32"));
+      if (strip.own.count === 0) {
+        decoder.takePart(strip, size.width);
+        world.allGather(part(), pixelsOfRank, output);
+        return;
+      }
+      const shape = [1, strip.own.count, size.width, LATENT_CHANNELS];
+      const input = device.allocate(plan.dtype, shape);
+      cast(device, input, tensor(partOf(latent, frame).address, "fp32", shape));
+      const pixels = decoder.forward(input, strip, frame === 0);
+      const to = part();
+      cast(device, to, pixels);
+      if (world.size > 1) world.allGather(to, pixelsOfRank, output);
+    });
+    return device.mark("compute");
+  }
+
+  async #take({ size, strip, outputs }: Decoding, frame: number, clamp: boolean): Promise<VideoChunk> {
+    const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
+    const [height, width] = [SPATIAL_FACTOR * size.height, SPATIAL_FACTOR * size.width];
+    const output = outputs[frame % 2 === 0 ? 0 : 1];
+    const view = tensor(output.address, output.dtype, [frames, height, width, PIXEL_CHANNELS]);
+    const bytes = await this.context.device.download(view, "copy");
+    const gathered = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    if (clamp)
+      for (let i = 0; i < gathered.length; i++) gathered[i] = Math.min(1, Math.max(-1, gathered[i] ?? Number.NaN));
+    const pixels = strip.rowsOfRank.length === 1 ? gathered : new Float32Array(gathered.length);
+    if (pixels !== gathered) {
+      // Rank after rank, each with all frames of its rows.
+      const row = width * PIXEL_CHANNELS;
+      let [from, above] = [0, 0];
+      for (const latentRows of strip.rowsOfRank) {
+        const run = SPATIAL_FACTOR * latentRows * row;
+        for (let t = 0; t < frames; t++, from += run) {
+          pixels.set(gathered.subarray(from, from + run), t * height * row + above);
+        }
+        above += run;
+      }
+    }
+    return { firstFrame: frame === 0 ? 0 : videoFrames(frame), frames, height, width, pixels };
+  }
+
+  /** Part of the body of Context.prepare: what an encoding to latents of this size needs. */
+  measureEncode(size: LatentSize): void {
+    const { device } = this.context;
+    const { frames, height, width } = size;
+    const frame = [SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS];
+    this.#encoding = {
+      size,
+      pixels: device.allocatePersistent("fp32", [videoFrames(frames), ...frame]),
+      mean: device.allocatePersistent("fp32", [frames, height, width, LATENT_CHANNELS]),
+    };
+    for (let index = 0; index < Math.min(2, frames); index++) this.#queueEncode(index);
+  }
+
+  /**
+   * video float32 [3, 4n + 1 frames, height, width] in [-1, 1] -> the normalised mean of its latent, [16, n + 1, height / 8, width / 8].
+   * @throws DitrunError when the video does not have the size that was measured.
+   */
+  async encode(video: Float32Array, size: LatentSize): Promise<Float32Array> {
+    const { device } = this.context;
+    const encoding = this.#encoding;
+    if (!encoding || !this.encoder || !sameSize(encoding.size, size)) {
+      throw new DitrunError(`The VAE was not made ready to encode to latents of ${sizeText(size)}.`);
+    }
+    const { frames, height, width } = size;
+    const videoSize = { frames: videoFrames(frames), height: SPATIAL_FACTOR * height, width: SPATIAL_FACTOR * width };
+    requireElements(video, PIXEL_CHANNELS, videoSize);
+    await device.upload(encoding.pixels, bytesOf(channelsLast(video, PIXEL_CHANNELS)));
+    this.encoder.reset();
+    for (let index = 0; index < frames; index++) this.#queueEncode(index);
+    const bytes = await device.download(encoding.mean);
+    const mean = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    const pixels = frames * height * width;
+    return Float32Array.from({ length: mean.length }, (_, index) => {
+      const channel = Math.floor(index / pixels);
+      return normalise(mean[(index % pixels) * LATENT_CHANNELS + channel] ?? Number.NaN, channel);
+    });
+  }
+
+  #queueEncode(index: number): void {
+    const { context, encoder } = this;
+    const { device, plan } = context;
+    const encoding = this.#encoding;
+    if (!encoder || !encoding) throw new Error("The VAE was loaded without its encoder, or was not measured.");
+    const { pixels, mean } = encoding;
+    const first = index === 0 ? 0 : videoFrames(index);
+    const shape = [index === 0 ? 1 : TEMPORAL_FACTOR, ...pixels.shape.slice(1)];
+    device.arena.scope(() => {
+      const input = device.allocate(plan.dtype, shape);
+      cast(device, input, tensor(partOf(pixels, first).address, "fp32", shape));
+      cast(device, partOf(mean, index), encoder.forward(input, index === 0));
+    });
+  }
+}
+
+const sameSize = (a: LatentSize, b: LatentSize) =>
+  a.frames === b.frames && a.height === b.height && a.width === b.width;
+const sizeText = ({ frames, height, width }: LatentSize) => `${frames} × ${height} × ${width}`;
+const bytesOf = (x: Float32Array) => new Uint8Array(x.buffer, x.byteOffset, x.byteLength);
+
+function requireElements(x: Float32Array, channels: number, { frames, height, width }: LatentSize): void {
+  if (x.length === channels * frames * height * width) return;
+  throw new DitrunError(
+    `A tensor [${channels}, ${frames}, ${height}, ${width}] has ${channels * frames * height * width} elements, but ${x.length} were given.`,
+  );
+}
+
+/** [channels, …] -> […, channels]. */
+function channelsLast(x: Float32Array, channels: number): Float32Array {
+  const pixels = x.length / channels;
+  const out = new Float32Array(x.length);
+  for (let channel = 0; channel < channels; channel++) {
+    for (let pixel = 0; pixel < pixels; pixel++)
+      out[pixel * channels + channel] = x[channel * pixels + pixel] ?? Number.NaN;
+  }
+  return out;
+}
+
+/** Rows start … start + count of every frame of a latent [16, frames, height, width], denormalised, as [frames, count, width, 16]. */
+function ownRows(
+  latent: Float32Array,
+  { frames, height, width }: LatentSize,
+  start: number,
+  count: number,
+): Float32Array {
+  const out = new Float32Array(frames * Math.max(1, count) * width * LATENT_CHANNELS);
+  for (let channel = 0; channel < LATENT_CHANNELS; channel++) {
+    for (let frame = 0; frame < frames; frame++) {
+      for (let row = 0; row < count; row++) {
+        const from = ((channel * frames + frame) * height + start + row) * width;
+        const to = (frame * count + row) * width;
+        for (let column = 0; column < width; column++) {
+          const value = latent[from + column] ?? Number.NaN;
+          out[(to + column) * LATENT_CHANNELS + channel] = denormalise(value, channel);
+        }
+      }
+    }
+  }
+  return out;
+}

@@ -1,0 +1,192 @@
+import { DitrunError, exitCodes } from "../../protocol/failure.js";
+import type { Job, WanGenerateTask } from "../../protocol/job.js";
+import type { WanGenerateRank } from "../../protocol/results.js";
+import { Context } from "../context.js";
+import { Device } from "../device/device.js";
+import type { Tensor } from "../device/tensor.js";
+import { DeviceSampler } from "../models/wan/device-sampler.js";
+import { Guidance } from "../models/wan/guidance.js";
+import { NonfiniteCounter } from "../models/wan/nonfinite.js";
+import { planSampling } from "../models/wan/scheduler.js";
+import type { TextEncoder } from "../models/wan/text-encoder.js";
+import type { TextSlot, WanTransformer } from "../models/wan/transformer.js";
+import { videoFrames, type WanVae } from "../models/wan/vae/vae.js";
+import type { Store } from "../store.js";
+import { toFloat32 } from "../weights/numbers.js";
+import { openSafetensors } from "../weights/safetensors.js";
+import { fillRandom } from "../weights/source.js";
+import { FrameSender } from "./frame-sender.js";
+import { requireSupported } from "./session.js";
+import { StageClock } from "./stage-clock.js";
+import { WanDump } from "./wan-dump.js";
+import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
+
+/** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
+export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Store): Promise<WanGenerateRank> {
+  requireSupported(task.plan);
+  const clock = new StageClock(store);
+  const noise = await readNoise(task);
+  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
+  const context = await Context.create(device, store, task.plan);
+  const models = await load(context, task);
+  const run = { task, store, context, clock, dump: new WanDump(task.dump, store.rank), ...models };
+  await device.synchronize();
+  await store.barrier("loaded");
+  const loadMs = await clock.end("load");
+
+  await encode(run);
+  const encodeMs = await clock.end("encode");
+  const { sample } = run.sampler;
+  if (noise) await device.upload(sample, new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength));
+  else {
+    const fullColumns = task.size.width;
+    fillRandom(device, { out: sample, seed: task.seed, name: "noise", fullColumns, init: { kind: "normal", std: 1 } });
+  }
+  const { stepsMs, forwardsMs } = await samplingLoop(run);
+  const sampleMs = await clock.end("sample", task.sampling.steps);
+  const sender = new FrameSender(store);
+  const frames = await decode(run, sender);
+  const decodeMs = await clock.end("decode", frames);
+  await sender.flush();
+
+  await run.dump.write();
+  const peakMemoryBytes = device.kernels.memoryUsed().peak;
+  run.guidance.close();
+  await context.close();
+  device.close();
+  return {
+    rank: store.rank,
+    device: device.info.name,
+    stages: { loadMs, encodeMs, sampleMs, decodeMs },
+    stepsMs,
+    forwardsMs,
+    forwardFlops: run.transformer.flops,
+    peakMemoryBytes,
+  };
+}
+
+interface Run {
+  readonly task: WanGenerateTask;
+  readonly store: Store;
+  readonly context: Context;
+  readonly clock: StageClock;
+  readonly dump: WanDump;
+  readonly encoder: { readonly value: TextEncoder; readonly free: () => void };
+  readonly transformer: WanTransformer;
+  readonly vae: WanVae;
+  readonly sampler: DeviceSampler;
+  readonly guidance: Guidance;
+  readonly nonfinite: NonfiniteCounter;
+}
+
+async function load(context: Context, { model, weights, size, sampling }: WanGenerateTask) {
+  const { device } = context;
+  const encoder = await device.owning(() => loadTextEncoder(context, model, weights));
+  const transformer = await loadTransformer(context, model, weights, encoder.value.model.width, size);
+  const vae = await loadVaeDecoder(context, weights);
+  const schedule = planSampling(sampling.solver, sampling.steps, sampling.shift);
+  const sampler = new DeviceSampler(device, schedule, [model.channels, size.frames, size.height, size.width]);
+  const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);
+  const nonfinite = new NonfiniteCounter(device);
+  await context.prepare(() => {
+    encoder.value.forward();
+    guidance.measure();
+    vae.measureDecode(size);
+  });
+  return { encoder, transformer, vae, sampler, guidance, nonfinite };
+}
+
+/** Both texts through the encoder and into the transformer; then the encoder's memory is given back. */
+async function encode({ task, context, encoder, transformer, guidance, nonfinite, dump }: Run): Promise<void> {
+  const texts: [TextSlot, string, readonly number[]][] = [
+    ["cond", "context", task.ids.prompt],
+    ["uncond", "context_null", task.ids.negative],
+  ];
+  for (const [slot, name, ids] of texts) {
+    const text = await encoder.value.encode(ids);
+    const bad = await nonfinite.count(text);
+    if (bad > 0) {
+      throw new DitrunError(
+        `The text encoder's output for the ${textOf(slot)} has ${bad} values that are not finite: check the checkpoint's text encoder, or try --dtype fp32.`,
+        exitCodes.mismatch,
+      );
+    }
+    await dump.add(name, text.shape, () => context.device.download(text));
+    if (guidance.slots.includes(slot)) await transformer.setText(slot, text);
+  }
+  await context.device.synchronize();
+  encoder.free();
+}
+
+async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
+  const { context, clock, task, sampler, guidance, transformer, nonfinite, dump } = run;
+  const { device } = context;
+  const { steps } = task.sampling;
+  const { timesteps } = planSampling(task.sampling.solver, steps, task.sampling.shift);
+  const stepsMs: number[] = [];
+  const forwardsMs: number[] = [];
+  context.world.barrier();
+  for (const [index, timestep] of timesteps.entries()) {
+    const started = performance.now();
+    await transformer.setTime(timestep);
+    const times = guidance.forward();
+    // Before the sample is updated, so that the forwards can be run again on what they were given.
+    const bad = await nonfinite.count(guidance.velocity);
+    if (bad > 0) throw await notFinite(run, index, bad);
+    sampler.step(index, guidance.velocity);
+    await dump.add(`latent.${index}`, sampler.sample.shape, () => device.download(sampler.sample));
+    await device.synchronize();
+    forwardsMs.push(...times.map((time) => time()));
+    stepsMs.push(performance.now() - started);
+    if (index + 1 < steps) await clock.progress("sample", index + 1, steps);
+  }
+  return { stepsMs, forwardsMs };
+}
+
+async function notFinite({ nonfinite, guidance, store, task }: Run, index: number, bad: number): Promise<DitrunError> {
+  const culprit = await nonfinite.findCulprit(guidance, store);
+  const where = culprit
+    ? `the first layer to have any is ${culprit.layer} in the forward of the ${textOf(culprit.slot)} on rank ${culprit.rank}`
+    : "but all layers are finite when they run again";
+  return new DitrunError(
+    `At step ${index + 1} of ${task.sampling.steps} the guided prediction has ${bad} values that are not finite; ${where}: check the weights and the noise, or try --dtype fp32.`,
+    exitCodes.mismatch,
+  );
+}
+
+const textOf = (slot: TextSlot) => (slot === "cond" ? "prompt" : "negative prompt");
+
+/** @returns the number of frames. */
+async function decode({ task, context, vae, sampler, dump }: Run, sender: FrameSender): Promise<number> {
+  const { frames: latentFrames, height, width } = task.size;
+  const total = videoFrames(latentFrames);
+  const latent = await values(context.device, sampler.sample);
+  const video = dump.video(total, 8 * height, 8 * width);
+  for await (const chunk of vae.decode(latent, task.size)) {
+    video?.(chunk);
+    await sender.send(chunk);
+  }
+  return total;
+}
+
+async function values(device: Device, x: Tensor): Promise<Float32Array> {
+  return toFloat32("F32", await device.download(x));
+}
+
+/** @throws DitrunError when the file's tensor has another shape than the latent. */
+async function readNoise({ noise, size, model }: WanGenerateTask): Promise<Float32Array | undefined> {
+  if (!noise) return undefined;
+  const file = await openSafetensors(noise.file);
+  try {
+    const { dtype, shape } = file.info(noise.tensor);
+    const expected = [model.channels, size.frames, size.height, size.width];
+    if (shape.length !== 4 || shape.some((length, axis) => length !== expected[axis])) {
+      throw new DitrunError(
+        `${noise.file}: tensor ${noise.tensor} has the shape [${shape.join(", ")}], but noise for this video has [${expected.join(", ")}].`,
+      );
+    }
+    return toFloat32(dtype, await file.read(noise.tensor));
+  } finally {
+    await file.close();
+  }
+}

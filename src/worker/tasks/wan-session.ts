@@ -1,0 +1,77 @@
+import { DitrunError } from "../../protocol/failure.js";
+import type { WanWeights } from "../../protocol/job.js";
+import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../protocol/layers.js";
+import type { LatentSize, WanModel } from "../../protocol/model.js";
+import type { Context } from "../context.js";
+import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from "../models/wan/names.js";
+import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
+import { WanTransformer } from "../models/wan/transformer.js";
+import { WanVae } from "../models/wan/vae/vae.js";
+import { openSafetensors } from "../weights/safetensors.js";
+import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
+import type { TensorFile } from "../weights/tensor-file.js";
+import { openTorchCheckpoint } from "../weights/torch-checkpoint.js";
+
+const openFile = (path: string): Promise<TensorFile> =>
+  path.endsWith(".pth") ? openTorchCheckpoint(path) : openSafetensors(path);
+
+/** Loads the text encoder of a model; its sizes come from the model, else from the checkpoint. */
+export async function loadTextEncoder(context: Context, model: WanModel, weights: WanWeights): Promise<TextEncoder> {
+  const load = async (source: WeightSource, sizes: NonNullable<WanModel["textEncoder"]>) => {
+    const rules = (path: string) => splitOf(context.plan, textEncoderLayerRules, path);
+    try {
+      return await TextEncoder.load({ context, source, splitOf: rules }, sizes, model.textLength);
+    } finally {
+      await context.device.synchronize();
+      await source.close();
+    }
+  };
+  if (weights.from === "random") {
+    if (!model.textEncoder) {
+      throw new DitrunError(
+        `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
+      );
+    }
+    return load(new RandomWeights(context.device, weights.seed), model.textEncoder);
+  }
+  const naming = textEncoderNames[weights.layout];
+  const file = await openFile(weights.textEncoder);
+  return load(named(context, file, naming), model.textEncoder ?? textEncoderModelOf(file, naming));
+}
+
+/** Loads the transformer for latents of one size. @param textWidth columns of the text encoder's output. */
+export async function loadTransformer(
+  context: Context,
+  model: WanModel,
+  weights: WanWeights,
+  textWidth: number,
+  size: LatentSize,
+): Promise<WanTransformer> {
+  const source =
+    weights.from === "random"
+      ? new RandomWeights(context.device, weights.seed)
+      : named(context, await openFile(weights.transformer), transformerNames[weights.layout]);
+  const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
+  try {
+    return await WanTransformer.load({ context, source, splitOf: rules }, model, textWidth, size);
+  } finally {
+    await context.device.synchronize();
+    await source.close();
+  }
+}
+
+/** Loads the decoder half of the VAE. */
+export async function loadVaeDecoder(context: Context, weights: WanWeights): Promise<WanVae> {
+  if (weights.from === "random") return WanVae.random(context, weights.seed, { decoder: true });
+  const file = await openFile(weights.vae);
+  try {
+    return await WanVae.load(context, file, { decoder: true });
+  } finally {
+    await context.device.synchronize();
+    await file.close();
+  }
+}
+
+function named(context: Context, file: TensorFile, naming: Naming): WeightSource {
+  return new RenamedWeights(new CheckpointWeights(context.device, file), naming);
+}

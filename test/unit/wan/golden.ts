@@ -1,0 +1,74 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { detectLayout } from "../../../src/launcher/checkpoint/layout.js";
+import type { WanWeights } from "../../../src/protocol/job.js";
+import { WanTokenizer } from "../../../src/worker/models/wan/tokenizer.js";
+import type { Store } from "../../../src/worker/store.js";
+import { toFloat32 } from "../../../src/worker/weights/numbers.js";
+import { openSafetensors } from "../../../src/worker/weights/safetensors.js";
+
+export const caseFile = "test/golden/data/wan/case.safetensors";
+
+export const layouts = ["original", "diffusers"] as const;
+export type Layout = (typeof layouts)[number];
+
+export const checkpointOf = (layout: Layout) => detectLayout(`test/golden/data/wan/${layout}`);
+
+export async function weightsOf(layout: Layout): Promise<WanWeights> {
+  const { transformer, textEncoder, vae } = await checkpointOf(layout);
+  return {
+    ...{ from: "checkpoint", layout, transformer: transformer.weights },
+    ...{ textEncoder: textEncoder.weights, vae: vae.weights },
+  };
+}
+
+/** A tensor of a file, as float32. */
+export async function readTensor(path: string, name: string): Promise<Float32Array> {
+  const file = await openSafetensors(path);
+  try {
+    return toFloat32(file.info(name).dtype, await file.read(name));
+  } finally {
+    await file.close();
+  }
+}
+
+const texts = z.object({ prompt: z.string(), negative: z.string() });
+
+/** Token ids of the golden prompt or negative prompt. */
+export async function readIds(which: "prompt" | "negative"): Promise<Int32Array> {
+  const tokenizer = await WanTokenizer.open("test/golden/data/wan/original/google/umt5-xxl");
+  return tokenizer.encode(texts.parse(JSON.parse(await readFile("test/golden/data/wan/texts.json", "utf8")))[which]);
+}
+
+/** √(Σ (x - y)² / Σ y²); NaN where x has one, or where the lengths differ. */
+export function relativeL2(x: ArrayLike<number>, y: ArrayLike<number>): number {
+  if (x.length !== y.length) return Number.NaN;
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < y.length; i++) {
+    difference += ((x[i] ?? Number.NaN) - (y[i] ?? Number.NaN)) ** 2;
+    norm += (y[i] ?? Number.NaN) ** 2;
+  }
+  return Math.sqrt(difference / norm);
+}
+
+/** What a worker that is alone shares with itself. */
+export function soloStore(job: Store["job"]): Store {
+  const values = new Map<string, Uint8Array>();
+  return {
+    rank: 0,
+    size: 1,
+    job,
+    async put(key, value) {
+      values.set(key, value);
+    },
+    async get(key) {
+      const value = values.get(key);
+      if (!value) throw new Error(`Nobody has put ${key}.`);
+      return value;
+    },
+    async barrier() {},
+    async emit() {},
+    close() {},
+  };
+}

@@ -1,0 +1,103 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadDitModel, loadModel, loadWanModel, parameterCount, tokenCount } from "../../../src/launcher/model.js";
+import { resolvePlan } from "../../../src/launcher/plan.js";
+import { ditLayerRules, splitOf, wanLayerRules } from "../../../src/protocol/layers.js";
+import { planSchema } from "../../../src/protocol/plan.js";
+import { transformerNames } from "../../../src/worker/models/wan/names.js";
+import { wanFlops } from "../../../src/worker/models/wan/transformer.js";
+import { openSafetensors } from "../../../src/worker/weights/safetensors.js";
+import { checkpointOf, layouts } from "./golden.js";
+
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "ditrun-wan-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe("Wan's sizes", () => {
+  it.for(layouts)("are read from the configuration of the %s layout", async (layout) => {
+    expect(await loadWanModel(await checkpointOf(layout))).toEqual({
+      ...{ kind: "wan", name: "checkpoint", width: 128, ffn: 320, heads: 4, layers: 3, channels: 16, patch: 2 },
+      ...{ freqDim: 256, textLength: 512, epsilon: 1e-6 },
+    });
+  });
+
+  it("are refused where they are of another task, with the file and the value", async () => {
+    const checkpoint = await checkpointOf("original");
+    const config = join(folder, "config.json");
+    writeFileSync(config, JSON.stringify({ model_type: "i2v" }));
+    const other = { ...checkpoint, transformer: { ...checkpoint.transformer, config } };
+    await expect(loadWanModel(other)).rejects.toThrow(`${config}: model_type is "i2v"; it must be t2v`);
+  });
+
+  it("are the published ones, and so are the tokens of 81 frames of 832 × 480", async () => {
+    const model = await loadModel("wan-1.3b");
+    expect(tokenCount(model)).toBe(32_760);
+    if (model.kind !== "wan") throw new Error("wan-1.3b is no Wan model.");
+    // Self-attention alone: 4 · 32760² · 1536 · 30 layers.
+    expect(wanFlops(model, { frames: 21, height: 60, width: 104 })).toBeGreaterThan(4 * 32_760 ** 2 * 1536 * 30);
+  });
+
+  it("give the number of the transformer's parameters that a checkpoint holds", async () => {
+    const checkpoint = await checkpointOf("original");
+    const file = await openSafetensors(checkpoint.transformer.weights);
+    const stored = file.names().map((name) => file.info(name).shape.reduce((product, length) => product * length, 1));
+    await file.close();
+    const tiny = await loadModel("wan-tiny");
+    expect(parameterCount(tiny)).toBe(stored.reduce((sum, count) => sum + count));
+    expect(parameterCount(await loadModel("wan-1.3b"))).toBe(1_418_996_800);
+  });
+
+  it("are not for the commands of the DiT benchmark", async () => {
+    await expect(loadDitModel("wan-tiny")).rejects.toThrow("wan-tiny is a wan model: choose a dit model");
+  });
+});
+
+describe("a plan for Wan", () => {
+  it("splits attention by heads and the feed-forward net by columns, unless it says otherwise", () => {
+    const plan = planSchema.parse({ layers: [{ path: "blocks.*.ffn.0", split: "replicated" }] });
+    const splits = ["self_attn.q", "cross_attn.v", "self_attn.o", "ffn.0", "ffn.2", "norm3"].map((path) =>
+      splitOf(plan, wanLayerRules, `blocks.7.${path}`),
+    );
+    expect(splits).toEqual(["heads", "heads", "row", "replicated", "row", "replicated"]);
+    expect(splitOf(plan, ditLayerRules, "blocks.0.self_attn.q")).toBe("replicated");
+  });
+
+  it("may use cfg 2, and no more", async () => {
+    const model = await loadModel("wan-tiny");
+    expect((await resolvePlan({ cfg: 2, cp: 2, tp: 2 }, model, 8, 1)).mesh).toEqual({ cfg: 2, cp: 2, tp: 2 });
+    await expect(resolvePlan({ cfg: 3 }, model, 3, 1)).rejects.toThrow("cfg must be 1 or 2, but it is 3");
+    await expect(resolvePlan({ tp: 3 }, model, 3, 1)).rejects.toThrow(
+      "The 4 heads of wan-tiny cannot be shared by tp 3",
+    );
+    await expect(resolvePlan({ cp: 9 }, model, 9, 1, 8)).rejects.toThrow("The 8 tokens of wan-tiny are fewer");
+  });
+
+  it.for([
+    ["norms: { sequenceParallel: true }", "sets norms.sequenceParallel, which wan-tiny does not have"],
+    ["layers: [{ path: blocks.*.attn.qkv, split: heads }]", "its layers are blocks.*.self_attn.q, "],
+    ["layers: [{ path: blocks.*.self_attn.q, split: row }]", "must be one of heads, replicated"],
+    [
+      "layers: [{ path: blocks.*.cross_attn.o, split: replicated }]",
+      "splits blocks.0.cross_attn.q as heads and blocks.0.cross_attn.o as replicated",
+    ],
+  ] as const)("%s is refused", async ([text, message]) => {
+    const plan = join(folder, "plan.yaml");
+    writeFileSync(plan, text);
+    await expect(resolvePlan({ plan }, await loadModel("wan-tiny"), undefined, 1)).rejects.toThrow(message);
+  });
+});
+
+it("names every tensor of the diffusers layout from those of the original one", async () => {
+  const namesIn = async (layout: (typeof layouts)[number]) => {
+    const file = await openSafetensors((await checkpointOf(layout)).transformer.weights);
+    await file.close();
+    return file.names().sort();
+  };
+  const original = await namesIn("original");
+  expect(original.map(transformerNames.diffusers).sort()).toEqual(await namesIn("diffusers"));
+  expect(original.map(transformerNames.original)).toEqual(original);
+});
