@@ -6,14 +6,17 @@
 namespace conv {
 
 template <int kernelSize, int upsample, int tileChannels>
-__global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
+using MmaLayout = Layout<kernelSize, upsample, tileChannels, MmaProduct<tileChannels>>;
+
+template <int kernelSize, int upsample, int tileChannels>
+__global__ void __launch_bounds__((MmaLayout<kernelSize, upsample, tileChannels>::threads), 1) convMmaKernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
   run<kernelSize, upsample, tileChannels, MmaProduct<tileChannels>>(args, shared);
 }
 
 template <int kernelSize, int upsample, int tileChannels>
 int launchMma(const Conv &c, cudaStream_t stream) {
-  return launch<Layout<kernelSize, upsample, tileChannels>, tileChannels>(convMmaKernel<kernelSize, upsample, tileChannels>, "ditrun_conv3d (mma)", c,
+  return launch<MmaLayout<kernelSize, upsample, tileChannels>, tileChannels>(convMmaKernel<kernelSize, upsample, tileChannels>, "ditrun_conv3d (mma)", c,
                                                                          deviceFacts().multiprocessors, stream);
 }
 
@@ -24,7 +27,10 @@ bool convMmaFits(const Conv &c) {
   if (cudaDeviceGetAttribute(&sharedMemory, cudaDevAttrMaxSharedMemoryPerBlockOptin, deviceFacts().index) != cudaSuccess) return false;
   const bool shape = c.kernelH == c.kernelW && (c.kernelH == 3 || (c.kernelH == 1 && c.upsample == 1)) && c.strideH == 1 && c.strideW == 1;
   const bool aligned = aligned16(c.x) && aligned16(c.history) && aligned16(c.weight) && aligned16(c.bias) && aligned16(c.residual) && aligned16(c.out);
-  return c.dtype == DITRUN_BF16 && shape && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, 96>::sharedBytes;
+  // Offsets within a frame, and within the weight, are counted in 32 bits.
+  const bool small = int64_t(c.height) * c.width * c.inChannels < int64_t(1) << 31 &&
+                     int64_t(c.outChannels) * c.kernelT * c.kernelH * c.kernelW * c.inChannels < int64_t(1) << 31;
+  return c.dtype == DITRUN_BF16 && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::MmaLayout<3, 1, 96>::sharedBytes;
 }
 
 int convMma(const Conv &c, cudaStream_t stream) {

@@ -2,6 +2,8 @@
 // weights from shared memory by descriptor.
 #include "device.h"
 #include "conv_tensor.cuh"
+#include "ptx/fence.cuh"
+#include "ptx/wgmma.cuh"
 
 namespace conv {
 
@@ -23,6 +25,8 @@ __device__ __forceinline__ void multiply96(float (&d)[12][4], const uint32_t (&a
 }
 
 struct Sm90Product {
+  static constexpr int copyWarps = 4;
+
   /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image. */
   struct Sums {
     float value[2][12][4];
@@ -40,42 +44,39 @@ struct Sm90Product {
   }
 
   /** What cp.async wrote is read by the matrix engine, past the ordinary path to shared memory. */
-  static __device__ __forceinline__ void ready() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+  static __device__ __forceinline__ void ready() { ptx::fence_proxy_async_shared(); }
 
   static __device__ __forceinline__ void finish(Sums &sums) {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    ptx::wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-      for (int j = 0; j < 12; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) asm volatile("" : "+f"(sums.value[i][j][k])::"memory");
+      for (int j = 0; j < 12; j++) ptx::wgmma_pin(sums.value[i][j]);
   }
 
-  template <int half>
-  static __device__ __forceinline__ void multiply(Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
+  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
     // At most the products of the last 16 channels still run: those before them, whose registers are loaded anew, are done.
-    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+    ptx::wgmma_wait<1>();
     ptx::load_matrices(sums.pixels[half][0], rows[0]);
     ptx::load_matrices(sums.pixels[half][1], rows[1]);
     // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
-    const uint64_t descriptor = uint64_t(((weights + half * 32) & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(512 >> 4) << 32 | uint64_t(2) << 62;
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-    multiply96(sums.value[0], sums.pixels[half][0], descriptor);
-    multiply96(sums.value[1], sums.pixels[half][1], descriptor);
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    const uint64_t b = ptx::descriptor(ptx::descriptor_low(weights + half * 32, 16), 8 * pixelBytes, ptx::Swizzle::bytes64);
+    ptx::wgmma_fence();
+    multiply96(sums.value[0], sums.pixels[half][0], b);
+    multiply96(sums.value[1], sums.pixels[half][1], b);
+    ptx::wgmma_commit();
   }
 };
 
 template <int kernelSize, int upsample>
-__global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__((Layout<kernelSize, upsample, 96, Sm90Product>::threads), 1) convSm90Kernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
   run<kernelSize, upsample, 96, Sm90Product>(args, shared);
 }
 
 template <int kernelSize, int upsample>
 int launchSm90(const Conv &c, cudaStream_t stream) {
-  return launch<Layout<kernelSize, upsample, 96>, 96>(convSm90Kernel<kernelSize, upsample>, "ditrun_conv3d (wgmma)", c, deviceFacts().multiprocessors, stream);
+  return launch<Layout<kernelSize, upsample, 96, Sm90Product>, 96>(convSm90Kernel<kernelSize, upsample>, "ditrun_conv3d (wgmma)", c, deviceFacts().multiprocessors, stream);
 }
 
 }  // namespace conv
