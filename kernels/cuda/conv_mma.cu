@@ -5,18 +5,18 @@
 
 namespace conv {
 
-template <int kernelSize, int upsample, int tileChannels>
-using MmaLayout = Layout<kernelSize, upsample, tileChannels, MmaProduct<tileChannels>>;
+/** Channels of a tile: as many as leave every sum a register, and divide 96, 192 and 384. */
+constexpr int mmaChannels = 48;
 
 template <int kernelSize, int upsample, int tileChannels>
-__global__ void __launch_bounds__((MmaLayout<kernelSize, upsample, tileChannels>::threads), 1) convMmaKernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
   run<kernelSize, upsample, tileChannels, MmaProduct<tileChannels>>(args, shared);
 }
 
 template <int kernelSize, int upsample, int tileChannels>
 int launchMma(const Conv &c, cudaStream_t stream) {
-  return launch<MmaLayout<kernelSize, upsample, tileChannels>, tileChannels>(convMmaKernel<kernelSize, upsample, tileChannels>, "ditrun_conv3d (mma)", c,
+  return launch<Layout<kernelSize, upsample, tileChannels>, tileChannels>(convMmaKernel<kernelSize, upsample, tileChannels>, "ditrun_conv3d (mma)", c,
                                                                          deviceFacts().multiprocessors, stream);
 }
 
@@ -30,12 +30,12 @@ bool convMmaFits(const Conv &c) {
   // Offsets within a frame, and within the weight, are counted in 32 bits.
   const bool small = int64_t(c.height) * c.width * c.inChannels < int64_t(1) << 31 &&
                      int64_t(c.outChannels) * c.kernelT * c.kernelH * c.kernelW * c.inChannels < int64_t(1) << 31;
-  return c.dtype == DITRUN_BF16 && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::MmaLayout<3, 1, 96>::sharedBytes;
+  return c.dtype == DITRUN_BF16 && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, conv::mmaChannels>::sharedBytes;
 }
 
 int convMma(const Conv &c, cudaStream_t stream) {
-  if (c.kernelH == 1) return conv::launchMma<1, 1, 96>(c, stream);
-  if (c.upsample == 2) return conv::launchMma<3, 2, 96>(c, stream);
+  if (c.kernelH == 1) return conv::launchMma<1, 1, conv::mmaChannels>(c, stream);
+  if (c.upsample == 2) return conv::launchMma<3, 2, conv::mmaChannels>(c, stream);
   if (c.outChannels <= 16) return conv::launchMma<3, 1, 16>(c, stream);
-  return conv::launchMma<3, 1, 96>(c, stream);
+  return conv::launchMma<3, 1, conv::mmaChannels>(c, stream);
 }

@@ -7,9 +7,6 @@ namespace conv {
 
 template <int tileChannels>
 struct MmaProduct {
-  /** Leaves the multiplying warps 204 registers a thread. */
-  static constexpr int copyWarps = 2;
-
   /** Of two image rows of 16 pixels each, in the layout of mma.m16n8k16's result. */
   struct Sums {
     float value[2][tileChannels / 8][4];

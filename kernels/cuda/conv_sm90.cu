@@ -25,8 +25,6 @@ __device__ __forceinline__ void multiply96(float (&d)[12][4], const uint32_t (&a
 }
 
 struct Sm90Product {
-  static constexpr int copyWarps = 4;
-
   /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image. */
   struct Sums {
     float value[2][12][4];
@@ -69,14 +67,14 @@ struct Sm90Product {
 };
 
 template <int kernelSize, int upsample>
-__global__ void __launch_bounds__((Layout<kernelSize, upsample, 96, Sm90Product>::threads), 1) convSm90Kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
   run<kernelSize, upsample, 96, Sm90Product>(args, shared);
 }
 
 template <int kernelSize, int upsample>
 int launchSm90(const Conv &c, cudaStream_t stream) {
-  return launch<Layout<kernelSize, upsample, 96, Sm90Product>, 96>(convSm90Kernel<kernelSize, upsample>, "ditrun_conv3d (wgmma)", c, deviceFacts().multiprocessors, stream);
+  return launch<Layout<kernelSize, upsample, 96>, 96>(convSm90Kernel<kernelSize, upsample>, "ditrun_conv3d (wgmma)", c, deviceFacts().multiprocessors, stream);
 }
 
 }  // namespace conv

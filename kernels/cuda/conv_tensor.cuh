@@ -5,7 +5,7 @@
 // from there, shifted: an input pixel crosses the L2 cache once per kernel frame, not once per tap. Upsampling reads each
 // stored pixel from four places; nothing is written out for it. Rows of a fragment are 16 neighbouring pixels of an image row.
 //
-// A step is one kernel row over 32 input channels: its weights, and a part of the next pixels. Some warps of the block do nothing
+// A step is one kernel row over 32 input channels: its weights, and a part of the next pixels. Four warps of the block do nothing
 // but queue copies (cp.async), as many steps ahead as there are slots; eight multiply. Blocks are persistent, and the copies run
 // on across tiles, so that the epilogue of one tile hides the first loads of the next.
 #pragma once
@@ -16,16 +16,16 @@
 
 namespace conv {
 
-constexpr int warps = 8;                     // that multiply; Product::copyWarps more copy
+constexpr int warps = 8, copyWarps = 4;      // that multiply, that copy
+constexpr int threads = 32 * (warps + copyWarps), copyThreads = 32 * copyWarps;
 constexpr int tileSide = 16;
 constexpr int chunk = 32;                    // input channels of a step
 constexpr int pixelBytes = chunk * 2;        // of a pixel, or of an output channel's weights, in shared memory
 constexpr int slots = 4;                     // of weights: one being read, one whose last product may still run, two arriving
 
 /** Sizes that follow from kernel width (and height), upsampling, and output channels of a tile. */
-template <int kernelSize, int upsample, int tileChannels, class Product>
+template <int kernelSize, int upsample, int tileChannels>
 struct Layout {
-  static constexpr int copyThreads = 32 * Product::copyWarps, threads = 32 * warps + copyThreads;
   static constexpr int shift = upsample == 2 ? 1 : 0;
   /** Side of the square of input pixels that a tile needs. */
   static constexpr int side = ((tileSide - 1 + kernelSize - 1 + upsample - 1) >> shift) + 1;
@@ -97,8 +97,8 @@ __device__ __forceinline__ void copyPixels(const Args &args, const Cursor &at, i
   const int top = (at.y0 - args.padTop) >> L::shift, left = (at.x0 - args.padLeft) >> L::shift;
   const int thread = int(threadIdx.x) - 32 * warps, end = min(items, (part + 1) * share);
 #pragma unroll
-  for (int i = 0; i < (share + L::copyThreads - 1) / L::copyThreads; i++) {
-    const int item = part * share + i * L::copyThreads + thread;
+  for (int i = 0; i < (share + copyThreads - 1) / copyThreads; i++) {
+    const int item = part * share + i * copyThreads + thread;
     if (item >= end) break;
     const int pixel = item >> 2, channel = at.channel + (item & 3) * 8;
     const int y = top + pixel / L::side, x = left + pixel % L::side;
@@ -115,9 +115,9 @@ __device__ __forceinline__ void copyWeights(const Args &args, const Cursor &at, 
   const int taps = args.kernelT * kernelSize * kernelSize, firstTap = (at.kernelFrame * kernelSize + kernelRow) * kernelSize;
   const int thread = int(threadIdx.x) - 32 * warps;
 #pragma unroll
-  for (int i = 0; i < (items + L::copyThreads - 1) / L::copyThreads; i++) {
-    const int item = i * L::copyThreads + thread;
-    if (items % L::copyThreads != 0 && item >= items) break;
+  for (int i = 0; i < (items + copyThreads - 1) / copyThreads; i++) {
+    const int item = i * copyThreads + thread;
+    if (items % copyThreads != 0 && item >= items) break;
     const int tap = item / (tileChannels * 4), row = item / 4 % tileChannels;
     const int n = at.n0 * tileChannels + row, channel = at.channel + (item & 3) * 8;
     const bool inside = n < args.outChannels && channel < args.inChannels;
@@ -139,9 +139,9 @@ struct Turn {
 };
 
 /** The copying warps: every step of every tile of this block, in order. full[slot] is passed when the step and all before it have arrived. */
-template <int kernelSize, int upsample, int tileChannels, class Product>
+template <int kernelSize, int upsample, int tileChannels>
 __device__ __forceinline__ void copyAll(const Args &args, uint32_t base, uint64_t *full, uint64_t *empty) {
-  using L = Layout<kernelSize, upsample, tileChannels, Product>;
+  using L = Layout<kernelSize, upsample, tileChannels>;
   Cursor weights, pixels;
   weights.open(args, blockIdx.x);
   pixels = weights;
@@ -219,7 +219,7 @@ __device__ __forceinline__ void storeRow(const Args &args, const Cursor &at, int
  */
 template <int kernelSize, int upsample, int tileChannels, class Product>
 __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base, uint64_t *full, uint64_t *empty) {
-  using L = Layout<kernelSize, upsample, tileChannels, Product>;
+  using L = Layout<kernelSize, upsample, tileChannels>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int firstRow = warp / 4 * 8 + warp % 4;
   const int offsetY = upsample == 2 ? args.padTop & 1 : 0, offsetX = upsample == 2 ? args.padLeft & 1 : 0;
@@ -271,18 +271,18 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
 
 template <int kernelSize, int upsample, int tileChannels, class Product>
 __device__ __forceinline__ void run(const Args &args, char *shared) {
-  using L = Layout<kernelSize, upsample, tileChannels, Product>;
+  using L = Layout<kernelSize, upsample, tileChannels>;
   uint64_t *const full = reinterpret_cast<uint64_t *>(shared + L::barriersAt), *const empty = full + slots;
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < slots; slot++) {
-      ptx::barrier_init(full + slot, L::copyThreads);
+      ptx::barrier_init(full + slot, copyThreads);
       ptx::barrier_init(empty + slot, warps);
     }
   }
   __syncthreads();
   const uint32_t base = ptx::shared_address(shared);
   if (threadIdx.x >= 32 * warps)
-    copyAll<kernelSize, upsample, tileChannels, Product>(args, base, full, empty);
+    copyAll<kernelSize, upsample, tileChannels>(args, base, full, empty);
   else
     multiplyAll<kernelSize, upsample, tileChannels, Product>(args, shared, base, full, empty);
 }
@@ -301,7 +301,7 @@ int launch(void (*kernel)(Args), const char *name, const Conv &c, int multiproce
   if (tiles >= int64_t(1) << 30) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d: %lld tiles are more than one launch can count.", (long long)tiles);
   args.tiles = int(tiles);
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
-  kernel<<<args.tiles < multiprocessors ? args.tiles : multiprocessors, L::threads, L::sharedBytes, stream>>>(args);
+  kernel<<<args.tiles < multiprocessors ? args.tiles : multiprocessors, threads, L::sharedBytes, stream>>>(args);
   return launched(name);
 }
 #endif
