@@ -343,15 +343,15 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   if (!gemm.ready)
     return fail(DITRUN_LIBRARY_MISSING, "%s", gemm.lt.library.problem.empty() ? "cuBLASLt was not opened." : gemm.lt.library.problem.c_str());
   if (args->dtype != DITRUN_E4M3 || args->batch == 1) return multiply(*args, asStream(stream));
-  // Scales per row and column are one pair of vectors a call.
+  // Scales per row and column are one pair of vectors a call; an operand that all batches share has one vector of them.
   for (int b = 0; b < args->batch; b++) {
     ditrun_gemm_args one = *args;
     one.batch = 1;
     one.a += uint64_t(b * args->aStride);
     one.w += uint64_t(b * args->wStride);
     one.out += uint64_t(b * args->outStride * dtypeBytes(args->outDtype));
-    one.aScale += uint64_t(b) * uint64_t(args->m) * sizeof(float);
-    one.wScale += uint64_t(b) * uint64_t(args->n) * sizeof(float);
+    one.aScale += uint64_t(args->aStride == 0 ? 0 : b) * uint64_t(args->m) * sizeof(float);
+    one.wScale += uint64_t(args->wStride == 0 ? 0 : b) * uint64_t(args->n) * sizeof(float);
     if (one.bias) one.bias += uint64_t(b * args->biasStride * dtypeBytes(args->biasDtype));
     if (one.residual) one.residual += uint64_t(b * args->residualStride * dtypeBytes(args->residualDtype));
     TRY(multiply(one, asStream(stream)));

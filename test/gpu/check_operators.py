@@ -127,6 +127,11 @@ def checks(module, report):
         a, w = random(batch, 48, 64).to(torch.float8_e4m3fn), random(batch, 32, 64).to(torch.float8_e4m3fn)
         aScale, wScale = torch.rand(batch, 48, device="cuda") + 0.5, torch.rand(batch, 32, device="cuda") + 0.5
         out = torch.full((batch, 48, 32), NAN, device="cuda", dtype=torch.bfloat16)
+        shared = a[0].contiguous()
+        args = gemm_args(a, w, out, aScale=aScale, wScale=wScale)
+        args.aStride = 0
+        synchronized(lambda: module.gemm(args, 0))
+        report("gemm e4m3 batch 2, one A for both", relative(out, (shared.double() @ w.double().mT) * aScale.double()[0][None, :, None] * wScale.double()[:, None]), 4e-3)
         synchronized(lambda: module.gemm(gemm_args(a, w, out, aScale=aScale, wScale=wScale), 0))
         report("gemm e4m3 batch 2", relative(out, (a.double() @ w.double().mT) * aScale.double()[:, :, None] * wScale.double()[:, None]), 4e-3)
 
