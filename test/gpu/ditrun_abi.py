@@ -36,6 +36,12 @@ class Random(Structure):
                 fields("distribution", c_int32) + fields("amplitude offset", c_float) + fields("outDtype reserved", c_int32))
 
 
+class Conv3d(Structure):
+    _fields_ = (fields("x history weight bias residual out", c_uint64) +
+                fields("frames height width inChannels outChannels kernelT kernelH kernelW strideT strideH strideW", c_int32) +
+                fields("padTop padBottom padLeft padRight upsample dtype", c_int32))
+
+
 U, L, I = c_uint64, c_int64, c_int
 SIGNATURES = {
     "device_count": [POINTER(I)], "device_open": [I], "device_close": [], "device_info": [c_char_p, I],
@@ -51,6 +57,7 @@ SIGNATURES = {
     "quantize_rows": [U, U, U, L, I, I, I, U], "count_nonfinite": [U, U, L, I, U],
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
+    "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, I, c_float, I, U],
     "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
     "nccl_unique_id": [c_char_p], "nccl_init": [c_char_p, I, I, POINTER(U)], "nccl_destroy": [U], "nccl_check": [U],
     "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U], "nccl_reduce_scatter": [U, U, U, L, I, U], "nccl_broadcast": [U, U, L, I, U],
