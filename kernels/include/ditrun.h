@@ -162,6 +162,7 @@ typedef struct {
   uint64_t q, o, lse;
   uint64_t previousO, previousLse;
   const ditrun_kv_block *blocks;
+  uint64_t relativeBias;    /* 0 or float32 [heads, queries + keys - 1]: bias[head, key - query + queries - 1] is added to the scaled score (T5) */
   uint64_t waitNanoseconds; /* 0 or uint64[blockCount]: time spent waiting for each flag, added up by one observer */
   int64_t qStride, oStride; /* row strides; heads adjacent */
   int32_t queries, heads, headDim, blockCount;
@@ -175,10 +176,12 @@ DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stre
 /* ---- norms and elementwise ---- */
 
 /* y = LayerNorm(x) * weight + bias over the last dimension [rows, columns]; weight and bias may be 0.
+ * With modulation (modScale and modShift, float32 [columns], or 0): y = y * (1 + modScale) + modShift.
  * With quantized ≠ 0, also (or, out 0, only) writes e4m3 rows with quantizedScale[row] = amax / 448. */
 typedef struct {
   uint64_t x, weight, bias, out;
   uint64_t quantized, quantizedScale;
+  uint64_t modScale, modShift;
   int64_t ldx, ldo;
   int32_t rows, columns;
   int32_t xDtype, weightDtype, outDtype; /* F32 or BF16 */
@@ -215,6 +218,47 @@ DITRUN_API int ditrun_sincos_embedding(uint64_t out, int outDtype, uint64_t posi
 /* Rows for tokens of a grid: the embedding of the token's row index in the first width/2 columns, of its column index in the rest. */
 DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, int tokens, int width,
                                 int firstColumn, int columns, uint64_t stream);
+
+/* ---- Wan: rotary embedding, modulation, sampling ---- */
+
+/* y = activation(x * rsqrt(mean(x²) + epsilon) * weight) over the last dimension, then, with rope, each head's adjacent pairs
+ * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x. */
+typedef struct {
+  uint64_t x, weight, out;
+  uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
+  uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
+  int64_t ldx, ldo;
+  int32_t rows, columns, fullColumns, headDim; /* headDim only with rope */
+  int32_t xDtype, weightDtype, outDtype;
+  int32_t activation;
+  float epsilon;
+} ditrun_rms_norm_args;
+DITRUN_API int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream);
+/* out[r] = Σ_c x[r, c]², float32. */
+DITRUN_API int ditrun_row_sum_squares(uint64_t out, uint64_t x, int64_t ldx, int rows, int columns, int xDtype,
+                                      uint64_t stream);
+/* The rotary table of tokens firstToken … of a grid [frames, gridHeight, gridWidth] (row-major), float32 [tokens, headDim]:
+ * of the c = headDim / 2 pairs the first c - 2 (c / 3) turn with the frame, the next c / 3 with the row, the last c / 3 with the
+ * column; pair j of n turns by position * 10000^(-j / n). (Wan2.1, wan/modules/model.py, rope_params and rope_apply.) */
+DITRUN_API int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, int tokens, int headDim,
+                              uint64_t stream);
+/* out = x + y * gate[column]; gate float32 [columns]; x and out of xDtype (out may be x), y of yDtype; contiguous. */
+DITRUN_API int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtype, uint64_t gate, int rows,
+                                int columns, uint64_t stream);
+/* out = x * y, element by element; out may be x or y. */
+DITRUN_API int ditrun_multiply(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream);
+/* out = Σ_i coefficients[i] * sources[i], float32, in the order given; out may be a source. sourceCount <= 8. */
+DITRUN_API int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount,
+                              int64_t count, uint64_t stream);
+/* out[r] = table[ids[r]]; ids device int32 [rows]; table [anything, columns]; an id outside [0, tableRows) gives NaN. */
+DITRUN_API int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids,
+                                  int rows, int columns, uint64_t stream);
+/* latent [channels, frames, height, width] -> tokens of patches [1, patch, patch] in row-major order, each [channels · patch · patch]. */
+DITRUN_API int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent, int latentDtype, int channels, int frames,
+                                     int height, int width, int patch, int firstToken, int tokens, uint64_t stream);
+/* The head's output [tokens, patch · patch · channels] (row, column, channel: Wan2.1's unpatchify) -> latent. */
+DITRUN_API int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames,
+                                       int height, int width, int patch, int firstToken, int tokens, uint64_t stream);
 
 /* ---- random weights, the same bits on every device and layout ----
  * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of
