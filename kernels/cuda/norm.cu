@@ -14,31 +14,29 @@ struct LayerNorm {
   float epsilon;
 };
 
-/** y = y * weight + bias, then y * (1 + modScale) + modShift, for a run of columns. */
-template <int width>
-__device__ inline void scaleAndShift(const LayerNorm &args, int column, float (&y)[width]) {
-  float factor[width], term[width];
+/** y = y * (plus + factor) + term for a run of columns; unless both are there, factor and term may be nullptr. */
+template <bool both, int width>
+__device__ inline void scaleAndShift(const void *factor, const void *term, bool isBf16, float plus, int column, float (&y)[width]) {
+  float factors[width], terms[width];
 #pragma unroll
-  for (int j = 0; j < width; j++) factor[j] = 1, term[j] = 0;
-  if (args.weight) loadRun(args.weight, column, args.weightBf16, factor);
-  if (args.bias) loadRun(args.bias, column, args.weightBf16, term);
+  for (int j = 0; j < width; j++) factors[j] = 1, terms[j] = 0;
+  if (both || factor) loadRun(factor, column, isBf16, factors);
+  if (both || term) loadRun(term, column, isBf16, terms);
 #pragma unroll
-  for (int j = 0; j < width; j++) y[j] = y[j] * factor[j] + term[j];
-  if (!args.modScale) return;
-  loadRun(args.modScale, column, false, factor);
-  loadRun(args.modShift, column, false, term);
-#pragma unroll
-  for (int j = 0; j < width; j++) y[j] = y[j] * (1.0f + factor[j]) + term[j];
+  for (int j = 0; j < width; j++) y[j] = y[j] * (plus + factors[j]) + terms[j];
 }
 
-/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
-template <class Shape, bool quantize>
-__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args) {
+/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
+ * Deciding for every run anew what is there and of which dtype would cost more instructions than the norm. So the dtype of weight and
+ * bias is a template parameter, launchShape passes modulation alone as if it were weight and bias (`plus` 1), and the commonest case,
+ * both of them and a bf16 result, has a loop of its own. */
+template <class Shape, bool weightBf16, bool quantize>
+__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args, float plus) {
   constexpr int threadsPerRow = Shape::threadsPerRow, chunks = Shape::chunks, width = Shape::width;
   const int row = Shape::row();
-  const bool inside = row < args.rows;
+  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
   float values[chunks][width];
-  loadRow<Shape>(args.x, args.ldx, row, args.rows, args.columns, values);
+  loadRow<Shape>(args.x, row * args.ldx, runs, values);
 
   float sum = 0, squares = 0;
 #pragma unroll
@@ -48,7 +46,7 @@ __global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __gr
   const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
 #pragma unroll
   for (int c = 0; c < chunks; c++) {
-    if (Shape::column(c) >= args.columns) continue;
+    if (c >= runs) continue;
 #pragma unroll
     for (int j = 0; j < width; j++) {
       values[c][j] -= mean;
@@ -58,30 +56,33 @@ __global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __gr
   const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
 
   float amax = 0;
-#pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    const int column = Shape::column(c);
-    if (column >= args.columns) continue;
-#pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] *= scale;
-    scaleAndShift(args, column, values[c]);
-    if constexpr (quantize) {
-#pragma unroll
-      for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
-    }
-    if (inside && args.out) storeRun(args.out, row * args.ldo + column, args.outBf16, values[c]);
-  }
-  if constexpr (quantize) {
-    const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-    if (!inside) return;
-    if (Shape::lane() == 0) args.quantizedScale[row] = rowScale;
+  const auto finish = [&]<bool common>() {
 #pragma unroll
     for (int c = 0; c < chunks; c++) {
+      if (c >= runs) continue;
       const int column = Shape::column(c);
-      if (column >= args.columns) continue;
+#pragma unroll
+      for (int j = 0; j < width; j++) values[c][j] *= scale;
+      if (common || args.weight || args.bias) scaleAndShift<common>(args.weight, args.bias, weightBf16, plus, column, values[c]);
+      if (!common && args.modScale) scaleAndShift<true>(args.modScale, args.modShift, false, 1.0f, column, values[c]);
+      if constexpr (quantize) {
+#pragma unroll
+        for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+      }
+      if (common || args.out) storeRun(args.out, row * args.ldo + column, common || args.outBf16, values[c]);
+    }
+  };
+  if (args.weight && args.bias && !args.modScale && args.out && args.outBf16) finish.template operator()<true>();
+  else finish.template operator()<false>();
+  if constexpr (quantize) {
+    const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
+    if (row < args.rows && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
+#pragma unroll
+    for (int c = 0; c < chunks; c++) {
+      if (c >= runs) continue;
 #pragma unroll
       for (int j = 0; j < width; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
-      storeRunE4m3(args.quantized, int64_t(row) * args.columns + column, values[c]);
+      storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
     }
   }
 }
@@ -120,12 +121,19 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
 template <bool xBf16, int threadsPerRow, int valuesEach>
 static int launchShape(const LayerNorm &args, cudaStream_t stream) {
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
-  const auto kernel = args.quantized ? layerNormRegisters<Shape, true> : layerNormRegisters<Shape, false>;
-  kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(args);
+  LayerNorm given = args;
+  const bool modulationAlone = args.modScale && !args.weight && !args.bias;
+  if (modulationAlone) {
+    given.weight = args.modScale, given.bias = args.modShift, given.weightBf16 = false;
+    given.modScale = given.modShift = nullptr;
+  }
+  const auto kernel = args.quantized ? (given.weightBf16 ? layerNormRegisters<Shape, true, true> : layerNormRegisters<Shape, false, true>)
+                                     : (given.weightBf16 ? layerNormRegisters<Shape, true, false> : layerNormRegisters<Shape, false, false>);
+  kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(given, modulationAlone ? 1.0f : 0.0f);
   return launched("ditrun_layer_norm");
 }
 
-/** The smallest shape that holds a row; wider rows than the largest are read from memory three times. */
+/** The smallest shape that holds a row of at most mostInRegisters columns. */
 template <bool xBf16>
 static int launchVectors(const LayerNorm &args, cudaStream_t stream) {
   if (args.columns <= 16 * 32) return launchShape<xBf16, 16, 32>(args, stream);
@@ -133,8 +141,7 @@ static int launchVectors(const LayerNorm &args, cudaStream_t stream) {
   if (args.columns <= 32 * 48) return launchShape<xBf16, 32, 48>(args, stream);
   if (args.columns <= 32 * 64) return launchShape<xBf16, 32, 64>(args, stream);
   if (args.columns <= 128 * 32) return launchShape<xBf16, 128, 32>(args, stream);
-  if (args.columns <= 128 * 40) return launchShape<xBf16, 128, 40>(args, stream);
-  return launchShape<xBf16, 128, 64>(args, stream);
+  return launchShape<xBf16, 128, 40>(args, stream);
 }
 
 int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
@@ -155,7 +162,7 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
                        asPointer<float>(a->modShift),  asPointer<void>(a->out),       asPointer<void>(a->quantized),     asPointer<float>(a->quantizedScale),
                        a->ldx,                         a->ldo,                        a->rows,                           a->columns,
                        a->xDtype == DITRUN_BF16,       a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16,        a->epsilon};
-  const bool vectorized = a->columns <= 128 * 64 && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) &&
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) &&
                           aligned16(a->x) && aligned16(a->weight) && aligned16(a->bias) && aligned16(a->modScale) && aligned16(a->modShift) && aligned16(a->out) &&
                           a->quantized % vectorWidth == 0;
   const cudaStream_t queue = asStream(stream);

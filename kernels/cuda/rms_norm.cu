@@ -20,18 +20,19 @@ __device__ inline void rotate(float &a, float &b, float cosine, float sine) {
   a = turned;
 }
 
-/** Needs columns, head dim, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
-template <class Shape, int activation>
+/** Needs columns, head dim, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
+ * bf16: weight is there, and it and out are bf16, which then need not be decided for every run. */
+template <class Shape, int activation, bool bf16>
 __global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid_constant__ RmsNorm args) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
   const int row = Shape::row();
-  const bool inside = row < args.rows;
+  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
   float values[chunks][width];
-  loadRow<Shape>(args.x, args.ldx, row, args.rows, args.columns, values);
+  loadRow<Shape>(args.x, row * args.ldx, runs, values);
 
   float squares = 0;
   if (args.sumSquares) {
-    if (inside) squares = args.sumSquares[row];
+    if (row < args.rows) squares = args.sumSquares[row];
   } else {
 #pragma unroll
     for (int c = 0; c < chunks; c++)
@@ -39,31 +40,31 @@ __global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid
       for (int j = 0; j < width; j++) squares += values[c][j] * values[c][j];
     squares = reduceRow<Shape::threadsPerRow, sumOf>(squares);
   }
-  if (!inside) return;
   const float scale = rsqrtf(squares / args.countedColumns + args.epsilon);
 
   // Where in its head this thread's run lies: followed by subtraction, since a division a run would cost as much as the rest.
   int inHead = args.rope ? Shape::lane() * width % args.headDim : 0;
   const int headStep = args.rope ? Shape::step % args.headDim : 0;
+  const float *turns = args.rope + int64_t(row) * args.headDim;
 #pragma unroll
   for (int c = 0; c < chunks; c++) {
+    if (c >= runs) continue;
     const int column = Shape::column(c);
-    if (column >= args.columns) continue;
     float factor[width];
 #pragma unroll
     for (int j = 0; j < width; j++) factor[j] = 1;
-    if (args.weight) loadRun(args.weight, column, args.weightBf16, factor);
+    if (bf16 || args.weight) loadRun(args.weight, column, bf16 || args.weightBf16, factor);
 #pragma unroll
     for (int j = 0; j < width; j++) values[c][j] = activate(values[c][j] * scale * factor[j], activation);
     if (args.rope) {
-      float turns[width];
-      loadRun(args.rope, int64_t(row) * args.headDim + inHead, false, turns);
+      float turn[width];
+      loadRun(turns, inHead, false, turn);
 #pragma unroll
-      for (int j = 0; j < width; j += 2) rotate(values[c][j], values[c][j + 1], turns[j], turns[j + 1]);
+      for (int j = 0; j < width; j += 2) rotate(values[c][j], values[c][j + 1], turn[j], turn[j + 1]);
       inHead += headStep;
       if (inHead >= args.headDim) inHead -= args.headDim;
     }
-    storeRun(args.out, row * args.ldo + column, args.outBf16, values[c]);
+    storeRun(args.out, row * args.ldo + column, bf16 || args.outBf16, values[c]);
   }
 }
 
@@ -103,12 +104,14 @@ __global__ void __launch_bounds__(256) rmsNormAnyWidth(const __grid_constant__ R
 template <bool xBf16, int threadsPerRow, int valuesEach>
 static int launchShape(const RmsNorm &args, cudaStream_t stream) {
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
-  const auto kernel = args.activation == DITRUN_SILU ? rmsNormRegisters<Shape, DITRUN_SILU> : rmsNormRegisters<Shape, DITRUN_IDENTITY>;
+  const bool bf16 = args.weight && args.weightBf16 && args.outBf16;
+  const auto kernel = args.activation == DITRUN_SILU ? (bf16 ? rmsNormRegisters<Shape, DITRUN_SILU, true> : rmsNormRegisters<Shape, DITRUN_SILU, false>)
+                                                     : (bf16 ? rmsNormRegisters<Shape, DITRUN_IDENTITY, true> : rmsNormRegisters<Shape, DITRUN_IDENTITY, false>);
   kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(args);
   return launched("ditrun_rms_norm");
 }
 
-/** The smallest shape that holds a row. */
+/** The smallest shape that holds a row of at most mostInRegisters columns. */
 template <bool xBf16>
 static int launchVectors(const RmsNorm &args, cudaStream_t stream) {
   if (args.columns <= 4 * 24) return launchShape<xBf16, 4, 24>(args, stream);
@@ -117,8 +120,7 @@ static int launchVectors(const RmsNorm &args, cudaStream_t stream) {
   if (args.columns <= 32 * 24) return launchShape<xBf16, 32, 24>(args, stream);
   if (args.columns <= 32 * 48) return launchShape<xBf16, 32, 48>(args, stream);
   if (args.columns <= 128 * 24) return launchShape<xBf16, 128, 24>(args, stream);
-  if (args.columns <= 128 * 40) return launchShape<xBf16, 128, 40>(args, stream);
-  return launchShape<xBf16, 128, 64>(args, stream);
+  return launchShape<xBf16, 128, 40>(args, stream);
 }
 
 int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
@@ -140,7 +142,7 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
   const RmsNorm args{asPointer<void>(a->x), asPointer<void>(a->weight), asPointer<void>(a->out), asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo,
                      a->rows, a->columns, a->sumSquares ? a->fullColumns : a->columns, a->headDim, a->activation, a->xDtype == DITRUN_BF16,
                      a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
-  const bool vectorized = a->columns <= 128 * 64 && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && a->ldo % vectorWidth == 0 && aligned16(a->x) &&
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && a->ldo % vectorWidth == 0 && aligned16(a->x) &&
                           aligned16(a->weight) && aligned16(a->out) && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
   const cudaStream_t queue = asStream(stream);
   if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU))

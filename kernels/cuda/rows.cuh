@@ -3,6 +3,8 @@
 #include "numbers.cuh"
 
 constexpr int rowBlockThreads = 128;
+/** Wider rows are read from memory anew for each step. */
+constexpr int mostInRegisters = 128 * 40;
 
 __device__ inline float sumOf(float a, float b) { return a + b; }
 __device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
@@ -37,15 +39,17 @@ struct RowShape {
   __device__ static int lane() { return threadIdx.x % threads; }
   __device__ static int row() { return blockIdx.x * rowsPerBlock + threadIdx.x / threads; }
   __device__ static int column(int chunk) { return chunk * step + lane() * width; }
+  /** How many of its runs lie inside the row (columns is a multiple of 8). */
+  __device__ static int runs(int columns) { return (columns - lane() * width + step - 1) / step; }
 };
 
-/** The columns of `row` that this thread holds; zeros past the last column, and past the last row. */
+/** This thread's first `runs` runs of the row that begins at element `start`; zeros in place of the others. */
 template <class Shape>
-__device__ inline void loadRow(const void *x, int64_t ldx, int row, int rows, int columns, float (&values)[Shape::chunks][Shape::width]) {
+__device__ inline void loadRow(const void *x, int64_t start, int runs, float (&values)[Shape::chunks][Shape::width]) {
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
 #pragma unroll
     for (int j = 0; j < Shape::width; j++) values[c][j] = 0;
-    if (row < rows && Shape::column(c) < columns) loadRun(x, row * ldx + Shape::column(c), Shape::width == 8, values[c]);
+    if (c < runs) loadRun(x, start + Shape::column(c), Shape::width == 8, values[c]);
   }
 }
