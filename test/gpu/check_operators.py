@@ -37,9 +37,10 @@ def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.
         residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, alpha=alpha))
 
 
-def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5):
+def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None):
     return ctypes.byref(LayerNorm(
-        x=address(x), weight=address(weight), bias=address(bias), out=address(out), quantized=address(quantized), quantizedScale=address(scale), ldx=x.stride(0),
+        x=address(x), weight=address(weight), bias=address(bias), out=address(out), quantized=address(quantized), quantizedScale=address(scale),
+        modScale=address(modScale), modShift=address(modShift), ldx=x.stride(0),
         ldo=out.stride(0) if out is not None else 0, rows=x.shape[0], columns=x.shape[1], xDtype=CODE[x.dtype],
         weightDtype=CODE[weight.dtype] if weight is not None else F32, outDtype=CODE[out.dtype] if out is not None else F32, epsilon=epsilon))
 

@@ -22,13 +22,18 @@ class KvBlock(Structure):
 
 
 class Attention(Structure):
-    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("waitNanoseconds", c_uint64) +
+    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("relativeBias waitNanoseconds", c_uint64) +
                 fields("qStride oStride", c_int64) + fields("queries heads headDim blockCount dtype oDtype kernel", c_int32) + fields("scale", c_float))
 
 
 class LayerNorm(Structure):
-    _fields_ = (fields("x weight bias out quantized quantizedScale", c_uint64) + fields("ldx ldo", c_int64) +
+    _fields_ = (fields("x weight bias out quantized quantizedScale modScale modShift", c_uint64) + fields("ldx ldo", c_int64) +
                 fields("rows columns xDtype weightDtype outDtype", c_int32) + fields("epsilon", c_float))
+
+
+class RmsNorm(Structure):
+    _fields_ = (fields("x weight out sumSquares rope", c_uint64) + fields("ldx ldo", c_int64) +
+                fields("rows columns fullColumns headDim xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
 
 
 class Random(Structure):
@@ -59,6 +64,10 @@ SIGNATURES = {
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
     "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, I, c_float, I, U],
     "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
+    "rms_norm": [POINTER(RmsNorm), U], "row_sum_squares": [U, U, L, I, I, I, U], "rope_3d": [U, I, I, I, I, I, U],
+    "add_gated": [U, U, I, U, I, U, I, I, U], "multiply": [U, U, U, L, I, U], "combine": [U, POINTER(U), POINTER(c_float), I, L, U],
+    "gather_rows": [U, I, U, I, I, U, I, I, U],
+    "patchify_video": [U, I, U, I, I, I, I, I, I, I, I, U], "unpatchify_video": [U, I, U, I, I, I, I, I, I, I, I, U],
     "nccl_unique_id": [c_char_p], "nccl_init": [c_char_p, I, I, POINTER(U)], "nccl_destroy": [U], "nccl_check": [U],
     "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U], "nccl_reduce_scatter": [U, U, U, L, I, U], "nccl_broadcast": [U, U, L, I, U],
     "nccl_exchange": [U, POINTER(U), POINTER(L), POINTER(I), I, POINTER(U), POINTER(L), POINTER(I), I, U],
