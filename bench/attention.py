@@ -192,7 +192,7 @@ def errors(attention, dims):
                        cudnn=relative(cudnn(q, k, v), want), lse=((lse - want_lse).abs() / want_lse.abs().clamp(min=1)).max().item())
             rows.append(row)
             print(f"  {attention.name} headDim {dim} {name:20s} ours {row['ours']:.2e} (float32 out {row['oursFloat32']:.2e}) "
-                  f"cuDNN {row['cudnn']:.2e} ratio {row['ours'] / row['cudnn']:.2f} lse {row['lse']:.1e}", flush=True)
+                  f"cuDNN {row['cudnn']:.2e} ratio {row['ours'] / max(row['cudnn'], 1e-9):.2f} lse {row['lse']:.1e}", flush=True)
     return rows
 
 
@@ -218,11 +218,19 @@ def times(attentions, shapes, repeats):
                 if repeat:
                     taken[name].append(start.elapsed_time(end))
         work = 4 * heads * queries * keys * dim
+        want = cudnn(q, k, v).double()
+        differences = {"cuDNN": 0.0}
+        for a in attentions:
+            o.fill_(float("nan"))
+            calls[a.name]()
+            differences[a.name] = relative(o, want)
         for name, all_times in taken.items():
             t = statistics.median(all_times)
             ratio = statistics.median(taken["cuDNN"]) / t
-            rows.append(dict(heads=heads, queries=queries, keys=keys, headDim=dim, name=name, milliseconds=t, tflops=work / t / 1e9, ratio=ratio))
-            print(f"  {heads:2d} x {queries} x {keys} x {dim:3d} {name:12s} {t:8.3f} ms {work / t / 1e9:6.0f} TFLOP/s  {ratio:.2f} x cuDNN", flush=True)
+            rows.append(dict(heads=heads, queries=queries, keys=keys, headDim=dim, name=name, milliseconds=t, tflops=work / t / 1e9, ratio=ratio,
+                             difference=differences[name]))
+            print(f"  {heads:2d} x {queries} x {keys} x {dim:3d} {name:12s} {t:8.3f} ms {work / t / 1e9:6.0f} TFLOP/s  {ratio:.2f} x cuDNN, "
+                  f"outputs differ by {differences[name]:.1e}", flush=True)
     return rows
 
 

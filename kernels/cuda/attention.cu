@@ -33,6 +33,8 @@ static int check(const ditrun_attention_args *args) {
   if ((a.previousO == 0) != (a.previousLse == 0))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention merges with a previous output and its lse together, got 0x%llx and 0x%llx.", (unsigned long long)a.previousO,
                 (unsigned long long)a.previousLse);
+  if (a.relativeBias % 4 != 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: the relative bias 0x%llx is no address of float32.", (unsigned long long)a.relativeBias);
   if (a.heads > 65535) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes at most 65535 heads, got %d.", a.heads);
   return checkBlocks(a);
 }
@@ -46,9 +48,9 @@ static int choose(const ditrun_attention_args *args, cudaStream_t queue) {
   if (sm80 && (args->kernel == 0 || args->kernel == 2)) return attentionSm80(*args, queue);
   if (generic && (args->kernel == 0 || args->kernel == 1)) return attentionGeneric(*args, queue);
   static const char *const names[] = {"any", "the generic", "the sm_80", "the sm_90"};
-  return fail(DITRUN_UNSUPPORTED, "%s attention kernel does not take head dim %d in %s with row strides %lld and %lld on compute capability %d.%d.",
+  return fail(DITRUN_UNSUPPORTED, "%s attention kernel does not take head dim %d in %s with row strides %lld and %lld%s on compute capability %d.%d.",
               args->kernel >= 0 && args->kernel <= 3 ? names[args->kernel] : "an unknown", args->headDim, dtypeName(args->dtype), (long long)args->qStride,
-              (long long)args->blocks[0].kStride, deviceFacts().major, deviceFacts().minor);
+              (long long)args->blocks[0].kStride, args->relativeBias ? " and a relative bias" : "", deviceFacts().major, deviceFacts().minor);
 }
 
 int ditrun_attention(const ditrun_attention_args *args, uint64_t stream) {

@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
   for (int i = 0; i < rowsEach; i++) maximum[i] = -CUDART_INF_F;
 
+  int keysBefore = 0;
   for (int b = 0; b < args.blockCount; b++) {
     awaitBlock(parameters, b);
     const ditrun_kv_block &block = parameters.blocks[b];
@@ -95,9 +96,13 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
       for (int i = 0; i < rowsEach; i++) {
         float high = maximum[i];
+        const int query = firstQuery + ty * rowsEach + i;
+        const float *bias = args.relativeBias && query < args.queries ? biasOfQuery(parameters, head, query) + keysBefore + firstKey : nullptr;
 #pragma unroll
         for (int j = 0; j < keysEach; j++) {
-          scores[i][j] = tx + 16 * j < keys ? scores[i][j] * scale : -CUDART_INF_F;
+          const int key = tx + 16 * j;
+          scores[i][j] = key < keys ? scores[i][j] * scale : -CUDART_INF_F;
+          if (bias && key < keys) scores[i][j] += bias[key] * log2e;
           high = fmaxf(high, scores[i][j]);
         }
 #pragma unroll
@@ -134,6 +139,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
         }
       }
     }
+    keysBefore += block.length;
   }
 
 #pragma unroll

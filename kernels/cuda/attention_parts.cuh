@@ -9,9 +9,13 @@
 struct AttentionParameters {
   ditrun_attention_args args;
   ditrun_kv_block blocks[DITRUN_MAX_KV_BLOCKS];
+  int64_t biasStride;  // of one head's relative bias: queries + keys of all blocks - 1
 
-  explicit AttentionParameters(const ditrun_attention_args &given) : args(given), blocks{} {
-    for (int i = 0; i < given.blockCount; i++) blocks[i] = given.blocks[i];
+  explicit AttentionParameters(const ditrun_attention_args &given) : args(given), blocks{}, biasStride(int64_t(given.queries) - 1) {
+    for (int i = 0; i < given.blockCount; i++) {
+      blocks[i] = given.blocks[i];
+      biasStride += blocks[i].length;
+    }
     args.blocks = nullptr;
   }
 };
@@ -36,6 +40,11 @@ __device__ inline void awaitBlock(const AttentionParameters &parameters, int ind
     }
   }
   __syncthreads();
+}
+
+/** The relative bias of a query for key 0 of all blocks' keys; key k's is k further on. */
+__device__ inline const float *biasOfQuery(const AttentionParameters &parameters, int head, int query) {
+  return reinterpret_cast<const float *>(parameters.args.relativeBias) + head * parameters.biasStride + parameters.args.queries - 1 - query;
 }
 
 /** 2^x by the special function unit: relative error 2^-22, results below 2^-126 become 0. */

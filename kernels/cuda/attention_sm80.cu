@@ -72,7 +72,8 @@ struct TilePosition {
   }
 };
 
-template <int headDimTile>
+/** biased: args.relativeBias is added to the scores. */
+template <int headDimTile, bool biased>
 __global__ void __launch_bounds__(threads) attentionSm80Kernel(const __grid_constant__ AttentionParameters parameters) {
   constexpr int mTiles = mTilesFor<headDimTile>, queryTile = warps * 16 * mTiles, kSteps = headDimTile / 16, nTiles = keyTile / 8, dTiles = headDimTile / 8;
   extern __shared__ __align__(128) __nv_bfloat16 sharedTiles[];
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(threads) attentionSm80Kernel(const __grid_cons
 #pragma unroll
   for (int m = 0; m < mTiles; m++) maximum[m][0] = maximum[m][1] = -CUDART_INF_F;
 
-  int stage = 0;
+  int stage = 0, keysBefore = 0;
   while (next.block < args.blockCount) {
     const int valid = parameters.blocks[next.block].length - next.key;
     next.advance(parameters);
@@ -137,6 +138,28 @@ __global__ void __launch_bounds__(threads) attentionSm80Kernel(const __grid_cons
           multiplyAdd(scores[m][2 * pair + 1], q[m][k], fragment[2], fragment[3]);
         }
       }
+    }
+
+    if constexpr (biased) {
+      // The scores are not scaled yet, so neither is what is added to them.
+      const float unscaled = 1.0f / args.scale;
+#pragma unroll
+      for (int m = 0; m < mTiles; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const int query = firstQuery + (warp * mTiles + m) * 16 + lane / 4 + 8 * half;
+          if (query >= args.queries) continue;
+          const float *bias = biasOfQuery(parameters, head, query) + keysBefore;
+#pragma unroll
+          for (int n = 0; n < nTiles; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+              const int key = n * 8 + lane % 4 * 2 + e;
+              if (key < valid) scores[m][n][2 * half + e] += bias[key] * unscaled;
+            }
+        }
+      }
+      keysBefore += valid < keyTile ? valid : keyTile;
     }
 
     if (valid < keyTile) {
@@ -242,7 +265,7 @@ template <int headDimTile>
 static int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   constexpr int queryTile = warps * 16 * mTilesFor<headDimTile>;
   const int bytes = (queryTile + 4 * keyTile) * headDimTile * int(sizeof(__nv_bfloat16));
-  const auto kernel = attentionSm80Kernel<headDimTile>;
+  const auto kernel = args.relativeBias ? attentionSm80Kernel<headDimTile, true> : attentionSm80Kernel<headDimTile, false>;
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   kernel<<<dim3((args.queries + queryTile - 1) / queryTile, args.heads), threads, bytes, stream>>>(AttentionParameters(args));
   return launched("ditrun_attention (sm_80)");

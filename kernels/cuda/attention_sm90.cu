@@ -98,6 +98,7 @@ int launch_for_output(const ditrun_attention_args &args, cudaStream_t stream) {
 }  // namespace
 
 bool attention_sm90_fits(const ditrun_attention_args &args) {
+  if (args.relativeBias != 0) return false;
   if (args.dtype != DITRUN_BF16 || (args.oDtype != DITRUN_BF16 && args.oDtype != DITRUN_F32)) return false;
   if (args.headDim != 32 && args.headDim != 64 && args.headDim != 128) return false;
   if (!(args.scale > 0.0f) || !std::isfinite(args.scale) || args.queries <= 0 || args.heads <= 0 || args.heads > 65535) return false;

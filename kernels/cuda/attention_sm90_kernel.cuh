@@ -25,6 +25,8 @@ namespace attention {
 /** How much one tile may add to l: 64 to 128 keys of 2^x, x at most about 10, then 16 (log2). */
 constexpr float kCareful = 1024.0f;
 constexpr float kRepeat = 65536.0f;
+/** Rounds through the ring before a grown row is looked at again. */
+constexpr int kRounds = 16;
 constexpr float kLn2 = 0.6931471805599453f;
 
 struct Parameters {
@@ -48,7 +50,6 @@ struct Shape {
   static constexpr int queries = 64 * Tile::warpGroups;
   static constexpr int consumers = 128 * Tile::warpGroups;
   static constexpr int threads = consumers + 128;
-  static constexpr int consumerRegisters = Tile::warpGroups == 2 ? 240 : Tile::warpGroups == 3 ? 160 : 112;
   static constexpr int columns = headDim < 64 ? headDim : 64;  // one swizzled row holds 64 or 128 bytes
   static constexpr int slabs = headDim / columns;
   static constexpr int rowBytes = 2 * columns;
@@ -56,11 +57,9 @@ struct Shape {
   static constexpr int queryBytes = 2 * queries * headDim;
   static constexpr int tileBytes = 2 * Tile::keys * headDim;  // of K, and of V
   static constexpr int slabBytes = Tile::keys * rowBytes;
-  static constexpr int onesBytes = Tile::onesColumn ? slabBytes : 0;
-  static constexpr int outputColumns = headDim + (Tile::onesColumn ? 8 : 0);
-  static constexpr int sharedBytes = 1024 + queryBytes + onesBytes + 2 * Tile::stages * tileBytes;
-  static_assert(!Tile::onesColumn || slabs == 1, "the ones lie one repeat after V's columns");
-  static_assert(Tile::onesColumn || Tile::exponentialEighths == 8, "sums in registers need float32 probabilities");
+  static constexpr int valueBytes = tileBytes + slabBytes;  // V and its ones
+  static constexpr int outputColumns = headDim + 8;  // a group of eight equal sums l
+  static constexpr int sharedBytes = 1024 + queryBytes + Tile::stages * (tileBytes + valueBytes);
 };
 
 template <int headDim>
@@ -91,11 +90,6 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
 }
 
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(0xffffffff, x, 1);
-  return x + __shfl_xor_sync(0xffffffff, x, 2);
-}
-
 /** Walks the KV blocks and fills the ring. One thread. */
 template <int headDim>
 __device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &shared, char *keys, char *values,
@@ -120,7 +114,7 @@ __device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &sh
       ptx::mbarrier_wait(&shared.valueEmpty[stage], place.parity ^ 1);
       ptx::mbarrier_expect(&shared.valueFull[stage], S::tileBytes);
       for (int slab = 0; slab < S::slabs; ++slab)
-        ptx::tma_load(values + stage * S::tileBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
+        ptx::tma_load(values + stage * S::valueBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
                       column + slab * S::columns, row);
     }
   }
@@ -131,60 +125,69 @@ template <int headDim>
 struct Consumer {
   using S = Shape<headDim>;
   using Tile = typename S::Tile;
-  static constexpr int kScores = Tile::keys / 2, kChunks = Tile::keys / 16, kOutputs = S::outputColumns / 2;
+  static constexpr int kScores = Tile::keys / 2, kChunks = Tile::keys / 16;
+  static constexpr int kOutputs = S::outputColumns / 2;
   using ScoreProduct = ptx::Wgmma<Tile::keys>;
   using OutputProduct = ptx::Wgmma<S::outputColumns>;
 
-  using Position = Place<Tile::stages>;
-
   const Parameters &p;
   Shared<headDim> &shared;
-  uint32_t queries, keys, values;  // low words of the descriptors
+  uint64_t queries, keys, values;  // descriptors
   float o[kOutputs];
-  float m[2], l[2];  // per row; l of the last check where a column of ones sums, else this thread's part of the sum
-  int group, position;  // of the warp groups; tiles walked since the start
+  float m[2], l[2];  // per row; l as of the last check
+  int position;      // stages walked since the start
   bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, int warpGroup, uint32_t queryAddress,
-                                      uint32_t keyAddress, uint32_t valueAddress, uint32_t ones)
-      : p(parameters), shared(s), group(warpGroup), position(0), repeat(false), everyTile(false) {
-    queries = ptx::descriptor_low(queryAddress, 0);
-    keys = ptx::descriptor_low(keyAddress, 0);
-    values = ptx::descriptor_low(valueAddress, Tile::onesColumn ? ones - valueAddress : S::slabBytes);
+  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queryAddress,
+                                      uint32_t keyAddress, uint32_t valueAddress)
+      : p(parameters), shared(s), position(0), repeat(false), everyTile(false) {
+    constexpr int group = 8 * S::rowBytes;
+    queries = ptx::descriptor(queryAddress, 0, group, S::swizzle);
+    keys = ptx::descriptor(keyAddress, 0, group, S::swizzle);
+    values = ptx::descriptor(valueAddress, S::slabBytes, group, S::swizzle);
   }
 
-  static __device__ __forceinline__ uint64_t descriptor(uint32_t low) {
-    return ptx::descriptor(low, 8 * S::rowBytes, S::swizzle);
-  }
-
-  /** Queues scores = Q Kᵀ of the tile at this position, whose K has arrived. */
-  __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int at) {
-    const uint32_t tile = keys + Position(at).stage * (S::tileBytes >> 4);
+  /** Queues scores = Q Kᵀ of a stage, waits for them, and frees the stage's K. */
+  __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int stage, uint32_t parity) {
+    ptx::mbarrier_wait(&shared.keyFull[stage], parity);
+    ptx::wgmma_pin(scores);
+    ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < headDim / 16; ++step) {
       const int slab = step * 16 / S::columns, within = step * 16 % S::columns * 2;
-      ScoreProduct::multiply_shared(scores, descriptor(queries + (slab * S::queries * S::rowBytes + within) / 16),
-                                    descriptor(tile + (slab * S::slabBytes + within) / 16), step != 0);
+      ScoreProduct::multiply_shared(scores, queries + (slab * S::queries * S::rowBytes + within) / 16,
+                                    keys + (stage * S::tileBytes + slab * S::slabBytes + within) / 16, step != 0);
     }
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
+    release(shared.keyEmpty[stage]);
   }
 
-  /** Queues o += P V of the tile at this position, whose V has arrived. */
-  __device__ __forceinline__ void multiply_values(const uint32_t (&probabilities)[kChunks][4], int at) {
-    constexpr uint32_t units = S::tileBytes >> 4;
-    // The ones lie nearer by one stage from the next stage of V: the repeat stride is the word's upper half.
-    const uint32_t tile = values + Position(at).stage * (Tile::onesColumn ? units - (units << 16) : units);
+  /** Queues o += P V of a stage, P = 2^(c scores - m), a batch of keys as soon as its P is known. */
+  template <bool check>
+  __device__ __forceinline__ void multiply_values(const float (&scores)[kScores], int stage, uint32_t parity) {
+    constexpr int kBatch = Tile::chunksPerBatch;
+    uint32_t probabilities[kChunks][4];
+    ptx::mbarrier_wait(&shared.valueFull[stage], parity);
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk)
-      OutputProduct::multiply_registers(o, probabilities[chunk], descriptor(tile + chunk * S::rowBytes));
+    for (int batch = 0; batch < kChunks; batch += kBatch) {
+#pragma unroll
+      for (int chunk = batch; chunk < batch + kBatch && chunk < kChunks; ++chunk)
+        exponentiate(scores, chunk, probabilities[chunk]);
+      // Of the stages before; here, since ptxas serialises the products (C7511) when it follows their wait.
+      if (check && batch == 0) check_growth(kCareful * Tile::stages);
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int chunk = batch; chunk < batch + kBatch && chunk < kChunks; ++chunk)
+        OutputProduct::multiply_registers(o, probabilities[chunk],
+                                          values + (stage * S::valueBytes + chunk * 16 * S::rowBytes) / 16);
+    }
+    ptx::wgmma_commit();
   }
 
-  __device__ __forceinline__ void await(uint64_t *full, int at) {
-    const Position place(at);
-    ptx::mbarrier_wait(&full[place.stage], place.parity);
-  }
-
-  __device__ __forceinline__ void release(uint64_t *empty, int at) {
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty[Position(at).stage]);
+  __device__ __forceinline__ void release(uint64_t &empty) {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty);
   }
 
   __device__ __forceinline__ void rescale(int row, float factor) {
@@ -210,13 +213,13 @@ struct Consumer {
     }
   }
 
-  /** Judges what the last tile added to the row sums; o must be complete. */
-  __device__ __forceinline__ void check_growth() {
+  /** Judges what the last keys added to the row sums; o must be complete. */
+  __device__ __forceinline__ void check_growth(float limit) {
     const float now0 = o[headDim / 2], now1 = o[headDim / 2 + 2];
     const float added = fmaxf(now0 - l[0], now1 - l[1]);
     l[0] = now0;
     l[1] = now1;
-    if (__any_sync(0xffffffff, !(added <= kCareful))) {
+    if (__any_sync(0xffffffff, !(added <= limit))) {
       running = everyTile = true;
       repeat = repeat || !(added <= kRepeat);
     }
@@ -229,92 +232,63 @@ struct Consumer {
       if (8 * (i / 4) + first + i % 2 >= valid) scores[i] = -INFINITY;
   }
 
-  /** probabilities = 2^(c scores - m) of one tile, as the second product's operand. */
-  __device__ __forceinline__ void exponentiate(const float (&scores)[kScores], uint32_t (&probabilities)[kChunks][4]) {
+  /** 2^(c scores - m) of 16 keys, as the second product's operand. */
+  __device__ __forceinline__ void exponentiate(const float (&scores)[kScores], int chunk, uint32_t (&probabilities)[4]) {
     const float scale = p.scaleLog2, scale1024 = 1024.0f * scale;
-    const float offset[2] = {-m[0], -m[1]};
-    const float offset1024[2] = {-1024.0f * (m[0] + 0.5f), -1024.0f * (m[1] + 0.5f)};
 #pragma unroll
-    for (int pair = 0; pair < kScores / 2; ++pair) {
+    for (int i = 0; i < 4; ++i) {
+      const int pair = 4 * chunk + i, row = i % 2;
       const float low = scores[2 * pair], high = scores[2 * pair + 1];
-      const int row = pair % 2;
-      if (takes_mufu(pair, Tile::exponentialEighths)) {
-        const float p0 = exp2_approx(fmaf(low, scale, offset[row])), p1 = exp2_approx(fmaf(high, scale, offset[row]));
-        if constexpr (!Tile::onesColumn) l[row] += p0 + p1;
-        probabilities[pair / 4][pair % 4] = pack_bf16(p0, p1);
+      if (takes_mufu(pair, Tile::mufuEighths)) {
+        const float p0 = exp2_approx(fmaf(low, scale, -m[row])), p1 = exp2_approx(fmaf(high, scale, -m[row]));
+        probabilities[i] = pack_bf16(p0, p1);
       } else {
-        probabilities[pair / 4][pair % 4] = exp2_polynomial<Tile::polynomialDegree>(
-            fmaf(low, scale1024, offset1024[row]), fmaf(high, scale1024, offset1024[row]), p.polynomial);
+        const float offset = -1024.0f * (m[row] + 0.5f);
+        probabilities[i] = exp2_polynomial<Tile::polynomialDegree>(fmaf(low, scale1024, offset), fmaf(high, scale1024, offset),
+                                                                   p.polynomial);
       }
     }
   }
 
-  // Left alone, the warp groups fall into step: all in softmax, then all queued at the matrix units. So they take turns at
-  // queueing products, and one group's products run under the others' softmax (FlashAttention-3's ping-pong). One turn a tile.
-  __device__ __forceinline__ void take_turn() {
-    if constexpr (Tile::takeTurns) ptx::named_barrier_sync(2 + group, 256);
-  }
-  __device__ __forceinline__ void pass_turn() {
-    if constexpr (Tile::takeTurns) ptx::named_barrier_arrive(2 + (group + 1 == Tile::warpGroups ? 0 : group + 1), 256);
-  }
-
-  /** The first scores of a run of tiles. */
-  __device__ __forceinline__ void begin(float (&scores)[kScores]) {
-    await(shared.keyFull, position);
-    ptx::wgmma_pin(scores);
-    ptx::wgmma_fence();
-    multiply_keys(scores, position);
-    ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
-    release(shared.keyEmpty, position);
-  }
-
-  /** From finished scores to finished output of one tile and, if there are more, the next tile's finished scores. */
-  template <bool more>
-  __device__ __forceinline__ void advance(float (&scores)[kScores]) {
-    uint32_t probabilities[kChunks][4];
-    exponentiate(scores, probabilities);
-    // Of the tile before; here, since ptxas serialises the products when this follows their wait.
-    if constexpr (Tile::onesColumn) check_growth();
-    await(shared.valueFull, position);
-    if constexpr (more) await(shared.keyFull, position + 1);
-    take_turn();
-    ptx::wgmma_pin(o);
-    ptx::wgmma_fence();
-    multiply_values(probabilities, position);
-    ptx::wgmma_commit();
-    if constexpr (more) {
-      ptx::wgmma_pin(scores);
-      ptx::wgmma_fence();
-      multiply_keys(scores, position + 1);
-      ptx::wgmma_commit();
-    }
-    pass_turn();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(o);
-    if constexpr (more) ptx::wgmma_pin(scores);
-    release(shared.valueEmpty, position);
-    ++position;
-    if constexpr (more) release(shared.keyEmpty, position);
-  }
-
-  /** One tile of any length, which may raise m. */
+  /** One stage of any length, which may raise m. */
   __device__ __forceinline__ void walk_one(int valid) {
+    const Place<Tile::stages> place(position++);
     float scores[kScores];
-    begin(scores);
+    multiply_keys(scores, place.stage, place.parity);
     if (valid < Tile::keys) mask(scores, valid);
     if (running) raise_maximum(scores);
     running = everyTile;
-    advance<false>(scores);
+    multiply_values<false>(scores, place.stage, place.parity);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    release(shared.valueEmpty[place.stage]);
+    check_growth(kCareful);
   }
 
-  /** Up to `tiles` whole tiles with m fixed; stops early when a row outgrows it. */
-  __device__ __forceinline__ void walk_many(int tiles) {
-    float scores[kScores];
-    begin(scores);
-    for (; tiles > 1 && !running; --tiles) advance<true>(scores);
-    advance<false>(scores);
+  /** All stages of the ring `rounds` times, whole and with m fixed; position is a multiple of their number. Unrolled, so that
+   * descriptors and barriers cost no arithmetic: what binds is the sum of issue slots and matrix cycles (bench/NOTES.md). */
+  __device__ __forceinline__ void walk_ring(int rounds) {
+    for (int round = 0; round < rounds; ++round) {
+      const uint32_t parity = position / Tile::stages & 1;
+#pragma unroll
+      for (int stage = 0; stage < Tile::stages; ++stage) {
+        float scores[kScores];
+        multiply_keys(scores, stage, parity);
+        if (stage > 0) {
+          release(shared.valueEmpty[stage - 1]);
+          multiply_values<false>(scores, stage, parity);
+        } else {
+          ptx::wgmma_pin(o);
+          if (round > 0) release(shared.valueEmpty[Tile::stages - 1]);
+          multiply_values<true>(scores, stage, parity);
+        }
+      }
+      position += Tile::stages;
+    }
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    release(shared.valueEmpty[Tile::stages - 1]);
+    check_growth(kCareful * Tile::stages);
   }
 
   /** Walks all keys. On return o, l and m are complete, l summed over the row. */
@@ -328,19 +302,13 @@ struct Consumer {
       int remaining = p.length[block];
       while (remaining > 0) {
         const int before = position;
-        if (running || remaining < Tile::keys) {
+        if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0) {
           walk_one(remaining);
         } else {
-          walk_many(remaining / Tile::keys);
+          walk_ring(min(kRounds, remaining / (Tile::stages * Tile::keys)));
         }
         remaining -= (position - before) * Tile::keys;
       }
-    }
-    if constexpr (Tile::onesColumn) {
-      check_growth();
-    } else {
-      l[0] = quad_sum(l[0]);
-      l[1] = quad_sum(l[1]);
     }
   }
 
@@ -391,7 +359,6 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
   __shared__ Shared<headDim> shared;
   char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
   char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::tileBytes;
-  char *ones = values + Tile::stages * S::tileBytes;
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
   const int firstQuery = blockIdx.x * S::queries;
 
@@ -406,7 +373,9 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
     shared.repeat = 0;
     ptx::fence_mbarrier_init();
   }
-  for (int i = threadIdx.x; i < S::onesBytes / 4; i += S::threads) reinterpret_cast<uint32_t *>(ones)[i] = 0x3f803f80;
+  for (int i = threadIdx.x; i < Tile::stages * S::slabBytes / 4; i += S::threads)
+    reinterpret_cast<uint32_t *>(values + i / (S::slabBytes / 4) * S::valueBytes + S::tileBytes)[i % (S::slabBytes / 4)] =
+        0x3f803f80;  // two bf16 ones
   ptx::fence_proxy_async_shared();
   __syncthreads();
 
@@ -424,11 +393,10 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
     ptx::named_barrier_sync(1, S::threads);
     if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, p.tiles, false);
   } else {
-    ptx::registers_increase<S::consumerRegisters>();
-    Consumer<headDim> consumer(p, shared, group, ptx::shared_address(queries) + group * 64 * S::rowBytes,
-                               ptx::shared_address(keys), ptx::shared_address(values), ptx::shared_address(ones));
+    ptx::registers_increase<Tile::consumerRegisters>();
+    Consumer<headDim> consumer(p, shared, ptx::shared_address(queries) + group * 64 * S::rowBytes,
+                               ptx::shared_address(keys), ptx::shared_address(values));
     ptx::mbarrier_wait(&shared.queryFull, 0);
-    if (group + 1 == Tile::warpGroups) consumer.pass_turn();
     for (int pass = 0;; ++pass) {
       consumer.walk();
       if (pass == 1) break;

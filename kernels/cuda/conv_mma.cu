@@ -5,6 +5,9 @@
 
 namespace conv {
 
+/** Channels of a tile: as many as leave every sum a register, and divide 96, 192 and 384. */
+constexpr int mmaChannels = 48;
+
 template <int kernelSize, int upsample, int tileChannels>
 __global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
@@ -24,12 +27,15 @@ bool convMmaFits(const Conv &c) {
   if (cudaDeviceGetAttribute(&sharedMemory, cudaDevAttrMaxSharedMemoryPerBlockOptin, deviceFacts().index) != cudaSuccess) return false;
   const bool shape = c.kernelH == c.kernelW && (c.kernelH == 3 || (c.kernelH == 1 && c.upsample == 1)) && c.strideH == 1 && c.strideW == 1;
   const bool aligned = aligned16(c.x) && aligned16(c.history) && aligned16(c.weight) && aligned16(c.bias) && aligned16(c.residual) && aligned16(c.out);
-  return c.dtype == DITRUN_BF16 && shape && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, 96>::sharedBytes;
+  // Offsets within a frame, and within the weight, are counted in 32 bits.
+  const bool small = int64_t(c.height) * c.width * c.inChannels < int64_t(1) << 31 &&
+                     int64_t(c.outChannels) * c.kernelT * c.kernelH * c.kernelW * c.inChannels < int64_t(1) << 31;
+  return c.dtype == DITRUN_BF16 && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, conv::mmaChannels>::sharedBytes;
 }
 
 int convMma(const Conv &c, cudaStream_t stream) {
-  if (c.kernelH == 1) return conv::launchMma<1, 1, 96>(c, stream);
-  if (c.upsample == 2) return conv::launchMma<3, 2, 96>(c, stream);
+  if (c.kernelH == 1) return conv::launchMma<1, 1, conv::mmaChannels>(c, stream);
+  if (c.upsample == 2) return conv::launchMma<3, 2, conv::mmaChannels>(c, stream);
   if (c.outChannels <= 16) return conv::launchMma<3, 1, 16>(c, stream);
-  return conv::launchMma<3, 1, 96>(c, stream);
+  return conv::launchMma<3, 1, conv::mmaChannels>(c, stream);
 }

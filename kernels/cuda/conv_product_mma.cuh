@@ -24,17 +24,18 @@ struct MmaProduct {
   static __device__ __forceinline__ void finish(Sums &) {}
 
   /** rows: this lane's address of a pixel row for each image row; weights: [tileChannels][32], of which channels 16 · half … are used. */
-  template <int half>
-  static __device__ __forceinline__ void multiply(Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
+  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
     const int lane = threadIdx.x % 32;
     uint32_t pixels[2][4];
     ptx::load_matrices(pixels[0], rows[0]);
     ptx::load_matrices(pixels[1], rows[1]);
+    // Matrices in order: channels 0 to 7 of the first 8 outputs, 8 to 15 of them, then the same of the next 8 outputs. 16 rows on,
+    // the swizzle is the same.
+    const uint32_t first = weights + swizzled(lane % 8 + lane / 16 * 8, half * 2 + lane / 8 % 2);
 #pragma unroll
     for (int n = 0; n < tileChannels; n += 16) {
-      // Matrices in order: channels 0 to 7 of the first 8 outputs, 8 to 15 of them, then the same of the next 8 outputs.
       uint32_t b[4];
-      ptx::load_matrices(b, weights + swizzled(n + lane % 8 + lane / 16 * 8, half * 2 + lane / 8 % 2));
+      ptx::load_matrices(b, first + n * pixelBytes);
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         ptx::multiply_add(sums.value[i][n / 8], pixels[i], b[0], b[1]);

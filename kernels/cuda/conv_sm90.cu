@@ -2,6 +2,8 @@
 // weights from shared memory by descriptor.
 #include "device.h"
 #include "conv_tensor.cuh"
+#include "ptx/fence.cuh"
+#include "ptx/wgmma.cuh"
 
 namespace conv {
 
@@ -40,30 +42,27 @@ struct Sm90Product {
   }
 
   /** What cp.async wrote is read by the matrix engine, past the ordinary path to shared memory. */
-  static __device__ __forceinline__ void ready() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+  static __device__ __forceinline__ void ready() { ptx::fence_proxy_async_shared(); }
 
   static __device__ __forceinline__ void finish(Sums &sums) {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    ptx::wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-      for (int j = 0; j < 12; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) asm volatile("" : "+f"(sums.value[i][j][k])::"memory");
+      for (int j = 0; j < 12; j++) ptx::wgmma_pin(sums.value[i][j]);
   }
 
-  template <int half>
-  static __device__ __forceinline__ void multiply(Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
+  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
     // At most the products of the last 16 channels still run: those before them, whose registers are loaded anew, are done.
-    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+    ptx::wgmma_wait<1>();
     ptx::load_matrices(sums.pixels[half][0], rows[0]);
     ptx::load_matrices(sums.pixels[half][1], rows[1]);
     // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
-    const uint64_t descriptor = uint64_t(((weights + half * 32) & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(512 >> 4) << 32 | uint64_t(2) << 62;
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-    multiply96(sums.value[0], sums.pixels[half][0], descriptor);
-    multiply96(sums.value[1], sums.pixels[half][1], descriptor);
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    const uint64_t b = ptx::descriptor(ptx::descriptor_low(weights + half * 32, 16), 8 * pixelBytes, ptx::Swizzle::bytes64);
+    ptx::wgmma_fence();
+    multiply96(sums.value[0], sums.pixels[half][0], b);
+    multiply96(sums.value[1], sums.pixels[half][1], b);
+    ptx::wgmma_commit();
   }
 };
 

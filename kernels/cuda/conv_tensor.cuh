@@ -5,8 +5,9 @@
 // from there, shifted: an input pixel crosses the L2 cache once per kernel frame, not once per tap. Upsampling reads each
 // stored pixel from four places; nothing is written out for it. Rows of a fragment are 16 neighbouring pixels of an image row.
 //
-// A step is one kernel row over 32 input channels: its weights, and a part of the next pixels, come by cp.async three steps
-// ahead. Blocks are persistent, and the copies run on across tiles, so that the epilogue of one hides the first loads of the next.
+// A step is one kernel row over 32 input channels: its weights, and a part of the next pixels. Four warps of the block do nothing
+// but queue copies (cp.async), as many steps ahead as there are slots; eight multiply. Blocks are persistent, and the copies run
+// on across tiles, so that the epilogue of one tile hides the first loads of the next.
 #pragma once
 
 #include "conv.h"
@@ -15,12 +16,12 @@
 
 namespace conv {
 
-constexpr int threads = 256, warps = 8;
+constexpr int warps = 8, copyWarps = 4;      // that multiply, that copy
+constexpr int threads = 32 * (warps + copyWarps), copyThreads = 32 * copyWarps;
 constexpr int tileSide = 16;
 constexpr int chunk = 32;                    // input channels of a step
 constexpr int pixelBytes = chunk * 2;        // of a pixel, or of an output channel's weights, in shared memory
-constexpr int lead = 3;                      // steps that copies run ahead
-constexpr int weightSlots = lead + 2;        // one in use, and one whose last product may still be running
+constexpr int slots = 4;                     // of weights: one being read, one whose last product may still run, two arriving
 
 /** Sizes that follow from kernel width (and height), upsampling, and output channels of a tile. */
 template <int kernelSize, int upsample, int tileChannels>
@@ -31,14 +32,15 @@ struct Layout {
   static constexpr int pixelsBytes = (side * side * pixelBytes + 127) / 128 * 128;
   static constexpr int tapBytes = tileChannels * pixelBytes;
   static constexpr int weightBytes = kernelSize * tapBytes;
-  /** Squares in use, arriving, and being asked for; with one step a stage, copies run more stages ahead. */
-  static constexpr int pixelSlots = kernelSize == 1 ? lead + 2 : 3;
+  /** The pixels of a stage are queued with the steps of the stage before it, when the step `slots` before is done. */
+  static constexpr int pixelSlots = kernelSize == 1 ? slots + 1 : 3;
   /** Floats from row to row of the epilogue's 16 pixels: 8 more than the channels, so that no bank is met twice. */
   static constexpr int epilogueStride = tileChannels + 8;
   static constexpr int epilogueBytes = tileSide * epilogueStride * 4;
-  static constexpr int pixelsAt = weightSlots * weightBytes;
+  static constexpr int pixelsAt = slots * weightBytes;
   static constexpr int epilogueAt = pixelsAt + pixelSlots * pixelsBytes;
-  static constexpr int sharedBytes = epilogueAt + warps * epilogueBytes;
+  static constexpr int barriersAt = epilogueAt + warps * epilogueBytes;
+  static constexpr int sharedBytes = barriersAt + 2 * slots * 8;
 };
 
 /** What a launch is given. */
@@ -93,25 +95,74 @@ __device__ __forceinline__ void copyPixels(const Args &args, const Cursor &at, i
   const int64_t frameElements = int64_t(args.height) * args.width * args.inChannels;
   const __nv_bfloat16 *from = frame < 0 ? args.history + (frame + args.kernelT - 1) * frameElements : args.x + frame * frameElements;
   const int top = (at.y0 - args.padTop) >> L::shift, left = (at.x0 - args.padLeft) >> L::shift;
-  for (int item = part * share + int(threadIdx.x); item < min(items, (part + 1) * share); item += threads) {
+  const int thread = int(threadIdx.x) - 32 * warps, end = min(items, (part + 1) * share);
+#pragma unroll
+  for (int i = 0; i < (share + copyThreads - 1) / copyThreads; i++) {
+    const int item = part * share + i * copyThreads + thread;
+    if (item >= end) break;
     const int pixel = item >> 2, channel = at.channel + (item & 3) * 8;
     const int y = top + pixel / L::side, x = left + pixel % L::side;
     const bool inside = unsigned(y) < unsigned(args.height) && unsigned(x) < unsigned(args.width) && channel < args.inChannels;
-    const __nv_bfloat16 *source = inside ? from + (int64_t(y) * args.width + x) * args.inChannels + channel : args.x;
-    ptx::copy_async(to + swizzled(pixel, item & 3), source, inside);
+    const uint32_t offset = inside ? uint32_t(y * args.width + x) * args.inChannels + channel : 0;
+    ptx::copy_async(to + swizzled(pixel, item & 3), from + offset, inside);
   }
 }
 
 /** Queues the weights of one kernel row of the stage: for each tap [tileChannels][32]. */
 template <class L, int kernelSize, int tileChannels>
 __device__ __forceinline__ void copyWeights(const Args &args, const Cursor &at, int kernelRow, uint32_t to) {
+  constexpr int items = kernelSize * tileChannels * 4;
   const int taps = args.kernelT * kernelSize * kernelSize, firstTap = (at.kernelFrame * kernelSize + kernelRow) * kernelSize;
-  for (int item = threadIdx.x; item < kernelSize * tileChannels * 4; item += threads) {
+  const int thread = int(threadIdx.x) - 32 * warps;
+#pragma unroll
+  for (int i = 0; i < (items + copyThreads - 1) / copyThreads; i++) {
+    const int item = i * copyThreads + thread;
+    if (items % copyThreads != 0 && item >= items) break;
     const int tap = item / (tileChannels * 4), row = item / 4 % tileChannels;
     const int n = at.n0 * tileChannels + row, channel = at.channel + (item & 3) * 8;
     const bool inside = n < args.outChannels && channel < args.inChannels;
-    const __nv_bfloat16 *source = inside ? args.weight + (int64_t(n) * taps + firstTap + tap) * args.inChannels + channel : args.weight;
-    ptx::copy_async(to + tap * L::tapBytes + swizzled(row, item & 3), source, inside);
+    const uint32_t offset = inside ? uint32_t(n * taps + firstTap + tap) * args.inChannels + channel : 0;
+    ptx::copy_async(to + tap * L::tapBytes + swizzled(row, item & 3), args.weight + offset, inside);
+  }
+}
+
+/** A place among `count` slots, and the parity of how often it has come round. */
+template <int count>
+struct Turn {
+  int slot = 0;
+  uint32_t parity = 0;
+  __device__ void next() {
+    if (++slot < count) return;
+    slot = 0;
+    parity ^= 1;
+  }
+};
+
+/** The copying warps: every step of every tile of this block, in order. full[slot] is passed when the step and all before it have arrived. */
+template <int kernelSize, int upsample, int tileChannels>
+__device__ __forceinline__ void copyAll(const Args &args, uint32_t base, uint64_t *full, uint64_t *empty) {
+  using L = Layout<kernelSize, upsample, tileChannels>;
+  Cursor weights, pixels;
+  weights.open(args, blockIdx.x);
+  pixels = weights;
+  Turn<slots> turn;
+  Turn<L::pixelSlots> square;
+  const auto copyPart = [&](int part) {
+    if (pixels.done(args)) return;
+    copyPixels<L, kernelSize>(args, pixels, part, base + L::pixelsAt + square.slot * L::pixelsBytes);
+    if (part + 1 < kernelSize) return;
+    square.next();
+    pixels.next(args);
+  };
+  for (int part = 0; part < kernelSize; part++) copyPart(part);
+  for (; !weights.done(args); weights.next(args)) {
+    for (int kernelRow = 0; kernelRow < kernelSize; kernelRow++, turn.next()) {
+      // The first time round every slot is free: a barrier that was never passed looks as if its odd phase had been.
+      ptx::barrier_wait(empty + turn.slot, turn.parity ^ 1);
+      copyWeights<L, kernelSize, tileChannels>(args, weights, kernelRow, base + turn.slot * L::weightBytes);
+      copyPart(kernelRow);
+      ptx::copy_arrive(full + turn.slot);
+    }
   }
 }
 
@@ -160,62 +211,37 @@ __device__ __forceinline__ void storeRow(const Args &args, const Cursor &at, int
 }
 
 /**
- * Warp w of each half of the block owns image rows 8 · half + w and 8 · half + 4 + w of the tile: the rows that one of
- * Hopper's matrix products of 64 rows gives to its warp.
+ * The multiplying warps. Warp w of each half of them owns image rows 8 · half + w and 8 · half + 4 + w of the tile: the rows
+ * that one of Hopper's matrix products of 64 rows gives to its warp.
  *
- * Product multiplies: `begin` before the first product of a tile, `ready` before other threads' copies are read,
- * `multiply<index>` for 16 input channels of one tap, and `finish` before the sums are read.
+ * Product multiplies: `begin` before the first product of a tile, `ready` before copied data are read, `multiply` for 16
+ * input channels of one tap, when at most the last product before it may still be running, `finish` before the sums are read.
  */
 template <int kernelSize, int upsample, int tileChannels, class Product>
-__device__ __forceinline__ void run(const Args &args, char *shared) {
+__device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base, uint64_t *full, uint64_t *empty) {
   using L = Layout<kernelSize, upsample, tileChannels>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const uint32_t base = ptx::shared_address(shared);
   const int firstRow = warp / 4 * 8 + warp % 4;
-
-  Cursor computing, weights, pixels;
-  computing.open(args, blockIdx.x);
-  weights = pixels = computing;
-  int weightSlot = 0, weightRow = 0, pixelSlot = 0, pixelPart = 0;
-  const auto copyPart = [&] {
-    if (pixels.done(args)) return;
-    copyPixels<L, kernelSize>(args, pixels, pixelPart, base + L::pixelsAt + pixelSlot * L::pixelsBytes);
-    if (++pixelPart < kernelSize) return;
-    pixelPart = 0;
-    pixelSlot = pixelSlot + 1 == L::pixelSlots ? 0 : pixelSlot + 1;
-    pixels.next(args);
-  };
-  const auto copyStep = [&] {
-    if (!weights.done(args)) {
-      copyWeights<L, kernelSize, tileChannels>(args, weights, weightRow, base + weightSlot * L::weightBytes);
-      weightSlot = weightSlot + 1 == weightSlots ? 0 : weightSlot + 1;
-      if (++weightRow == kernelSize) {
-        weightRow = 0;
-        weights.next(args);
-      }
-    }
-    copyPart();
-    // Also where nothing is left to copy: groups are counted.
-    ptx::copy_commit();
-  };
-  for (int part = 0; part < kernelSize; part++) copyPart();
-  for (int step = 0; step < lead; step++) copyStep();
-
-  int readWeights = 0, readPixels = 0;
   const int offsetY = upsample == 2 ? args.padTop & 1 : 0, offsetX = upsample == 2 ? args.padLeft & 1 : 0;
-  while (!computing.done(args)) {
+  Turn<slots> turn;
+  Turn<L::pixelSlots> squares;
+  const auto release = [&](int slot) {
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(empty + slot);
+  };
+  Cursor at;
+  at.open(args, blockIdx.x);
+  while (!at.done(args)) {
     typename Product::Sums sums;
     Product::begin(sums);
-    const Cursor tile = computing;
+    const Cursor tile = at;
+    int held = -1;
     do {
-      for (int kernelRow = 0; kernelRow < kernelSize; kernelRow++) {
-        ptx::copy_wait<lead - 1>();
+      const uint32_t square = base + L::pixelsAt + squares.slot * L::pixelsBytes;
+      for (int kernelRow = 0; kernelRow < kernelSize; kernelRow++, turn.next()) {
+        ptx::barrier_wait(full + turn.slot, turn.parity);
         Product::ready();
-        __syncthreads();
-        copyStep();
-        const uint32_t square = base + L::pixelsAt + readPixels * L::pixelsBytes;
-        const uint32_t rowWeights = base + readWeights * L::weightBytes;
-        readWeights = readWeights + 1 == weightSlots ? 0 : readWeights + 1;
+        const uint32_t weights = base + turn.slot * L::weightBytes;
         const int above = ((firstRow + kernelRow + offsetY) >> L::shift) * L::side;
         const int below = ((firstRow + 4 + kernelRow + offsetY) >> L::shift) * L::side;
 #pragma unroll
@@ -225,18 +251,40 @@ __device__ __forceinline__ void run(const Args &args, char *shared) {
           for (int half = 0; half < 2; half++) {
             const int part = half * 2 + lane / 16;
             const uint32_t rows[2] = {square + swizzled(above + column, part), square + swizzled(below + column, part)};
-            Product::template multiply<half>(sums, rows, rowWeights + kernelColumn * L::tapBytes);
+            Product::multiply(half, sums, rows, weights + kernelColumn * L::tapBytes);
           }
+          // Now no product of the step before runs any more.
+          if (kernelColumn == 0 && held >= 0) release(held);
         }
+        held = turn.slot;
       }
-      readPixels = readPixels + 1 == L::pixelSlots ? 0 : readPixels + 1;
-      computing.next(args);
-    } while (computing.tile == tile.tile);
+      squares.next();
+      at.next(args);
+    } while (at.tile == tile.tile);
     Product::finish(sums);
+    release(held);
     float *const rows = reinterpret_cast<float *>(shared + L::epilogueAt + warp * L::epilogueBytes);
 #pragma unroll
     for (int i = 0; i < 2; i++) storeRow<L, tileChannels>(args, tile, tile.y0 + firstRow + 4 * i, rows, sums.value[i]);
   }
+}
+
+template <int kernelSize, int upsample, int tileChannels, class Product>
+__device__ __forceinline__ void run(const Args &args, char *shared) {
+  using L = Layout<kernelSize, upsample, tileChannels>;
+  uint64_t *const full = reinterpret_cast<uint64_t *>(shared + L::barriersAt), *const empty = full + slots;
+  if (threadIdx.x == 0) {
+    for (int slot = 0; slot < slots; slot++) {
+      ptx::barrier_init(full + slot, copyThreads);
+      ptx::barrier_init(empty + slot, warps);
+    }
+  }
+  __syncthreads();
+  const uint32_t base = ptx::shared_address(shared);
+  if (threadIdx.x >= 32 * warps)
+    copyAll<kernelSize, upsample, tileChannels>(args, base, full, empty);
+  else
+    multiplyAll<kernelSize, upsample, tileChannels, Product>(args, shared, base, full, empty);
 }
 
 #ifndef DITRUN_CONV_NO_LAUNCH

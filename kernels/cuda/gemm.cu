@@ -293,13 +293,13 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   const bool fp8 = a.dtype == DITRUN_E4M3;
   // cuBLASLt adds a bias of the output's type (of bf16 after e4m3), and adds bias and C before any activation.
   const bool biasFits = a.bias && a.biasDtype == (fp8 ? int(DITRUN_BF16) : a.outDtype);
-  const bool residualFits = a.residual && a.residualDtype == a.outDtype && a.activation == DITRUN_IDENTITY && (biasFits || !a.bias);
+  const bool residualFits = a.residual && a.residualDtype == a.outDtype && a.activation == DITRUN_IDENTITY;
 
   // From everything in the epilogue to nothing: the first that cuBLASLt has a kernel for.
   struct Fusion {
     bool bias, residual, scales;
   };
-  const Fusion fusions[] = {{biasFits, residualFits, fp8}, {false, residualFits && !a.bias, fp8}, {false, false, false}};
+  const Fusion fusions[] = {{biasFits, residualFits, fp8}, {false, residualFits, fp8}, {false, false, false}};
   Plan *plan = nullptr;
   Fusion fusion{};
   for (const Fusion &candidate : fusions) {
@@ -313,6 +313,12 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
                 "cuBLASLt %s has no kernel for m %d, n %d, k %d, batch %d, %s to %s on compute capability %d.%d%s.", gemm.version.c_str(), a.m, a.n, a.k, a.batch,
                 dtypeName(a.dtype), dtypeName(a.outDtype), deviceFacts().major, deviceFacts().minor,
                 fp8 ? " (e4m3 needs 8.9 or newer, k, lda and ldw that are multiples of 16, and addresses aligned to 16 bytes)" : "");
+
+  if (a.residual == a.out && a.residual && !fusion.residual)
+    return fail(DITRUN_UNSUPPORTED,
+                "ditrun_gemm adds a residual in place only in cuBLASLt's epilogue, which cuBLASLt %s cannot for m %d, n %d, k %d, %s to %s, residual %s, activation %d: give out another "
+                "address than residual.",
+                gemm.version.c_str(), a.m, a.n, a.k, dtypeName(a.dtype), dtypeName(a.outDtype), dtypeName(a.residualDtype), a.activation);
 
   const PlanKey key = keyOf(a, fusion.bias, fusion.residual, fusion.scales, workspace ? workspacePart : 0);
   if (fusion.bias) TRY(setDesc(*plan, key, DESC_BIAS_POINTER, &a.bias, sizeof a.bias));
@@ -343,15 +349,15 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   if (!gemm.ready)
     return fail(DITRUN_LIBRARY_MISSING, "%s", gemm.lt.library.problem.empty() ? "cuBLASLt was not opened." : gemm.lt.library.problem.c_str());
   if (args->dtype != DITRUN_E4M3 || args->batch == 1) return multiply(*args, asStream(stream));
-  // Scales per row and column are one pair of vectors a call.
+  // Scales per row and column are one pair of vectors a call; an operand that all batches share has one vector of them.
   for (int b = 0; b < args->batch; b++) {
     ditrun_gemm_args one = *args;
     one.batch = 1;
     one.a += uint64_t(b * args->aStride);
     one.w += uint64_t(b * args->wStride);
     one.out += uint64_t(b * args->outStride * dtypeBytes(args->outDtype));
-    one.aScale += uint64_t(b) * uint64_t(args->m) * sizeof(float);
-    one.wScale += uint64_t(b) * uint64_t(args->n) * sizeof(float);
+    one.aScale += uint64_t(args->aStride == 0 ? 0 : b) * uint64_t(args->m) * sizeof(float);
+    one.wScale += uint64_t(args->wStride == 0 ? 0 : b) * uint64_t(args->n) * sizeof(float);
     if (one.bias) one.bias += uint64_t(b * args->biasStride * dtypeBytes(args->biasDtype));
     if (one.residual) one.residual += uint64_t(b * args->residualStride * dtypeBytes(args->residualDtype));
     TRY(multiply(one, asStream(stream)));

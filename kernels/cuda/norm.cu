@@ -1,10 +1,11 @@
-// LayerNorm, one pass over memory: a row lives in the registers of a warp (or of 128 threads) while its mean, then the mean
-// of its squared distances from that mean, are computed in float32.
+// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16, 32 or 128 threads while its mean, then the
+// mean of its squared distances from that mean, are computed in float32.
 #include "device.h"
-#include "numbers.cuh"
+#include "rows.cuh"
 
 struct LayerNorm {
   const void *x, *weight, *bias;
+  const float *modScale, *modShift;
   void *out, *quantized;
   float *quantizedScale;
   int64_t ldx, ldo;
@@ -13,111 +14,75 @@ struct LayerNorm {
   float epsilon;
 };
 
-__device__ inline float sumOf(float a, float b) { return a + b; }
-__device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
-
-/** Reduces over the threads that share a row: a warp, or all threads of the block. */
-template <int threadsPerRow, float (*combine)(float, float)>
-__device__ float reduceRow(float value) {
+/** y = y * (plus + factor) + term for a run of columns; unless both are there, factor and term may be nullptr. */
+template <bool both, int width>
+__device__ inline void scaleAndShift(const void *factor, const void *term, bool isBf16, float plus, int column, float (&y)[width]) {
+  float factors[width], terms[width];
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value = combine(value, __shfl_xor_sync(0xffffffffu, value, distance));
-  if constexpr (threadsPerRow > 32) {
-    constexpr int warps = threadsPerRow / 32;
-    __shared__ float partial[warps];
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = partial[0];
+  for (int j = 0; j < width; j++) factors[j] = 1, terms[j] = 0;
+  if (both || factor) loadRun(factor, column, isBf16, factors);
+  if (both || term) loadRun(term, column, isBf16, terms);
 #pragma unroll
-    for (int warp = 1; warp < warps; warp++) value = combine(value, partial[warp]);
-  }
-  return value;
+  for (int j = 0; j < width; j++) y[j] = y[j] * (plus + factors[j]) + terms[j];
 }
 
-/** A block holds 8 rows of a warp each, or one row. */
-template <int threadsPerRow>
-constexpr int blockThreads = threadsPerRow == 32 ? 256 : threadsPerRow;
+/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
+ * Deciding for every run anew what is there and of which dtype would cost more instructions than the norm. So the dtype of weight and
+ * bias is a template parameter, launchShape passes modulation alone as if it were weight and bias (`plus` 1), and the commonest case,
+ * both of them and a bf16 result, has a loop of its own. */
+template <class Shape, bool weightBf16, bool quantize>
+__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args, float plus) {
+  constexpr int threadsPerRow = Shape::threadsPerRow, chunks = Shape::chunks, width = Shape::width;
+  const int row = Shape::row();
+  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
+  float values[chunks][width];
+  loadRow<Shape>(args.x, row * args.ldx, runs, values);
 
-/** Each thread holds `chunks` vectors of 8 columns; needs columns, strides and addresses that allow 16-byte accesses.
- * A warp (or block) walks rows with a grid stride and loads its next row before it reduces this one, so that memory never
- * idles. Rows of a whole block keep weight and bias in registers where they fit; for a warp's rows more warps are worth more. */
-template <int threadsPerRow, int chunks, bool quantize>
-__global__ void __launch_bounds__(blockThreads<threadsPerRow>) layerNormRegisters(const __grid_constant__ LayerNorm args) {
-  constexpr int rowsPerBlock = blockThreads<threadsPerRow> / threadsPerRow;
-  constexpr bool keepWeights = threadsPerRow > 32 && chunks <= 2;
-  const int lane = threadIdx.x % threadsPerRow, rowStep = gridDim.x * rowsPerBlock;
-  const auto columnOf = [&](int chunk) { return (chunk * threadsPerRow + lane) * vectorWidth; };
-  const auto loadWeights = [&](int column, float(&weight)[vectorWidth], float(&bias)[vectorWidth]) {
+  float sum = 0, squares = 0;
 #pragma unroll
-    for (int j = 0; j < vectorWidth; j++) weight[j] = 1, bias[j] = 0;
-    if (args.weight) load8(args.weight, column, args.weightBf16, weight);
-    if (args.bias) load8(args.bias, column, args.weightBf16, bias);
-  };
-  float keptWeight[keepWeights ? chunks : 1][vectorWidth] = {}, keptBias[keepWeights ? chunks : 1][vectorWidth] = {};
-  if constexpr (keepWeights) {
+  for (int c = 0; c < chunks; c++)
 #pragma unroll
-    for (int c = 0; c < chunks; c++)
-      if (columnOf(c) < args.columns) loadWeights(columnOf(c), keptWeight[c], keptBias[c]);
+    for (int j = 0; j < width; j++) sum += values[c][j];
+  const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
+#pragma unroll
+  for (int c = 0; c < chunks; c++) {
+    if (c >= runs) continue;
+#pragma unroll
+    for (int j = 0; j < width; j++) {
+      values[c][j] -= mean;
+      squares += values[c][j] * values[c][j];
+    }
   }
-  Packed next[chunks];
-  const auto fetch = [&](int row) {
+  const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+
+  float amax = 0;
+  const auto finish = [&]<bool common>() {
 #pragma unroll
-    for (int c = 0; c < chunks; c++)
-      if (columnOf(c) < args.columns) next[c] = loadPacked(args.x, row * args.ldx + columnOf(c), args.xBf16);
+    for (int c = 0; c < chunks; c++) {
+      if (c >= runs) continue;
+      const int column = Shape::column(c);
+#pragma unroll
+      for (int j = 0; j < width; j++) values[c][j] *= scale;
+      if (common || args.weight || args.bias) scaleAndShift<common>(args.weight, args.bias, weightBf16, plus, column, values[c]);
+      if (!common && args.modScale) scaleAndShift<true>(args.modScale, args.modShift, false, 1.0f, column, values[c]);
+      if constexpr (quantize) {
+#pragma unroll
+        for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+      }
+      if (common || args.out) storeRun(args.out, row * args.ldo + column, common || args.outBf16, values[c]);
+    }
   };
-
-  int row = blockIdx.x * rowsPerBlock + threadIdx.x / threadsPerRow;
-  if (row < args.rows) fetch(row);
-  for (; row < args.rows; row += rowStep) {
-    float values[chunks][vectorWidth];
-    float sum = 0;
+  if (args.weight && args.bias && !args.modScale && args.out && args.outBf16) finish.template operator()<true>();
+  else finish.template operator()<false>();
+  if constexpr (quantize) {
+    const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
+    if (row < args.rows && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
 #pragma unroll
     for (int c = 0; c < chunks; c++) {
-      if (columnOf(c) >= args.columns) continue;
-      unpack(next[c], args.xBf16, values[c]);
+      if (c >= runs) continue;
 #pragma unroll
-      for (int j = 0; j < vectorWidth; j++) sum += values[c][j];
-    }
-    if (row + rowStep < args.rows) fetch(row + rowStep);
-
-    const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
-    float squares = 0;
-#pragma unroll
-    for (int c = 0; c < chunks; c++) {
-      if (columnOf(c) >= args.columns) continue;
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) {
-        values[c][j] -= mean;
-        squares += values[c][j] * values[c][j];
-      }
-    }
-    const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
-
-    float amax = 0;
-#pragma unroll
-    for (int c = 0; c < chunks; c++) {
-      const int column = columnOf(c);
-      if (column >= args.columns) continue;
-      float weight[vectorWidth], bias[vectorWidth];
-      if constexpr (!keepWeights) loadWeights(column, weight, bias);
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) {
-        values[c][j] = values[c][j] * scale * (keepWeights ? keptWeight[c][j] : weight[j]) + (keepWeights ? keptBias[c][j] : bias[j]);
-        if constexpr (quantize) amax = fmaxf(amax, fabsf(values[c][j]));
-      }
-      if (args.out) store8(args.out, row * args.ldo + column, args.outBf16, values[c]);
-    }
-    if constexpr (quantize) {
-      const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-      if (lane == 0) args.quantizedScale[row] = rowScale;
-#pragma unroll
-      for (int c = 0; c < chunks; c++) {
-        const int column = columnOf(c);
-        if (column >= args.columns) continue;
-#pragma unroll
-        for (int j = 0; j < vectorWidth; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
-        store8E4m3(args.quantized, int64_t(row) * args.columns + column, values[c]);
-      }
+      for (int j = 0; j < width; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
+      storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
     }
   }
 }
@@ -137,7 +102,8 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
   const auto normalized = [&](int column) {
     const float weight = args.weight ? loadOne(args.weight, column, weightDtype) : 1.0f;
     const float bias = args.bias ? loadOne(args.bias, column, weightDtype) : 0.0f;
-    return (loadOne(args.x, row * args.ldx + column, xDtype) - mean) * scale * weight + bias;
+    const float y = (loadOne(args.x, row * args.ldx + column, xDtype) - mean) * scale * weight + bias;
+    return args.modScale ? y * (1.0f + args.modScale[column]) + args.modShift[column] : y;
   };
   if (args.quantized) {
     for (int column = threadIdx.x; column < args.columns; column += 256) amax = fmaxf(amax, fabsf(normalized(column)));
@@ -152,15 +118,30 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
       storeOne(args.out, row * args.ldo + column, args.outBf16 ? DITRUN_BF16 : DITRUN_F32, normalized(column));
 }
 
-template <int threadsPerRow, int chunks>
-static int launchRegisters(const LayerNorm &args, cudaStream_t stream) {
-  constexpr int threads = blockThreads<threadsPerRow>, rowsPerBlock = threads / threadsPerRow;
-  const auto kernel = args.quantized ? layerNormRegisters<threadsPerRow, chunks, true> : layerNormRegisters<threadsPerRow, chunks, false>;
-  int perMultiprocessor = 0;
-  CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&perMultiprocessor, kernel, threads, 0));
-  const int blocks = (args.rows + rowsPerBlock - 1) / rowsPerBlock, resident = deviceFacts().multiprocessors * perMultiprocessor;
-  kernel<<<blocks < resident ? blocks : resident, threads, 0, stream>>>(args);
+template <bool xBf16, int threadsPerRow, int valuesEach>
+static int launchShape(const LayerNorm &args, cudaStream_t stream) {
+  using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
+  LayerNorm given = args;
+  const bool modulationAlone = args.modScale && !args.weight && !args.bias;
+  if (modulationAlone) {
+    given.weight = args.modScale, given.bias = args.modShift, given.weightBf16 = false;
+    given.modScale = given.modShift = nullptr;
+  }
+  const auto kernel = args.quantized ? (given.weightBf16 ? layerNormRegisters<Shape, true, true> : layerNormRegisters<Shape, false, true>)
+                                     : (given.weightBf16 ? layerNormRegisters<Shape, true, false> : layerNormRegisters<Shape, false, false>);
+  kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(given, modulationAlone ? 1.0f : 0.0f);
   return launched("ditrun_layer_norm");
+}
+
+/** The smallest shape that holds a row of at most mostInRegisters columns. */
+template <bool xBf16>
+static int launchVectors(const LayerNorm &args, cudaStream_t stream) {
+  if (args.columns <= 16 * 32) return launchShape<xBf16, 16, 32>(args, stream);
+  if (args.columns <= 32 * 32) return launchShape<xBf16, 32, 32>(args, stream);
+  if (args.columns <= 32 * 48) return launchShape<xBf16, 32, 48>(args, stream);
+  if (args.columns <= 32 * 64) return launchShape<xBf16, 32, 64>(args, stream);
+  if (args.columns <= 128 * 32) return launchShape<xBf16, 128, 32>(args, stream);
+  return launchShape<xBf16, 128, 40>(args, stream);
 }
 
 int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
@@ -172,21 +153,20 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
                 dtypeName(a->outDtype));
   if (a->ldx < a->columns || (a->out && a->ldo < a->columns))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got rows of %d columns with strides %lld (x) and %lld (out).", a->columns, (long long)a->ldx, (long long)a->ldo);
+  if ((a->modScale == 0) != (a->modShift == 0))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm takes modScale and modShift together, got 0x%llx and 0x%llx.", (unsigned long long)a->modScale,
+                (unsigned long long)a->modShift);
   if (a->quantized && a->quantizedScale == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got a place for e4m3 rows but none for their scales.");
   if (a->rows == 0) return DITRUN_OK;
-  const LayerNorm args{asPointer<void>(a->x),  asPointer<void>(a->weight), asPointer<void>(a->bias), asPointer<void>(a->out), asPointer<void>(a->quantized),
-                       asPointer<float>(a->quantizedScale), a->ldx, a->ldo, a->rows, a->columns, a->xDtype == DITRUN_BF16, a->weightDtype == DITRUN_BF16,
-                       a->outDtype == DITRUN_BF16, a->epsilon};
-  const bool vectorized = a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) && aligned16(a->x) &&
-                          aligned16(a->weight) && aligned16(a->bias) && aligned16(a->out) && a->quantized % vectorWidth == 0;
-  const int vectors = a->columns / vectorWidth;
+  const LayerNorm args{asPointer<void>(a->x),          asPointer<void>(a->weight),    asPointer<void>(a->bias),          asPointer<float>(a->modScale),
+                       asPointer<float>(a->modShift),  asPointer<void>(a->out),       asPointer<void>(a->quantized),     asPointer<float>(a->quantizedScale),
+                       a->ldx,                         a->ldo,                        a->rows,                           a->columns,
+                       a->xDtype == DITRUN_BF16,       a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16,        a->epsilon};
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) &&
+                          aligned16(a->x) && aligned16(a->weight) && aligned16(a->bias) && aligned16(a->modScale) && aligned16(a->modShift) && aligned16(a->out) &&
+                          a->quantized % vectorWidth == 0;
   const cudaStream_t queue = asStream(stream);
-  if (vectorized && vectors <= 32) return launchRegisters<32, 1>(args, queue);
-  if (vectorized && vectors <= 32 * 2) return launchRegisters<32, 2>(args, queue);
-  if (vectorized && vectors <= 32 * 4) return launchRegisters<32, 4>(args, queue);
-  if (vectorized && vectors <= 128 * 2) return launchRegisters<128, 2>(args, queue);
-  if (vectorized && vectors <= 128 * 4) return launchRegisters<128, 4>(args, queue);
-  if (vectorized && vectors <= 128 * 8) return launchRegisters<128, 8>(args, queue);
+  if (vectorized) return args.xBf16 ? launchVectors<true>(args, queue) : launchVectors<false>(args, queue);
   layerNormAnyWidth<<<a->rows, 256, 0, queue>>>(args);
   return launched("ditrun_layer_norm");
 }

@@ -110,16 +110,42 @@ __device__ inline void store8(void *pointer, int64_t index, bool isBf16, const f
   }
 }
 
-/** 8 values to e4m3, round to nearest even, saturating. */
-__device__ inline void store8E4m3(void *pointer, int64_t index, const float (&values)[vectorWidth]) {
-  uint32_t words[2];
-#pragma unroll
-  for (int i = 0; i < 2; i++) {
-    const uint32_t low = __nv_cvt_float2_to_fp8x2(make_float2(values[4 * i], values[4 * i + 1]), __NV_SATFINITE, __NV_E4M3);
-    const uint32_t high = __nv_cvt_float2_to_fp8x2(make_float2(values[4 * i + 2], values[4 * i + 3]), __NV_SATFINITE, __NV_E4M3);
-    words[i] = low | high << 16;
+/** Runs of 8, or of 4 where one side is float32: then 16 bytes of it a thread, and neighbouring threads touch neighbouring ones. */
+__device__ inline void loadRun(const void *pointer, int64_t index, bool isBf16, float (&values)[8]) { load8(pointer, index, isBf16, values); }
+__device__ inline void storeRun(void *pointer, int64_t index, bool isBf16, const float (&values)[8]) { store8(pointer, index, isBf16, values); }
+
+__device__ inline void loadRun(const void *pointer, int64_t index, bool isBf16, float (&values)[4]) {
+  if (isBf16) {
+    const uint2 pairs = *reinterpret_cast<const uint2 *>(static_cast<const __nv_bfloat16 *>(pointer) + index);
+    values[0] = __uint_as_float(pairs.x << 16);
+    values[1] = __uint_as_float(pairs.x & 0xffff0000u);
+    values[2] = __uint_as_float(pairs.y << 16);
+    values[3] = __uint_as_float(pairs.y & 0xffff0000u);
+  } else {
+    const float4 four = *reinterpret_cast<const float4 *>(static_cast<const float *>(pointer) + index);
+    values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
   }
-  *reinterpret_cast<uint2 *>(static_cast<uint8_t *>(pointer) + index) = make_uint2(words[0], words[1]);
+}
+
+__device__ inline void storeRun(void *pointer, int64_t index, bool isBf16, const float (&values)[4]) {
+  if (isBf16)
+    *reinterpret_cast<uint2 *>(static_cast<__nv_bfloat16 *>(pointer) + index) = make_uint2(packBf16(values[0], values[1]), packBf16(values[2], values[3]));
+  else
+    *reinterpret_cast<float4 *>(static_cast<float *>(pointer) + index) = make_float4(values[0], values[1], values[2], values[3]);
+}
+
+/** 4 values to e4m3, round to nearest even, saturating. */
+__device__ inline uint32_t packE4m3(const float *values) {
+  const uint32_t low = __nv_cvt_float2_to_fp8x2(make_float2(values[0], values[1]), __NV_SATFINITE, __NV_E4M3);
+  const uint32_t high = __nv_cvt_float2_to_fp8x2(make_float2(values[2], values[3]), __NV_SATFINITE, __NV_E4M3);
+  return low | high << 16;
+}
+
+__device__ inline void storeRunE4m3(void *pointer, int64_t index, const float (&values)[8]) {
+  *reinterpret_cast<uint2 *>(static_cast<uint8_t *>(pointer) + index) = make_uint2(packE4m3(values), packE4m3(values + 4));
+}
+__device__ inline void storeRunE4m3(void *pointer, int64_t index, const float (&values)[4]) {
+  *reinterpret_cast<uint32_t *>(static_cast<uint8_t *>(pointer) + index) = packE4m3(values);
 }
 
 /** The activations of ditrun_activation, in float32. */

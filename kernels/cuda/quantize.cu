@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(256) quantizeRows(uint8_t *out, float *scale, 
       load8(x, source + column, isBf16, values);
 #pragma unroll
       for (int j = 0; j < vectorWidth; j++) values[j] = __fdiv_rn(values[j], rowScale);
-      store8E4m3(out, destination + column, values);
+      storeRunE4m3(out, destination + column, values);
     }
   } else {
     for (int column = lane; column < columns; column += 32)

@@ -1,34 +1,37 @@
 // Tile shapes of the Hopper kernels, one row a head dimension, each with its reason. bench/NOTES.md has the measurements.
 #pragma once
 
-/** One forward attention kernel: every warp group owns 64 queries and walks over tiles of `keys` keys. */
+/** A block of threads owns 64 · warpGroups queries of one head and walks over the keys in stages.
+ * keys: keys of a stage; the second dimension of the score product (a multiple of 16; 64, 80, 96, 128, 160 or 176).
+ * stages: of shared memory, a power of two; the main loop is unrolled over them.
+ * mufuEighths: of every eight pairs of exponentials, how many go to the special-function unit; a polynomial takes the rest.
+ * degree: of that polynomial, 2 or 3. batch: 16-key chunks of probabilities between queueing products with V. */
+template <int groups, int stageKeys, int stageCount, int eighths, int degree, int batch>
+struct AttentionTileRow {
+  static constexpr int warpGroups = groups;
+  static constexpr int keys = stageKeys;
+  static constexpr int stages = stageCount;
+  static constexpr int mufuEighths = eighths;
+  static constexpr int polynomialDegree = degree;
+  static constexpr int chunksPerBatch = batch;
+  // setmaxnreg hands out what the block was launched with, less 24 a thread for the producer's warp group.
+  static constexpr int consumerRegisters = groups == 2 ? 240 : 160;
+  static_assert(groups == 2 || groups == 3, "the register split is worked out for two or three warp groups");
+};
+
 template <int headDim>
 struct AttentionTile;
 
-#ifndef ATTENTION_32
-#define ATTENTION_32 3, 128, 4, true, 4, 2, true
-#endif
-#ifndef ATTENTION_64
-#define ATTENTION_64 3, 96, 4, true, 6, 2, true
-#endif
-#ifndef ATTENTION_128
-#define ATTENTION_128 2, 176, 2, true, 8, 2, false
-#endif
+// Bound by exponentials: half of them by polynomial. Three warp groups, since two leave issue slots idle (29.8 ms against 22.9)
+// and four have 112 registers, too few for 128 keys. V products queued every 32 keys: 20.3 ms, all at the end: 23.1 ms.
+template <>
+struct AttentionTile<32> : AttentionTileRow<3, 128, 4, 4, 2, 2> {};
 
-template <int groups, int keyCount, int stageCount, bool turns, int mufuEighths, int degree, bool ones>
-struct AttentionTileRow {
-  static constexpr int warpGroups = groups;
-  static constexpr int keys = keyCount;
-  static constexpr int stages = stageCount;
-  static constexpr bool takeTurns = turns;
-  static constexpr int exponentialEighths = mufuEighths;
-  static constexpr int polynomialDegree = degree;
-  static constexpr bool onesColumn = ones;
-};
+// Exponentials and matrix units near balance: a quarter by polynomial (28.1 ms; 3/8: 30.2, 1/2: 30.5; 128 keys: 28.7).
+template <>
+struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2> {};
 
+// Bound by the matrix units: no polynomial. 72 output and 64 score registers a thread need two warp groups; V products queued
+// every 16 keys.
 template <>
-struct AttentionTile<32> : AttentionTileRow<ATTENTION_32> {};
-template <>
-struct AttentionTile<64> : AttentionTileRow<ATTENTION_64> {};
-template <>
-struct AttentionTile<128> : AttentionTileRow<ATTENTION_128> {};
+struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1> {};

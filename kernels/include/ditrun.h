@@ -127,7 +127,7 @@ DITRUN_API int ditrun_flags_wait(const uint64_t *flags, int count, int reset, ui
  * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. */
 typedef struct {
   uint64_t a, w, bias, residual, out; /* bias, residual may be 0 */
-  uint64_t aScale, wScale;            /* E4M3 only: [m] and [n] per batch, contiguous */
+  uint64_t aScale, wScale;            /* E4M3 only: [m] and [n] per batch, contiguous; one [m] or [n] where the operand is shared */
   int64_t lda, ldw, ldo, ldResidual;
   int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
   int32_t m, n, k, batch;

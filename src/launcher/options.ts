@@ -42,7 +42,7 @@ export const globalOptions = {
   },
   device: { choices: deviceNames, default: "auto", describe: "What to run on" },
   dtype: { choices: dtypeSchema.options, describe: "Weights and activations [default: the plan's, bf16]" },
-  fp8: { type: "boolean", describe: "Linear layers, attention and the ring in e4m3" },
+  fp8: { type: "boolean", describe: "Linear layers in e4m3, with scales per token and per output channel" },
   seed: {
     type: "string",
     requiresArg: true,

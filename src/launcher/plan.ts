@@ -37,11 +37,7 @@ export async function resolvePlan(
   if (!meshGiven) plan.mesh = defaultMesh(nproc ?? available, model);
   for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
   if (flags.dtype !== undefined) plan.dtype = flags.dtype;
-  if (flags.fp8) {
-    plan.linear.dtype = "e4m3";
-    plan.attention.dtype = "e4m3";
-    plan.ring.dtype = "e4m3";
-  }
+  if (flags.fp8) plan.linear.dtype = "e4m3";
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
   if (changed) delete plan.name;
   plan.name ??= planName(plan);

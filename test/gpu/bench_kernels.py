@@ -1,11 +1,13 @@
 """Times of kernels beside PyTorch's, on the same data in the same run (see check_kernels.py). Medians of device events."""
+import ctypes
 import statistics
 
 import torch
 
-from ditrun_abi import BF16, GELU
+from ditrun_abi import BF16, F32, GELU, SILU
 from check_operators import gemm_args, layer_norm_args
 from check_attention import attention_args
+from check_wan import rms_norm_args
 
 
 def median_ms(call, repeats=20):
@@ -20,6 +22,19 @@ def median_ms(call, repeats=20):
     return statistics.median(start.elapsed_time(end) for start, end in pairs)
 
 
+def busy_ms(call, repeats=5, calls=20):
+    """Milliseconds of one of `calls` calls queued together: what a kernel costs in the middle of a model."""
+    call()
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for start, end in pairs:
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in pairs) / calls
+
+
 def line(name, ours, theirs, peer, work=None, unit=""):
     """ours and theirs in milliseconds; work in operations or bytes, unit TF/s or TB/s."""
     rate = f"{work / ours / 1e9:8.1f} {unit}" if work else " " * 8
@@ -28,7 +43,7 @@ def line(name, ours, theirs, peer, work=None, unit=""):
 
 def run(module, only=None):
     print("--- bench (ratio above 1: faster than the peer)")
-    for name, bench in (("gemm", gemm), ("gemm e4m3", gemm_fp8), ("memory", memory), ("attention", attention)):
+    for name, bench in (("gemm", gemm), ("gemm e4m3", gemm_fp8), ("memory", memory), ("wan", wan), ("attention", attention)):
         if only is None or only in name:
             try:
                 bench(module)
@@ -95,6 +110,55 @@ def memory(module):
     line("patchify 4x2048x2048 by 8", median_ms(lambda: module.patchify(patches.data_ptr(), BF16, image.data_ptr(), BF16, 4, 2048, 2048, 8, 0, 65536, 0)), None, "",
          bytes_of(image, patches), "TB/s")
     line("sincos_2d 65536x512", median_ms(lambda: module.sincos_2d(out.data_ptr(), BF16, 256, 0, 65536, 512, 0, 512, 0)), None, "", bytes_of(out), "TB/s")
+
+
+def wan(module):
+    """Bytes are those that must move once; inputs are larger than the cache, or else rotated until they are."""
+    functional, f32, bf16 = torch.nn.functional, torch.float32, torch.bfloat16
+    bytes_of = lambda *tensors: sum(t.numel() * t.element_size() for t in tensors)
+    made = lambda *shape, dtype=f32: torch.randn(*shape, device="cuda").to(dtype)
+
+    def rate(name, call, *moved, peer=None):
+        line(name, busy_ms(call), busy_ms(peer) if peer else None, "torch", bytes_of(*moved), "TB/s")
+
+    for rows, columns in ((65536, 512), (32760, 1536), (75600, 5120)):
+        size = f"{rows}x{columns}"
+        x, y, out, out32 = made(rows, columns), made(rows, columns, dtype=bf16), made(rows, columns, dtype=bf16), made(rows, columns)
+        scale, shift, weight, bias, rope = made(columns), made(columns), made(columns, dtype=bf16), made(columns, dtype=bf16), made(rows, 128)
+        sums = made(rows)
+        rate(f"copy {size} f32", lambda: module.copy(out32.data_ptr(), x.data_ptr(), bytes_of(x), 0), x, out32)
+        args = layer_norm_args(x, out, weight, bias)
+        rate(f"layer_norm {size} f32->bf16", lambda: module.layer_norm(args, 0), x, out, peer=lambda: functional.layer_norm(x, (columns,), scale, shift).bfloat16())
+        args2 = layer_norm_args(y, out, weight, bias)
+        rate(f"layer_norm {size} bf16", lambda: module.layer_norm(args2, 0), y, out, peer=lambda: functional.layer_norm(y, (columns,), weight, bias))
+        args3 = layer_norm_args(x, out, None, None, modScale=scale, modShift=shift)
+        rate(f"layer_norm modulated {size} f32->bf16", lambda: module.layer_norm(args3, 0), x, out)
+        args4 = rms_norm_args(y, out, weight)
+        rate(f"rms_norm {size} bf16", lambda: module.rms_norm(args4, 0), y, out, peer=lambda: functional.rms_norm(y, (columns,), weight))
+        args5 = rms_norm_args(y, y, weight, rope)
+        rate(f"rms_norm, rope, in place {size} bf16", lambda: module.rms_norm(args5, 0), y, y, rope)
+        args6 = rms_norm_args(y, y, weight, rope, sums, 2 * columns)
+        rate(f"rms_norm, rope, given sums {size} bf16", lambda: module.rms_norm(args6, 0), y, y, rope)
+        rate(f"row_sum_squares {size} bf16", lambda: module.row_sum_squares(sums.data_ptr(), y.data_ptr(), columns, rows, columns, BF16, 0), y)
+        rate(f"add_gated {size} f32 + bf16", lambda: module.add_gated(x.data_ptr(), x.data_ptr(), F32, y.data_ptr(), BF16, scale.data_ptr(), rows, columns, 0), x, y, x,
+             peer=lambda: out32.addcmul_(y, scale))
+        rate(f"multiply {size} bf16", lambda: module.multiply(out.data_ptr(), y.data_ptr(), out.data_ptr(), y.numel(), BF16, 0), y, out, out)
+    del x, y, out, out32
+    for columns in (96, 192, 384):
+        rows = 400_000_000 // columns // 8 * 8
+        x, out, weight = made(rows, columns, dtype=bf16), made(rows, columns, dtype=bf16), made(columns, dtype=bf16)
+        args = rms_norm_args(x, out, weight, activation=SILU)
+        rate(f"rms_norm, silu {rows}x{columns} bf16", lambda: module.rms_norm(args, 0), x, out)
+    table = made(32760, 128)
+    rate("rope_3d 21x30x52, dim 128", lambda: module.rope_3d(table.data_ptr(), 30, 52, 0, 32760, 128, 0), table)
+    latent, tokens = made(16, 21, 60, 104), made(32760, 64, dtype=bf16)
+    rate("patchify_video 16x21x60x104 (in cache)", lambda: module.patchify_video(tokens.data_ptr(), BF16, latent.data_ptr(), F32, 16, 21, 60, 104, 2, 0, 32760, 0), latent, tokens)
+    rate("unpatchify_video 16x21x60x104 (in cache)", lambda: module.unpatchify_video(latent.data_ptr(), F32, tokens.data_ptr(), BF16, 16, 21, 60, 104, 2, 0, 32760, 0), latent, tokens)
+    sources = [made(64_000_000) for _ in range(4)]
+    addresses, numbers = (ctypes.c_uint64 * 4)(*(s.data_ptr() for s in sources)), (ctypes.c_float * 4)(0.5, -0.25, 0.1, 0.3)
+    rate("combine 4 of 64M", lambda: module.combine(sources[0].data_ptr(), addresses, numbers, 4, 64_000_000, 0), *sources, sources[0])
+    words, ids, out = made(256384, 4096, dtype=bf16), torch.randint(256384, (16384,), device="cuda", dtype=torch.int32), made(16384, 4096, dtype=bf16)
+    rate("gather_rows 16384x4096 bf16", lambda: module.gather_rows(out.data_ptr(), BF16, words.data_ptr(), BF16, 256384, ids.data_ptr(), 16384, 4096, 0), out, out)
 
 
 def attention(module):

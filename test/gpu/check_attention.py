@@ -11,12 +11,13 @@ GENERIC, SM80, SM90 = 1, 2, 3
 KERNEL = {GENERIC: "generic", SM80: "sm80", SM90: "sm90"}
 
 
-def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None):
+def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None, bias=None):
     """q and o [queries, heads, headDim], blocks of (k, v); heads adjacent, rows strided. Returns the argument and what must stay alive."""
     array = (KvBlock * len(blocks))(*(KvBlock(k=k.data_ptr(), v=v.data_ptr(), flag=flags[i] if flags else 0, kStride=k.stride(0), vStride=v.stride(0), length=k.shape[0])
                                       for i, (k, v) in enumerate(blocks)))
     args = Attention(q=q.data_ptr(), o=o.data_ptr(), lse=lse.data_ptr() if lse is not None else 0, previousO=previous[0].data_ptr() if previous else 0,
-                     previousLse=previous[1].data_ptr() if previous else 0, blocks=array, waitNanoseconds=waits.data_ptr() if waits is not None else 0,
+                     previousLse=previous[1].data_ptr() if previous else 0, blocks=array, relativeBias=bias.data_ptr() if bias is not None else 0,
+                     waitNanoseconds=waits.data_ptr() if waits is not None else 0,
                      qStride=q.stride(0), oStride=o.stride(0), queries=q.shape[0], heads=q.shape[1], headDim=q.shape[2], blockCount=len(blocks), dtype=CODE[q.dtype],
                      oDtype=CODE[o.dtype], kernel=kernel, scale=scale if scale is not None else q.shape[2] ** -0.5)
     return ctypes.byref(args), (array, args)

@@ -37,6 +37,7 @@ def main():
 
     import check_operators
     import check_attention
+    import check_wan
     module = Module(path)
     module.device_open(0)
     info = ctypes.create_string_buffer(2048)
@@ -46,6 +47,7 @@ def main():
         "errors": lambda: check_errors(module),
         **check_operators.checks(module, report),
         **check_attention.checks(module, report),
+        **check_wan.checks(module, report),
         "graph": lambda: check_graph(module),
         "nccl": lambda: check_nccl(module),
         "peers": lambda: check_peers(path, module),

@@ -37,9 +37,10 @@ def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.
         residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, alpha=alpha))
 
 
-def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5):
+def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None):
     return ctypes.byref(LayerNorm(
-        x=address(x), weight=address(weight), bias=address(bias), out=address(out), quantized=address(quantized), quantizedScale=address(scale), ldx=x.stride(0),
+        x=address(x), weight=address(weight), bias=address(bias), out=address(out), quantized=address(quantized), quantizedScale=address(scale),
+        modScale=address(modScale), modShift=address(modShift), ldx=x.stride(0),
         ldo=out.stride(0) if out is not None else 0, rows=x.shape[0], columns=x.shape[1], xDtype=CODE[x.dtype],
         weightDtype=CODE[weight.dtype] if weight is not None else F32, outDtype=CODE[out.dtype] if out is not None else F32, epsilon=epsilon))
 
@@ -123,10 +124,16 @@ def checks(module, report):
             # Hopper's e4m3 products are summed with about 13 bits within an instruction.
             report(f"gemm e4m3->{SHORT[out_dtype]} {m}x{n}x{k} bias {SHORT.get(bias_dtype)}, activation {activation}", relative(out, expected),
                    4e-3 if out_dtype == torch.bfloat16 else 5e-4)
+            if with_residual and activation == IDENTITY:
+                in_place = residual.clone()
+                synchronized(lambda: module.gemm(gemm_args(a8, w8, in_place, bias, in_place, aScale=aScale, wScale=wScale), 0))
+                report(f"gemm e4m3->{SHORT[out_dtype]} {m}x{n}x{k} residual in place", relative(in_place, expected), 4e-3 if out_dtype == torch.bfloat16 else 5e-4)
         batch = 2
         a, w = random(batch, 48, 64).to(torch.float8_e4m3fn), random(batch, 32, 64).to(torch.float8_e4m3fn)
         aScale, wScale = torch.rand(batch, 48, device="cuda") + 0.5, torch.rand(batch, 32, device="cuda") + 0.5
         out = torch.full((batch, 48, 32), NAN, device="cuda", dtype=torch.bfloat16)
+        synchronized(lambda: module.gemm(gemm_args(a[:1].expand(batch, 48, 64), w, out, aScale=aScale, wScale=wScale), 0))
+        report("gemm e4m3 batch 2, one A for both", relative(out, (a[:1].double() @ w.double().mT) * aScale.double()[:1, :, None] * wScale.double()[:, None]), 4e-3)
         synchronized(lambda: module.gemm(gemm_args(a, w, out, aScale=aScale, wScale=wScale), 0))
         report("gemm e4m3 batch 2", relative(out, (a.double() @ w.double().mT) * aScale.double()[:, :, None] * wScale.double()[:, None]), 4e-3)
 

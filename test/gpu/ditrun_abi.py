@@ -22,18 +22,29 @@ class KvBlock(Structure):
 
 
 class Attention(Structure):
-    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("waitNanoseconds", c_uint64) +
+    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("relativeBias waitNanoseconds", c_uint64) +
                 fields("qStride oStride", c_int64) + fields("queries heads headDim blockCount dtype oDtype kernel", c_int32) + fields("scale", c_float))
 
 
 class LayerNorm(Structure):
-    _fields_ = (fields("x weight bias out quantized quantizedScale", c_uint64) + fields("ldx ldo", c_int64) +
+    _fields_ = (fields("x weight bias out quantized quantizedScale modScale modShift", c_uint64) + fields("ldx ldo", c_int64) +
                 fields("rows columns xDtype weightDtype outDtype", c_int32) + fields("epsilon", c_float))
+
+
+class RmsNorm(Structure):
+    _fields_ = (fields("x weight out sumSquares rope", c_uint64) + fields("ldx ldo", c_int64) +
+                fields("rows columns fullColumns headDim xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
 
 
 class Random(Structure):
     _fields_ = (fields("out seed", c_uint64) + fields("row0 column0 fullColumns ldo", c_int64) + fields("rows columns", c_int32) + fields("tensorId", c_uint32) +
                 fields("distribution", c_int32) + fields("amplitude offset", c_float) + fields("outDtype reserved", c_int32))
+
+
+class Conv3d(Structure):
+    _fields_ = (fields("x history weight bias residual out", c_uint64) +
+                fields("frames height width inChannels outChannels kernelT kernelH kernelW strideT strideH strideW", c_int32) +
+                fields("padTop padBottom padLeft padRight upsample dtype", c_int32))
 
 
 U, L, I = c_uint64, c_int64, c_int
@@ -51,7 +62,12 @@ SIGNATURES = {
     "quantize_rows": [U, U, U, L, I, I, I, U], "count_nonfinite": [U, U, L, I, U],
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
+    "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, I, c_float, I, U],
     "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
+    "rms_norm": [POINTER(RmsNorm), U], "row_sum_squares": [U, U, L, I, I, I, U], "rope_3d": [U, I, I, I, I, I, U],
+    "add_gated": [U, U, I, U, I, U, I, I, U], "multiply": [U, U, U, L, I, U], "combine": [U, POINTER(U), POINTER(c_float), I, L, U],
+    "gather_rows": [U, I, U, I, I, U, I, I, U],
+    "patchify_video": [U, I, U, I, I, I, I, I, I, I, I, U], "unpatchify_video": [U, I, U, I, I, I, I, I, I, I, I, U],
     "nccl_unique_id": [c_char_p], "nccl_init": [c_char_p, I, I, POINTER(U)], "nccl_destroy": [U], "nccl_check": [U],
     "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U], "nccl_reduce_scatter": [U, U, U, L, I, U], "nccl_broadcast": [U, U, L, I, U],
     "nccl_exchange": [U, POINTER(U), POINTER(L), POINTER(I), I, POINTER(U), POINTER(L), POINTER(I), I, U],

@@ -23,16 +23,16 @@ __device__ __forceinline__ void mbarrier_expect(uint64_t *barrier, uint32_t byte
                : "memory");
 }
 
-/** Waits until the phase of this parity (0 for the first) has completed. */
+/** Waits until the phase of this parity (0 for the first) has completed; asleep at first, for up to a millisecond a try. */
 __device__ __forceinline__ void mbarrier_wait(uint64_t *barrier, uint32_t parity) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
       "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1, %2;\n"
       "@!done bra again;\n"
       "}\n" ::"r"(shared_address(barrier)),
-      "r"(parity)
+      "r"(parity), "r"(1000000)
       : "memory");
 }
 

@@ -3,22 +3,43 @@
 
 #include <cstdint>
 
-namespace ptx {
+#include "mbarrier.cuh"
 
-__device__ __forceinline__ uint32_t shared_address(const void *pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace ptx {
 
 /** 16 bytes from global to shared memory, or zeros; the source is not read then. */
 __device__ __forceinline__ void copy_async(uint32_t destination, const void *source, bool inside) {
   const int bytes = inside ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/** Waits until at most `pending` committed groups of this thread's copies are unfinished. */
-template <int pending>
-__device__ __forceinline__ void copy_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+/** Arrives at the barrier once all copies that this thread has queued so far are complete. */
+__device__ __forceinline__ void copy_arrive(uint64_t *barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+
+// mbarrier.cuh's barriers, without what sm_80 lacks.
+
+__device__ __forceinline__ void barrier_init(uint64_t *barrier, uint32_t arrivals) { mbarrier_init(barrier, arrivals); }
+
+__device__ __forceinline__ void barrier_arrive(uint64_t *barrier) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}\n" ::"r"(shared_address(barrier)) : "memory");
+}
+
+/** Waits until the phase of this parity (0 for the first) has completed. */
+__device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity) {
+#if __CUDA_ARCH__ >= 900
+  mbarrier_wait(barrier, parity);
+#else
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+#endif
 }
 
 /** Four 8 × 8 matrices of 16-bit elements; lanes 8 i to 8 i + 7 give the addresses of matrix i's rows. */

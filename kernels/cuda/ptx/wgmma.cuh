@@ -9,14 +9,11 @@ namespace ptx {
 
 enum class Swizzle : uint32_t { bytes128 = 1, bytes64 = 2 };
 
-/** Low word of the descriptor of a bf16 operand in shared memory: its start, and the bytes between its repeats along the
- * contiguous dimension (ignored when one row of the swizzle pattern covers it). Adding n moves the start by 16 n bytes. */
-__device__ __forceinline__ uint32_t descriptor_low(uint32_t address, uint32_t repeatBytes) {
-  return (address & 0x3ffff) >> 4 | (repeatBytes & 0x3ffff) >> 4 << 16;
-}
-
-/** The whole descriptor; groupBytes lie between its groups of 8 rows. */
-__device__ __forceinline__ uint64_t descriptor(uint32_t low, uint32_t groupBytes, Swizzle swizzle) {
+/** Describes a bf16 operand in shared memory: its start, the bytes between its repeats along the contiguous dimension
+ * (ignored when one row of the swizzle pattern covers it) and between its groups of 8 rows. Adding n moves the start by 16 n
+ * bytes. */
+__device__ __forceinline__ uint64_t descriptor(uint32_t address, uint32_t repeatBytes, uint32_t groupBytes, Swizzle swizzle) {
+  const uint32_t low = (address & 0x3ffff) >> 4 | repeatBytes >> 4 << 16;
   return low | static_cast<uint64_t>(groupBytes >> 4 | static_cast<uint32_t>(swizzle) << 30) << 32;
 }
 
@@ -54,17 +51,6 @@ struct Wgmma<64> {
         "}, %32, %33, p, 1, 1, 0, 0;\n}\n"
         : ACC16(d, 0), ACC16(d, 16)
         : "l"(a), "l"(b), "r"(accumulate));
-  }
-
-  static __device__ __forceinline__ void multiply_registers(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}\n"
-        : ACC16(d, 0), ACC16(d, 16)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
 };
 
@@ -112,19 +98,6 @@ struct Wgmma<128> {
         : ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48)
         : "l"(a), "l"(b), "r"(accumulate));
   }
-
-  static __device__ __forceinline__ void multiply_registers(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}\n"
-        : ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  }
 };
 
 template <>
@@ -159,19 +132,6 @@ struct Wgmma<176> {
         "}, %88, %89, p, 1, 1, 0, 0;\n}\n"
         : ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC16(d, 64), ACC4(d, 80), ACC4(d, 84)
         : "l"(a), "l"(b), "r"(accumulate));
-  }
-};
-
-template <>
-struct Wgmma<32> {
-  static __device__ __forceinline__ void multiply_registers(float (&d)[16], const uint32_t (&a)[4], uint64_t b) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, {%16, %17, %18, %19}, %20, p, 1, 1, 1;\n}\n"
-        : ACC16(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
 };
 

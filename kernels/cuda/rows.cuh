@@ -1,0 +1,55 @@
+// Kernels that keep a row in registers: how threads share a row, and the sizes that rows come in.
+#pragma once
+#include "numbers.cuh"
+
+constexpr int rowBlockThreads = 128;
+/** Wider rows are read from memory anew for each step. */
+constexpr int mostInRegisters = 128 * 40;
+
+__device__ inline float sumOf(float a, float b) { return a + b; }
+__device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
+
+/** Reduces over the threads that share a row: neighbours within a warp, or all threads of the block. Every thread must call. */
+template <int threadsPerRow, float (*combine)(float, float)>
+__device__ float reduceRow(float value) {
+#pragma unroll
+  for (int distance = (threadsPerRow < 32 ? threadsPerRow : 32) / 2; distance > 0; distance /= 2)
+    value = combine(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  if constexpr (threadsPerRow > 32) {
+    constexpr int warps = threadsPerRow / 32;
+    __shared__ float partial[warps];
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = partial[0];
+#pragma unroll
+    for (int warp = 1; warp < warps; warp++) value = combine(value, partial[warp]);
+  }
+  return value;
+}
+
+/** The columns that one thread holds of its row: `chunks` runs of `width` neighbours. A run is 16 bytes of x (8 of bf16, 4 of
+ * float32), so that the threads of a row read and write whole 128-byte lines. */
+template <bool xBf16, int threads, int valuesEach>
+struct RowShape {
+  static constexpr int threadsPerRow = threads, width = xBf16 ? 8 : 4, chunks = valuesEach / width, step = threads * width;
+  static constexpr int rowsPerBlock = rowBlockThreads / threads;
+  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == rowBlockThreads);
+
+  __device__ static int lane() { return threadIdx.x % threads; }
+  __device__ static int row() { return blockIdx.x * rowsPerBlock + threadIdx.x / threads; }
+  __device__ static int column(int chunk) { return chunk * step + lane() * width; }
+  /** How many of its runs lie inside the row (columns is a multiple of 8). */
+  __device__ static int runs(int columns) { return (columns - lane() * width + step - 1) / step; }
+};
+
+/** This thread's first `runs` runs of the row that begins at element `start`; zeros in place of the others. */
+template <class Shape>
+__device__ inline void loadRow(const void *x, int64_t start, int runs, float (&values)[Shape::chunks][Shape::width]) {
+#pragma unroll
+  for (int c = 0; c < Shape::chunks; c++) {
+#pragma unroll
+    for (int j = 0; j < Shape::width; j++) values[c][j] = 0;
+    if (c < runs) loadRun(x, start + Shape::column(c), Shape::width == 8, values[c]);
+  }
+}
