@@ -9,14 +9,16 @@ import { parseMessage } from "../../protocol/messages.js";
 import { wanTokens } from "../../protocol/model.js";
 import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
 import { planSampling } from "../../worker/models/wan/scheduler.js";
+import type { Progress } from "../checkpoint/download.js";
 import type { Command } from "../command.js";
 import { checkDocument } from "../documents.js";
 import { describeRuns } from "../dry-run.js";
+import type { Log } from "../logs.js";
 import { wholeNumber } from "../options.js";
 import type { Session } from "../session.js";
 import { openVideo } from "../video/open-video.js";
 import { modelSource } from "../wan/model-source.js";
-import { presetOf, published } from "../wan/presets.js";
+import { presetOf, published, type WanPreset } from "../wan/presets.js";
 import { VideoProgress } from "../wan/progress.js";
 import { generateTable, summarizeGenerate } from "../wan/report.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../wan/texts.js";
@@ -99,17 +101,10 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   checkPrompt(chosen.prompt);
   const size = parseSize(chosen.size ?? preset?.size ?? "832*480");
   const frames = checkFrames(chosen.frames ?? preset?.frames ?? 81);
-  const sampling = {
-    solver: chosen.solver === "dpm++" ? "dpm++" : "unipc",
-    steps: chosen.steps ?? preset?.steps ?? 50,
-    shift: chosen.shift ?? published.shift,
-    guideScale: chosen.guideScale ?? published.guideScale,
-  } as const;
-  planSampling(sampling.solver, sampling.steps, sampling.shift);
+  const sampling = samplingOf(chosen, preset);
   const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
   if (chosen.dump !== undefined) await checkFolder("--dump", chosen.dump);
 
-  let percent = 0;
   const source = await modelSource({
     model: name,
     preset,
@@ -117,12 +112,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     seed,
     directory: chosen.ckptDir,
     download: chosen.download,
-    onProgress: ({ doneBytes, totalBytes, file }) => {
-      const now = Math.floor((100 * doneBytes) / totalBytes);
-      if (now === percent) return;
-      percent = now;
-      log.logger.info(`Downloading: ${now} % of ${(totalBytes / 1e9).toFixed(1)} GB (${file}).`);
-    },
+    onProgress: downloadLines(log),
   });
   const { model, weights } = source;
   const latent = latentOf(size, frames);
@@ -164,6 +154,26 @@ function modelName({ options, device, log }: Session): string {
   const name = device.device === "cuda" ? "1.4B" : "tiny";
   log.logger.info(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
   return name;
+}
+
+/** @throws DitrunError for settings that no schedule has. */
+function samplingOf(chosen: GenerateArguments, preset: WanPreset | undefined): WanGenerateTask["sampling"] {
+  const solver = chosen.solver === "dpm++" ? "dpm++" : "unipc";
+  const steps = chosen.steps ?? preset?.steps ?? 50;
+  const shift = chosen.shift ?? published.shift;
+  planSampling(solver, steps, shift);
+  return { solver, steps, shift, guideScale: chosen.guideScale ?? published.guideScale };
+}
+
+/** A line for each percent of a download. */
+function downloadLines({ logger }: Log): (progress: Progress) => void {
+  let percent = 0;
+  return ({ doneBytes, totalBytes, file }) => {
+    const now = Math.floor((100 * doneBytes) / totalBytes);
+    if (now === percent) return;
+    percent = now;
+    logger.info(`Downloading: ${now} % of ${(totalBytes / 1e9).toFixed(1)} GB (${file}).`);
+  };
 }
 
 interface Target {

@@ -65,7 +65,7 @@ export class VideoProgress {
     if (!terminal) return;
     const full = Math.round((BAR * done) / total);
     const line = `[${"=".repeat(full)}${" ".repeat(BAR - full)}] ${text}`;
-    terminal.write(`\r\x1b[K${line.slice(0, (terminal.columns ?? 80) - 1)}`);
+    terminal.write(`\r\x1b[K${line.slice(0, (terminal.columns || 80) - 1)}`);
   }
 }
 

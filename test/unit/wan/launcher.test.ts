@@ -107,6 +107,9 @@ describe("progress", () => {
       "",
     ]);
     expect(lines).toEqual([]);
+    // Some terminals say that they have no columns.
+    new VideoProgress({ info: () => {}, terminal: { ...terminal, columns: 0 } }, 4).frame();
+    expect(drawn.at(-1)).toContain("] frame 1/4");
   });
 
   test("durations", () => {
