@@ -35,7 +35,11 @@ export const globalOptions = {
   cp: count("cp", "Context parallel degree: workers that share the tokens"),
   tp: count("tp", "Tensor parallel degree: workers that share heads and hidden columns"),
   plan: { type: "string", requiresArg: true, describe: "Parallelism plan: a name in configs/plans or FILE.yaml" },
-  model: { type: "string", requiresArg: true, describe: "Model: a name in configs/models or FILE.yaml" },
+  model: {
+    type: "string",
+    requiresArg: true,
+    describe: "Model: a name in configs/models or FILE.yaml; wan: 1.4B, 14B or tiny",
+  },
   device: { choices: deviceNames, default: "auto", describe: "What to run on" },
   dtype: { choices: dtypeSchema.options, describe: "Weights and activations [default: the plan's, bf16]" },
   fp8: { type: "boolean", describe: "Linear layers in e4m3, with scales per token and per output channel" },

@@ -74,7 +74,7 @@ export type WanProgress = z.infer<typeof wanProgressSchema>;
 export const wanGenerateRankSchema = z.strictObject({
   rank: z.int(),
   device: z.string(),
-  /** Wall time. Encoding is of both texts, with every block's keys and values of them; decoding ends with the last frame on the host of rank 0. */
+  /** Wall time. Loading ends with a first run of the text encoder, which loads its kernels. Encoding is of both texts, with every block's keys and values of them; decoding ends with the last frame on the host of rank 0. */
   stages: z.strictObject({
     loadMs: z.number(),
     encodeMs: z.number(),

@@ -115,6 +115,14 @@ describe("the store", () => {
     expect(await zero.get("key")).toHaveLength(0);
   });
 
+  test("what is emitted arrives in order, as it is, and is answered", async () => {
+    const zero = await join(0);
+    const encode = (text: string) => new TextEncoder().encode(text);
+    await Promise.all([zero.emit("frame", encode("first")), zero.emit("frame", encode("second"))]);
+    await zero.emit("progress", encode("third"));
+    expect(heard).toEqual(["frame of 0: first", "frame of 0: second", "progress of 0: third"]);
+  });
+
   test("a barrier opens for all, and again under the same name", async () => {
     const [zero, one] = [await join(0), await join(1)];
     for (let round = 0; round < 3; round++) {

@@ -7,7 +7,7 @@ import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { loadWanModel } from "../../src/launcher/model.js";
 import { builtKernels } from "../../src/launcher/paths.js";
-import type { WanGenerateTask } from "../../src/protocol/job.js";
+import { DitrunError } from "../../src/protocol/failure.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/protocol/plan.js";
 import { wanGenerateRankSchema } from "../../src/protocol/results.js";
 import { caseFile, checkpointOf, type Layout, readIds, readTensor, relativeL2, weightsOf } from "../unit/wan/golden.js";
@@ -31,7 +31,7 @@ const names = [
 const goldenNames: Record<string, string> = { context: "t5.prompt", context_null: "t5.negative", video: "video" };
 
 /** The golden run on real CPU workers: what it dumped, the frames and the names of all that rank 0 handed over. */
-async function generate(document: PlanDocument, layout: Layout, change: Partial<WanGenerateTask> = {}) {
+async function generate(document: PlanDocument, layout: Layout, onFrame?: () => Promise<void>) {
   const plan = planSchema.parse({ dtype: "fp32", ...document });
   const dump = join(folder, "dump.safetensors");
   const frames: Uint8Array[] = [];
@@ -57,20 +57,19 @@ async function generate(document: PlanDocument, layout: Layout, change: Partial<
         seed: 0,
         noise: { file: caseFile, tensor: "noise" },
         dump,
-        ...change,
       },
     },
     nproc: meshSize(plan.mesh),
     port: 0,
     log: openLog("warn"),
     onEmit: async (_rank, name, value) => {
-      if (name === "frame") frames.push(value);
+      if (name !== "frame") return;
+      frames.push(value);
+      await onFrame?.();
     },
   });
   const tensors = new Map<string, Float32Array>();
-  for (const name of names.filter((name) => change.sampling === undefined || !name.startsWith("latent"))) {
-    tensors.set(name, await readTensor(dump, name));
-  }
+  for (const name of names) tensors.set(name, await readTensor(dump, name));
   return { tensors, frames, ranks: z.array(wanGenerateRankSchema).parse(results) };
 }
 
@@ -115,6 +114,17 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
     expect(rank?.stepsMs.length).toBe(settings.steps);
     expect(rank?.forwardsMs.length).toBe(2 * settings.steps);
     for (const milliseconds of Object.values(rank?.stages ?? { none: 0 })) expect(milliseconds).toBeGreaterThan(0);
+  });
+
+  it("ends when a frame cannot be taken, with the reason", async () => {
+    let taken = 0;
+    const full = async () => {
+      if (++taken === 3) throw new DitrunError("Cannot write the third frame: the disk is full.");
+    };
+    await expect(generate({ mesh: { cp: 2 } }, "original", full)).rejects.toThrow(
+      "Cannot write the third frame: the disk is full.",
+    );
+    expect(taken).toBe(3);
   });
 
   const layouts: [string, PlanDocument, Layout][] = [

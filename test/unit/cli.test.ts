@@ -29,7 +29,7 @@ const run = (line: string) => main(line.split(" ").filter((word) => word !== "")
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
-    ["", "Name a command: profile or accuracy"],
+    ["", "Name a command: profile or accuracy or wan"],
     ["bench", "Unknown argument: bench"],
     ["profile --cpp 2", "Unknown argument: cpp"],
     ["profile extra", "Unknown argument: extra"],
@@ -55,6 +55,27 @@ describe("bad input is one sentence and exit code 2", () => {
     ["accuracy --dry-run --device cpu --weights w --model dit", "leave out --model"],
     ["accuracy --dry-run --device cpu --weights ./none", "config.json could not be read as JSON"],
     ["accuracy --dry-run --device cpu --plans cp2,cp3", "There is no plan named cp3"],
+    ["wan", "Name what to do with Wan: generate"],
+    ["wan paint", "Unknown argument: paint"],
+    ["wan generate", "Missing required argument: prompt"],
+    ["wan generate --device cpu --prompt \u00a0", "--prompt is empty"],
+    ["wan generate --device cpu --prompt x --size 832*472", "the nearest is 832*480"],
+    ["wan generate --device cpu --prompt x --size hd", '--size is "hd"; it must be WIDTH*HEIGHT'],
+    ["wan generate --device cpu --prompt x --frames 80", "choose 77 or 81"],
+    ["wan generate --device cpu --prompt x --steps 1001", "from 1 to 1000, not 1001"],
+    ["wan generate --device cpu --prompt x --shift -1", '--shift is "-1"; it must be a number above 0'],
+    ["wan generate --device cpu --prompt x --guide-scale high", '--guide-scale is "high"'],
+    ["wan generate --device cpu --prompt x --guide-scale 1 --nproc 2", "so cfg must be 1, but it is 2"],
+    ["wan generate --device cpu --prompt x --out v.avi --model tiny", "end it in .mp4"],
+    ["wan generate --device cpu --prompt x --model dit", "but dit is a dit model"],
+    ["wan generate --device cpu --prompt x --ckpt-dir /nowhere --model 14B", "/nowhere is not a Wan checkpoint"],
+    ["wan generate --device cpu --prompt x --ckpt-dir d --weights random", "leave out --ckpt-dir"],
+    ["wan generate --device cpu --prompt x --dump /nowhere/x", "--dump /nowhere/x cannot be written"],
+    ["wan generate --device cpu --prompt x --init-noise n.pt", '--init-noise is "n.pt"; it must be FILE.safetensors'],
+    [
+      "wan generate --device cpu --prompt x --model 14B --ckpt-dir test/golden/data/wan/diffusers",
+      "transformer/config.json describes a model with width 128, but --model 14B has width 5120",
+    ],
   ])("ditrun %s", async (line, message) => {
     expect(await run(line)).toBe(2);
     expect(stderr).toContain(message);
@@ -106,6 +127,19 @@ describe("global options stand before or after the command", () => {
     expect(runs).toMatchObject([{ tokensPerRank: [21_845, 21_846] }, { workers: 1 }]);
   });
 
+  test.each([
+    ["1.4B", "wan-1.3b", 32_760],
+    ["14B", "wan-14b", 75_600],
+    ["14b --size 832x480 --frames 5", "wan-14b", 3120],
+  ])("wan --model %s has its published size", async (model, name, tokens) => {
+    const line = `--nproc 8 --json wan --model ${model} generate --weights random --prompt x --device cpu --dry-run`;
+    expect(await dryRun(line)).toMatchObject({
+      tokens,
+      model: { name },
+      runs: [{ plan: { mesh: { cfg: 2, cp: 4 } } }],
+    });
+  });
+
   test("accuracy compares each plan with one device, in float32 if asked to", async () => {
     const { runs } = await dryRun("accuracy --plans cp2,single-fp8 --against fp32 --device cpu --dry-run --json");
     expect(
@@ -127,6 +161,7 @@ describe("help and version", () => {
       "ditrun accuracy",
       "ditrun --nproc 8 --cp 4 --tp 2 profile",
       "ditrun accuracy --plans",
+      "ditrun wan",
     ]) {
       expect(stdout).toContain(text);
     }

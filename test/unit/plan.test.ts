@@ -20,6 +20,7 @@ function file(text: string): string {
 }
 
 const dit = await loadDitModel("dit");
+const wan = await loadModel("wan-1.3b");
 const names = (directory: string) => readdirSync(directory).map((name) => basename(name, ".yaml"));
 
 describe("the mesh", () => {
@@ -27,6 +28,11 @@ describe("the mesh", () => {
     expect((await resolvePlan({}, dit, 8, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 2 });
     expect((await resolvePlan({}, dit, undefined, 5)).mesh).toEqual({ cfg: 1, cp: 5, tp: 1 });
     expect((await resolvePlan({}, { ...dit, heads: 1 }, 4, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 1 });
+  });
+
+  test("Wan's 8 workers without flags are cfg2 × cp4, and 3 are cp3", async () => {
+    expect((await resolvePlan({}, wan, 8, 1)).mesh).toEqual({ cfg: 2, cp: 4, tp: 1 });
+    expect((await resolvePlan({}, wan, undefined, 3)).mesh).toEqual({ cfg: 1, cp: 3, tp: 1 });
   });
 
   test("flags override the plan's file, and the rest of the file stays", async () => {
@@ -54,7 +60,7 @@ describe("what does not fit is refused with its numbers", () => {
     [{ cp: 4, tp: 2 }, 4, "The mesh cfg 1 × cp 4 × tp 2 needs 8 workers, but --nproc is 4"],
     [{ tp: 3 }, 3, "The 16 heads of dit cannot be shared by tp 3"],
     [{ cfg: 2 }, 2, "so cfg must be 1, but it is 2"],
-    [{ plan: "cp9" }, undefined, "There is no plan named cp9: choose one of cp2, "],
+    [{ plan: "cp9" }, undefined, "There is no plan named cp9: choose one of cfg2, "],
     [{ plan: "./missing.yaml" }, undefined, "missing.yaml could not be read"],
   ])("%j with --nproc %s", async (flags, nproc, message) => {
     await expect(resolvePlan(flags, dit, nproc, 1)).rejects.toThrow(message);
@@ -117,14 +123,15 @@ describe("layer rules", () => {
 
 describe("the files that come with the package", () => {
   test.each(names(plansDirectory))("plan %s is valid and fills the mesh that its name says", async (name) => {
-    const plan = await resolvePlan({ plan: name }, dit, undefined, 1);
+    const plan = await resolvePlan({ plan: name }, name.startsWith("cfg") ? wan : dit, undefined, 1);
     const degree = (axis: string) => Number(name.match(`${axis}(\\d+)`)?.[1] ?? 1);
-    expect(plan.mesh).toEqual({ cfg: 1, cp: degree("cp"), tp: degree("tp") });
+    expect(plan.mesh).toEqual({ cfg: degree("cfg"), cp: degree("cp"), tp: degree("tp") });
     expect(planPrecision(plan)).toBe(name.endsWith("fp8") ? "e4m3" : "bf16");
   });
 
   test("there are plans for 1, 2, 4 and 8 workers", async () => {
-    const plans = await Promise.all(names(plansDirectory).map((plan) => resolvePlan({ plan }, dit, undefined, 1)));
+    const ofDit = names(plansDirectory).filter((name) => !name.startsWith("cfg"));
+    const plans = await Promise.all(ofDit.map((plan) => resolvePlan({ plan }, dit, undefined, 1)));
     expect(new Set(plans.map(({ mesh }) => meshSize(mesh)))).toEqual(new Set([1, 2, 4, 8]));
   });
 

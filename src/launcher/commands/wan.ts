@@ -106,6 +106,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     guideScale: chosen.guideScale ?? published.guideScale,
   } as const;
   planSampling(sampling.solver, sampling.steps, sampling.shift);
+  const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
   if (chosen.dump !== undefined) await checkFolder("--dump", chosen.dump);
 
   let percent = 0;
@@ -124,7 +125,6 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     },
   });
   const { model, weights } = source;
-  log.logger.info(`${model.name}: ${source.description}.`);
   const latent = latentOf(size, frames);
   const tokens = wanTokens(model, latent);
   const plan = await session.plan(model, globals, tokens);
@@ -146,7 +146,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   for (const warning of warnings) log.logger.warn(warning);
   const task: WanGenerateTask = {
     ...{ kind: "wan-generate", model, plan, weights, ids, size: latent, sampling, seed },
-    ...(chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) }),
+    ...noise,
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
   await generate(
@@ -178,6 +178,7 @@ async function generate(session: Session, task: WanGenerateTask, target: Target,
   const { log } = session;
   // Opened first: a target that cannot be written is known before anything is computed.
   const video = await openVideo(target.out, target);
+  log.logger.info(`${task.model.name}: ${weights}.`);
   const { stderr } = process;
   const shown = stderr.isTTY && ["info", "debug"].includes(log.level);
   const info = (line: string) => log.logger.info(line);

@@ -29,6 +29,8 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, task.plan);
   const models = await load(context, task);
+  // The first encoding also loads kernels and picks GEMM algorithms.
+  for (const ids of [task.ids.prompt, task.ids.negative]) await models.encoder.value.encode(ids);
   const run = { task, store, context, clock, dump: new WanDump(task.dump, store.rank), ...models };
   await device.synchronize();
   await store.barrier("loaded");

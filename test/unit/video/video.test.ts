@@ -5,6 +5,7 @@ import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openVideo } from "../../../src/launcher/video/open-video.js";
+import { expectMp4 } from "./mp4.js";
 
 const format = { width: 64, height: 48, fps: 16 };
 const noFfmpeg = "ditrun-test-there-is-no-such-program";
@@ -23,52 +24,6 @@ function frame(index: number): Uint8Array {
   for (let y = 0; y < height; y++)
     for (let x = 0; x < width; x++) rgb.set([x * 4, y * 5, index * 20], (y * width + x) * 3);
   return rgb;
-}
-
-interface Box {
-  readonly type: string;
-  readonly body: Buffer;
-}
-
-/** The boxes of one level of an MP4 file. */
-function boxes(bytes: Buffer): Box[] {
-  const found: Box[] = [];
-  for (let at = 0; at < bytes.byteLength; ) {
-    const size = bytes.readUInt32BE(at);
-    expect(size).toBeGreaterThanOrEqual(8);
-    expect(at + size).toBeLessThanOrEqual(bytes.byteLength);
-    found.push({ type: bytes.toString("latin1", at + 4, at + 8), body: bytes.subarray(at + 8, at + size) });
-    at += size;
-  }
-  return found;
-}
-
-function child(bytes: Buffer, ...path: string[]): Buffer {
-  return path.reduce((body, type) => {
-    const box = boxes(body).find((b) => b.type === type);
-    if (box === undefined) return expect.fail(`no ${type} among ${boxes(body).map((b) => b.type)}`);
-    return box.body;
-  }, bytes);
-}
-
-async function expectMp4(path: string, frames: number) {
-  const file = await readFile(path);
-  expect(boxes(file)[0]?.type).toBe("ftyp");
-  expect(boxes(file).map((box) => box.type)).toEqual(expect.arrayContaining(["mdat", "moov"]));
-  const video = boxes(child(file, "moov"))
-    .filter((box) => box.type === "trak")
-    .map((box) => box.body);
-  expect(video.length).toBe(1);
-  const track = video[0] ?? Buffer.alloc(0);
-  const table = child(track, "mdia", "minf", "stbl");
-  // Sample sizes: version and flags, common size, count.
-  expect(child(table, "stsz").readUInt32BE(8)).toBe(frames);
-  const entry = boxes(child(table, "stsd").subarray(8))[0];
-  expect(entry?.type).toBe("avc1");
-  expect([entry?.body.readUInt16BE(24), entry?.body.readUInt16BE(26)]).toEqual([format.width, format.height]);
-  const header = child(track, "mdia", "mdhd");
-  const seconds = header.readUInt32BE(16) / header.readUInt32BE(12);
-  expect(seconds).toBeCloseTo(frames / format.fps, 1);
 }
 
 /** A stand-in for ffmpeg: lists libx264, then does `body` with its last argument as $out. */
@@ -92,7 +47,7 @@ describe("mp4", () => {
     expect(video.encoder).toBe("WebAssembly H.264");
     for (let i = 0; i < 9; i++) await video.write(frame(i));
     await video.finish();
-    await expectMp4(out, 9);
+    await expectMp4(out, { ...format, frames: 9 });
     expect(await temporaries()).toEqual([]);
     expect(process.listeners("unhandledRejection")).toEqual(handlers);
   });
@@ -103,7 +58,7 @@ describe("mp4", () => {
     expect(video.encoder).toBe("ffmpeg (libx264)");
     for (let i = 0; i < 9; i++) await video.write(frame(i));
     await video.finish();
-    await expectMp4(out, 9);
+    await expectMp4(out, { ...format, frames: 9 });
     expect(await temporaries()).toEqual([]);
   });
 

@@ -92,13 +92,12 @@ export class Guidance {
     if (cfg.size > 1 && own !== undefined) {
       const columns = this.latent.shape.at(-1) ?? 1;
       const rows = Array<number>(cfg.size).fill(elements(this.latent.shape) / columns);
-      const part = cfg.gatherPart(rows, columns, "fp32");
-      copy(device, part, this.#prediction(own), tensorBytes("fp32", this.latent.shape), "communication");
-      cfg.allGather(
-        part,
-        rows,
-        tensor(this.#predictions.address, "fp32", [elements(this.#predictions.shape) / columns, columns]),
-      );
+      device.arena.scope(() => {
+        const part = cfg.gatherPart(rows, columns, "fp32");
+        copy(device, part, this.#prediction(own), tensorBytes("fp32", this.latent.shape), "communication");
+        const all = tensor(this.#predictions.address, "fp32", [cfg.size * (rows[0] ?? 0), columns]);
+        cfg.allGather(part, rows, all);
+      });
     }
     const terms =
       this.scale === 1

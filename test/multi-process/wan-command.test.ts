@@ -1,0 +1,225 @@
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { execa } from "execa";
+import { PNG } from "pngjs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openSafetensors, writeSafetensors } from "../../src/worker/weights/safetensors.js";
+import type { FileDtype } from "../../src/worker/weights/tensor-file.js";
+import { expectMp4 } from "../unit/video/mp4.js";
+import { caseFile, readTensor, relativeL2 } from "../unit/wan/golden.js";
+
+const original = resolve("test/golden/data/wan/original");
+const transformerFile = "diffusion_pytorch_model.safetensors";
+const texts: { prompt: string; negative: string } = JSON.parse(
+  await readFile("test/golden/data/wan/texts.json", "utf8"),
+);
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "ditrun-test-"));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+/** Runs the command line in the test's folder, on the CPU. */
+function ditrun(...args: string[]) {
+  return execa("node", [resolve("bin/ditrun.js"), "wan", "--device", "cpu", ...args], {
+    cwd: folder,
+    reject: false,
+    stdin: "ignore",
+    env: { DITRUN_KERNELS: "", MASTER_PORT: "" },
+  });
+}
+
+const tiny = (...args: string[]) => ditrun("generate", "--model", "tiny", "--prompt", "A red car", ...args);
+
+/** A copy of the checkpoint by links, but for its transformer. */
+async function checkpointWith(name: string): Promise<string> {
+  const copy = join(folder, name);
+  await mkdir(copy);
+  for (const entry of await readdir(original)) {
+    if (entry !== transformerFile) await symlink(join(original, entry), join(copy, entry));
+  }
+  return copy;
+}
+
+interface Stored {
+  dtype: FileDtype;
+  shape: readonly number[];
+  data: Uint8Array;
+}
+
+/** The checkpoint with one tensor of its transformer changed. */
+async function checkpointWhere(name: string, tensor: string, change: (stored: Stored) => Stored) {
+  const copy = await checkpointWith(name);
+  const file = await openSafetensors(join(original, transformerFile));
+  const tensors: Record<string, Stored> = {};
+  for (const each of file.names()) {
+    const { dtype, shape } = file.info(each);
+    const stored = { dtype, shape, data: await file.read(each) };
+    tensors[each] = each === tensor ? change(stored) : stored;
+  }
+  await file.close();
+  await writeSafetensors(join(copy, transformerFile), tensors);
+  return copy;
+}
+
+describe("ditrun wan generate", () => {
+  it("writes a video of the bundled model, by four workers, and says how long each stage took", async () => {
+    const { exitCode, stdout, stderr } = await tiny(
+      "--nproc",
+      "4",
+      "--cfg",
+      "2",
+      "--cp",
+      "2",
+      "--steps",
+      "3",
+      "--json",
+    );
+    expect(exitCode, stderr).toBe(0);
+    await expectMp4(join(folder, "video.mp4"), { width: 96, height: 64, frames: 9, fps: 16 });
+    expect(stderr).toContain("Step 3 of 3:");
+    expect(stderr).toContain("small checkpoint of random weights that comes with ditrun");
+    const { stages, forwardMs, secondsPerStep, sampling, plan, worldSize } = JSON.parse(stdout);
+    expect(Object.keys(stages)).toEqual(["loadMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
+    for (const value of [...Object.values(stages), forwardMs.median, secondsPerStep]) expect(value).toBeGreaterThan(0);
+    expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 5, guideScale: 5 });
+    expect([plan.mesh, worldSize]).toEqual([{ cfg: 2, cp: 2, tp: 1 }, 4]);
+  });
+
+  it("samples the golden video from the golden noise, with the checkpoint's own tokenizer", async () => {
+    const golden = ["--prompt", texts.prompt, "--negative-prompt", texts.negative, "--init-noise", resolve(caseFile)];
+    const { exitCode, stderr } = await ditrun(
+      ...["generate", "--model", "tiny", "--ckpt-dir", resolve("test/golden/data/wan/diffusers"), "--dtype", "fp32"],
+      ...[...golden, "--dump", "dump.safetensors", "--out", "frames/"],
+    );
+    expect(exitCode, stderr).toBe(0);
+    expect(stderr).toContain("diffusers layout");
+    const video = await readTensor(caseFile, "video");
+    expect(relativeL2(await readTensor(join(folder, "dump.safetensors"), "video"), video)).toBeLessThan(1e-4);
+    const names = await readdir(join(folder, "frames"));
+    expect(names.length).toBe(9);
+    const png = PNG.sync.read(await readFile(join(folder, "frames", "frame-00008.png")));
+    const plane = 64 * 96;
+    for (let i = 0; i < plane; i++) {
+      const red = ((video[8 * plane + i] ?? Number.NaN) + 1) * 127.5;
+      expect(Math.abs((png.data[4 * i] ?? 0) - red)).toBeLessThan(0.55);
+    }
+  });
+
+  it("gives the same video for the same seed, another for another, whatever the layout", async () => {
+    const latent = async (...args: string[]) => {
+      const { exitCode, stderr } = await tiny(
+        ...["--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors", "--out", "seed.mp4", ...args],
+      );
+      expect(exitCode, stderr).toBe(0);
+      return readTensor(join(folder, "seed.safetensors"), "latent.1");
+    };
+    const first = await latent("--seed", "7");
+    expect(relativeL2(await latent("--seed", "7", "--cp", "3"), first)).toBeLessThan(1e-5);
+    expect(relativeL2(await latent("--seed", "8"), first)).toBeGreaterThan(0.1);
+  });
+
+  it("computes the prompt alone where guidance is off, and samples with the other solver", async () => {
+    const { exitCode, stderr, stdout } = await tiny(
+      ...["--guide-scale", "1", "--solver", "dpm++", "--steps", "3", "--json", "--out", "unguided.mp4"],
+    );
+    expect(exitCode, stderr).toBe(0);
+    expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
+  });
+
+  it("runs random weights without any file, and says so", async () => {
+    const { exitCode, stderr, stdout } = await tiny(
+      ...["--weights", "random", "--size", "32*32", "--frames", "1", "--steps", "1", "--out", "random.mp4"],
+    );
+    expect(exitCode, stderr).toBe(0);
+    expect(stdout).toContain("with random weights of seed 0");
+  });
+
+  it("warns of a prompt that is too long, with its number of tokens", async () => {
+    const long = ["generate", "--model", "tiny", "--steps", "1", "--out", "long.mp4", "--prompt", "x ".repeat(700)];
+    const { exitCode, stderr } = await ditrun(...long);
+    expect(exitCode, stderr).toBe(0);
+    expect(stderr).toMatch(/The prompt has \d{3,4} tokens; the model takes 512, so the last \d+ are cut off\./);
+  });
+});
+
+describe("ditrun wan generate ends with one sentence", () => {
+  const line = (stderr: string) => stderr.split("\n").findLast((text) => text.startsWith("ditrun: ")) ?? "";
+
+  it.for([
+    ["one worker", "single"],
+    ["cfg2×cp2", "cfg2-cp2"],
+  ] as const)("when sampling meets a NaN, with its step and layer: %s", async ([, mesh]) => {
+    // The last token's patch: under cp 2 only the second rank sees it before the first attention.
+    const noise = await readTensor(caseFile, "noise");
+    noise[noise.length - 1] = Number.NaN;
+    const data = new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength);
+    const file = `${mesh}.safetensors`;
+    await writeSafetensors(join(folder, file), { nan: { dtype: "F32", shape: [16, 3, 8, 12], data } });
+    const degrees = mesh === "single" ? [] : ["--cfg", "2", "--cp", "2"];
+    const { exitCode, stderr } = await tiny("--init-noise", `${file}:nan`, "--out", `${mesh}.mp4`, ...degrees);
+    expect(exitCode).toBe(1);
+    expect(line(stderr)).toMatch(/At step 1 of 6 the guided prediction has \d+ values that are not finite;/);
+    const rank = mesh === "single" ? 0 : 1;
+    expect(line(stderr)).toContain(`patch_embedding in the forward of the prompt on rank ${rank}`);
+    expect((await readdir(folder)).filter((name) => name.startsWith(`${mesh}.mp4`))).toEqual([]);
+  });
+
+  it("when a weight is infinite, naming its layer", async () => {
+    const broken = await checkpointWhere("infinite", "blocks.1.ffn.2.bias", (stored) => {
+      const data = stored.data.slice();
+      new DataView(data.buffer).setFloat32(0, Number.POSITIVE_INFINITY, true);
+      return { ...stored, data };
+    });
+    const { exitCode, stderr } = await tiny("--ckpt-dir", broken, "--dtype", "fp32", "--tp", "2");
+    expect(exitCode).toBe(1);
+    expect(line(stderr)).toContain("the first layer to have any is block.1.ffn in the forward of the prompt on rank 0");
+  });
+
+  it("when a tensor has another shape, with both", async () => {
+    const broken = await checkpointWhere("mismatched", "blocks.2.ffn.0.bias", (stored) => ({
+      ...stored,
+      shape: [160],
+      data: stored.data.slice(0, 640),
+    }));
+    const { exitCode, stderr } = await tiny("--ckpt-dir", broken);
+    expect(exitCode).toBe(2);
+    expect(line(stderr)).toMatch(
+      /mismatched.*blocks\.2\.ffn\.0\.bias.*should have the shape \[320\], but it has \[160\]/,
+    );
+  });
+
+  it("when a file is cut off or missing, naming it", async () => {
+    const broken = await checkpointWith("truncated");
+    const missing = await tiny("--ckpt-dir", broken);
+    expect([missing.exitCode, line(missing.stderr)]).toEqual([
+      2,
+      expect.stringMatching(/truncated .*original layout, but .*is missing/),
+    ]);
+    await copyFile(join(original, transformerFile), join(broken, transformerFile));
+    await truncate(join(broken, transformerFile), 1_000_000);
+    const truncated = await tiny("--ckpt-dir", broken);
+    expect([truncated.exitCode, line(truncated.stderr)]).toEqual([
+      2,
+      expect.stringContaining(join(broken, transformerFile)),
+    ]);
+  });
+
+  it("when what is dumped finds no room", async () => {
+    // A limit on file sizes in the place of a full disk: the dump has 800 KB, the video less than 100 KB.
+    const command = `ulimit -f 600; exec node ${resolve("bin/ditrun.js")} wan generate --device cpu --model tiny --prompt x --steps 2 --dump big.safetensors --out big.mp4`;
+    const { exitCode, stderr } = await execa("bash", ["-c", command], { cwd: folder, reject: false, stdin: "ignore" });
+    expect(exitCode).not.toBe(0);
+    expect(line(stderr)).toMatch(/big\.safetensors \(\d+ bytes\): the file would be larger/);
+    expect((await readdir(folder)).filter((name) => name.startsWith("big."))).toEqual([]);
+  });
+
+  it("when the video's folder already has frames", async () => {
+    await mkdir(join(folder, "old"));
+    await writeFile(join(folder, "old", "frame-00000.png"), "");
+    const { exitCode, stderr } = await tiny("--out", "old/");
+    expect([exitCode, line(stderr)]).toEqual([2, expect.stringContaining("already has frames")]);
+  });
+});
