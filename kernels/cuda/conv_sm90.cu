@@ -58,7 +58,7 @@ struct Sm90Product {
     ptx::load_matrices(sums.pixels[half][0], rows[0]);
     ptx::load_matrices(sums.pixels[half][1], rows[1]);
     // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
-    const uint64_t b = ptx::descriptor(ptx::descriptor_low(weights + half * 32, 16), 8 * pixelBytes, ptx::Swizzle::bytes64);
+    const uint64_t b = ptx::descriptor(weights + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
     ptx::wgmma_fence();
     multiply96(sums.value[0], sums.pixels[half][0], b);
     multiply96(sums.value[1], sums.pixels[half][1], b);

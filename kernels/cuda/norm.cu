@@ -26,12 +26,15 @@ __device__ inline void scaleAndShift(const void *factor, const void *term, bool 
   for (int j = 0; j < width; j++) y[j] = y[j] * (plus + factors[j]) + terms[j];
 }
 
+/** What a kernel knows when it is compiled: nothing, or that weight and bias are both there, in this dtype, without modulation
+ * after them, and that out is bf16 if it is there. Deciding that for every run would cost more instructions than the norm. */
+enum class Pair { unknown, f32, bf16 };
+
 /** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
- * Deciding for every run anew what is there and of which dtype would cost more instructions than the norm. So the dtype of weight and
- * bias is a template parameter, launchShape passes modulation alone as if it were weight and bias (`plus` 1), and the commonest case,
- * both of them and a bf16 result, has a loop of its own. */
-template <class Shape, bool weightBf16, bool quantize>
+ * plus: see scaleAndShift; 1 where modulation takes the place of weight and bias. */
+template <class Shape, Pair pair>
 __global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args, float plus) {
+  constexpr bool known = pair != Pair::unknown;
   constexpr int threadsPerRow = Shape::threadsPerRow, chunks = Shape::chunks, width = Shape::width;
   const int row = Shape::row();
   const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
@@ -55,35 +58,34 @@ __global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __gr
   }
   const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
 
+#pragma unroll
+  for (int c = 0; c < chunks; c++) {
+    if (c >= runs) continue;
+    const int column = Shape::column(c);
+#pragma unroll
+    for (int j = 0; j < width; j++) values[c][j] *= scale;
+    if (known || args.weight || args.bias) scaleAndShift<known>(args.weight, args.bias, known ? pair == Pair::bf16 : args.weightBf16, plus, column, values[c]);
+    if (!known && args.modScale) scaleAndShift<true>(args.modScale, args.modShift, false, 1.0f, column, values[c]);
+    if (args.out) storeRun(args.out, row * args.ldo + column, known || args.outBf16, values[c]);
+  }
+  if (!args.quantized) return;
+
   float amax = 0;
-  const auto finish = [&]<bool common>() {
 #pragma unroll
-    for (int c = 0; c < chunks; c++) {
-      if (c >= runs) continue;
-      const int column = Shape::column(c);
+  for (int c = 0; c < chunks; c++) {
+    if (c >= runs) continue;
 #pragma unroll
-      for (int j = 0; j < width; j++) values[c][j] *= scale;
-      if (common || args.weight || args.bias) scaleAndShift<common>(args.weight, args.bias, weightBf16, plus, column, values[c]);
-      if (!common && args.modScale) scaleAndShift<true>(args.modScale, args.modShift, false, 1.0f, column, values[c]);
-      if constexpr (quantize) {
+    for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+  }
+  const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
+  const float reciprocal = __frcp_rn(rowScale);
+  if (row < args.rows && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
 #pragma unroll
-        for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
-      }
-      if (common || args.out) storeRun(args.out, row * args.ldo + column, common || args.outBf16, values[c]);
-    }
-  };
-  if (args.weight && args.bias && !args.modScale && args.out && args.outBf16) finish.template operator()<true>();
-  else finish.template operator()<false>();
-  if constexpr (quantize) {
-    const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-    if (row < args.rows && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
+  for (int c = 0; c < chunks; c++) {
+    if (c >= runs) continue;
 #pragma unroll
-    for (int c = 0; c < chunks; c++) {
-      if (c >= runs) continue;
-#pragma unroll
-      for (int j = 0; j < width; j++) values[c][j] = __fdiv_rn(values[c][j], rowScale);
-      storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
-    }
+    for (int j = 0; j < width; j++) values[c][j] = quotient(values[c][j], rowScale, reciprocal);
+    storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
   }
 }
 
@@ -127,8 +129,10 @@ static int launchShape(const LayerNorm &args, cudaStream_t stream) {
     given.weight = args.modScale, given.bias = args.modShift, given.weightBf16 = false;
     given.modScale = given.modShift = nullptr;
   }
-  const auto kernel = args.quantized ? (given.weightBf16 ? layerNormRegisters<Shape, true, true> : layerNormRegisters<Shape, false, true>)
-                                     : (given.weightBf16 ? layerNormRegisters<Shape, true, false> : layerNormRegisters<Shape, false, false>);
+  const bool known = given.weight && given.bias && !given.modScale && (!given.out || given.outBf16);
+  const auto kernel = !known            ? layerNormRegisters<Shape, Pair::unknown>
+                      : given.weightBf16 ? layerNormRegisters<Shape, Pair::bf16>
+                                         : layerNormRegisters<Shape, Pair::f32>;
   kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(given, modulationAlone ? 1.0f : 0.0f);
   return launched("ditrun_layer_norm");
 }

@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid
     for (int j = 0; j < width; j++) factor[j] = 1;
     if (bf16 || args.weight) loadRun(args.weight, column, bf16 || args.weightBf16, factor);
 #pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] = activate(values[c][j] * scale * factor[j], activation);
+    for (int j = 0; j < width; j++) values[c][j] = activateFor<activation>(values[c][j] * scale * factor[j], bf16);
     if (args.rope) {
       float turn[width];
       loadRun(turns, inHead, false, turn);

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { prototypes } from "../../src/worker/device/kernels.js";
+import { prototypes } from "../../src/worker/device/abi.js";
 
 // The header, the TypeScript binding and both modules must name the same functions.
 const header = readFileSync("kernels/include/ditrun.h", "utf8");

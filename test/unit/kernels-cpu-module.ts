@@ -1,135 +1,29 @@
 // The CPU kernel module as these tests see it: every symbol through koffi, and tensors as float64 arrays.
-import { join } from "node:path";
-import koffi, { type TypeObject } from "koffi";
+import koffi from "koffi";
+import { builtKernels } from "../../src/launcher/paths.js";
+import { type KernelName, prototypes } from "../../src/worker/device/abi.js";
+import { defineStructs } from "../../src/worker/device/kernels.js";
 
-const library = koffi.load(join(import.meta.dirname, "../../build/libditrun_cpu.so"));
+// The test's own view of the module: statuses instead of exceptions, from the very prototypes that workers use.
+defineStructs();
+const library = koffi.load(builtKernels("cpu"));
 
-const u64 = (names: string) => Object.fromEntries(names.split(" ").map((name) => [name, "uint64_t"]));
-const i64 = (names: string) => Object.fromEntries(names.split(" ").map((name) => [name, "int64_t"]));
-const i32 = (names: string) => Object.fromEntries(names.split(" ").map((name) => [name, "int32_t"]));
-
-const gemmArgs = koffi.struct("test_gemm_args", {
-  ...u64("a w bias residual out aScale wScale"),
-  ...i64("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride"),
-  ...i32("m n k batch dtype outDtype biasDtype residualDtype activation"),
-  alpha: "float",
-});
-const kvBlock = koffi.struct("test_kv_block", {
-  ...u64("k v flag"),
-  ...i64("kStride vStride"),
-  ...u64("kScale vScale"),
-  ...i32("length reserved"),
-});
-const attentionArgs = koffi.struct("test_attention_args", {
-  ...u64("q o lse previousO previousLse"),
-  blocks: koffi.pointer(kvBlock),
-  ...u64("relativeBias waitNanoseconds"),
-  ...i64("qStride oStride"),
-  ...i32("queries heads headDim blockCount dtype oDtype kernel"),
-  scale: "float",
-});
-const layerNormArgs = koffi.struct("test_layer_norm_args", {
-  ...u64("x weight bias out quantized quantizedScale modScale modShift"),
-  ...i64("ldx ldo"),
-  ...i32("rows columns xDtype weightDtype outDtype"),
-  epsilon: "float",
-});
-const rmsNormArgs = koffi.struct("test_rms_norm_args", {
-  ...u64("x weight out sumSquares rope"),
-  ...i64("ldx ldo"),
-  ...i32("rows columns fullColumns headDim xDtype weightDtype outDtype activation"),
-  epsilon: "float",
-});
-const conv3dArgs = koffi.struct("test_conv3d_args", {
-  ...u64("x history weight bias residual out"),
-  ...i32("frames height width inChannels outChannels kernelT kernelH kernelW strideT strideH strideW"),
-  ...i32("padTop padBottom padLeft padRight upsample dtype"),
-});
-const randomArgs = koffi.struct("test_random_args", {
-  ...u64("out seed"),
-  ...i64("row0 column0 fullColumns ldo"),
-  ...i32("rows columns"),
-  tensorId: "uint32_t",
-  distribution: "int32_t",
-  amplitude: "float",
-  offset: "float",
-  ...i32("outDtype reserved"),
-});
-
-type Fields = Record<string, number | bigint>;
-const named = (type: TypeObject) => koffi.pointer(type);
-const declare = (name: string, ...parameters: (string | TypeObject)[]) => {
-  const call = library.func(`ditrun_${name}`, "int", parameters);
-  return (...values: unknown[]): number => Number(call(...values));
-};
-
-export const lastError: () => string = library.func("ditrun_last_error", "const char *", []);
+export const lastError: () => string = library.func(prototypes.lastError);
 
 /** Throws with the module's sentence unless the status is 0. */
 export function check(status: number): void {
   if (status !== 0) throw new Error(`status ${status}: ${lastError()}`);
 }
 
-const out = (type: string) => `_Out_ ${type} *`;
-const u = "uint64_t";
-const i = "int";
-const l = "int64_t";
-export const raw = {
-  deviceInfo: declare("device_info", "void *", i),
-  malloc: declare("malloc", u, i, out(u)),
-  free: declare("free", u),
-  memoryUsed: declare("memory_used", out(u), out(u)),
-  peerExport: declare("peer_export", u, "void *"),
-  peerOpen: declare("peer_open", "void *", out(u)),
-  peerClose: declare("peer_close", u),
-  upload: declare("upload", u, "void *", u, u),
-  download: declare("download", "void *", u, u, u),
-  copy: declare("copy", u, u, u, u),
-  copy2d: declare("copy_2d", u, u, u, u, u, u, u),
-  fillZero: declare("fill_zero", u, u, u),
-  streamCreate: declare("stream_create", i, out(u)),
-  streamDestroy: declare("stream_destroy", u),
-  streamSynchronize: declare("stream_synchronize", u),
-  eventCreate: declare("event_create", out(u)),
-  eventDestroy: declare("event_destroy", u),
-  eventRecord: declare("event_record", u, u),
-  streamWaitEvent: declare("stream_wait_event", u, u),
-  eventElapsed: declare("event_elapsed", u, u, out("float")),
-  captureBegin: declare("capture_begin", u),
-  captureEnd: declare("capture_end", u, out(u)),
-  graphLaunch: declare("graph_launch", u, u),
-  graphDestroy: declare("graph_destroy", u),
-  flagsWrite: declare("flags_write", "uint64_t *", i, "uint32_t", u),
-  flagsWait: declare("flags_wait", "uint64_t *", i, i, u),
-  gemm: declare("gemm", named(gemmArgs), u),
-  attention: declare("attention", named(attentionArgs), u),
-  layerNorm: declare("layer_norm", named(layerNormArgs), u),
-  activate: declare("activate", u, u, l, i, i, u),
-  add: declare("add", u, u, u, l, i, u),
-  addRows: declare("add_rows", u, u, u, u, i, i, i, u),
-  cast: declare("cast", u, i, u, i, l, u),
-  quantizeRows: declare("quantize_rows", u, u, u, l, i, i, i, u),
-  countNonfinite: declare("count_nonfinite", u, u, l, i, u),
-  patchify: declare("patchify", u, i, u, i, i, i, i, i, i, i, u),
-  unpatchify: declare("unpatchify", u, i, u, i, i, i, i, i, i, i, u),
-  sincosEmbedding: declare("sincos_embedding", u, i, u, i, i, i, i, u),
-  sincos2d: declare("sincos_2d", u, i, i, i, i, i, i, i, u),
-  rmsNorm: declare("rms_norm", named(rmsNormArgs), u),
-  rowSumSquares: declare("row_sum_squares", u, u, l, i, i, i, u),
-  rope3d: declare("rope_3d", u, i, i, i, i, i, u),
-  addGated: declare("add_gated", u, u, i, u, i, u, i, i, u),
-  multiply: declare("multiply", u, u, u, l, i, u),
-  combine: declare("combine", u, "uint64_t *", "float *", i, l, u),
-  gatherRows: declare("gather_rows", u, i, u, i, i, u, i, i, u),
-  patchifyVideo: declare("patchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
-  unpatchifyVideo: declare("unpatchify_video", u, i, u, i, i, i, i, i, i, i, i, u),
-  conv3d: declare("conv3d", named(conv3dArgs), u),
-  transpose: declare("transpose", u, u, i, i, i, i, u),
-  softmaxRows: declare("softmax_rows", u, i, i, "float", i, u),
-  fillRandom: declare("fill_random", named(randomArgs), u),
-  sum: declare("sum", u, u, u, i, "uint64_t *", i, l, i, i, u),
-  ncclUniqueId: declare("nccl_unique_id", "void *"),
-};
+type Call = (...values: unknown[]) => number;
+function bindAll(names: readonly KernelName[]): Record<KernelName, Call> {
+  const bound: Partial<Record<KernelName, Call>> = {};
+  for (const name of names) bound[name] = library.func(prototypes[name]);
+  return bound as Record<KernelName, Call>;
+}
+export const raw = bindAll(Object.keys(prototypes) as KernelName[]);
+
+type Fields = Record<string, number | bigint>;
 
 /** Calls that wait, on a thread of their own, so that the test can let go of what they wait for. */
 export function streamSynchronizeAsync(stream: number): Promise<number> {
@@ -137,7 +31,7 @@ export function streamSynchronizeAsync(stream: number): Promise<number> {
     synchronize.async(stream, (error: Error | null, status: number) => (error ? reject(error) : resolve(status)));
   });
 }
-const synchronize = library.func("ditrun_stream_synchronize", "int", ["uint64_t"]);
+const synchronize = library.func(prototypes.streamSynchronize);
 
 type Producer = (result: number[]) => number;
 /** The value that a function stores through its last pointer. */

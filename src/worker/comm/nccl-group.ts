@@ -1,5 +1,5 @@
+import { deviceDtypes, type Handle } from "../device/abi.js";
 import type { Device } from "../device/device.js";
-import { deviceDtypes, type Handle } from "../device/kernels.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
 import type { Store } from "../store.js";

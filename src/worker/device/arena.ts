@@ -1,4 +1,4 @@
-import type { Address } from "./kernels.js";
+import type { Address } from "./abi.js";
 
 /** Every allocation starts on such a boundary: enough for TMA, vector loads and cuBLASLt's best kernels. */
 export const ALIGNMENT = 1024;

@@ -1,7 +1,8 @@
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
+import { type Address, type Handle, type KernelName, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
-import { type Address, type DeviceInfo, type Handle, type KernelName, Kernels, memoryKinds } from "./kernels.js";
+import { type DeviceInfo, Kernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 
 export type StreamName = "compute" | "copy";

@@ -1,6 +1,6 @@
 import type { Phase } from "../../protocol/results.js";
+import { type Address, activations, deviceDtypes, type KvBlock } from "./abi.js";
 import type { Device } from "./device.js";
-import { type Address, activations, deviceDtypes, type KvBlock } from "./kernels.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
 
 // One function per operator: tensors in, one launch on the compute stream. Nothing here knows of other ranks.

@@ -1,4 +1,4 @@
-import type { Address, deviceDtypes } from "./kernels.js";
+import type { Address, deviceDtypes } from "./abi.js";
 
 export type DType = keyof typeof deviceDtypes;
 

@@ -1,5 +1,5 @@
+import { activations, deviceDtypes } from "./abi.js";
 import type { Device } from "./device.js";
-import { activations, deviceDtypes } from "./kernels.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
 
 // Operators of Wan's VAE, on volumes [frames, height, width, channels]. One launch each, on the compute stream.

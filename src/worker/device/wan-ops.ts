@@ -1,5 +1,5 @@
+import { activations, deviceDtypes } from "./abi.js";
 import type { Device } from "./device.js";
-import { activations, deviceDtypes } from "./kernels.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
 
 // The operators that Wan needs beyond ops.ts: tensors in, one launch on the compute stream.

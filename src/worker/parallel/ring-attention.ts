@@ -1,7 +1,7 @@
 import { NcclGroup } from "../comm/nccl-group.js";
 import { PeerGroup } from "../comm/peer-group.js";
 import type { Context } from "../context.js";
-import { type Address, attentionKernels } from "../device/kernels.js";
+import { type Address, attentionKernels } from "../device/abi.js";
 import { attention, type KeyValues } from "../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 

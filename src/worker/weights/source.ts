@@ -1,6 +1,6 @@
 import { DitrunError } from "../../protocol/failure.js";
+import { deviceDtypes, distributions } from "../device/abi.js";
 import type { Device } from "../device/device.js";
-import { deviceDtypes, distributions } from "../device/kernels.js";
 import { cast } from "../device/ops.js";
 import { dtypeBytes, elements, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import type { Range } from "../parallel/split.js";

@@ -1,6 +1,6 @@
 import type { WanModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
-import { attentionKernels } from "../../device/kernels.js";
+import { attentionKernels } from "../../device/abi.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { partOf, type Tensor, tensor } from "../../device/tensor.js";
 import { addGated } from "../../device/wan-ops.js";

@@ -1,5 +1,5 @@
 import type { Context } from "../../context.js";
-import type { Handle } from "../../device/kernels.js";
+import type { Handle } from "../../device/abi.js";
 import { copy } from "../../device/ops.js";
 import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../device/tensor.js";
 import { combine } from "../../device/wan-ops.js";

@@ -1,6 +1,6 @@
 import { z } from "zod";
+import { deviceDtypes } from "../../device/abi.js";
 import type { Device } from "../../device/device.js";
-import { deviceDtypes } from "../../device/kernels.js";
 import { elements, partOf, type Tensor } from "../../device/tensor.js";
 import type { Store } from "../../store.js";
 import type { Guidance } from "./guidance.js";
