@@ -2,8 +2,8 @@ import { readdir, readFile } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
+import { fileFailure } from "../formats/file-failure.js";
 import { DitrunError, exitCodes } from "../protocol/failure.js";
-import { fileFailure } from "../protocol/files.js";
 
 /**
  * Finds a YAML document by file or by name.

@@ -2,8 +2,8 @@ import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
 import { join } from "node:path";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
+import { fileFailure } from "../formats/file-failure.js";
 import { DitrunError } from "../protocol/failure.js";
-import { fileFailure } from "../protocol/files.js";
 
 export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof logLevels)[number];

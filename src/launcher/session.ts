@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
+import { fileFailure } from "../formats/file-failure.js";
 import { DitrunError } from "../protocol/failure.js";
-import { fileFailure } from "../protocol/files.js";
 import type { Task } from "../protocol/job.js";
 import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";

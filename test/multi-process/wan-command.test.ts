@@ -4,8 +4,8 @@ import { join, resolve } from "node:path";
 import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openSafetensors, writeSafetensors } from "../../src/worker/weights/safetensors.js";
-import type { FileDtype } from "../../src/worker/weights/tensor-file.js";
+import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
+import type { FileDtype } from "../../src/formats/tensor-file.js";
 import { expectMp4 } from "../unit/video/mp4.js";
 import { caseFile, readTensor, relativeL2 } from "../unit/wan/golden.js";
 

@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { toFloat32 } from "../../src/formats/numbers.js";
+import { openSafetensors } from "../../src/formats/safetensors.js";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels } from "../../src/launcher/paths.js";
 import { type PlanDocument, planSchema } from "../../src/protocol/plan.js";
-import { toFloat32 } from "../../src/worker/weights/numbers.js";
-import { openSafetensors } from "../../src/worker/weights/safetensors.js";
 
 const golden = "test/golden/data/wan/case.safetensors";
 const layouts = {

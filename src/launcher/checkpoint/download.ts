@@ -1,8 +1,8 @@
 import { mkdir, rename, rm, stat, statfs, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { downloadFile, HubApiError, listFiles, modelInfo } from "@huggingface/hub";
+import { fileFailure } from "../../formats/file-failure.js";
 import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
 import { repositoryFolder } from "./hub-cache.js";
 import { type Expected, fetchVerified } from "./verified-file.js";
 

@@ -2,8 +2,8 @@ import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { setTimeout } from "node:timers/promises";
+import { fileFailure } from "../../formats/file-failure.js";
 import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
 
 /** What a file must be: its size, and its SHA-256 (64 digits) or its git blob id (40 digits). */
 export interface Expected {

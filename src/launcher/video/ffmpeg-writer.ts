@@ -1,7 +1,7 @@
 import { open, rename, rm } from "node:fs/promises";
 import { execa } from "execa";
+import { fileFailure } from "../../formats/file-failure.js";
 import { DitrunError } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
 import { temporaryName, type VideoFormat, type VideoWriter } from "./video-writer.js";
 
 /** True if this ffmpeg can be started and has libx264. */

@@ -1,8 +1,8 @@
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PNG } from "pngjs";
+import { fileFailure } from "../../formats/file-failure.js";
 import { DitrunError } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
 import type { VideoFormat, VideoWriter } from "./video-writer.js";
 
 const frameName = (index: number) => `frame-${String(index).padStart(5, "0")}.png`;

@@ -2,8 +2,8 @@ import { open, rename, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { setImmediate } from "node:timers/promises";
 import type { H264MP4Encoder } from "h264-mp4-encoder";
+import { fileFailure } from "../../formats/file-failure.js";
 import { DitrunError, messageOf } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
 import { temporaryName, type VideoFormat, type VideoWriter } from "./video-writer.js";
 
 /** Encodes in WebAssembly (minih264); the compressed video stays in memory until `finish` writes it. */

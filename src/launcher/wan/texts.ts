@@ -1,6 +1,6 @@
 import { DitrunError } from "../../protocol/failure.js";
-import { cleanText } from "../../worker/models/wan/clean-text.js";
-import { WanTokenizer } from "../../worker/models/wan/tokenizer.js";
+import { cleanText } from "./clean-text.js";
+import { WanTokenizer } from "./tokenizer.js";
 
 export interface Texts {
   readonly prompt: string;

@@ -1,7 +1,7 @@
+import { writeSafetensors } from "../../formats/safetensors.js";
 import type { ForwardTask, Job } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import type { Store } from "../store.js";
-import { writeSafetensors } from "../weights/safetensors.js";
 import { randomInputs, readInputs } from "./inputs.js";
 import { requireFinite, withSession } from "./session.js";
 

@@ -1,10 +1,10 @@
+import { toFloat32 } from "../../formats/numbers.js";
+import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { DitModel } from "../../protocol/model.js";
 import type { Device } from "../device/device.js";
 import { tensor } from "../device/tensor.js";
 import type { DitInputs } from "../models/dit.js";
-import { toFloat32 } from "../weights/numbers.js";
-import { openSafetensors } from "../weights/safetensors.js";
 import { fillRandom } from "../weights/source.js";
 
 /** Inputs of a seed, the same on every rank: a normal image, a time step in [0, 1000) and a class. */

@@ -1,4 +1,6 @@
 import { join } from "node:path";
+import { toFloat32 } from "../../formats/numbers.js";
+import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { ForwardTask, Job, ProfileTask, Weights } from "../../protocol/job.js";
 import { ditLayerRules, splitOf } from "../../protocol/layers.js";
@@ -8,8 +10,6 @@ import { Device } from "../device/device.js";
 import { Dit } from "../models/dit.js";
 import type { Loader } from "../parallel/linear.js";
 import type { Store } from "../store.js";
-import { toFloat32 } from "../weights/numbers.js";
-import { openSafetensors } from "../weights/safetensors.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
 
 /** A device, its groups and a loaded model: what every task starts from. */

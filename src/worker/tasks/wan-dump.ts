@@ -1,5 +1,5 @@
+import { writeSafetensors } from "../../formats/safetensors.js";
 import type { VideoChunk } from "../models/wan/vae/vae.js";
-import { writeSafetensors } from "../weights/safetensors.js";
 
 /** Collects tensors for --dump, float32, on rank 0 and only if a file was asked for. */
 export class WanDump {

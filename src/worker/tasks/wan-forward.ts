@@ -1,11 +1,11 @@
+import { toFloat32 } from "../../formats/numbers.js";
+import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { Job, WanForwardTask } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
 import type { Store } from "../store.js";
-import { toFloat32 } from "../weights/numbers.js";
-import { openSafetensors, writeSafetensors } from "../weights/safetensors.js";
 import { requireFinite, requireSupported } from "./session.js";
 import { loadTextEncoder, loadTransformer } from "./wan-session.js";
 

@@ -1,3 +1,6 @@
+import { openSafetensors } from "../../formats/safetensors.js";
+import type { TensorFile } from "../../formats/tensor-file.js";
+import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { WanWeights } from "../../protocol/job.js";
 import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../protocol/layers.js";
@@ -7,10 +10,7 @@ import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from 
 import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
-import { openSafetensors } from "../weights/safetensors.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
-import type { TensorFile } from "../weights/tensor-file.js";
-import { openTorchCheckpoint } from "../weights/torch-checkpoint.js";
 
 const openFile = (path: string): Promise<TensorFile> =>
   path.endsWith(".pth") ? openTorchCheckpoint(path) : openSafetensors(path);

@@ -1,3 +1,7 @@
+import { toFloat32 } from "../../formats/numbers.js";
+import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
+import type { TensorFile } from "../../formats/tensor-file.js";
+import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { Job, WanVaeTask } from "../../protocol/job.js";
 import type { WanVaeRank } from "../../protocol/results.js";
@@ -5,10 +9,6 @@ import { Context } from "../context.js";
 import { Device } from "../device/device.js";
 import { type LatentSize, videoFrames, WanVae } from "../models/wan/vae/vae.js";
 import type { Store } from "../store.js";
-import { toFloat32 } from "../weights/numbers.js";
-import { openSafetensors, writeSafetensors } from "../weights/safetensors.js";
-import type { TensorFile } from "../weights/tensor-file.js";
-import { openTorchCheckpoint } from "../weights/torch-checkpoint.js";
 import { requireFinite } from "./session.js";
 
 /** Decodes a latent over all ranks, or encodes a video (every rank the whole of it). */

@@ -1,10 +1,10 @@
+import { describe, expectShape, type FileDtype, type TensorFile } from "../../formats/tensor-file.js";
 import { DitrunError } from "../../protocol/failure.js";
 import { deviceDtypes, distributions } from "../device/abi.js";
 import type { Device } from "../device/device.js";
 import { cast } from "../device/ops.js";
 import { dtypeBytes, elements, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import type { Range } from "../parallel/split.js";
-import { describe, expectShape, type FileDtype, type TensorFile } from "./tensor-file.js";
 
 /** How a parameter is drawn when weights are random: as torch.nn initialises the module that it belongs to. */
 export type Init =

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { toFloat32 } from "../../../src/formats/numbers.js";
 import { builtKernels } from "../../../src/launcher/paths.js";
+import { planSampling } from "../../../src/sampling/scheduler.js";
 import { Device } from "../../../src/worker/device/device.js";
 import { DeviceSampler } from "../../../src/worker/models/wan/device-sampler.js";
-import { planSampling } from "../../../src/worker/models/wan/scheduler.js";
-import { toFloat32 } from "../../../src/worker/weights/numbers.js";
 import { readTensor, relativeL2 } from "./golden.js";
 
 const golden = "test/golden/data/schedulers.safetensors";

@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
+import { toFloat32 } from "../../../src/formats/numbers.js";
+import { openSafetensors } from "../../../src/formats/safetensors.js";
 import { detectLayout } from "../../../src/launcher/checkpoint/layout.js";
+import { WanTokenizer } from "../../../src/launcher/wan/tokenizer.js";
 import type { WanWeights } from "../../../src/protocol/job.js";
-import { WanTokenizer } from "../../../src/worker/models/wan/tokenizer.js";
 import type { Store } from "../../../src/worker/store.js";
-import { toFloat32 } from "../../../src/worker/weights/numbers.js";
-import { openSafetensors } from "../../../src/worker/weights/safetensors.js";
 
 export const caseFile = "test/golden/data/wan/case.safetensors";
 

@@ -2,13 +2,13 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openSafetensors } from "../../../src/formats/safetensors.js";
 import { loadDitModel, loadModel, loadWanModel, parameterCount, tokenCount } from "../../../src/launcher/model.js";
 import { resolvePlan } from "../../../src/launcher/plan.js";
 import { ditLayerRules, splitOf, wanLayerRules } from "../../../src/protocol/layers.js";
 import { planSchema } from "../../../src/protocol/plan.js";
 import { transformerNames } from "../../../src/worker/models/wan/names.js";
 import { wanFlops } from "../../../src/worker/models/wan/transformer.js";
-import { openSafetensors } from "../../../src/worker/weights/safetensors.js";
 import { checkpointOf, layouts } from "./golden.js";
 
 let folder = "";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { planSampling, Sampler, type SolverName } from "../../../src/worker/models/wan/scheduler.js";
-import { toFloat32 } from "../../../src/worker/weights/numbers.js";
-import { openSafetensors } from "../../../src/worker/weights/safetensors.js";
+import { toFloat32 } from "../../../src/formats/numbers.js";
+import { openSafetensors } from "../../../src/formats/safetensors.js";
+import { planSampling, Sampler, type SolverName } from "../../../src/sampling/scheduler.js";
 
 const golden = new URL("../../golden/data/", import.meta.url).pathname;
 

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { toFloat32 } from "../../../src/formats/numbers.js";
 import { loadWanModel } from "../../../src/launcher/model.js";
 import { builtKernels } from "../../../src/launcher/paths.js";
 import { planSchema } from "../../../src/protocol/plan.js";
@@ -9,7 +10,6 @@ import { relativeBucket } from "../../../src/worker/models/wan/relative-bias.js"
 import type { TextEncoder } from "../../../src/worker/models/wan/text-encoder.js";
 import type { WanTransformer } from "../../../src/worker/models/wan/transformer.js";
 import { loadTextEncoder, loadTransformer } from "../../../src/worker/tasks/wan-session.js";
-import { toFloat32 } from "../../../src/worker/weights/numbers.js";
 import { caseFile, checkpointOf, layouts, readIds, readTensor, relativeL2, soloStore, weightsOf } from "./golden.js";
 
 const size = { frames: 3, height: 8, width: 12 };

@@ -1,3 +1,4 @@
+import type { TensorFile } from "../../../formats/tensor-file.js";
 import { DitrunError } from "../../../protocol/failure.js";
 import type { TextEncoderModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
@@ -14,7 +15,6 @@ import {
 } from "../../parallel/linear.js";
 import { loadNormWeight } from "../../parallel/rms-norm.js";
 import { rangeOf, shares } from "../../parallel/split.js";
-import type { TensorFile } from "../../weights/tensor-file.js";
 import type { Naming } from "./names.js";
 import { BUCKETS, RelativeBias } from "./relative-bias.js";
 

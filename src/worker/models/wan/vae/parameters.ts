@@ -1,10 +1,10 @@
+import type { TensorFile } from "../../../../formats/tensor-file.js";
 import { DitrunError } from "../../../../protocol/failure.js";
 import type { Context } from "../../../context.js";
 import { elements, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
 import { transpose } from "../../../device/video-ops.js";
 import type { Init } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
-import type { TensorFile } from "../../../weights/tensor-file.js";
 
 /** What the VAE's layers load themselves from; names are those of the published code (Wan2.1, wan/modules/vae.py). */
 export interface VaeLoader {

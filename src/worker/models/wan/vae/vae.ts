@@ -1,10 +1,10 @@
+import type { TensorFile } from "../../../../formats/tensor-file.js";
 import { DitrunError } from "../../../../protocol/failure.js";
 import type { Context } from "../../../context.js";
 import { cast } from "../../../device/ops.js";
 import { partOf, type Tensor, tensor } from "../../../device/tensor.js";
 import { type HaloExchange, makeHaloExchange } from "../../../parallel/halo-exchange.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
-import type { TensorFile } from "../../../weights/tensor-file.js";
 import { VaeDecoder } from "./decoder.js";
 import { VaeEncoder } from "./encoder.js";
 import { detectVaeLayout, type VaeLoader } from "./parameters.js";

@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
+import { DitrunError, messageOf } from "../protocol/failure.js";
+import { fileFailure } from "./file-failure.js";
 import type { Slice, TensorFile, TensorInfo } from "./tensor-file.js";
 
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });

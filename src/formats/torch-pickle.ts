@@ -1,6 +1,6 @@
 import { Parser } from "pickleparser";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../../protocol/failure.js";
+import { DitrunError, messageOf } from "../protocol/failure.js";
 import type { FileDtype } from "./tensor-file.js";
 
 /** A tensor as the pickle describes it; its bytes stand in the archive's entry `data/STORAGE`. */

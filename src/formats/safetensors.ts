@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
+import { DitrunError, messageOf } from "../protocol/failure.js";
+import { fileFailure } from "./file-failure.js";
 import { openShards } from "./sharded.js";
 import {
   describe,

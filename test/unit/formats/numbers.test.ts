@@ -5,7 +5,7 @@ import {
   float32ToBf16,
   float32ToFloat16,
   toFloat32,
-} from "../../../src/worker/weights/numbers.js";
+} from "../../../src/formats/numbers.js";
 
 const all16 = Uint16Array.from({ length: 65536 }, (_, i) => i);
 

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { DitrunError } from "../../protocol/failure.js";
-import { fileFailure } from "../../protocol/files.js";
+import { DitrunError } from "../protocol/failure.js";
+import { fileFailure } from "./file-failure.js";
 
 /** Bytes per element, by the names that safetensors gives its dtypes. */
 export const elementBytes = {

@@ -2,8 +2,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../../../protocol/failure.js";
-import { fileFailure } from "../../../protocol/files.js";
+import { fileFailure } from "../../formats/file-failure.js";
+import { DitrunError, messageOf } from "../../protocol/failure.js";
 import { cleanText } from "./clean-text.js";
 
 /** Tokens that Wan's text encoder reads at most, the end token included (text_len of the published configurations). */

@@ -3,11 +3,11 @@ import { mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { toFloat32 } from "../../../src/formats/numbers.js";
+import { openSafetensors } from "../../../src/formats/safetensors.js";
+import type { TensorFile } from "../../../src/formats/tensor-file.js";
+import { openTorchCheckpoint } from "../../../src/formats/torch-checkpoint.js";
 import { DitrunError } from "../../../src/protocol/failure.js";
-import { toFloat32 } from "../../../src/worker/weights/numbers.js";
-import { openSafetensors } from "../../../src/worker/weights/safetensors.js";
-import type { TensorFile } from "../../../src/worker/weights/tensor-file.js";
-import { openTorchCheckpoint } from "../../../src/worker/weights/torch-checkpoint.js";
 
 const golden = new URL("../../golden/data/wan/", import.meta.url).pathname;
 let dir = "";

@@ -1,6 +1,6 @@
 import { open, readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import { fileFailure } from "../../../src/protocol/files.js";
+import { fileFailure } from "../../../src/formats/file-failure.js";
 
 test("a full disk is called so", async () => {
   const handle = await open("/dev/full", "w");
