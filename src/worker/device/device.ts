@@ -67,6 +67,12 @@ export class Device {
     return tensor(this.arena.allocate(tensorBytes(dtype, shape)), dtype, shape);
   }
 
+  /** A matrix of the forward in this dtype; e4m3 comes with its row scales. */
+  allocateMatrix(dtype: DType, shape: readonly [number, number]): Tensor {
+    const matrix = this.allocate(dtype, shape);
+    return dtype === "e4m3" ? { ...matrix, rowScale: this.allocate("fp32", [shape[0]]) } : matrix;
+  }
+
   /** A tensor that lives as long as the device: weights and constants. */
   allocatePersistent(dtype: DType, shape: readonly number[], kind: keyof typeof memoryKinds = "device"): Tensor {
     const address = this.kernels.create("malloc", tensorBytes(dtype, shape), memoryKinds[kind]);

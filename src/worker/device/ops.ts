@@ -11,14 +11,11 @@ export interface GemmOptions {
   readonly bias?: Tensor | undefined;
   readonly residual?: Tensor | undefined;
   readonly activation?: keyof typeof activations;
-  /** e4m3 only: per row of a and per row of w. */
-  readonly aScale?: Tensor | undefined;
-  readonly wScale?: Tensor | undefined;
 }
 
 /**
  * out = activation(a · wᵀ + bias) + residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
- * batched product that shares a. bias [n] or [parts, n].
+ * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales.
  */
 export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options: GemmOptions = {}): void {
   const { rows: m, columns: k } = matrixShape(a);
@@ -35,8 +32,8 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
       bias: addressOf(bias),
       residual: addressOf(residual),
       out: out.address,
-      aScale: addressOf(options.aScale),
-      wScale: addressOf(options.wScale),
+      aScale: addressOf(a.rowScale),
+      wScale: addressOf(w.rowScale),
       lda: a.rowStride,
       ldw: w.rowStride,
       ldo: out.rowStride,
@@ -136,7 +133,7 @@ export interface LayerNormOptions {
   readonly epsilon: number;
 }
 
-/** out = LayerNorm(x) · weight + bias over the last dimension; out has x's shape and may differ in dtype. */
+/** out = LayerNorm(x) · weight + bias over the last dimension; out has x's shape and may differ in dtype: e4m3 with row scales. */
 export function layerNorm(device: Device, out: Tensor, x: Tensor, options: LayerNormOptions): void {
   const { weight, bias, modulation, epsilon } = options;
   const { rows, columns } = matrixShape(x);
@@ -145,9 +142,9 @@ export function layerNorm(device: Device, out: Tensor, x: Tensor, options: Layer
       x: x.address,
       weight: addressOf(weight),
       bias: addressOf(bias),
-      out: out.address,
-      quantized: 0,
-      quantizedScale: 0,
+      out: out.rowScale ? 0 : out.address,
+      quantized: out.rowScale ? out.address : 0,
+      quantizedScale: addressOf(out.rowScale),
       modScale: addressOf(modulation?.scale),
       modShift: addressOf(modulation?.shift),
       ldx: x.rowStride,
@@ -156,18 +153,18 @@ export function layerNorm(device: Device, out: Tensor, x: Tensor, options: Layer
       columns,
       xDtype: deviceDtypes[x.dtype],
       weightDtype: deviceDtypes[weight?.dtype ?? "fp32"],
-      outDtype: deviceDtypes[out.dtype],
+      outDtype: deviceDtypes[out.rowScale ? "fp32" : out.dtype],
       epsilon,
     },
   ]);
 }
 
-/** Per-row e4m3: out = x / scale, scale [rows] = amax / 448. */
-export function quantizeRows(device: Device, out: Tensor, scale: Tensor, x: Tensor): void {
+/** Per-row e4m3: out = x / scale, out's row scale = amax / 448. */
+export function quantizeRows(device: Device, out: Tensor, x: Tensor): void {
   const { rows, columns } = matrixShape(x);
   device.launch("elementwise", "quantizeRows", () => [
     out.address,
-    scale.address,
+    addressOf(out.rowScale),
     x.address,
     x.rowStride,
     rows,

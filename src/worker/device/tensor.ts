@@ -16,6 +16,8 @@ export interface Tensor {
   readonly shape: readonly number[];
   /** Elements from one row (index of the last dimension but one) to the next; shape's last entry if contiguous. */
   readonly rowStride: number;
+  /** float32 [rows]: what each row of an e4m3 matrix is multiplied by. */
+  readonly rowScale?: Tensor;
 }
 
 export function tensor(

@@ -140,7 +140,7 @@ export class Dit {
       const own = this.#shards && rangeOf(this.#shards, context.tp.rank);
       const x = own ? rowsOf(embedded, own.start, own.count) : embedded;
       for (const block of this.blocks) block.forward(x, this.#tokens.tokensOfRank, this.#shards);
-      const h = this.norm.forward(x, this.#shards); // [tokens, width]
+      const h = this.norm.forward(x, this.head.inputDtype, this.#shards); // [tokens, width]
 
       const { tokensOfRank } = this.#tokens;
       const pixels = this.grid.channels * this.grid.patch ** 2;
@@ -282,14 +282,14 @@ class Block {
   forward(x: Tensor, tokensOfRank: readonly number[], shards: readonly number[] | undefined): void {
     const { arena } = this.context.device;
     arena.scope(() => {
-      const qkv = this.qkv.forward(this.norms[0].forward(x, shards)); // [3, tokens, width / tp]
+      const qkv = this.qkv.forward(this.norms[0].forward(x, this.qkv.inputDtype, shards)); // [3, tokens, width / tp]
       const [, tokens = 0, width = 0] = qkv.shape;
       const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, width]);
       const o = this.attention.attend(partOf(qkv, 0), kv, tokensOfRank); // [tokens, width / tp]
       this.proj.addTo(x, o, shards);
     });
     arena.scope(() => {
-      const h = this.mlp[0].forward(this.norms[1].forward(x, shards), { activation: "gelu" }); // [tokens, 4 width / tp]
+      const h = this.mlp[0].forward(this.norms[1].forward(x, this.mlp[0].inputDtype, shards), { activation: "gelu" }); // [tokens, 4 width / tp]
       this.mlp[1].addTo(x, h, shards);
     });
   }

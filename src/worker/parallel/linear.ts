@@ -37,30 +37,27 @@ export interface Loader {
 /** torch.nn.Linear's initialisation: weight and bias uniform in ±1/√inFeatures. */
 const linearInit = (inFeatures: number): Init => ({ kind: "uniform", bound: inFeatures ** -0.5 });
 
-/** The weights of this rank: w [n, k] or [parts, n, k]; e4m3 with one scale per row when the plan says so. */
+/** The weights of this rank: w [n, k] or [parts, n, k]; e4m3 with row scales when the plan says so. */
 interface LinearWeights {
   readonly w: Tensor;
-  readonly wScale?: Tensor | undefined;
   readonly bias?: Tensor | undefined;
   readonly outDtype: Tensor["dtype"];
 }
 
 type ForwardOptions = Pick<GemmOptions, "activation" | "residual">;
 
-/** The product itself, with this rank's weights. */
-function multiply(context: Context, x: Tensor, out: Tensor, weights: LinearWeights, options: GemmOptions): void {
+/** The product itself, with this rank's weights. An x that is not in their dtype yet is quantised here. */
+function multiply(context: Context, x: Tensor, out: Tensor, { w }: LinearWeights, options: GemmOptions): void {
   const { device } = context;
-  const { w, wScale } = weights;
-  if (!wScale) {
+  if (w.dtype !== "e4m3" || x.dtype === "e4m3") {
     gemm(device, out, x, w, options);
     return;
   }
   device.arena.scope(() => {
     const { rows, columns } = matrixShape(x);
-    const quantized = device.allocate("e4m3", [rows, columns]);
-    const aScale = device.allocate("fp32", [rows]);
-    quantizeRows(device, quantized, aScale, x);
-    gemm(device, out, quantized, w, { ...options, aScale, wScale });
+    const quantized = device.allocateMatrix("e4m3", [rows, columns]);
+    quantizeRows(device, quantized, x);
+    gemm(device, out, quantized, w, options);
   });
 }
 
@@ -78,6 +75,11 @@ export class Linear implements ResidualLinear {
     private readonly context: Context,
     private readonly weights: LinearWeights,
   ) {}
+
+  /** What x is multiplied as: whoever makes x may as well make it so. */
+  get inputDtype(): Tensor["dtype"] {
+    return this.weights.w.dtype;
+  }
 
   /** y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = activation(x Wᵀ + b) + residual. */
   forward(x: Tensor, options: ForwardOptions & { out?: Tensor } = {}): Tensor {
@@ -274,11 +276,10 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
   try {
     const exact = tensor(staging, "fp32", [rows, columns]);
     await loadWeight(exact);
-    const w = device.allocatePersistent("e4m3", shape);
-    const wScale = device.allocatePersistent("fp32", [rows]);
-    quantizeRows(device, w, wScale, exact);
+    const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
+    quantizeRows(device, w, exact);
     await device.synchronize();
-    return { w, wScale, bias, outDtype };
+    return { w, bias, outDtype };
   } finally {
     device.kernels.call("free", staging);
   }

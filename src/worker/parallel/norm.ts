@@ -24,14 +24,17 @@ export class LayerNorm {
     return new LayerNorm(context, await load(`${path}.weight`, 1), await load(`${path}.bias`, 0));
   }
 
-  /** x [rows, width], this tp rank's rows if tokensOfRank is given -> [all rows, width]. */
-  forward(x: Tensor, tokensOfRank?: readonly number[]): Tensor {
+  /**
+   * x [rows, width], this tp rank's rows if tokensOfRank is given -> [all rows, width] in this dtype, e4m3 with row scales. Rows
+   * that are gathered travel in the plan's dtype.
+   */
+  forward(x: Tensor, dtype: Tensor["dtype"], tokensOfRank?: readonly number[]): Tensor {
     const { device, tp, plan } = this.context;
-    const { columns } = matrixShape(x);
+    const { rows, columns } = matrixShape(x);
     const normalise = (out: Tensor) =>
       layerNorm(device, out, x, { weight: this.weight, bias: this.bias, epsilon: 1e-5 });
     if (!tokensOfRank) {
-      const out = device.allocate(plan.dtype, x.shape);
+      const out = device.allocateMatrix(dtype, [rows, columns]);
       normalise(out);
       return out;
     }

@@ -2,7 +2,7 @@ import type { WanModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
 import { attentionKernels } from "../../device/abi.js";
 import { attention, layerNorm } from "../../device/ops.js";
-import { partOf, type Tensor, tensor } from "../../device/tensor.js";
+import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
 import { addGated } from "../../device/wan-ops.js";
 import {
   type Linear,
@@ -95,19 +95,19 @@ export class WanBlock {
     const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation;
     if (!(shift1 && scale1 && gate1 && shift2 && scale2 && gate2)) throw new Error("A block takes six vectors.");
     device.arena.scope(() => {
-      const h = this.#normalise(x, { modulation: { scale: scale1, shift: shift1 } });
+      const h = this.#normalise(x, this.self.inputDtype, { modulation: { scale: scale1, shift: shift1 } });
       const y = this.self.forward(h, rope, tokensOfRank);
       tap(`${this.path}.self_attn`, y);
       addGated(device, x, x, y, gate1);
     });
     device.arena.scope(() => {
-      const o = this.cross.attend(this.#normalise(x, this.norm3), text);
+      const o = this.cross.attend(this.#normalise(x, this.cross.inputDtype, this.norm3), text);
       tap(`${this.path}.before_cross_attn`, x);
       this.cross.o.addTo(x, o);
       tap(`${this.path}.after_cross_attn`, x);
     });
     device.arena.scope(() => {
-      const h = this.#normalise(x, { modulation: { scale: scale2, shift: shift2 } });
+      const h = this.#normalise(x, this.ffn[0].inputDtype, { modulation: { scale: scale2, shift: shift2 } });
       const y = this.ffn[1].forward(this.ffn[0].forward(h, { activation: "geluTanh" })); // inside [tokens, ffn / tp]
       tap(`${this.path}.ffn`, y);
       addGated(device, x, x, y, gate2);
@@ -115,9 +115,10 @@ export class WanBlock {
     tap(this.path, x);
   }
 
-  #normalise(x: Tensor, options: Omit<Parameters<typeof layerNorm>[3], "epsilon">): Tensor {
-    const { device, plan } = this.context;
-    const h = device.allocate(plan.dtype, x.shape);
+  #normalise(x: Tensor, dtype: Tensor["dtype"], options: Omit<Parameters<typeof layerNorm>[3], "epsilon">): Tensor {
+    const { device } = this.context;
+    const { rows, columns } = matrixShape(x);
+    const h = device.allocateMatrix(dtype, [rows, columns]);
     layerNorm(device, h, x, { ...options, epsilon: this.model.epsilon });
     return h;
   }
@@ -150,6 +151,10 @@ class SelfAttention {
         outDtype: loader.context.plan.dtype,
       }),
     );
+  }
+
+  get inputDtype(): Tensor["dtype"] {
+    return this.qkv.inputDtype;
   }
 
   /** h [tokens, width] -> [tokens, width], whole on every tp rank. */
@@ -202,6 +207,10 @@ class CrossAttention {
   embedText(text: Tensor, kv: Tensor): void {
     this.kv.forward(text, { out: kv });
     this.normK.forward([partOf(kv, 0)]);
+  }
+
+  get inputDtype(): Tensor["dtype"] {
+    return this.q.inputDtype;
   }
 
   /** h [tokens, width] -> [tokens, columns], before the output projection. */
