@@ -21,6 +21,27 @@ template <class Body> void overRuns(int64_t count, const Body &body) {
   for (int64_t run = 0; run < runs; run++) body(run * runLength, std::min(runLength, count - run * runLength));
 }
 
+/** out[i] = combine(x[i], y[i]), in float32, rounded once. */
+template <class Combine>
+int pairwise(const char *f, uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream,
+             Combine combine) {
+  return guarded([&] {
+    requireCount(f, count);
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    for (const uint64_t address : {out, x, y}) requireAddress(f, "out, x or y", address, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+      overRuns(count, [=](int64_t first, int64_t length) {
+        float result[runLength];
+        float other[runLength];
+        copyRun(x, dtype, first, length, result);
+        const float *const second = readRun(y, dtype, first, length, other);
+        for (int64_t i = 0; i < length; i++) result[i] = combine(result[i], second[i]);
+        writeRun(out, dtype, first, length, result);
+      });
+    });
+  });
+}
+
 }  // namespace
 }  // namespace ditrun
 
@@ -47,22 +68,7 @@ int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int acti
 }
 
 int ditrun_add(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream) {
-  return guarded([&] {
-    const char *const f = "ditrun_add";
-    requireCount(f, count);
-    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
-    for (const uint64_t address : {out, x, y}) requireAddress(f, "out, x or y", address, dtypeBytes(dtype));
-    submit(f, stream, [=](Stream &) {
-      overRuns(count, [=](int64_t first, int64_t length) {
-        float sum[runLength];
-        float other[runLength];
-        copyRun(x, dtype, first, length, sum);
-        const float *const added = readRun(y, dtype, first, length, other);
-        for (int64_t i = 0; i < length; i++) sum[i] += added[i];
-        writeRun(out, dtype, first, length, sum);
-      });
-    });
-  });
+  return pairwise("ditrun_add", out, x, y, count, dtype, stream, [](float a, float b) { return a + b; });
 }
 
 int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector, int rows, int columns, int dtype,
@@ -127,22 +133,7 @@ int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtyp
 }
 
 int ditrun_multiply(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream) {
-  return guarded([&] {
-    const char *const f = "ditrun_multiply";
-    requireCount(f, count);
-    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
-    for (const uint64_t address : {out, x, y}) requireAddress(f, "out, x or y", address, dtypeBytes(dtype));
-    submit(f, stream, [=](Stream &) {
-      overRuns(count, [=](int64_t first, int64_t length) {
-        float product[runLength];
-        float other[runLength];
-        copyRun(x, dtype, first, length, product);
-        const float *const factor = readRun(y, dtype, first, length, other);
-        for (int64_t i = 0; i < length; i++) product[i] *= factor[i];
-        writeRun(out, dtype, first, length, product);
-      });
-    });
-  });
+  return pairwise("ditrun_multiply", out, x, y, count, dtype, stream, [](float a, float b) { return a * b; });
 }
 
 int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount, int64_t count,

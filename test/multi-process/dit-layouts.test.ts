@@ -2,13 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { toFloat32 } from "../../src/formats/numbers.js";
-import { openSafetensors } from "../../src/formats/safetensors.js";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { loadCheckpointModel } from "../../src/launcher/model.js";
 import { builtKernels } from "../../src/launcher/paths.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/protocol/plan.js";
+import { readTensor, relativeL2 } from "../compare.js";
 
 const directory = "test/golden/data/dit";
 let folder: string;
@@ -16,26 +15,6 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-async function readOutput(path: string): Promise<Float32Array> {
-  const file = await openSafetensors(path);
-  try {
-    return toFloat32("F32", await file.read("output"));
-  } finally {
-    await file.close();
-  }
-}
-
-function relativeL2(x: Float32Array, reference: Float32Array): number {
-  expect(x.length).toBe(reference.length);
-  let difference = 0;
-  let norm = 0;
-  reference.forEach((value, index) => {
-    difference += ((x[index] ?? Number.NaN) - value) ** 2;
-    norm += value ** 2;
-  });
-  return Math.sqrt(difference / norm);
-}
 
 /** One forward of the golden model under a plan, on real CPU workers. */
 async function forward(document: PlanDocument): Promise<Float32Array> {
@@ -61,7 +40,7 @@ async function forward(document: PlanDocument): Promise<Float32Array> {
     port: 0,
     log: openLog("warn"),
   });
-  return readOutput(output);
+  return readTensor(output, "output");
 }
 
 const meshes = [1, 2, 4].flatMap((tp) =>
@@ -70,9 +49,9 @@ const meshes = [1, 2, 4].flatMap((tp) =>
 
 describe("the golden DiT on CPU workers, fp32", () => {
   it.for(meshes)("agrees with the reference under $cp × $tp (cp × tp)", async (mesh) => {
-    expect(relativeL2(await forward({ mesh }), await readOutput(join(directory, "case.safetensors")))).toBeLessThan(
-      1e-5,
-    );
+    expect(
+      relativeL2(await forward({ mesh }), await readTensor(join(directory, "case.safetensors"), "output")),
+    ).toBeLessThan(1e-5);
   });
 
   const replicatedMlp = [
@@ -87,7 +66,9 @@ describe("the golden DiT on CPU workers, fp32", () => {
     ["the generic attention kernel", { mesh: { cp: 2, tp: 1 }, attention: { kernel: "generic" } }],
   ];
   it.for(variants)("agrees with the reference with %s", async ([, plan]) => {
-    expect(relativeL2(await forward(plan), await readOutput(join(directory, "case.safetensors")))).toBeLessThan(1e-5);
+    expect(
+      relativeL2(await forward(plan), await readTensor(join(directory, "case.safetensors"), "output")),
+    ).toBeLessThan(1e-5);
   });
 });
 
@@ -99,7 +80,7 @@ describe("the golden DiT on CPU workers, bf16 and fp8", () => {
     ["fp8 linears, cp2×tp2", 0.1, { dtype: "bf16", mesh: { cp: 2, tp: 2 }, linear: { dtype: "e4m3" } }],
   ];
   it.for(cases)("%s: relative L2 at most %d", async ([, tolerance, plan]) => {
-    const error = relativeL2(await forward(plan), await readOutput(join(directory, "case.safetensors")));
+    const error = relativeL2(await forward(plan), await readTensor(join(directory, "case.safetensors"), "output"));
     expect(error).toBeLessThan(tolerance);
     // Nothing that rounds can be as exact as float32: a plan that silently ran in float32 must not pass.
     expect(error).toBeGreaterThan(1e-4);

@@ -6,8 +6,9 @@ import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
 import type { FileDtype } from "../../src/formats/tensor-file.js";
+import { readTensor, relativeL2 } from "../compare.js";
 import { expectMp4 } from "../unit/video/mp4.js";
-import { caseFile, readTensor, relativeL2 } from "../unit/wan/golden.js";
+import { caseFile } from "../unit/wan/golden.js";
 
 const original = resolve("test/golden/data/wan/original");
 const transformerFile = "diffusion_pytorch_model.safetensors";

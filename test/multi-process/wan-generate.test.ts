@@ -10,7 +10,8 @@ import { builtKernels } from "../../src/launcher/paths.js";
 import { DitrunError } from "../../src/protocol/failure.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/protocol/plan.js";
 import { wanGenerateRankSchema } from "../../src/protocol/results.js";
-import { caseFile, checkpointOf, type Layout, readIds, readTensor, relativeL2, weightsOf } from "../unit/wan/golden.js";
+import { readTensor, relativeL2 } from "../compare.js";
+import { caseFile, checkpointOf, type Layout, readIds, weightsOf } from "../unit/wan/golden.js";
 
 let folder: string;
 beforeAll(() => {

@@ -8,7 +8,8 @@ import { loadModel, loadWanModel } from "../../src/launcher/model.js";
 import { builtKernels } from "../../src/launcher/paths.js";
 import type { WanForwardTask } from "../../src/protocol/job.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/protocol/plan.js";
-import { caseFile, checkpointOf, type Layout, readTensor, relativeL2, weightsOf } from "../unit/wan/golden.js";
+import { readTensor, relativeL2 } from "../compare.js";
+import { caseFile, checkpointOf, type Layout, weightsOf } from "../unit/wan/golden.js";
 
 let folder: string;
 beforeAll(() => {

@@ -8,6 +8,7 @@ import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels } from "../../src/launcher/paths.js";
 import { type PlanDocument, planSchema } from "../../src/protocol/plan.js";
+import { relativeL2 } from "../compare.js";
 
 const golden = "test/golden/data/wan/case.safetensors";
 const layouts = {
@@ -29,17 +30,6 @@ async function read(path: string, tensor: string): Promise<{ values: Float32Arra
   } finally {
     await file.close();
   }
-}
-
-function relativeL2(x: Float32Array, reference: Float32Array): number {
-  expect(x.length).toBe(reference.length);
-  let difference = 0;
-  let norm = 0;
-  reference.forEach((value, index) => {
-    difference += ((x[index] ?? Number.NaN) - value) ** 2;
-    norm += value ** 2;
-  });
-  return Math.sqrt(difference / norm);
 }
 
 interface Run {

@@ -1,5 +1,8 @@
 // The CPU kernel module as these tests see it: every symbol through koffi, and tensors as float64 arrays.
 import koffi from "koffi";
+
+export { relativeL2 } from "../compare.js";
+
 import { builtKernels } from "../../src/launcher/paths.js";
 import { type KernelName, prototypes } from "../../src/worker/device/abi.js";
 import { defineStructs } from "../../src/worker/device/kernels.js";
@@ -156,19 +159,6 @@ export function sequence(count: number, dtype: number, seed: number, size = 1): 
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return rounded((state / 2 ** 31 - 1) * size, dtype);
   });
-}
-
-/** sqrt(Σ (x - y)² / Σ y²); NaN where x has one. */
-export function relativeL2(x: ArrayLike<number>, y: ArrayLike<number>): number {
-  if (x.length !== y.length) throw new Error(`lengths ${x.length} and ${y.length} differ`);
-  let difference = 0;
-  let size = 0;
-  for (let index = 0; index < y.length; index++) {
-    const expected = y[index] ?? Number.NaN;
-    difference += ((x[index] ?? Number.NaN) - expected) ** 2;
-    size += expected ** 2;
-  }
-  return Math.sqrt(difference / size);
 }
 
 export function maxDifference(x: ArrayLike<number>, y: ArrayLike<number>): number {

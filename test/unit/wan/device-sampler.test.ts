@@ -4,7 +4,7 @@ import { builtKernels } from "../../../src/launcher/paths.js";
 import { planSampling } from "../../../src/sampling/scheduler.js";
 import { Device } from "../../../src/worker/device/device.js";
 import { DeviceSampler } from "../../../src/worker/models/wan/device-sampler.js";
-import { readTensor, relativeL2 } from "./golden.js";
+import { readTensor, relativeL2 } from "../../compare.js";
 
 const golden = "test/golden/data/schedulers.safetensors";
 const bytesOf = (values: Float32Array) => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

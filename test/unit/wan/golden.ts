@@ -1,7 +1,5 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { toFloat32 } from "../../../src/formats/numbers.js";
-import { openSafetensors } from "../../../src/formats/safetensors.js";
 import { detectLayout } from "../../../src/launcher/checkpoint/layout.js";
 import { WanTokenizer } from "../../../src/launcher/wan/tokenizer.js";
 import type { WanWeights } from "../../../src/protocol/job.js";
@@ -22,34 +20,12 @@ export async function weightsOf(layout: Layout): Promise<WanWeights> {
   };
 }
 
-/** A tensor of a file, as float32. */
-export async function readTensor(path: string, name: string): Promise<Float32Array> {
-  const file = await openSafetensors(path);
-  try {
-    return toFloat32(file.info(name).dtype, await file.read(name));
-  } finally {
-    await file.close();
-  }
-}
-
 const texts = z.object({ prompt: z.string(), negative: z.string() });
 
 /** Token ids of the golden prompt or negative prompt. */
 export async function readIds(which: "prompt" | "negative"): Promise<Int32Array> {
   const tokenizer = await WanTokenizer.open("test/golden/data/wan/original/google/umt5-xxl");
   return tokenizer.encode(texts.parse(JSON.parse(await readFile("test/golden/data/wan/texts.json", "utf8")))[which]);
-}
-
-/** √(Σ (x - y)² / Σ y²); NaN where x has one, or where the lengths differ. */
-export function relativeL2(x: ArrayLike<number>, y: ArrayLike<number>): number {
-  if (x.length !== y.length) return Number.NaN;
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < y.length; i++) {
-    difference += ((x[i] ?? Number.NaN) - (y[i] ?? Number.NaN)) ** 2;
-    norm += (y[i] ?? Number.NaN) ** 2;
-  }
-  return Math.sqrt(difference / norm);
 }
 
 /** What a worker that is alone shares with itself. */

@@ -2,19 +2,9 @@ import { describe, expect, test } from "vitest";
 import { toFloat32 } from "../../../src/formats/numbers.js";
 import { openSafetensors } from "../../../src/formats/safetensors.js";
 import { planSampling, Sampler, type SolverName } from "../../../src/sampling/scheduler.js";
+import { relativeL2 } from "../../compare.js";
 
 const golden = new URL("../../golden/data/", import.meta.url).pathname;
-
-function relativeL2(found: Float32Array, expected: Float32Array): number {
-  expect(found.length).toBe(expected.length);
-  let [error, norm] = [0, 0];
-  expected.forEach((value, i) => {
-    error += ((found[i] ?? Number.NaN) - value) ** 2;
-    norm += value ** 2;
-  });
-  expect(norm).toBeGreaterThan(0);
-  return Math.sqrt(error / norm);
-}
 
 async function recorded(name: string): Promise<(part: string) => Promise<Float32Array>> {
   return async (part) => {

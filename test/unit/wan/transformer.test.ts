@@ -10,7 +10,8 @@ import { relativeBucket } from "../../../src/worker/models/wan/relative-bias.js"
 import type { TextEncoder } from "../../../src/worker/models/wan/text-encoder.js";
 import type { WanTransformer } from "../../../src/worker/models/wan/transformer.js";
 import { loadTextEncoder, loadTransformer } from "../../../src/worker/tasks/wan-session.js";
-import { caseFile, checkpointOf, layouts, readIds, readTensor, relativeL2, soloStore, weightsOf } from "./golden.js";
+import { readTensor, relativeL2 } from "../../compare.js";
+import { caseFile, checkpointOf, layouts, readIds, soloStore, weightsOf } from "./golden.js";
 
 const size = { frames: 3, height: 8, width: 12 };
 const tolerance = 1e-4;
