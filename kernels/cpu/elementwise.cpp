@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 #include "activation.h"
@@ -200,6 +201,26 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
         }
       }
       *pointer<uint32_t>(result) = found;
+    });
+  });
+}
+
+int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream) {
+  return guarded([&] {
+    const char *const f = "ditrun_to_bytes";
+    requireCount(f, count);
+    requireAddress(f, "out", out, 1);
+    requireAddress(f, "x", x, 4);
+    submit(f, stream, [=](Stream &) {
+      overRuns(count, [=](int64_t first, int64_t length) {
+        const float *const pixels = pointer<const float>(x) + first;
+        uint8_t *const bytes = pointer<uint8_t>(out) + first;
+        for (int64_t i = 0; i < length; i++) {
+          const float value = (pixels[i] + 1.0f) * 127.5f;
+          const float positive = value > 0.0f ? value : 0.0f;  // a NaN too
+          bytes[i] = static_cast<uint8_t>(std::nearbyint(std::min(positive, 255.0f)));
+        }
+      });
     });
   });
 }

@@ -261,3 +261,22 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
   countNonfinite<<<gridFor(count, threads, deviceFacts().multiprocessors), threads, 0, asStream(stream)>>>(asPointer<uint32_t>(result), asPointer<void>(x), count, dtype);
   return launched("ditrun_count_nonfinite");
 }
+
+// ---- pixels ----
+
+__global__ void toBytes(uint8_t *out, const float *x, int64_t count) {
+  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads) {
+    const float value = __fmul_rn(__fadd_rn(x[i], 1.0f), 127.5f);
+    out[i] = uint8_t(__float2int_rn(fminf(fmaxf(value, 0.0f), 255.0f)));  // fmaxf makes 0 of a NaN
+  }
+}
+
+int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream) {
+  TRY(useDevice());
+  if (count < 0 || !out) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes got a count of %lld and out 0x%llx.", (long long)count, (unsigned long long)out);
+  TRY(checkArray("ditrun_to_bytes", x, count, DITRUN_F32));
+  if (count == 0) return DITRUN_OK;
+  toBytes<<<gridFor(count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(x), count);
+  return launched("ditrun_to_bytes");
+}

@@ -127,6 +127,15 @@ def checks(module, report):
                 synchronized(lambda: module.add_gated(x.data_ptr(), x.data_ptr(), *arguments))
                 report(name + " in place", float((x != out).sum()), 0)
 
+    def pixels():
+        for count in (1, 1003, 65536 * 3 + 4):
+            x = random(count)
+            x[0] = NAN
+            expected = ((x + 1) * 127.5).nan_to_num(0).clamp(0, 255).round().to(torch.uint8)
+            out = (~expected).clone()
+            synchronized(lambda: module.to_bytes(out.data_ptr(), x.data_ptr(), count, 0))
+            report(f"to_bytes {count}", float((out != expected).sum()), 0)
+
     def products():
         for dtype in BOTH:
             for count in (1, 1003, 65536 * 3 + 4):
@@ -199,5 +208,5 @@ def checks(module, report):
                     args, keep = attention_args(q, list(zip(k.split(lengths), v.split(lengths))), o, lse, kernel=3, scale=scale, bias=bias)
                     report(name + ", refused by the sm_90 kernel", abs(module.lib.ditrun_attention(args, 0) - 4), 0)
 
-    return {"wan modulation": modulation, "wan rms_norm": rms_norm, "wan row sums": row_sums, "wan rope": rope, "wan residuals": residuals, "wan products": products,
+    return {"wan modulation": modulation, "wan rms_norm": rms_norm, "wan row sums": row_sums, "wan rope": rope, "wan residuals": residuals, "wan products": products, "wan pixels": pixels,
             "wan gathering": gathering, "wan video": video, "wan relative bias": relative_bias}

@@ -6,6 +6,7 @@ import {
   F32,
   freeAll,
   lastError,
+  made,
   maxDifference,
   poisoned,
   raw,
@@ -318,5 +319,24 @@ describe("ditrun_rms_norm on the CPU", () => {
     expect(
       maxDifference(download(out, 2, F32), [0.6 * 0.6 - 0.8 * 0.8, 0.6 * 0.8 + 0.8 * 0.6].map(Math.fround)),
     ).toBeLessThan(1e-6);
+  });
+});
+
+describe("ditrun_to_bytes on the CPU", () => {
+  it("clamps, rounds to nearest even, and makes 0 of a NaN", () => {
+    const x = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
+    const address = upload(Float64Array.from(x), F32);
+    const out = made((result) => raw.malloc(x.length, 0, result));
+    check(raw.toBytes(out, address, x.length, stream));
+    const bytes = new Uint8Array(x.length);
+    check(raw.download(bytes, out, x.length, stream));
+    const expected = x.map((value) => Math.fround(Math.fround(Math.fround(value) + 1) * 127.5));
+    const clamped = new Uint8ClampedArray(expected.length);
+    expected.forEach((value, index) => {
+      clamped[index] = value;
+    });
+    expect([...bytes]).toEqual([...clamped]);
+    expect([...bytes]).toContain(255);
+    check(raw.free(out));
   });
 });

@@ -2,7 +2,7 @@ import type { Address, deviceDtypes } from "./abi.js";
 
 export type DType = keyof typeof deviceDtypes;
 
-const sizes: Record<DType, number> = { fp32: 4, bf16: 2, e4m3: 1, fp16: 2, i32: 4 };
+const sizes: Record<DType, number> = { fp32: 4, bf16: 2, e4m3: 1, fp16: 2, i32: 4, u8: 1 };
 
 /** Bytes of one element. */
 export function dtypeBytes(dtype: DType): number {

@@ -111,3 +111,8 @@ export function channelNorm(device: Device, out: Tensor, x: Tensor, gamma: Tenso
     },
   ]);
 }
+
+/** out (u8) = pixels of 8 bits: x (float32) from [-1, 1] to 0 … 255, clamped, rounded to nearest even. */
+export function toBytes(device: Device, out: Tensor, x: Tensor): void {
+  device.launch("elementwise", "toBytes", () => [out.address, x.address, elements(x.shape)]);
+}

@@ -12,10 +12,10 @@ export class FrameSender {
   constructor(private readonly store: Store) {}
 
   /** Resolves when decoding may go on. @throws DitrunError when the job has ended. */
-  async send({ pixels, frames }: VideoChunk): Promise<void> {
+  async send({ pixels, frames }: VideoChunk<Uint8Array>): Promise<void> {
     const length = pixels.length / frames;
     for (let frame = 0; frame < frames; frame++) {
-      const bytes = toBytes(pixels.subarray(frame * length, (frame + 1) * length));
+      const bytes = pixels.subarray(frame * length, (frame + 1) * length);
       this.#underway.push({ bytes: length, sent: this.store.emit("frame", bytes) });
       this.#bytes += length;
     }
@@ -38,7 +38,7 @@ export class FrameSender {
 }
 
 /** [-1, 1] to 0 … 255, rounded to the nearest. */
-export function toBytes(pixels: Float32Array): Uint8Array {
+export function bytesOfPixels(pixels: Float32Array): Uint8Array {
   const bytes = new Uint8ClampedArray(pixels.length);
   for (let i = 0; i < pixels.length; i++) bytes[i] = ((pixels[i] ?? 0) + 1) * 127.5;
   return new Uint8Array(bytes.buffer);

@@ -15,7 +15,7 @@ import type { TextSlot, WanTransformer } from "../models/wan/transformer.js";
 import { videoFrames, type WanVae } from "../models/wan/vae/vae.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
-import { FrameSender } from "./frame-sender.js";
+import { bytesOfPixels, FrameSender } from "./frame-sender.js";
 import { requireSupported } from "./session.js";
 import { StageClock } from "./stage-clock.js";
 import { WanDump } from "./wan-dump.js";
@@ -164,9 +164,14 @@ async function decode({ task, context, vae, sampler, dump }: Run, sender: FrameS
   const total = videoFrames(latentFrames);
   const latent = await values(context.device, sampler.sample);
   const video = dump.video(total, 8 * height, 8 * width);
+  if (!task.dump) {
+    for await (const chunk of vae.decodeToBytes(latent, task.size)) await sender.send(chunk);
+    return total;
+  }
+  // Every rank takes this branch if one does; only rank 0 collects.
   for await (const chunk of vae.decode(latent, task.size)) {
     video?.(chunk);
-    await sender.send(chunk);
+    await sender.send({ ...chunk, pixels: bytesOfPixels(chunk.pixels) });
   }
   return total;
 }

@@ -3,7 +3,7 @@ import { presetOf, published } from "../../../src/launcher/wan/presets.js";
 import { duration, VideoProgress } from "../../../src/launcher/wan/progress.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../src/launcher/wan/texts.js";
 import { checkFrames, latentOf, parseSize } from "../../../src/launcher/wan/video-size.js";
-import { toBytes } from "../../../src/worker/tasks/frame-sender.js";
+import { bytesOfPixels } from "../../../src/worker/tasks/frame-sender.js";
 
 describe("the size of a video", () => {
   test.each(["832*480", "832x480", "832×480"])("%s", (text) => {
@@ -120,5 +120,5 @@ describe("progress", () => {
 });
 
 test("pixels become 8 bits by rounding, and stay within them", () => {
-  expect([...toBytes(Float32Array.of(-1, 1, 0.003, -0.9961, 1.2, -3))]).toEqual([0, 255, 128, 0, 255, 0]);
+  expect([...bytesOfPixels(Float32Array.of(-1, 1, 0.003, -0.9961, 1.2, -3))]).toEqual([0, 255, 128, 0, 255, 0]);
 });

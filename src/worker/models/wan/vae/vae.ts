@@ -3,6 +3,7 @@ import { DitrunError } from "../../../../protocol/failure.js";
 import type { Context } from "../../../context.js";
 import { cast } from "../../../device/ops.js";
 import { partOf, type Tensor, tensor } from "../../../device/tensor.js";
+import { toBytes } from "../../../device/video-ops.js";
 import { type HaloExchange, makeHaloExchange } from "../../../parallel/halo-exchange.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
 import { VaeDecoder } from "./decoder.js";
@@ -18,13 +19,13 @@ export interface LatentSize {
   readonly width: number;
 }
 
-/** Frames of a video that are done: float32 [frames, height, width, 3]. */
-export interface VideoChunk {
+/** Frames of a video that are done, [frames, height, width, 3]. */
+export interface VideoChunk<Pixels extends Float32Array | Uint8Array = Float32Array> {
   readonly firstFrame: number;
   readonly frames: number;
   readonly height: number;
   readonly width: number;
-  readonly pixels: Float32Array;
+  readonly pixels: Pixels;
 }
 
 /** Frames of the video that `latentFrames` latent frames stand for. */
@@ -40,6 +41,8 @@ interface Decoding {
   readonly latent: Tensor;
   /** Two buffers that take turns: each rank's rows [frames, 8 · rows, 8 · width, 3] one after the other, float32. */
   readonly outputs: readonly [Tensor, Tensor];
+  /** The same as pixels of 8 bits. */
+  readonly bytes: readonly [Tensor, Tensor];
 }
 
 /** Wan 2.1's video autoencoder. Decoding is split over all ranks of the world by rows, exactly; encoding runs on one rank. */
@@ -87,12 +90,14 @@ export class WanVae {
     const { frames, height, width } = size;
     const strip = new Strip(height, world, this.halo);
     const chunk = [TEMPORAL_FACTOR, SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS];
-    const output = () => device.allocatePersistent("fp32", chunk);
+    const pair = (dtype: "fp32" | "u8") =>
+      [device.allocatePersistent(dtype, chunk), device.allocatePersistent(dtype, chunk)] as const;
     this.#decoding = {
       size,
       strip,
       latent: device.allocatePersistent("fp32", [frames, Math.max(1, strip.own.count), width, LATENT_CHANNELS]),
-      outputs: [output(), output()],
+      outputs: pair("fp32"),
+      bytes: pair("u8"),
     };
     for (let frame = 0; frame < Math.min(2, frames); frame++) this.#queue(this.#decoding, frame);
   }
@@ -104,6 +109,24 @@ export class WanVae {
    * @throws DitrunError when the latent does not have the size that was measured.
    */
   async *decode(latent: Float32Array, size: LatentSize, options: { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
+    const limit = (options.clamp ?? true) ? 1 : Number.POSITIVE_INFINITY;
+    for await (const { chunk, raw } of this.#chunks(latent, size, "outputs")) {
+      const gathered = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4);
+      const pixels = this.#arrange(chunk, gathered, new Float32Array(gathered.length));
+      for (let i = 0; i < pixels.length; i++) pixels[i] = Math.min(limit, Math.max(-limit, pixels[i] ?? Number.NaN));
+      yield { ...chunk, pixels };
+    }
+  }
+
+  /** decode to pixels of 8 bits, which the device makes: a quarter of the bytes to fetch. */
+  async *decodeToBytes(latent: Float32Array, size: LatentSize): AsyncGenerator<VideoChunk<Uint8Array>> {
+    for await (const { chunk, raw } of this.#chunks(latent, size, "bytes")) {
+      yield { ...chunk, pixels: this.#arrange(chunk, raw, new Uint8Array(raw.length)) };
+    }
+  }
+
+  /** On rank 0, the bytes of the frames of one latent frame after the other, as the ranks' rows lie in the gathered buffer. */
+  async *#chunks(latent: Float32Array, size: LatentSize, wanted: "outputs" | "bytes") {
     const { device, world } = this.context;
     const decoding = this.#decoding;
     if (!decoding || !this.decoder || !sameSize(decoding.size, size)) {
@@ -119,20 +142,25 @@ export class WanVae {
       // The next chunk is queued before this one is waited for, so that the device never idles.
       if (frame + 1 < size.frames) ready = this.#queue(decoding, frame + 1);
       device.waitFor("copy", mark);
-      if (world.rank === 0) {
-        yield await this.#take(decoding, frame, options.clamp ?? true);
-      } else {
+      if (world.rank !== 0) {
         await device.kernels.callBlocking("streamSynchronize", device.streams.copy);
+        continue;
       }
+      const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
+      const [height, width] = [SPATIAL_FACTOR * size.height, SPATIAL_FACTOR * size.width];
+      const { address, dtype } = decoding[wanted][frame % 2 === 0 ? 0 : 1];
+      const raw = await device.download(tensor(address, dtype, [frames, height, width, PIXEL_CHANNELS]), "copy");
+      yield { chunk: { firstFrame: frame === 0 ? 0 : videoFrames(frame), frames, height, width }, raw };
     }
   }
 
   /** Queues one latent frame; the mark is passed when its pixels lie in the frame's output buffer. */
-  #queue({ size, strip, latent, outputs }: Decoding, frame: number): number {
+  #queue({ size, strip, latent, outputs, bytes }: Decoding, frame: number): number {
     const { context, decoder } = this;
     const { device, world, plan } = context;
     if (!decoder) throw new Error("The VAE was loaded without its decoder.");
-    const output = outputs[frame % 2 === 0 ? 0 : 1];
+    const turn = frame % 2 === 0 ? 0 : 1;
+    const output = outputs[turn];
     const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
     const pixelsOfRank = strip.rowsOfRank.map((rows) => frames * SPATIAL_FACTOR ** 2 * rows * size.width);
     device.arena.scope(() => {
@@ -140,7 +168,7 @@ export class WanVae {
       if (strip.own.count === 0) {
         decoder.takePart(strip, size.width);
         world.allGather(part(), pixelsOfRank, output);
-        return;
+        return; // such a rank is never rank 0
       }
       const shape = [1, strip.own.count, size.width, LATENT_CHANNELS];
       const input = device.allocate(plan.dtype, shape);
@@ -149,33 +177,29 @@ export class WanVae {
       const to = part();
       cast(device, to, pixels);
       if (world.size > 1) world.allGather(to, pixelsOfRank, output);
+      if (world.rank === 0) toBytes(device, bytes[turn], { ...output, shape: [frames, ...output.shape.slice(1)] });
     });
     return device.mark("compute");
   }
 
-  async #take({ size, strip, outputs }: Decoding, frame: number, clamp: boolean): Promise<VideoChunk> {
-    const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
-    const [height, width] = [SPATIAL_FACTOR * size.height, SPATIAL_FACTOR * size.width];
-    const output = outputs[frame % 2 === 0 ? 0 : 1];
-    const view = tensor(output.address, output.dtype, [frames, height, width, PIXEL_CHANNELS]);
-    const bytes = await this.context.device.download(view, "copy");
-    const gathered = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-    if (clamp)
-      for (let i = 0; i < gathered.length; i++) gathered[i] = Math.min(1, Math.max(-1, gathered[i] ?? Number.NaN));
-    const pixels = strip.rowsOfRank.length === 1 ? gathered : new Float32Array(gathered.length);
-    if (pixels !== gathered) {
-      // Rank after rank, each with all frames of its rows.
-      const row = width * PIXEL_CHANNELS;
-      let [from, above] = [0, 0];
-      for (const latentRows of strip.rowsOfRank) {
-        const run = SPATIAL_FACTOR * latentRows * row;
-        for (let t = 0; t < frames; t++, from += run) {
-          pixels.set(gathered.subarray(from, from + run), t * height * row + above);
-        }
-        above += run;
+  /** Gathered: rank after rank, each with all frames of its rows. Returns the whole frames, in `frames` where they must move. */
+  #arrange<Pixels extends Float32Array | Uint8Array>(
+    { frames, height, width }: Omit<VideoChunk, "pixels">,
+    gathered: Pixels,
+    whole: Pixels,
+  ): Pixels {
+    const rowsOfRank = this.#decoding?.strip.rowsOfRank ?? [];
+    if (rowsOfRank.length === 1) return gathered;
+    const row = width * PIXEL_CHANNELS;
+    let [from, above] = [0, 0];
+    for (const latentRows of rowsOfRank) {
+      const run = SPATIAL_FACTOR * latentRows * row;
+      for (let t = 0; t < frames; t++, from += run) {
+        whole.set(gathered.subarray(from, from + run), t * height * row + above);
       }
+      above += run;
     }
-    return { firstFrame: frame === 0 ? 0 : videoFrames(frame), frames, height, width, pixels };
+    return whole;
   }
 
   /** Part of the body of Context.prepare: what an encoding to latents of this size needs. */
