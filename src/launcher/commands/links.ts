@@ -15,12 +15,13 @@ import { formatTable } from "../table.js";
 type Transport = (typeof linkTransports)[number];
 type Pattern = (typeof linkPatterns)[number];
 
+const usualSizes = { cuda: "64K,256K,1M,4M,16M,64M,256M", cpu: "1K,64K,1M" };
+
 const options = {
   sizes: {
     type: "string",
     requiresArg: true,
-    default: "64K,256K,1M,4M,16M,64M,256M",
-    describe: "Bytes of a message, separated by commas; K is 1024 and M 1024 K",
+    describe: `Bytes of a message, separated by commas; K is 1024 and M 1024 K [default: ${usualSizes.cuda}; on a CPU ${usualSizes.cpu}]`,
   },
   repetitions: {
     type: "string",
@@ -64,9 +65,13 @@ export const links: Command = {
 
 async function run({ sizes, repetitions, transports }: LinksArguments, session: Session): Promise<number> {
   const workers = workersOf(session);
-  const bytes = parseSizes(sizes);
+  const bytes = parseSizes(sizes ?? usualSizes[session.device.device]);
   const tasks = transportsOf(transports, session, workers).map((transport) => {
-    const plan = planSchema.parse({ name: `${workers} over ${transport}`, mesh: { cp: workers }, ring: { transport } });
+    const plan = planSchema.parse({
+      name: `cp${workers} over ${transport}`,
+      mesh: { cp: workers },
+      ring: { transport },
+    });
     return { transport, task: { kind: "links", plan, sizes: bytes, repetitions: repetitions ?? 10 } as const };
   });
   if (session.options.dryRun) {
