@@ -77,6 +77,12 @@ const document: Headline = {
   fullSteps: chosen.fullSteps,
   ...{ dit: [], wan: [], links: [], failures: [] },
 };
+const found = document.nvidiaSmi?.trim().split("\n").length ?? gpus;
+if (device === "cuda" && found < gpus) {
+  // ditrun would let workers share a GPU, and the numbers would not be what the table calls them.
+  process.stderr.write(`headline: --gpus is ${gpus}, but nvidia-smi lists ${found}: give --gpus ${found} or fewer.\n`);
+  process.exit(2);
+}
 const folder = await mkdtemp(join(tmpdir(), "ditrun-headline-"));
 try {
   if (only.includes("dit")) await measureDit();
