@@ -60,7 +60,8 @@ export class Session {
     const { timeout, masterPort } = this.options;
     const { MASTER_PORT } = process.env;
     const workers = `${nproc} ${nproc === 1 ? "worker" : "workers"} on ${device}`;
-    this.log.logger.info(`${task.kind}: ${task.model.name}, plan ${task.plan.name}, ${workers}.`);
+    const subject = task.kind === "links" ? "messages" : task.model.name;
+    this.log.logger.info(`${task.kind}: ${subject}, plan ${task.plan.name}, ${workers}.`);
     if (device === "cuda" && nproc > count) {
       const gpus = count === 1 ? "the one GPU" : `${count} GPUs`;
       this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);

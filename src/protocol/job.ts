@@ -119,6 +119,20 @@ export const wanVaeTaskSchema = z.strictObject({
 });
 export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
 
+export const linkTransports = ["peer", "nccl"] as const;
+export const linkPatterns = ["all-reduce", "ring shift", "halo"] as const;
+
+export const linksTaskSchema = z.strictObject({
+  /** Times messages between the ranks; plan.ring.transport says what carries them. */
+  kind: z.literal("links"),
+  plan: planSchema,
+  /** Bytes of each message, of bf16 values. */
+  sizes: z.array(z.int().min(64).multipleOf(64)).min(1),
+  /** Timed repetitions of each pattern and size. */
+  repetitions: z.int().min(1),
+});
+export type LinksTask = z.infer<typeof linksTaskSchema>;
+
 /** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
 export const taskSchema = z.discriminatedUnion("kind", [
   profileTaskSchema,
@@ -126,6 +140,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   wanForwardTaskSchema,
   wanGenerateTaskSchema,
   wanVaeTaskSchema,
+  linksTaskSchema,
 ]);
 export type Task = z.infer<typeof taskSchema>;
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { linkPatterns } from "./job.js";
 
 export const phaseNames = ["attention", "gemm", "elementwise", "communication"] as const;
 export type Phase = (typeof phaseNames)[number];
@@ -90,3 +91,18 @@ export const wanGenerateRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
 });
 export type WanGenerateRank = z.infer<typeof wanGenerateRankSchema>;
+
+/** What each worker reports for a links task. */
+export const linksRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  links: z.array(
+    z.strictObject({
+      pattern: z.enum(linkPatterns),
+      bytes: z.int(),
+      /** Device time of one exchange, for each repetition: a mean over the exchanges of one graph. */
+      microseconds: z.array(z.number()),
+    }),
+  ),
+});
+export type LinksRank = z.infer<typeof linksRankSchema>;

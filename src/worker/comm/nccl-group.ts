@@ -49,14 +49,19 @@ export class NcclGroup implements Group {
   }
 
   allReduce(partial: Tensor, target: SumTarget): void {
+    this.sumInPlace(partial);
+    sumOf(this.device, [partial.address], partial.dtype, target);
+  }
+
+  /** x becomes the sum of every rank's x, in its own dtype. */
+  sumInPlace(x: Tensor): void {
     this.device.launch("communication", "ncclAllReduce", () => [
       this.comm,
-      partial.address,
-      partial.address,
-      elements(partial.shape),
-      deviceDtypes[partial.dtype],
+      x.address,
+      x.address,
+      elements(x.shape),
+      deviceDtypes[x.dtype],
     ]);
-    sumOf(this.device, [partial.address], partial.dtype, target);
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {

@@ -1,6 +1,7 @@
 import type { Job } from "../../protocol/job.js";
 import type { Store } from "../store.js";
 import { runForward } from "./forward.js";
+import { runLinks } from "./links.js";
 import { runProfile } from "./profile.js";
 import { runWanForward } from "./wan-forward.js";
 import { runWanGenerate } from "./wan-generate.js";
@@ -20,5 +21,7 @@ export function runTask(job: Job, store: Store): Promise<unknown> {
       return runWanGenerate(job, task, store);
     case "wan-vae":
       return runWanVae(job, task, store);
+    case "links":
+      return runLinks(job, task, store);
   }
 }
