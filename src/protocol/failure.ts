@@ -16,7 +16,6 @@ export const exitCodes = {
   /** A mistake in ditrun itself. */
   internal: 70,
 } as const;
-export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 /** An error whose message is a whole sentence for the user, with the values in it and the way out; printed without a stack. */
 export class DitrunError extends Error {

@@ -8,7 +8,6 @@ export const dtypeSchema = z.enum(["fp32", "bf16"]);
 export type ComputeDtype = z.infer<typeof dtypeSchema>;
 /** A dtype that may also be fp8: e4m3 with dynamic scales. */
 export const lowDtypeSchema = z.enum(["fp32", "bf16", "e4m3"]);
-export type LowDtype = z.infer<typeof lowDtypeSchema>;
 
 const degree = z.int().min(1).max(1024);
 

@@ -2,6 +2,7 @@ import { deviceDtypes, type Handle } from "../device/abi.js";
 import type { Device } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
+import { rangeOf } from "../parallel/split.js";
 import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
 
@@ -68,7 +69,7 @@ export class NcclGroup implements Group {
     const { columns } = matrixShape(partial);
     const rowBytes = columns * dtypeBytes(partial.dtype);
     const own = rowsOfRank[this.rank] ?? 0;
-    const startOf = (rank: number) => rowsOfRank.slice(0, rank).reduce((sum, rows) => sum + rows, 0);
+    const startOf = (rank: number) => rangeOf(rowsOfRank, rank).start;
     if (rowsOfRank.every((rows) => rows === own)) {
       // NCCL writes rank r's sum over the r-th part of its own input.
       const out = partial.address + startOf(this.rank) * rowBytes;
@@ -115,12 +116,11 @@ export class NcclGroup implements Group {
       ]);
       return;
     }
-    let start = 0;
-    const receives = rowsOfRank.map((rows, rank) => {
-      const message = { address: out.address + start * rowBytes, bytes: rows * rowBytes, rank };
-      start += rows;
-      return message;
-    });
+    const receives = rowsOfRank.map((rows, rank) => ({
+      address: out.address + rangeOf(rowsOfRank, rank).start * rowBytes,
+      bytes: rows * rowBytes,
+      rank,
+    }));
     const sends = rowsOfRank.map((_, rank) => ({ address: part.address, bytes: own * rowBytes, rank }));
     this.exchange(sends, receives);
   }

@@ -1,6 +1,7 @@
 import type { Device } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, matrixShape, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import { rangeOf } from "../parallel/split.js";
 import type { Group, SumTarget } from "./group.js";
 import type { Flag, HeapBlock, PeerHeap } from "./peer-heap.js";
 
@@ -46,22 +47,18 @@ export class PeerGroup implements Group {
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
-    const start = rowsOfRank.slice(0, this.rank).reduce((sum, rows) => sum + rows, 0);
-    this.#exchange("partial", partial, (sources) =>
-      this.#sum(sources, partial.dtype, start, rowsOfRank[this.rank] ?? 0, target),
-    );
+    const { start, count } = rangeOf(rowsOfRank, this.rank);
+    this.#exchange("partial", partial, (sources) => this.#sum(sources, partial.dtype, start, count, target));
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
     const { columns } = matrixShape(part);
     const rowBytes = columns * dtypeBytes(part.dtype);
     this.#exchange("part", part, (sources) => {
-      let start = 0;
-      sources.forEach((source, index) => {
-        const rows = rowsOfRank[index] ?? 0;
+      sources.forEach((source, rank) => {
+        const { start, count } = rangeOf(rowsOfRank, rank);
         const destination = out.address + start * rowBytes;
-        if (rows > 0) this.device.launch("communication", "copy", () => [destination, source, rows * rowBytes]);
-        start += rows;
+        if (count > 0) this.device.launch("communication", "copy", () => [destination, source, count * rowBytes]);
       });
     });
   }

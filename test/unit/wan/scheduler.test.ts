@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { toFloat32 } from "../../../src/formats/numbers.js";
 import { openSafetensors } from "../../../src/formats/safetensors.js";
-import { planSampling, Sampler, type SolverName } from "../../../src/sampling/scheduler.js";
+import { planSampling, type SolverName } from "../../../src/sampling/scheduler.js";
 import { relativeL2 } from "../../compare.js";
+import { Sampler } from "./host-sampler.js";
 
 const golden = new URL("../../golden/data/", import.meta.url).pathname;
 
