@@ -7,6 +7,7 @@ import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
 
 const NCCL_ID_BYTES = 128;
+const CHECK_EVERY_MS = 1000;
 
 /** One message of an exchange between two ranks of a group. */
 export interface Message {
@@ -19,6 +20,7 @@ export interface Message {
 /** A group over NCCL: any hosts, one GPU per rank. */
 export class NcclGroup implements Group {
   readonly size: number;
+  readonly #check: NodeJS.Timeout;
 
   private constructor(
     private readonly device: Device,
@@ -27,6 +29,9 @@ export class NcclGroup implements Group {
     ranks: readonly number[],
   ) {
     this.size = ranks.length;
+    // What NCCL meets in the background (a peer or a link that is gone) would leave the stream waiting for ever. Thrown here,
+    // it ends the worker as any uncaught failure does.
+    this.#check = setInterval(() => device.kernels.call("ncclCheck", comm), CHECK_EVERY_MS).unref();
   }
 
   /** The group's first rank makes the NCCL unique ID; it travels through the store. @throws DitrunError from NCCL. */
@@ -150,6 +155,7 @@ export class NcclGroup implements Group {
   }
 
   close(): void {
+    clearInterval(this.#check);
     this.device.kernels.call("ncclDestroy", this.comm);
   }
 }
