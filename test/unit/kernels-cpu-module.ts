@@ -186,6 +186,10 @@ export function attention(args: Fields, blocks: Fields[], onStream = stream): nu
   return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);
 }
 
+export function quantizeKv(args: Fields): number {
+  return raw.quantizeKv({ reserved: 0, ...args }, stream);
+}
+
 export function layerNorm(args: Fields): number {
   const zeros = { weight: 0, bias: 0, out: 0, quantized: 0, quantizedScale: 0, modScale: 0, modShift: 0, ldo: 0 };
   const plain = { ...zeros, xDtype: F32, weightDtype: F32, outDtype: F32 };
