@@ -58,7 +58,7 @@ function e4m3Message(address: Address, tokens: number, columns: number, heads: n
  * mean of all keys, which smooths them (SageAttention, arXiv 2410.02367, section 4.2), and the largest value of each channel. So
  * all blocks are smoothed alike, and their log-sum-exps merge exactly.
  */
-export function inE4m3(context: Context, heads: number): MakePayload {
+export function inE4m3(context: Pick<Context, "cp" | "device">, heads: number): MakePayload {
   const { device, cp } = context;
   return (q, kv, tokensOfRank) => {
     const { rows: tokens, columns } = matrixShape(q);

@@ -12,8 +12,8 @@ import type { RingAttention, RingSettings } from "./ring-attention.js";
  */
 export class NcclRing implements RingAttention {
   constructor(
-    private readonly context: Context,
-    private readonly cp: NcclGroup,
+    private readonly context: Pick<Context, "device">,
+    private readonly cp: Pick<NcclGroup, "rank" | "size" | "exchange">,
     private readonly settings: RingSettings,
   ) {}
 
