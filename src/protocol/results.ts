@@ -35,7 +35,7 @@ export const profileRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
   /** Floating-point operations of the whole model's forward (all ranks together). */
   modelFlops: z.number(),
-  /** Dense peak of this device for the plan's dtype in TFLOP/s, or null if unknown. */
+  /** Dense peak of this device for the narrowest of the plan's dtypes in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
   trace: z.array(traceEventSchema),
 });

@@ -40,8 +40,11 @@ export function runProfile(job: Job, task: ProfileTask, store: Store): Promise<P
       ringWaitsMs,
       peakMemoryBytes: device.kernels.memoryUsed().peak,
       modelFlops: dit.flops,
-      peakTflops:
-        plan.linear.dtype === "e4m3" ? peakTflops.e4m3 : plan.dtype === "bf16" ? peakTflops.bf16 : peakTflops.f32,
+      peakTflops: [plan.linear.dtype, plan.attention.dtype].includes("e4m3")
+        ? peakTflops.e4m3
+        : plan.dtype === "bf16"
+          ? peakTflops.bf16
+          : peakTflops.f32,
       trace: task.trace ? trace : [],
     };
   });
