@@ -83,6 +83,8 @@ export const wanGenerateTaskSchema = z.strictObject({
     /** 1 leaves the negative prompt out. */
     guideScale: z.number(),
   }),
+  /** So many of the first and of the last steps compute nothing in e4m3: the transformer holds its weights twice. */
+  bf16Steps: z.int().min(1).optional(),
   /** Of the initial noise, unless a safetensors file has it, [channels, frames, height, width]. */
   seed: z.int(),
   noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),

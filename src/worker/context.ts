@@ -72,6 +72,11 @@ export class Context {
     return new Context(device, plan, heap, transport, { world, cfg, cp, tp });
   }
 
+  /** The same device and groups for layers of another plan with the same mesh. */
+  withPlan(plan: Plan): Context {
+    return new Context(this.device, plan, this.heap, this.transport, this.groups);
+  }
+
   /** Runs the body once for its memory, then gives the arena and the peer heap theirs. */
   async prepare(body: () => void): Promise<void> {
     this.device.measure(() => {

@@ -130,6 +130,22 @@ describe("ditrun wan generate", () => {
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
   });
 
+  it("leaves the first and the last steps in bf16 under --fp8", async () => {
+    const latents = async (...args: string[]) => {
+      const run = [...args, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4"];
+      const { exitCode, stderr } = await tiny(...run);
+      expect(exitCode, stderr).toBe(0);
+      const read = (step: number) => readTensor(join(folder, "fp8.safetensors"), `latent.${step}`);
+      return [await read(0), await read(1)];
+    };
+    const [mixed, later] = await latents("--fp8", "--bf16-steps", "1");
+    const [bf16, laterBf16] = await latents();
+    const [fp8] = await latents("--fp8");
+    expect(mixed).toEqual(bf16);
+    expect(fp8).not.toEqual(bf16);
+    expect(later).not.toEqual(laterBf16);
+  });
+
   it("runs random weights without any file, and says so", async () => {
     const { exitCode, stderr, stdout } = await tiny(
       ...["--weights", "random", "--size", "32*32", "--frames", "1", "--steps", "1", "--out", "random.mp4"],

@@ -7,6 +7,7 @@ import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
 import { wanTokens } from "../../protocol/model.js";
+import type { Plan } from "../../protocol/plan.js";
 import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import type { Progress } from "../checkpoint/download.js";
@@ -15,6 +16,7 @@ import { checkDocument } from "../documents.js";
 import { describeRuns } from "../dry-run.js";
 import type { Log } from "../logs.js";
 import { wholeNumber } from "../options.js";
+import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
 import { openVideo } from "../video/open-video.js";
 import { modelSource } from "../wan/model-source.js";
@@ -53,6 +55,12 @@ const options = {
     ...text,
     describe: `How much the prompt counts; 1 leaves out the negative prompt [default: ${published.guideScale}]`,
     coerce: decimal("guide-scale", (value) => value >= 0, "a number of at least 0"),
+  },
+  "bf16-steps": {
+    ...text,
+    describe:
+      "With --fp8: leave so many of the first and of the last steps in bf16; the weights are held twice, as bf16 and as e4m3 [default: 0]",
+    coerce: wholeNumber("bf16-steps", 0),
   },
   fps: {
     ...text,
@@ -123,6 +131,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
       `--guide-scale 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: give those workers to --cp.`,
     );
   }
+  const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   if (globals.dryRun) {
     await describeRuns(session, model, [plan], tokens);
     return exitCodes.ok;
@@ -137,6 +146,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const task: WanGenerateTask = {
     ...{ kind: "wan-generate", model, plan, weights, ids, size: latent, sampling, seed },
     ...noise,
+    ...(bf16Steps === 0 ? {} : { bf16Steps }),
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
   await generate(
@@ -163,6 +173,20 @@ function samplingOf(chosen: GenerateArguments, preset: WanPreset | undefined): W
   const shift = chosen.shift ?? published.shift;
   planSampling(solver, steps, shift);
   return { solver, steps, shift, guideScale: chosen.guideScale ?? published.guideScale };
+}
+
+/** @throws DitrunError where nothing is in e4m3, by the plan or because all steps would be in bf16. */
+function bf16StepsOf({ bf16Steps = 0 }: GenerateArguments, steps: number, plan: Plan): number {
+  if (bf16Steps === 0) return 0;
+  if (planPrecision(plan) !== "e4m3") {
+    throw new DitrunError(
+      `--bf16-steps ${bf16Steps} leaves steps out of fp8, but plan ${plan.name} has nothing in fp8: add --fp8, or leave it out.`,
+    );
+  }
+  if (2 * bf16Steps < steps) return bf16Steps;
+  throw new DitrunError(
+    `--bf16-steps ${bf16Steps} at both ends leaves none of the ${steps} steps for fp8: choose at most ${Math.floor((steps - 1) / 2)}, or leave out --fp8.`,
+  );
 }
 
 /** A line for each percent of a download. */

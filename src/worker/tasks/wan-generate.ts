@@ -81,10 +81,17 @@ interface Run {
   readonly nonfinite: NonfiniteCounter;
 }
 
-async function load(context: Context, { model, weights, size, sampling }: WanGenerateTask) {
+async function load(context: Context, { model, weights, size, sampling, bf16Steps }: WanGenerateTask) {
   const { device } = context;
   const encoder = await device.owning(() => loadTextEncoder(context, model, weights));
-  const transformer = await loadTransformer(context, model, weights, encoder.value.model.width, size);
+  const transformer = await loadTransformer(
+    context,
+    model,
+    weights,
+    encoder.value.model.width,
+    size,
+    bf16Steps === undefined ? undefined : { quantised: true },
+  );
   const vae = await loadVaeDecoder(context, weights);
   const schedule = planSampling(sampling.solver, sampling.steps, sampling.shift);
   const sampler = new DeviceSampler(device, schedule, [model.channels, size.frames, size.height, size.width]);
@@ -131,7 +138,7 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   for (const [index, timestep] of timesteps.entries()) {
     const started = performance.now();
     await transformer.setTime(timestep);
-    const times = guidance.forward();
+    const times = guidance.forward(isQuantised(index, task));
     // Before the sample is updated, so that the forwards can be run again on what they were given.
     const bad = await nonfinite.count(guidance.velocity);
     if (bad > 0) throw await notFinite(run, index, bad);
@@ -143,6 +150,14 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
     if (index + 1 < steps) await clock.progress("sample", index + 1, steps);
   }
   return { stepsMs, forwardsMs };
+}
+
+/** The first and the last steps decide the most: they may be left in the plan's dtype. */
+export function isQuantised(
+  step: number,
+  { bf16Steps = 0, sampling }: Pick<WanGenerateTask, "bf16Steps" | "sampling">,
+) {
+  return step >= bf16Steps && step < sampling.steps - bf16Steps;
 }
 
 async function notFinite({ nonfinite, guidance, store, task }: Run, index: number, bad: number): Promise<DitrunError> {

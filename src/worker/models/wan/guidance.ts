@@ -19,7 +19,9 @@ export class Guidance {
   /** float32 [1 or 2, channels, frames, height, width]. */
   readonly #predictions: Tensor;
   readonly #names: readonly TextSlot[];
-  readonly #graphs = new Map<TextSlot, Handle | "not yet">();
+  /** By slot and precision. */
+  readonly #graphs = new Map<string, Handle | "not yet">();
+  #quantised = true;
 
   /** @param latent the transformer's input, float32 [channels, frames, height, width]: always this tensor. */
   constructor(
@@ -39,37 +41,42 @@ export class Guidance {
   measure(): void {
     for (const slot of this.slots) {
       this.transformer.embedText(slot);
-      this.transformer.forward(slot, this.latent, this.#prediction(slot));
+      for (const quantised of this.transformer.precisions) {
+        this.transformer.inPrecision(quantised, () => this.#queue(slot));
+      }
     }
     this.#join();
   }
 
   /**
    * Queues the forwards of one step and leaves the velocity. Where the plan says so, a slot's forward is a graph from its second time on.
+   * @param quantised one of the transformer's precisions.
    * @returns one function per forward which, once the device is synchronized, gives its milliseconds.
    */
-  forward(): (() => number)[] {
+  forward(quantised = true): (() => number)[] {
     const { device, plan } = this.context;
+    this.#quantised = quantised;
     const times = this.slots.map((slot) => {
-      const queue = () => this.transformer.forward(slot, this.latent, this.#prediction(slot));
-      const known = this.#graphs.get(slot);
+      const queue = () => this.transformer.inPrecision(quantised, () => this.#queue(slot));
+      const key = `${slot}, ${quantised}`;
+      const known = this.#graphs.get(key);
       // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
       if (!plan.graph || known === undefined) {
-        this.#graphs.set(slot, "not yet");
+        this.#graphs.set(key, "not yet");
         return device.time(queue);
       }
       const graph = known === "not yet" ? device.capture(queue) : known;
-      this.#graphs.set(slot, graph);
+      this.#graphs.set(key, graph);
       return device.time(() => device.kernels.call("graphLaunch", graph, device.streams.compute));
     });
     this.#join();
     return times;
   }
 
-  /** Queues this rank's forwards once more, without graphs, and tells a tap of their activations. */
+  /** Queues the forwards of the last step once more, without graphs, and tells a tap of their activations. */
   replay(tapOf: (slot: TextSlot) => Tap): void {
     for (const slot of this.slots) {
-      this.transformer.forward(slot, this.latent, this.#prediction(slot), tapOf(slot));
+      this.transformer.inPrecision(this.#quantised, () => this.#queue(slot, tapOf(slot)));
     }
   }
 
@@ -79,6 +86,10 @@ export class Guidance {
       if (graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
     }
     this.#graphs.clear();
+  }
+
+  #queue(slot: TextSlot, tap?: Tap): void {
+    this.transformer.forward(slot, this.latent, this.#prediction(slot), tap);
   }
 
   #prediction(slot: TextSlot): Tensor {
