@@ -93,6 +93,21 @@ export const wanGenerateTaskSchema = z.strictObject({
 });
 export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
 
+export const wanProfileTaskSchema = z.strictObject({
+  /** Times the transformer's forward with random weights and inputs, for videos of one size. */
+  kind: z.literal("wan-profile"),
+  model: wanModelSchema,
+  plan: planSchema,
+  size: latentSizeSchema,
+  /** Of weights and inputs. */
+  seed: z.int(),
+  warmup: z.int().min(0),
+  iterations: z.int().min(1),
+  /** Collect the events of one more forward for a Chrome trace. */
+  trace: z.boolean(),
+});
+export type WanProfileTask = z.infer<typeof wanProfileTaskSchema>;
+
 export const wanVaeTaskSchema = z.strictObject({
   /** Decodes or encodes one tensor with Wan's VAE. */
   kind: z.literal("wan-vae"),
@@ -141,6 +156,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   forwardTaskSchema,
   wanForwardTaskSchema,
   wanGenerateTaskSchema,
+  wanProfileTaskSchema,
   wanVaeTaskSchema,
   linksTaskSchema,
 ]);

@@ -20,10 +20,31 @@ export const traceEventSchema = z.strictObject({
   stream: z.string(),
   startMicroseconds: z.number(),
   durationMicroseconds: z.number(),
+  /** What it had to do: floating-point operations of products and attention, bytes if every tensor crosses the memory once. */
+  flops: z.number(),
+  bytes: z.number(),
+  /** Of a product's or an attention's inputs. */
+  dtype: z.string().optional(),
+  /** Tells launches of one kernel apart. */
+  shape: z.string(),
 });
 export type TraceEvent = z.infer<typeof traceEventSchema>;
 
-/** What each worker reports for a profile task. */
+/** All launches of one kernel with one shape in a forward. */
+export const kernelTotalSchema = z.strictObject({
+  name: z.string(),
+  shape: z.string(),
+  phase: z.enum(phaseNames),
+  launches: z.int(),
+  milliseconds: z.number(),
+  flops: z.number(),
+  bytes: z.number(),
+  /** Milliseconds at the device's peaks, the slower of arithmetic and memory (the roofline); null where a peak is not known. */
+  roofMs: z.number().nullable(),
+});
+export type KernelTotal = z.infer<typeof kernelTotalSchema>;
+
+/** What each worker reports for a profile task, and for a wan-profile task. */
 export const profileRankSchema = z.strictObject({
   rank: z.int(),
   device: z.string(),
@@ -35,6 +56,8 @@ export const profileRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
   /** Floating-point operations of the whole model's forward (all ranks together). */
   modelFlops: z.number(),
+  /** Of the compute stream, the longest first. */
+  kernels: z.array(kernelTotalSchema),
   /** Dense peak of this device for the plan's dtype in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
   trace: z.array(traceEventSchema),

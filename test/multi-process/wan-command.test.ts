@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
 import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
 import type { FileDtype } from "../../src/formats/tensor-file.js";
 import { readTensor, relativeL2 } from "../compare.js";
@@ -64,6 +65,13 @@ async function checkpointWhere(name: string, tensor: string, change: (stored: St
   await writeSafetensors(join(copy, transformerFile), tensors);
   return copy;
 }
+
+const profileSchema = z.object({
+  ranks: z.array(z.object({ kernels: z.array(z.object({ flops: z.number() })) })),
+  tflops: z.number(),
+  latencyMs: z.object({ median: z.number() }),
+  phases: z.object({ attention: z.number() }),
+});
 
 describe("ditrun wan generate", () => {
   it("writes a video of the bundled model, by four workers, and says how long each stage took", async () => {
@@ -160,6 +168,26 @@ describe("ditrun wan generate", () => {
     expect(exitCode, stderr).toBe(0);
     expect(stderr).toMatch(/The prompt has \d{3,4} tokens; the model takes 512, so the last \d+ are cut off\./);
   });
+});
+
+describe("ditrun wan profile", () => {
+  it.for([{ mesh: [] }, { mesh: ["--nproc", "4", "--cp", "2", "--tp", "2"] }])(
+    "accounts for every operation of the forward: $mesh",
+    async ({ mesh }) => {
+      const { exitCode, stdout, stderr } = await ditrun(
+        ...["profile", "--model", "tiny", "--size", "96*64", "--frames", "9", "--iterations", "1", "--json", ...mesh],
+      );
+      expect(exitCode, stderr).toBe(0);
+      expect(stderr).toContain("forwards/s");
+      const { ranks, tflops, latencyMs, phases } = profileSchema.parse(JSON.parse(stdout));
+      const flops = ranks.flatMap(({ kernels }) => kernels.map((kernel) => kernel.flops)).reduce((a, b) => a + b);
+      // Every rank computes the time step's path, which is not in the model's number, and every tp rank the patches and the head.
+      const ratio = flops / (tflops * latencyMs.median * 1e9);
+      expect(ratio).toBeGreaterThan(1);
+      expect(ratio).toBeLessThan(1.03);
+      expect(phases.attention).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe("ditrun wan generate ends with one sentence", () => {

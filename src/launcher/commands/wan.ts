@@ -20,11 +20,12 @@ import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
 import { openVideo } from "../video/open-video.js";
 import { modelSource } from "../wan/model-source.js";
-import { presetOf, published, type WanPreset } from "../wan/presets.js";
+import { presetOf, published, type WanPreset, wanModelName } from "../wan/presets.js";
 import { VideoProgress } from "../wan/progress.js";
 import { generateTable, summarizeGenerate } from "../wan/report.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../wan/texts.js";
 import { checkFrames, latentOf, parseSize } from "../wan/video-size.js";
+import { runWanProfile, wanProfileOptions } from "./wan-profile.js";
 
 function decimal(name: string, allowed: (value: number) => boolean, what: string) {
   return (text: string | undefined) => {
@@ -81,10 +82,10 @@ const options = {
 
 type GenerateArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
 
-/** Wan 2.1: `generate` makes a video from a prompt. */
+/** Wan 2.1: `generate` makes a video from a prompt, `profile` measures the transformer. */
 export const wan: Command = {
   name: "wan",
-  subcommands: ["generate"],
+  subcommands: ["generate", "profile"],
   example: {
     command: '$0 --nproc 8 --cfg 2 --cp 4 wan --model 1.4B generate --prompt "…"',
     describe: "A video; four workers each for the prompt and the negative prompt",
@@ -98,13 +99,19 @@ export const wan: Command = {
           (generate) => generate.options(options).example(wan.example.command, wan.example.describe),
           (chosen) => select(chosen, (session) => run(chosen, session)),
         )
-        .demandCommand(1, "Name what to do with Wan: generate"),
+        .command(
+          "profile",
+          "Measure one forward of the transformer with random weights: latency, memory, time by phase and by kernel",
+          (measure) => measure.options(wanProfileOptions),
+          (chosen) => select(chosen, (session) => runWanProfile(chosen, session)),
+        )
+        .demandCommand(1, "Name what to do with Wan: generate or profile"),
     ),
 };
 
 async function run(chosen: GenerateArguments, session: Session): Promise<number> {
   const { log, options: globals, seed } = session;
-  const name = modelName(session);
+  const name = wanModelName(session);
   const preset = presetOf(name);
   checkPrompt(chosen.prompt);
   const size = parseSize(chosen.size ?? preset?.size ?? "832*480");
@@ -156,14 +163,6 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     source.description,
   );
   return exitCodes.ok;
-}
-
-/** --model, else the smaller model on a GPU and the bundled one on a CPU. */
-function modelName({ options, device, log }: Session): string {
-  if (options.model !== undefined) return options.model;
-  const name = device.device === "cuda" ? "1.4B" : "tiny";
-  log.logger.info(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
-  return name;
 }
 
 /** @throws DitrunError for settings that no schedule has. */

@@ -4,6 +4,7 @@ import { type Address, type Handle, type KernelName, memoryKinds } from "./abi.j
 import { Arena } from "./arena.js";
 import { type DeviceInfo, Kernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
+import { type Work, workOf } from "./work.js";
 
 export type StreamName = "compute" | "copy";
 
@@ -11,6 +12,7 @@ interface Interval {
   name: string;
   phase: Phase;
   stream: StreamName;
+  work: Work;
   start: Handle;
   end: Handle;
 }
@@ -51,9 +53,11 @@ export class Device {
     const recording = this.#recording;
     const queue = this.streams[stream];
     if (!recording) return this.kernels.call(name, ...args(), queue);
+    const values = args();
+    const work = workOf(name, values);
     const start = this.#timestamp(queue);
-    this.kernels.call(name, ...args(), queue);
-    recording.push({ name, phase, stream, start, end: this.#timestamp(queue) });
+    this.kernels.call(name, ...values, queue);
+    recording.push({ name, phase, stream, work, start, end: this.#timestamp(queue) });
   }
 
   #timestamp(queue: Handle): Handle {
@@ -162,12 +166,13 @@ export class Device {
       this.#recording = undefined;
     }
     await this.synchronize();
-    const events = intervals.map(({ name, phase, stream, start, end }) => ({
+    const events = intervals.map(({ name, phase, stream, work, start, end }) => ({
       name,
       phase,
       stream,
       startMicroseconds: this.elapsed(origin, start) * 1e3,
       durationMicroseconds: this.elapsed(start, end) * 1e3,
+      ...work,
     }));
     for (const event of [origin, ...intervals.flatMap(({ start, end }) => [start, end])]) {
       this.kernels.call("eventDestroy", event);

@@ -5,7 +5,7 @@ import { type KernelName, prototypes, type Struct, structs } from "./abi.js";
 const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
-type Argument = number | number[] | Uint8Array | Struct | [null];
+export type Argument = number | number[] | Uint8Array | Struct | [null];
 type Native = ((...args: Argument[]) => unknown) & {
   async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;
 };
@@ -19,6 +19,8 @@ export interface DeviceInfo {
   memoryBytes: number;
   freeBytes: number;
   peakTflops: { f32: number | null; bf16: number | null; e4m3: number | null };
+  /** Of the device's memory, in 10^9 bytes a second. */
+  peakGBs: number | null;
   libraries: Record<string, string | null>;
 }
 
