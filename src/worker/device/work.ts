@@ -14,6 +14,9 @@ export interface Work {
   readonly shape: string;
 }
 
+/** Of waiting and signalling. */
+export const noWork: Work = { flops: 0, bytes: 0, shape: "" };
+
 const dtypes = new Map<number, DType>();
 for (const [name, index] of Object.entries(deviceDtypes)) if (isDType(name)) dtypes.set(index, name);
 
@@ -78,7 +81,7 @@ export function workOf(name: KernelName, args: readonly Argument[]): Work {
     case "copy2d":
       return streamed(at(5), at(4), 2);
     default:
-      return { flops: 0, bytes: 0, shape: "" };
+      return noWork;
   }
 }
 
