@@ -85,6 +85,8 @@ export const wanGenerateTaskSchema = z.strictObject({
   }),
   /** So many of the first and of the last steps compute nothing in e4m3: the transformer holds its weights twice. */
   bf16Steps: z.int().min(1).optional(),
+  /** Bytes of device memory that each worker may use; else what is free. */
+  memoryBytes: z.number().positive().optional(),
   /** Of the initial noise, unless a safetensors file has it, [channels, frames, height, width]. */
   seed: z.int(),
   noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),

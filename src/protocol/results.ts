@@ -105,6 +105,13 @@ export const wanGenerateRankSchema = z.strictObject({
     sampleMs: z.number(),
     decodeMs: z.number(),
   }),
+  memory: z.strictObject({
+    /** Of device memory, with everything in it at once. */
+    neededBytes: z.number(),
+    availableBytes: z.number(),
+    /** Memory is short on some rank: the text encoder was loaded, used and freed before the other models were loaded. */
+    encoderFirst: z.boolean(),
+  }),
   /** Wall time of each sampling step. */
   stepsMs: z.array(z.number()),
   /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both. */

@@ -66,6 +66,11 @@ async function checkpointWhere(name: string, tensor: string, change: (stored: St
   return copy;
 }
 
+const memorySchema = z.object({
+  ranks: z.array(z.object({ memory: z.object({ encoderFirst: z.boolean() }) })),
+  peakMemoryBytes: z.number(),
+});
+
 const profileSchema = z.object({
   ranks: z.array(z.object({ kernels: z.array(z.object({ flops: z.number() })) })),
   tflops: z.number(),
@@ -154,6 +159,25 @@ describe("ditrun wan generate", () => {
     expect(later).not.toEqual(laterBf16);
   });
 
+  it("loads the text encoder first and alone where memory is short, for the same video in less memory", async () => {
+    const video = async (...args: string[]) => {
+      const run = ["--steps", "2", "--dump", "memory.safetensors", "--out", "memory.mp4", "--json", ...args];
+      const { exitCode, stdout, stderr } = await tiny(...run);
+      expect(exitCode, stderr).toBe(0);
+      const { ranks, peakMemoryBytes } = memorySchema.parse(JSON.parse(stdout));
+      const tensor = await readTensor(join(folder, "memory.safetensors"), "video");
+      return { video: tensor, encoderFirst: ranks.map(({ memory }) => memory.encoderFirst), peakMemoryBytes };
+    };
+    const enough = await video("--nproc", "2", "--cfg", "1", "--cp", "2");
+    const short = await video("--nproc", "2", "--cfg", "1", "--cp", "2", "--memory", "0.1");
+    expect([enough.encoderFirst, short.encoderFirst]).toEqual([
+      [false, false],
+      [true, true],
+    ]);
+    expect(short.video).toEqual(enough.video);
+    expect(short.peakMemoryBytes).toBeLessThan(0.95 * enough.peakMemoryBytes);
+  });
+
   it("runs random weights without any file, and says so", async () => {
     const { exitCode, stderr, stdout } = await tiny(
       ...["--weights", "random", "--size", "32*32", "--frames", "1", "--steps", "1", "--out", "random.mp4"],
@@ -234,6 +258,12 @@ describe("ditrun wan generate ends with one sentence", () => {
     expect(line(stderr)).toMatch(
       /mismatched.*blocks\.2\.ffn\.0\.bias.*should have the shape \[320\], but it has \[160\]/,
     );
+  });
+
+  it("when no model fits in memory, with what it needs", async () => {
+    const { exitCode, stderr } = await tiny("--memory", "0.001", "--out", "no.mp4");
+    expect(exitCode).toBe(3);
+    expect(stderr).toMatch(/Rank 0 needs \d+\.\d MiB of device memory even with one model at a time, but has 1\.0 MiB/);
   });
 
   it("when a file is cut off or missing, naming it", async () => {

@@ -76,6 +76,11 @@ const options = {
     default: "checkpoint",
     describe: "random: a full size without any file, to measure",
   },
+  memory: {
+    ...text,
+    describe: "GiB of device memory that each worker may use [default: what is free]",
+    coerce: decimal("memory", (value) => value > 0, "a number of GiB above 0"),
+  },
   "init-noise": { ...text, describe: "Initial noise: FILE.safetensors[:TENSOR] [default tensor: noise]" },
   dump: { ...text, describe: "Write context, context_null, latent.N and video to FILE.safetensors" },
 } as const satisfies Record<string, Options>;
@@ -154,6 +159,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     ...{ kind: "wan-generate", model, plan, weights, ids, size: latent, sampling, seed },
     ...noise,
     ...(bf16Steps === 0 ? {} : { bf16Steps }),
+    ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
   await generate(

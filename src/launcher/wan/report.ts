@@ -81,10 +81,11 @@ export function summarizeGenerate(
 /** Stage times as a table, and where the video is. */
 export function generateTable(summary: GenerateSummary): string {
   const { model, plan, worldSize, device, weights, video, stages, sampling, forwardMs } = summary;
+  const encoderFirst = summary.ranks.some(({ memory }) => memory.encoderFirst);
   const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
   const rows = [
-    ["load", seconds(stages.loadMs), ""],
+    ["load", seconds(stages.loadMs), encoderFirst ? "the text encoder first and alone: memory is short" : ""],
     ["encode the texts", seconds(stages.encodeMs), ""],
     [
       `sample, ${sampling.steps} steps`,

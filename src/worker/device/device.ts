@@ -2,7 +2,7 @@ import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
 import { type Address, type Handle, type KernelName, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
-import { type DeviceInfo, Kernels } from "./kernels.js";
+import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 import { noWork, type Work, workOf } from "./work.js";
 
@@ -28,15 +28,26 @@ export class Device {
   /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
   measuring = false;
   #recording: Interval[] | undefined;
-  readonly #owned: Address[] = [];
+  #owned: Address[] = [];
+  /** Bytes of persistent tensors that a rehearsal has asked for; undefined outside of one. */
+  #rehearsed: number | undefined;
 
-  private constructor(readonly kernels: Kernels) {
+  private constructor(private readonly realKernels: Kernels) {
+    const kernels = realKernels;
     this.info = kernels.deviceInfo();
+    this.#noKernels = noKernels({ module: kernels.module, deviceInfo: this.info });
     this.streams = {
       compute: kernels.create("streamCreate", 0),
       copy: kernels.create("streamCreate", 1),
       sum: kernels.create("streamCreate", 1),
     };
+  }
+
+  readonly #noKernels: KernelCalls;
+
+  /** The kernel module; in a rehearsal, nothing. */
+  get kernels(): KernelCalls {
+    return this.#rehearsed === undefined ? this.realKernels : this.#noKernels;
   }
 
   /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
@@ -80,7 +91,9 @@ export class Device {
 
   /** A tensor that lives as long as the device: weights and constants. */
   allocatePersistent(dtype: DType, shape: readonly number[], kind: keyof typeof memoryKinds = "device"): Tensor {
-    const address = this.kernels.create("malloc", tensorBytes(dtype, shape), memoryKinds[kind]);
+    const bytes = tensorBytes(dtype, shape);
+    if (this.#rehearsed !== undefined) this.#rehearsed += bytes;
+    const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
     this.#owned.push(address);
     return tensor(address, dtype, shape);
   }
@@ -101,13 +114,30 @@ export class Device {
     return { value, free };
   }
 
-  /** Runs the body once for its memory only, then gives the arena that much. */
+  /** Runs the body once for its memory only: the arena and the peer heap learn what it needs. */
   measure(body: () => void): void {
+    const before = this.measuring;
     this.measuring = true;
     try {
       this.arena.scope(body);
     } finally {
-      this.measuring = false;
+      this.measuring = before;
+    }
+  }
+
+  /**
+   * Runs the body, which loads models and measures their forwards, without memory, kernels or the bytes of weights; what it
+   * makes is of no use afterwards. The arena and the peer heap keep what they learn.
+   * @returns bytes of the persistent tensors that it would have allocated.
+   */
+  async rehearse(body: () => Promise<void>): Promise<number> {
+    const owned = this.#owned;
+    [this.#rehearsed, this.#owned, this.measuring] = [0, [], true];
+    try {
+      await body();
+      return this.#rehearsed;
+    } finally {
+      [this.#rehearsed, this.#owned, this.measuring] = [undefined, owned, false];
     }
   }
 

@@ -126,6 +126,25 @@ export class Kernels {
   }
 }
 
+/** What the rest of the worker calls of a kernel module. */
+export type KernelCalls = Pick<
+  Kernels,
+  "module" | "call" | "create" | "callBlocking" | "createBlocking" | "memoryUsed" | "deviceInfo"
+>;
+
+/** A kernel module behind which there is nothing: all calls succeed at once, all numbers are 0. */
+export function noKernels({ module, deviceInfo }: { module: Kernels["module"]; deviceInfo: DeviceInfo }): KernelCalls {
+  return {
+    module,
+    call() {},
+    create: () => 0,
+    async callBlocking() {},
+    createBlocking: async () => 0,
+    memoryUsed: () => ({ now: 0, peak: 0 }),
+    deviceInfo: () => deviceInfo,
+  };
+}
+
 /** Koffi replaces the null of an output cell by the number. */
 function numberFrom(cell: readonly (number | bigint | null)[]): number {
   const value = cell[0];
