@@ -135,6 +135,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
     ["cp3", mesh(1, 3, 1), "original"],
     ["tp2", mesh(1, 1, 2), "original"],
     ["cp2×tp2", mesh(1, 2, 2), "diffusers"],
+    ["cfg2×cp4", mesh(2, 4, 1), "diffusers"],
     ["cfg2×cp2×tp2", mesh(2, 2, 2), "original"],
   ];
   it.for(layouts)("agrees with the reference and with one worker under %s", async ([, plan, layout]) => {
