@@ -107,6 +107,8 @@ export const wanProfileTaskSchema = z.strictObject({
   iterations: z.int().min(1),
   /** Collect the events of one more forward for a Chrome trace. */
   trace: z.boolean(),
+  /** Rank 0 writes what the forward was given and what it gave here, float32: `latent`, `text`, `t` and `output`. */
+  dump: z.string().min(1).optional(),
 });
 export type WanProfileTask = z.infer<typeof wanProfileTaskSchema>;
 

@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanProfileTask } from "../../protocol/job.js";
@@ -16,6 +17,7 @@ export const wanProfileOptions = {
   size: { ...text, describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720]" },
   frames: { ...text, describe: "4n + 1 [default: 81]", coerce: wholeNumber("frames", 1) },
   ...profileOptions,
+  dump: { ...text, describe: "Write latent, text, t and the forward's output to FILE.safetensors" },
 } as const satisfies Record<string, Options>;
 
 /** Measures one forward of Wan's transformer with random weights, as `ditrun profile` does for the benchmark. */
@@ -38,6 +40,7 @@ export async function runWanProfile(
   const task: WanProfileTask = {
     ...{ kind: "wan-profile", model, plan, size, seed: session.seed },
     ...timingOf(chosen, session),
+    ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
   if (session.options.dryRun) {
     await describeRuns(session, model, chosen.baseline ? [plan, aloneOf(task).plan] : [plan], tokens);

@@ -8,6 +8,7 @@ import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
 import { profileForward } from "./profile.js";
 import { requireSupported } from "./session.js";
+import { WanDump } from "./wan-dump.js";
 import { loadTransformer } from "./wan-session.js";
 
 const TIME = 500;
@@ -47,6 +48,12 @@ export async function runWanProfile(job: Job, task: WanProfileTask, store: Store
   };
   const rank = await profileForward(context, subject, task, store.rank);
   await device.synchronize();
+  const dump = new WanDump(task.dump, store.rank);
+  for (const [name, tensor] of Object.entries({ latent, text, output })) {
+    await dump.add(name, tensor.shape, () => device.download(tensor));
+  }
+  await dump.add("t", [1], async () => new Uint8Array(new Float32Array([TIME]).buffer));
+  await dump.write();
   await context.close();
   device.close();
   return rank;
