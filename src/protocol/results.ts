@@ -114,8 +114,10 @@ export const wanGenerateRankSchema = z.strictObject({
   }),
   /** Wall time of each sampling step. */
   stepsMs: z.array(z.number()),
-  /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both. */
+  /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both in turn. */
   forwardsMs: z.array(z.number()),
+  /** How many forwards each of those times is for: 2 where both texts' run at the same time. */
+  forwardsAtOnce: z.int(),
   /** Floating-point operations of one forward, all ranks of its group together. */
   forwardFlops: z.number(),
   peakMemoryBytes: z.number(),

@@ -113,7 +113,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
   it("reports every stage, step and forward", () => {
     const [rank] = alone.ranks;
     expect(rank?.stepsMs.length).toBe(settings.steps);
-    expect(rank?.forwardsMs.length).toBe(2 * settings.steps);
+    expect([rank?.forwardsMs.length, rank?.forwardsAtOnce]).toEqual([settings.steps, 2]);
     for (const milliseconds of Object.values(rank?.stages ?? { none: 0 })) expect(milliseconds).toBeGreaterThan(0);
   });
 
@@ -143,7 +143,9 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
     expectClose(tensors, golden, 1e-4);
     expectClose(tensors, alone.tensors, 1e-5);
     expect(frames.length).toBe(9);
-    const forwards = (planSchema.parse(plan).mesh.cfg === 2 ? 1 : 2) * settings.steps;
-    for (const { forwardsMs } of ranks) expect(forwardsMs.length).toBe(forwards);
+    const { mesh } = planSchema.parse(plan);
+    const forwards = (mesh.cfg === 2 ? 1 : 2) * settings.steps;
+    for (const { forwardsMs, forwardsAtOnce } of ranks) expect(forwardsMs.length * forwardsAtOnce).toBe(forwards);
+    expect(ranks[0]?.forwardsAtOnce).toBe(meshSize(mesh) === 1 ? 2 : 1);
   });
 });

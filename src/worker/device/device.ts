@@ -6,7 +6,7 @@ import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 import { noWork, type Work, workOf } from "./work.js";
 
-export type StreamName = "compute" | "copy" | "sum";
+export type StreamName = "compute" | "copy" | "sum" | "aside";
 
 interface Interval {
   name: string;
@@ -18,7 +18,7 @@ interface Interval {
 }
 
 /**
- * One GPU (or the CPU module) as the model code sees it: three streams, an arena for a forward's tensors, and `launch`,
+ * One GPU (or the CPU module) as the model code sees it: its streams, an arena for a forward's tensors, and `launch`,
  * through which every kernel goes, so that a forward can be measured for memory (nothing runs), captured, or recorded.
  */
 export class Device {
@@ -28,6 +28,8 @@ export class Device {
   /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
   measuring = false;
   #recording: Interval[] | undefined;
+  /** Where kernels go that name no stream. */
+  #computing: StreamName = "compute";
   #owned: Address[] = [];
   /** Bytes of persistent tensors that a rehearsal has asked for; undefined outside of one. */
   #rehearsed: number | undefined;
@@ -40,6 +42,7 @@ export class Device {
       compute: kernels.create("streamCreate", 0),
       copy: kernels.create("streamCreate", 1),
       sum: kernels.create("streamCreate", 1),
+      aside: kernels.create("streamCreate", 0),
     };
   }
 
@@ -60,7 +63,7 @@ export class Device {
   }
 
   /** Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument. */
-  launch(phase: Phase, name: KernelName, args: () => Parameters<Kernels["call"]>[1][], stream: StreamName = "compute") {
+  launch(phase: Phase, name: KernelName, args: () => Parameters<Kernels["call"]>[1][], stream = this.#computing) {
     if (this.measuring) return;
     const recording = this.#recording;
     const queue = this.streams[stream];
@@ -171,6 +174,24 @@ export class Device {
     this.kernels.call("streamWaitEvent", queue, mark);
     if (phase && start !== undefined)
       this.#recording?.push({ name: "wait", phase, stream, work: noWork, start, end: this.#timestamp(queue) });
+  }
+
+  /**
+   * Queues two bodies of compute work that need nothing of each other, so that they may run at the same time: the second on a
+   * stream of its own, in memory of its own. What the compute stream is given next waits for both. Neither may use peers.
+   */
+  beside(first: () => void, second: () => void): void {
+    const begun = this.mark("compute");
+    this.arena.beside(first, () => {
+      this.waitFor("aside", begun);
+      this.#computing = "aside";
+      try {
+        second();
+      } finally {
+        this.#computing = "compute";
+      }
+    });
+    this.waitFor("compute", this.mark("aside"));
   }
 
   readonly #marks: Handle[] = [];

@@ -81,6 +81,7 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
     memory,
     stepsMs,
     forwardsMs,
+    forwardsAtOnce: run.guidance.forwardsAtOnce,
     forwardFlops: run.transformer.flops,
     peakMemoryBytes,
   };

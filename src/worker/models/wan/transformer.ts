@@ -123,6 +123,11 @@ export class WanTransformer {
     this.embedText(slot, tap);
   }
 
+  /** Tokens of this rank. */
+  get tokens(): number {
+    return this.#tokens.count;
+  }
+
   /** The precisions that this transformer can compute in: quantised as the plan says, and not. */
   get precisions(): readonly boolean[] {
     return this.precision ? [true, false] : [true];

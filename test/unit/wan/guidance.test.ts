@@ -15,9 +15,14 @@ const size = { frames: 3, height: 8, width: 12 };
 const bytesOf = (values: Float32Array) => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 
 /** The guided velocity of the golden noise and texts, in each precision that is asked for, one after the other. */
-async function velocities(linear: "e4m3" | "bf16", both: boolean, wanted: readonly boolean[]): Promise<Float32Array[]> {
+async function velocities(
+  linear: "e4m3" | "bf16",
+  both: boolean,
+  wanted: readonly boolean[],
+  together = false,
+): Promise<Float32Array[]> {
   const device = Device.open(builtKernels("cpu"), 0);
-  const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: linear } });
+  const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: linear }, guidance: { together } });
   const model = await loadWanModel(await checkpointOf("original"));
   const store = soloStore({
     ...{ id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 },
@@ -54,6 +59,12 @@ it("a transformer in two precisions computes what each alone does, bit by bit, a
     expect(outputs[index]).toEqual(quantised ? fp8 : bf16);
   });
   expect(relativeL2(fp8 ?? [], bf16 ?? [])).toBeGreaterThan(1e-3);
+});
+
+it("both forwards at the same time give the same bits as in turn, as graphs too", async () => {
+  const [inTurn] = await velocities("bf16", false, [true]);
+  const outputs = await velocities("bf16", false, [true, true, true, true, true], true);
+  for (const output of outputs) expect(output).toEqual(inTurn);
 });
 
 it("a transformer in one precision has no other", async () => {
