@@ -5,7 +5,7 @@
 PyTorch runs the published architecture (Wan2.1, wan/modules/model.py) on the same random weights, latent and text: linear layers in
 bf16, residual stream and time step in float32, cuDNN attention, rotary embedding in float32 (the published code's is complex
 float64, and slower), eager and (with --compile) each block compiled. Errors are against PyTorch in float32 on those weights.
-The weights are ditrun's own, made by name and seed through its kernel module. Prints a table with ratios.
+Weights, latent and text are ditrun's own, made by name and seed through its kernel module. Prints a row as soon as it is measured.
 """
 import argparse
 import ctypes
@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TEXT_LENGTH, FREQUENCIES, CHANNELS, PATCH, EPSILON, SEED = 512, 256, 16, 2, 1e-6, 0
+TEXT_LENGTH, FREQUENCIES, CHANNELS, PATCH, EPSILON, SEED, TIME = 512, 256, 16, 2, 1e-6, 0, 500.0
 SIZES = {  # configs/models; 1.4B is wan-1.3b
     "1.4B": dict(width=1536, ffn=8960, heads=12, layers=30, text=4096),
     "wan-slice": dict(width=1536, ffn=8960, heads=12, layers=2, text=512),
@@ -146,8 +146,8 @@ class RandomArguments(ctypes.Structure):
         ("amplitude", ctypes.c_float), ("offset", ctypes.c_float), ("outDtype", ctypes.c_int32), ("reserved", ctypes.c_int32)]
 
 
-def fill(model, library):
-    """Gives every parameter the values that ditrun gives the one of the same name: --weights random, seed 0."""
+def fill(model, inputs, library):
+    """Gives every parameter, and the inputs by name, the values that `ditrun wan profile` gives those of the same name."""
     kernels = ctypes.CDLL(os.path.abspath(library))
     kernels.ditrun_last_error.restype = ctypes.c_char_p
 
@@ -158,10 +158,13 @@ def fill(model, library):
     stream = ctypes.c_uint64()
     call("device_open", 0)
     call("stream_create", 0, ctypes.byref(stream))
-    for name, parameter in model.named_parameters():
+    for name, parameter in [*model.named_parameters(), *inputs.items()]:
         module = model.get_submodule(name.rpartition(".")[0])
         bound, distribution, offset = 0.0, 0, 0.0
-        if name.endswith("modulation"):
+        rows = parameter.shape[0]
+        if name in inputs:
+            bound, distribution, rows = 1.0, 1, parameter.numel() // parameter.shape[-1]
+        elif name.endswith("modulation"):
             bound, distribution = parameter.shape[-1] ** -0.5, 1
         elif isinstance(module, (nn.Linear, nn.Conv3d)):
             bound = module.weight[0].numel() ** -0.5
@@ -170,7 +173,6 @@ def fill(model, library):
         identity = 0x811C9DC5
         for byte in name.encode():
             identity = (identity ^ byte) * 0x01000193 & 0xFFFFFFFF
-        rows = parameter.shape[0]
         columns = parameter.numel() // rows
         arguments = RandomArguments(parameter.data_ptr(), SEED, 0, 0, columns, columns, rows, columns, identity, distribution, bound, offset, 0, 0)
         call("fill_random", ctypes.byref(arguments), stream)
@@ -192,7 +194,7 @@ def median_ms(run, iterations=3):
 
 
 def ditrun(options, folder, *flags):
-    """-> median milliseconds, and latent, text, t and output of the forward."""
+    """-> median milliseconds, and the tensors of the forward: latent, text, t and output."""
     dump = os.path.join(folder, "dump.safetensors")
     command = ["node", os.path.join(ROOT, "bin", "ditrun.js"), "--device", options.device, "--log-level", "warn", "--json", "--nproc", "1",
                "--seed", str(SEED), "--model", options.model, *flags, "wan", "profile", "--size", options.size, "--frames", str(options.frames),
@@ -222,46 +224,60 @@ def main():
     options = parser.parse_args()
     library = options.library or os.environ.get("DITRUN_KERNELS") or os.path.join(ROOT, "build", f"libditrun_{options.device}.so")
     cuda = options.device == "cuda"
+    columns, lines = (int(side) // 8 for side in options.size.split("*"))
+    sizes = SIZES[options.model]
     rows = []
-
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        model = Wan(**SIZES[options.model]).to(options.device).eval()
-        fill(model, library)
-        cases = [("ditrun bf16", "--dtype", "bf16"), ("ditrun --fp8", "--fp8")]
-        if options.ditrun_fp32:
-            cases.append(("ditrun fp32", "--dtype", "fp32"))
-        measured = [(name, *ditrun(options, folder, *flags)) for name, *flags in cases]
-        case = measured[0][2]
-        latent, text, t = (case[name].to(options.device) for name in ("latent", "text", "t"))
-        frames, height, width = latent.shape[1:]
-        rope = model.rope(frames, height // PATCH, width // PATCH)
-        backends = [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if cuda else [SDPBackend.MATH]
-        with sdpa_kernel(backends):
-            reference = model(latent, t, model.embed_text(text), rope).cpu()
-            model.lower(torch.bfloat16)
-            context = model.embed_text(text)
-
-            def torch_row(name):
-                run = lambda: model(latent, t, context, rope)
-                rows.append((name, median_ms(run) if cuda else None, error_of(run().cpu(), reference)))
-
-            torch_row("PyTorch bf16, eager")
-            if options.compile:
-                for block in model.blocks:
-                    block.compile()
-                torch_row("PyTorch bf16, blocks compiled")
-        baseline = rows[-1][1]
-        rows += [(name, ms, error_of(case["output"], reference)) for name, ms, case in measured]
 
     where = f"{torch.cuda.get_device_name()}, cuDNN {torch.backends.cudnn.version()}" if cuda else "the CPU"
     print(f"{options.model}, {options.size}, {options.frames} frames, on {where}, PyTorch {torch.__version__}")
-    print(f"{'':30} {'ms':>9} {'speed-up':>9} {'mean abs':>10} {'max abs':>10} {'rel L2':>10}   (errors against PyTorch float32)")
-    for name, ms, error in rows:
-        time = f"{ms:9.2f} {baseline / ms:8.2f}x" if ms and baseline else f"{'':19}"
-        print(f"{name:30} {time} {error['meanAbs']:10.2e} {error['maxAbs']:10.2e} {error['relL2']:10.2e}")
+    print(f"{'':30} {'ms':>9} {'mean abs':>10} {'max abs':>10} {'rel L2':>10}   (errors against PyTorch float32)", flush=True)
+
+    def row(name, ms, output):
+        error = error_of(output, reference)
+        rows.append({"name": name, "ms": ms, **error})
+        time = f"{ms:9.2f}" if ms else f"{'':9}"
+        print(f"{name:30} {time} {error['meanAbs']:10.2e} {error['maxAbs']:10.2e} {error['relL2']:10.2e}", flush=True)
+
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        with torch.device(options.device):
+            model = Wan(**sizes).eval()
+            inputs = {"latent": torch.empty(CHANNELS, (options.frames - 1) // 4 + 1, lines, columns), "text": torch.empty(TEXT_LENGTH, sizes["text"])}
+            t = torch.tensor([TIME])
+        fill(model, inputs, library)
+        latent, text = inputs.values()
+        rope = model.rope(latent.shape[1], lines // PATCH, columns // PATCH)
+        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if cuda else [SDPBackend.MATH]):
+            reference = model(latent, t, model.embed_text(text), rope).cpu()
+        # PyTorch holds no GPU work while ditrun is timed.
+        if cuda:
+            torch.cuda.empty_cache()
+        cases = [("ditrun bf16", "--dtype", "bf16"), ("ditrun --fp8", "--fp8")]
+        if options.ditrun_fp32:
+            cases.append(("ditrun fp32", "--dtype", "fp32"))
+        for name, *flags in cases:
+            ms, case = ditrun(options, folder, *flags)
+            for input in inputs:
+                if not torch.equal(case[input], inputs[input].cpu()):
+                    sys.exit(f"ditrun was given another {input} than PyTorch: the two make random numbers differently.")
+            row(name, ms if cuda else None, case["output"])
+
+        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION] if cuda else [SDPBackend.MATH]):
+            model.lower(torch.bfloat16)
+            context = model.embed_text(text)
+            run = lambda: model(latent, t, context, rope)
+            for name in ["PyTorch bf16, eager", "PyTorch bf16, blocks compiled"][: 2 if options.compile else 1]:
+                if name.endswith("compiled"):
+                    for block in model.blocks:
+                        block.compile()
+                row(name, median_ms(run) if cuda else None, run().cpu())
+
+    if cuda:
+        theirs = rows[-1]
+        for ours in rows[:2]:
+            print(f"{ours['name']}: {theirs['ms'] / ours['ms']:.2f} times as fast as {theirs['name']}")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump([{"name": name, "ms": ms, **error} for name, ms, error in rows], file, indent=1)
+            json.dump(rows, file, indent=1)
 
 
 main()
