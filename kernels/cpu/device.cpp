@@ -60,7 +60,7 @@ int ditrun_device_close(void) {
   return guarded([] {});
 }
 
-/** peakTflops is null: the width of the vector units is not told by the operating system. */
+/** peakTflops and peakGBs are null: the operating system tells neither the width of the vector units nor the memory's. */
 int ditrun_device_info(char *json, int capacity) {
   return guarded([&] {
     require(json != nullptr && capacity > 0, "ditrun_device_info: json is null or capacity, ", capacity, ", is not positive.");
@@ -76,7 +76,7 @@ int ditrun_device_info(char *json, int capacity) {
         R"({"name":)", quoted(name), R"(,"module":"cpu","computeCapability":null,"multiprocessors":)",
         std::max(1u, std::thread::hardware_concurrency()), R"(,"clockMHz":)", clock.empty() ? "null" : clock,
         R"(,"memoryBytes":)", total, R"(,"freeBytes":)", free,
-        R"(,"peakTflops":{"f32":null,"bf16":null,"e4m3":null},"libraries":{"cublasLt":null,"nccl":null}})");
+        R"(,"peakTflops":{"f32":null,"bf16":null,"e4m3":null},"peakGBs":null,"libraries":{"cublasLt":null,"nccl":null}})");
     require(text.size() < static_cast<size_t>(capacity), "ditrun_device_info: capacity is ", capacity, " but ",
             text.size() + 1, " bytes are needed.");
     std::memcpy(json, text.c_str(), text.size() + 1);

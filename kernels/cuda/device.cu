@@ -83,6 +83,14 @@ struct Rates {
 };
 static const Rates knownRates[] = {{8, 0, 128, 2048, 0}, {9, 0, 256, 4096, 8192}};
 
+/** Two transfers per memory clock and bus line, in 10^9 bytes a second; null where the driver does not tell. */
+static std::string bandwidthText(int memoryKHz, int busBits) {
+  if (memoryKHz <= 0 || busBits <= 0) return "null";
+  char text[32];
+  snprintf(text, sizeof text, "%.1f", 2.0 * memoryKHz * 1e3 * busBits / 8 / 1e9);
+  return text;
+}
+
 static std::string peakText(int rate, int multiprocessors, int clockKHz) {
   if (rate == 0) return "null";
   char text[32];
@@ -105,6 +113,9 @@ int ditrun_device_info(char *json, int capacity) {
   CUDA_TRY(cudaGetDeviceProperties(&properties, facts.index));
   int clockKHz = 0;
   CUDA_TRY(cudaDeviceGetAttribute(&clockKHz, cudaDevAttrClockRate, facts.index));
+  int memoryKHz = 0, busBits = 0;
+  CUDA_TRY(cudaDeviceGetAttribute(&memoryKHz, cudaDevAttrMemoryClockRate, facts.index));
+  CUDA_TRY(cudaDeviceGetAttribute(&busBits, cudaDevAttrGlobalMemoryBusWidth, facts.index));
   size_t freeBytes = 0, totalBytes = 0;
   CUDA_TRY(cudaMemGetInfo(&freeBytes, &totalBytes));
   Rates rates{facts.major, facts.minor, 0, 0, 0};
@@ -117,7 +128,7 @@ int ditrun_device_info(char *json, int capacity) {
            properties.name, facts.major, facts.minor, facts.multiprocessors, clockKHz / 1000, totalBytes, freeBytes);
   const std::string text = std::string(head) + "\"peakTflops\":{\"f32\":" + peakText(rates.f32, facts.multiprocessors, clockKHz) +
                            ",\"bf16\":" + peakText(rates.bf16, facts.multiprocessors, clockKHz) +
-                           ",\"e4m3\":" + peakText(rates.e4m3, facts.multiprocessors, clockKHz) + "},\"libraries\":{\"cublasLt\":" +
+                           ",\"e4m3\":" + peakText(rates.e4m3, facts.multiprocessors, clockKHz) + "},\"peakGBs\":" + bandwidthText(memoryKHz, busBits) + ",\"libraries\":{\"cublasLt\":" +
                            quotedOrNull(cublasLtVersion()) + ",\"nccl\":" + quotedOrNull(ncclVersion()) + "}}";
   if (int(text.size()) >= capacity)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_info needs %zu bytes, the buffer has %d.", text.size() + 1, capacity);

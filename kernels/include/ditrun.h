@@ -70,8 +70,9 @@ DITRUN_API int ditrun_device_open(int device);
 /* Frees what ditrun_device_open made. */
 DITRUN_API int ditrun_device_close(void);
 /* Writes a JSON object {"name","module","computeCapability":"9.0","multiprocessors","clockMHz","memoryBytes",
- * "freeBytes","peakTflops":{"f32","bf16","e4m3"},"libraries":{"cublasLt":"13.1.0"|null,"nccl":"2.28.3"|null}}.
- * peakTflops is the dense peak from clock and multiprocessors, null where it is not known. */
+ * "freeBytes","peakTflops":{"f32","bf16","e4m3"},"peakGBs","libraries":{"cublasLt":"13.1.0"|null,"nccl":"2.28.3"|null}}.
+ * peakTflops is the dense peak from clock and multiprocessors, peakGBs that of the memory in 10^9 bytes a second from its
+ * clock and width, null where they are not known. */
 DITRUN_API int ditrun_device_info(char *json, int capacity);
 
 /* ---- memory ---- */

@@ -116,6 +116,13 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
     throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
   }
   if (model.kind === "wan") checkWanPlan(plan, model);
+  if (plan.guidance.together && (model.kind === "dit" || meshSize(plan.mesh) > 1)) {
+    throw new DitrunError(
+      model.kind === "dit"
+        ? `The plan sets guidance.together, but ${model.name} has no guidance: leave it out.`
+        : `The plan sets guidance.together, which needs one worker that does both forwards alone, but there are ${meshSize(plan.mesh)}: leave it out, or use one worker.`,
+    );
+  }
   if (model.heads % tp !== 0) {
     throw new DitrunError(
       `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,

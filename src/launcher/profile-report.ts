@@ -1,5 +1,6 @@
-import type { ProfileTask } from "../protocol/job.js";
-import { type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
+import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
+import type { Model } from "../protocol/model.js";
+import { type KernelTotal, type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
 import type { DeviceChoice } from "./device.js";
 import { describeDtypes } from "./plan.js";
 import { type Latency, latencyOf, mean } from "./statistics.js";
@@ -16,17 +17,18 @@ interface RankSummary {
   phases: Phases;
   /** By ring step, what attention waited for, in milliseconds of one forward. */
   ringWaitsMs: number[];
+  kernels: KernelTotal[];
 }
 
 export interface ProfileSummary {
   latencyMs: Latency;
-  /** Images per second. */
+  /** Forwards per second: of the DiT, images. */
   throughput: number;
   tflops: number;
   /** tflops over the dense peak of the devices in use; null where that is not known. */
   peakShare: number | null;
   plan: ProfileTask["plan"];
-  model: ProfileTask["model"];
+  model: Model;
   device: string;
   worldSize: number;
   warmup: number;
@@ -38,7 +40,7 @@ export interface ProfileSummary {
 
 /** Sums up what the ranks measured. An iteration takes as long as its slowest rank. */
 export function summarizeProfile(
-  task: ProfileTask,
+  task: ProfileTask | WanProfileTask,
   ranks: readonly ProfileRank[],
   device: DeviceChoice,
 ): ProfileSummary {
@@ -78,6 +80,7 @@ export function summarizeProfile(
         peakMemoryBytes: rank.peakMemoryBytes,
         phases: rank.phases,
         ringWaitsMs: rank.ringWaitsMs,
+        kernels: rank.kernels,
       };
     }),
   };
@@ -95,7 +98,7 @@ export function profileTable(summary: ProfileSummary): string {
     "GiB",
     ...phaseNames.map((name) => `${name} ms`),
   ];
-  const row = (name: string, part: Omit<RankSummary, "rank" | "device" | "ringWaitsMs">) => [
+  const row = (name: string, part: Omit<RankSummary, "rank" | "device" | "ringWaitsMs" | "kernels">) => [
     name,
     ...[part.latencyMs.median, part.latencyMs.p10, part.latencyMs.p90, part.tflops].map(figures),
     part.peakShare === null ? "not known" : `${(100 * part.peakShare).toFixed(1)} %`,
@@ -109,7 +112,7 @@ export function profileTable(summary: ProfileSummary): string {
   return [
     `${model.name}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
     formatTable(head, [...rows, row("all", { ...summary, peakMemoryBytes })]),
-    `${figures(throughput)} images/s (all: the slowest rank of each forward, the most memory, mean phases)`,
+    `${figures(throughput)} ${model.kind === "dit" ? "images" : "forwards"}/s (all: the slowest rank of each forward, the most memory, mean phases)`,
   ].join("\n");
 }
 

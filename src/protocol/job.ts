@@ -83,6 +83,10 @@ export const wanGenerateTaskSchema = z.strictObject({
     /** 1 leaves the negative prompt out. */
     guideScale: z.number(),
   }),
+  /** So many of the first and of the last steps compute nothing in e4m3: the transformer holds its weights twice. */
+  bf16Steps: z.int().min(1).optional(),
+  /** Bytes of device memory that each worker may use; else what is free. */
+  memoryBytes: z.number().positive().optional(),
   /** Of the initial noise, unless a safetensors file has it, [channels, frames, height, width]. */
   seed: z.int(),
   noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),
@@ -90,6 +94,23 @@ export const wanGenerateTaskSchema = z.strictObject({
   dump: z.string().min(1).optional(),
 });
 export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
+
+export const wanProfileTaskSchema = z.strictObject({
+  /** Times the transformer's forward with random weights and inputs, for videos of one size. */
+  kind: z.literal("wan-profile"),
+  model: wanModelSchema,
+  plan: planSchema,
+  size: latentSizeSchema,
+  /** Of weights and inputs. */
+  seed: z.int(),
+  warmup: z.int().min(0),
+  iterations: z.int().min(1),
+  /** Collect the events of one more forward for a Chrome trace. */
+  trace: z.boolean(),
+  /** Rank 0 writes what the forward was given and what it gave here, float32: `latent`, `text`, `t` and `output`. */
+  dump: z.string().min(1).optional(),
+});
+export type WanProfileTask = z.infer<typeof wanProfileTaskSchema>;
 
 export const wanVaeTaskSchema = z.strictObject({
   /** Decodes or encodes one tensor with Wan's VAE. */
@@ -139,6 +160,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   forwardTaskSchema,
   wanForwardTaskSchema,
   wanGenerateTaskSchema,
+  wanProfileTaskSchema,
   wanVaeTaskSchema,
   linksTaskSchema,
 ]);

@@ -52,6 +52,11 @@ export const planSchema = z.strictObject({
   norms: z.strictObject({ sequenceParallel: z.boolean().default(false) }).prefault({}),
   /** Token chunks of sums over tp: one is summed while the next is multiplied. By default 4, fewer of few tokens. */
   allReduce: z.strictObject({ chunks: z.int().min(1).max(8).optional() }).prefault({}),
+  /**
+   * Both texts' forwards of a worker that is alone at the same time, on two streams: one fills what the other leaves idle, and
+   * activations take twice the memory. By default where the tokens are few.
+   */
+  guidance: z.strictObject({ together: z.boolean().optional() }).prefault({}),
   /** Capture a forward once and replay it as one graph. */
   graph: z.boolean().default(true),
   /** Later rules win over earlier ones and over the model's own defaults. */

@@ -20,10 +20,31 @@ export const traceEventSchema = z.strictObject({
   stream: z.string(),
   startMicroseconds: z.number(),
   durationMicroseconds: z.number(),
+  /** What it had to do: floating-point operations of products and attention, bytes if every tensor crosses the memory once. */
+  flops: z.number(),
+  bytes: z.number(),
+  /** Of a product's or an attention's inputs. */
+  dtype: z.string().optional(),
+  /** Tells launches of one kernel apart. */
+  shape: z.string(),
 });
 export type TraceEvent = z.infer<typeof traceEventSchema>;
 
-/** What each worker reports for a profile task. */
+/** All launches of one kernel with one shape in a forward. */
+export const kernelTotalSchema = z.strictObject({
+  name: z.string(),
+  shape: z.string(),
+  phase: z.enum(phaseNames),
+  launches: z.int(),
+  milliseconds: z.number(),
+  flops: z.number(),
+  bytes: z.number(),
+  /** Milliseconds at the device's peaks, the slower of arithmetic and memory (the roofline); null where a peak is not known. */
+  roofMs: z.number().nullable(),
+});
+export type KernelTotal = z.infer<typeof kernelTotalSchema>;
+
+/** What each worker reports for a profile task, and for a wan-profile task. */
 export const profileRankSchema = z.strictObject({
   rank: z.int(),
   device: z.string(),
@@ -35,6 +56,8 @@ export const profileRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
   /** Floating-point operations of the whole model's forward (all ranks together). */
   modelFlops: z.number(),
+  /** Of the compute stream, the longest first. */
+  kernels: z.array(kernelTotalSchema),
   /** Dense peak of this device for the narrowest of the plan's dtypes in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
   trace: z.array(traceEventSchema),
@@ -82,10 +105,19 @@ export const wanGenerateRankSchema = z.strictObject({
     sampleMs: z.number(),
     decodeMs: z.number(),
   }),
+  memory: z.strictObject({
+    /** Of device memory, with everything in it at once. */
+    neededBytes: z.number(),
+    availableBytes: z.number(),
+    /** Memory is short on some rank: the text encoder was loaded, used and freed before the other models were loaded. */
+    encoderFirst: z.boolean(),
+  }),
   /** Wall time of each sampling step. */
   stepsMs: z.array(z.number()),
-  /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both. */
+  /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both in turn. */
   forwardsMs: z.array(z.number()),
+  /** How many forwards each of those times is for: 2 where both texts' run at the same time. */
+  forwardsAtOnce: z.int(),
   /** Floating-point operations of one forward, all ranks of its group together. */
   forwardFlops: z.number(),
   peakMemoryBytes: z.number(),

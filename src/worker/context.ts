@@ -72,12 +72,32 @@ export class Context {
     return new Context(device, plan, heap, transport, { world, cfg, cp, tp });
   }
 
+  /** The same device and groups for layers of another plan with the same mesh. */
+  withPlan(plan: Plan): Context {
+    return new Context(this.device, plan, this.heap, this.transport, this.groups);
+  }
+
   /** Runs the body once for its memory, then gives the arena and the peer heap theirs. */
   async prepare(body: () => void): Promise<void> {
+    this.measure(body);
+    await this.allocate();
+  }
+
+  /** Runs the body for its memory only. Until the memory is allocated it may need more than any before. */
+  measure(body: () => void): void {
     this.device.measure(() => {
       this.world.barrier();
       body();
     });
+  }
+
+  /** Bytes that `allocate` will take, but for what other ranks need more of. */
+  get measuredBytes(): number {
+    return this.device.arena.peak + this.heap.reservedBytes;
+  }
+
+  /** Gives the arena and the peer heap what has been measured. */
+  async allocate(): Promise<void> {
     this.device.backArena();
     await this.heap.open();
   }

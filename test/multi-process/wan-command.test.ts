@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
 import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
 import type { FileDtype } from "../../src/formats/tensor-file.js";
 import { readTensor, relativeL2 } from "../compare.js";
@@ -64,6 +65,18 @@ async function checkpointWhere(name: string, tensor: string, change: (stored: St
   await writeSafetensors(join(copy, transformerFile), tensors);
   return copy;
 }
+
+const memorySchema = z.object({
+  ranks: z.array(z.object({ memory: z.object({ encoderFirst: z.boolean() }) })),
+  peakMemoryBytes: z.number(),
+});
+
+const profileSchema = z.object({
+  ranks: z.array(z.object({ kernels: z.array(z.object({ flops: z.number() })) })),
+  tflops: z.number(),
+  latencyMs: z.object({ median: z.number() }),
+  phases: z.object({ attention: z.number() }),
+});
 
 describe("ditrun wan generate", () => {
   it("writes a video of the bundled model, by four workers, and says how long each stage took", async () => {
@@ -148,6 +161,41 @@ describe("ditrun wan generate", () => {
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
   });
 
+  it("leaves the first and the last steps in bf16 under --fp8", async () => {
+    const latents = async (...args: string[]) => {
+      const run = [...args, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4"];
+      const { exitCode, stderr } = await tiny(...run);
+      expect(exitCode, stderr).toBe(0);
+      const read = (step: number) => readTensor(join(folder, "fp8.safetensors"), `latent.${step}`);
+      return [await read(0), await read(1)];
+    };
+    const [mixed, later] = await latents("--fp8", "--bf16-steps", "1");
+    const [bf16, laterBf16] = await latents();
+    const [fp8] = await latents("--fp8");
+    expect(mixed).toEqual(bf16);
+    expect(fp8).not.toEqual(bf16);
+    expect(later).not.toEqual(laterBf16);
+  });
+
+  it("loads the text encoder first and alone where memory is short, for the same video in less memory", async () => {
+    const video = async (...args: string[]) => {
+      const run = ["--steps", "2", "--dump", "memory.safetensors", "--out", "memory.mp4", "--json", ...args];
+      const { exitCode, stdout, stderr } = await tiny(...run);
+      expect(exitCode, stderr).toBe(0);
+      const { ranks, peakMemoryBytes } = memorySchema.parse(JSON.parse(stdout));
+      const tensor = await readTensor(join(folder, "memory.safetensors"), "video");
+      return { video: tensor, encoderFirst: ranks.map(({ memory }) => memory.encoderFirst), peakMemoryBytes };
+    };
+    const enough = await video("--nproc", "2", "--cfg", "1", "--cp", "2");
+    const short = await video("--nproc", "2", "--cfg", "1", "--cp", "2", "--memory", "0.1");
+    expect([enough.encoderFirst, short.encoderFirst]).toEqual([
+      [false, false],
+      [true, true],
+    ]);
+    expect(short.video).toEqual(enough.video);
+    expect(short.peakMemoryBytes).toBeLessThan(0.95 * enough.peakMemoryBytes);
+  });
+
   it("runs random weights without any file, and says so", async () => {
     const { exitCode, stderr, stdout } = await tiny(
       ...["--weights", "random", "--size", "32*32", "--frames", "1", "--steps", "1", "--out", "random.mp4"],
@@ -162,6 +210,26 @@ describe("ditrun wan generate", () => {
     expect(exitCode, stderr).toBe(0);
     expect(stderr).toMatch(/The prompt has \d{3,4} tokens; the model takes 512, so the last \d+ are cut off\./);
   });
+});
+
+describe("ditrun wan profile", () => {
+  it.for([{ mesh: [] }, { mesh: ["--nproc", "4", "--cp", "2", "--tp", "2"] }])(
+    "accounts for every operation of the forward: $mesh",
+    async ({ mesh }) => {
+      const { exitCode, stdout, stderr } = await ditrun(
+        ...["profile", "--model", "tiny", "--size", "96*64", "--frames", "9", "--iterations", "1", "--json", ...mesh],
+      );
+      expect(exitCode, stderr).toBe(0);
+      expect(stderr).toContain("forwards/s");
+      const { ranks, tflops, latencyMs, phases } = profileSchema.parse(JSON.parse(stdout));
+      const flops = ranks.flatMap(({ kernels }) => kernels.map((kernel) => kernel.flops)).reduce((a, b) => a + b);
+      // Every rank computes the time step's path, which is not in the model's number, and every tp rank the patches and the head.
+      const ratio = flops / (tflops * latencyMs.median * 1e9);
+      expect(ratio).toBeGreaterThan(1);
+      expect(ratio).toBeLessThan(1.03);
+      expect(phases.attention).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe("ditrun wan generate ends with one sentence", () => {
@@ -208,6 +276,12 @@ describe("ditrun wan generate ends with one sentence", () => {
     expect(line(stderr)).toMatch(
       /mismatched.*blocks\.2\.ffn\.0\.bias.*should have the shape \[320\], but it has \[160\]/,
     );
+  });
+
+  it("when no model fits in memory, with what it needs", async () => {
+    const { exitCode, stderr } = await tiny("--memory", "0.001", "--out", "no.mp4");
+    expect(exitCode).toBe(3);
+    expect(stderr).toMatch(/Rank 0 needs \d+\.\d MiB of device memory even with one model at a time, but has 1\.0 MiB/);
   });
 
   it("when a file is cut off or missing, naming it", async () => {

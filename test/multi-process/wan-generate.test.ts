@@ -113,7 +113,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
   it("reports every stage, step and forward", () => {
     const [rank] = alone.ranks;
     expect(rank?.stepsMs.length).toBe(settings.steps);
-    expect(rank?.forwardsMs.length).toBe(2 * settings.steps);
+    expect([rank?.forwardsMs.length, rank?.forwardsAtOnce]).toEqual([settings.steps, 2]);
     for (const milliseconds of Object.values(rank?.stages ?? { none: 0 })) expect(milliseconds).toBeGreaterThan(0);
   });
 
@@ -135,6 +135,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
     ["cp3", mesh(1, 3, 1), "original"],
     ["tp2", mesh(1, 1, 2), "original"],
     ["cp2×tp2", mesh(1, 2, 2), "diffusers"],
+    ["cfg2×cp4", mesh(2, 4, 1), "diffusers"],
     ["cfg2×cp2×tp2", mesh(2, 2, 2), "original"],
   ];
   it.for(layouts)("agrees with the reference and with one worker under %s", async ([, plan, layout]) => {
@@ -142,8 +143,10 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
     expectClose(tensors, golden, 1e-4);
     expectClose(tensors, alone.tensors, 1e-5);
     expect(frames.length).toBe(9);
-    const forwards = (planSchema.parse(plan).mesh.cfg === 2 ? 1 : 2) * settings.steps;
-    for (const { forwardsMs } of ranks) expect(forwardsMs.length).toBe(forwards);
+    const { mesh } = planSchema.parse(plan);
+    const forwards = (mesh.cfg === 2 ? 1 : 2) * settings.steps;
+    for (const { forwardsMs, forwardsAtOnce } of ranks) expect(forwardsMs.length * forwardsAtOnce).toBe(forwards);
+    expect(ranks[0]?.forwardsAtOnce).toBe(meshSize(mesh) === 1 ? 2 : 1);
   });
 });
 

@@ -68,6 +68,7 @@ describe("the golden Wan on CPU workers, fp32", () => {
     ["tp2", mesh(1, 2), "original"],
     ["tp4", mesh(1, 4), "diffusers"],
     ["cp2×tp2", mesh(2, 2), "diffusers"],
+    ["cp4×tp2", mesh(4, 2), "original"],
     ["cfg2×cp2×tp2", mesh(2, 2, 2), "original"],
     [
       "tp2 with a replicated feed-forward net",

@@ -64,6 +64,14 @@ describe("bad input is one sentence and exit code 2", () => {
     ["wan generate --device cpu --prompt x --frames 80", "choose 77 or 81"],
     ["wan generate --device cpu --prompt x --steps 1001", "from 1 to 1000, not 1001"],
     ["wan generate --device cpu --prompt x --shift -1", '--shift is "-1"; it must be a number above 0'],
+    [
+      "wan generate --device cpu --prompt x --model tiny --bf16-steps 2",
+      "plan single bf16 has nothing in fp8: add --fp8",
+    ],
+    [
+      "wan generate --device cpu --prompt x --model tiny --fp8 --bf16-steps 3",
+      "leaves none of the 6 steps for fp8: choose at most 2",
+    ],
     ["wan generate --device cpu --prompt x --guide-scale high", '--guide-scale is "high"'],
     ["wan generate --device cpu --prompt x --guide-scale 1 --nproc 2", "so cfg must be 1, but it is 2"],
     ["wan generate --device cpu --prompt x --out v.avi --model tiny", "end it in .mp4"],

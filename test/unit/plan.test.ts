@@ -127,6 +127,13 @@ describe("what does not fit is refused with its numbers", () => {
     await expect(resolvePlan({ plan }, { ...dit, imageSize: 16 }, undefined, 1)).rejects.toThrow(message);
   });
 
+  test("guidance.together without guidance, or with several workers", async () => {
+    const plan = file("guidance: { together: true }");
+    await expect(resolvePlan({ plan }, dit, 1, 1)).rejects.toThrow("guidance.together, but dit has no guidance");
+    await expect(resolvePlan({ plan, cp: 2 }, wan, 2, 1)).rejects.toThrow("needs one worker");
+    expect((await resolvePlan({ plan }, wan, 1, 1)).guidance.together).toBe(true);
+  });
+
   test("fewer tokens than workers that share them", async () => {
     const small = { ...dit, imageSize: 16 };
     await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(

@@ -29,10 +29,23 @@ function rank(index: number, latenciesMs: number[]): ProfileRank {
     latenciesMs,
     phases: { attention: 6 + index, gemm: 3, elementwise: 1, communication: 0 },
     ringWaitsMs: [0, 2],
+    kernels: [],
     peakMemoryBytes: (index + 1) * 2 ** 30,
     modelFlops: 4e12,
     peakTflops: 1000,
-    trace: [{ name: "gemm", phase: "gemm", stream: "compute", startMicroseconds: 5, durationMicroseconds: 7 }],
+    trace: [
+      {
+        name: "gemm",
+        phase: "gemm",
+        stream: "compute",
+        startMicroseconds: 5,
+        durationMicroseconds: 7,
+        flops: 14e6,
+        bytes: 7e3,
+        dtype: "bf16",
+        shape: "2×3×4 bf16",
+      },
+    ],
   };
 }
 

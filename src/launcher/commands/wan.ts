@@ -7,6 +7,7 @@ import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
 import { wanTokens } from "../../protocol/model.js";
+import type { Plan } from "../../protocol/plan.js";
 import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import type { Progress } from "../checkpoint/download.js";
@@ -15,14 +16,16 @@ import { checkDocument } from "../documents.js";
 import { describeRuns } from "../dry-run.js";
 import type { Log } from "../logs.js";
 import { wholeNumber } from "../options.js";
+import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
 import { openVideo } from "../video/open-video.js";
 import { modelSource } from "../wan/model-source.js";
-import { presetOf, published, type WanPreset } from "../wan/presets.js";
+import { presetOf, published, type WanPreset, wanModelName } from "../wan/presets.js";
 import { VideoProgress } from "../wan/progress.js";
 import { generateTable, summarizeGenerate } from "../wan/report.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../wan/texts.js";
 import { checkFrames, latentOf, parseSize } from "../wan/video-size.js";
+import { runWanProfile, wanProfileOptions } from "./wan-profile.js";
 
 function decimal(name: string, allowed: (value: number) => boolean, what: string) {
   return (text: string | undefined) => {
@@ -54,6 +57,12 @@ const options = {
     describe: `How much the prompt counts; 1 leaves out the negative prompt [default: ${published.guideScale}]`,
     coerce: decimal("guide-scale", (value) => value >= 0, "a number of at least 0"),
   },
+  "bf16-steps": {
+    ...text,
+    describe:
+      "With --fp8: leave so many of the first and of the last steps in bf16; the weights are held twice, as bf16 and as e4m3 [default: 0]",
+    coerce: wholeNumber("bf16-steps", 0),
+  },
   fps: {
     ...text,
     describe: `Frames per second [default: ${published.fps}]`,
@@ -67,16 +76,21 @@ const options = {
     default: "checkpoint",
     describe: "random: a full size without any file, to measure",
   },
+  memory: {
+    ...text,
+    describe: "GiB of device memory that each worker may use [default: what is free]",
+    coerce: decimal("memory", (value) => value > 0, "a number of GiB above 0"),
+  },
   "init-noise": { ...text, describe: "Initial noise: FILE.safetensors[:TENSOR] [default tensor: noise]" },
   dump: { ...text, describe: "Write context, context_null, latent.N and video to FILE.safetensors" },
 } as const satisfies Record<string, Options>;
 
 type GenerateArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
 
-/** Wan 2.1: `generate` makes a video from a prompt. */
+/** Wan 2.1: `generate` makes a video from a prompt, `profile` measures the transformer. */
 export const wan: Command = {
   name: "wan",
-  subcommands: ["generate"],
+  subcommands: ["generate", "profile"],
   example: {
     command: '$0 --nproc 8 --cfg 2 --cp 4 wan --model 1.4B generate --prompt "…"',
     describe: "A video; four workers each for the prompt and the negative prompt",
@@ -90,13 +104,19 @@ export const wan: Command = {
           (generate) => generate.options(options).example(wan.example.command, wan.example.describe),
           (chosen) => select(chosen, (session) => run(chosen, session)),
         )
-        .demandCommand(1, "Name what to do with Wan: generate"),
+        .command(
+          "profile",
+          "Measure one forward of the transformer with random weights: latency, memory, time by phase and by kernel",
+          (measure) => measure.options(wanProfileOptions),
+          (chosen) => select(chosen, (session) => runWanProfile(chosen, session)),
+        )
+        .demandCommand(1, "Name what to do with Wan: generate or profile"),
     ),
 };
 
 async function run(chosen: GenerateArguments, session: Session): Promise<number> {
   const { log, options: globals, seed } = session;
-  const name = modelName(session);
+  const name = wanModelName(session);
   const preset = presetOf(name);
   checkPrompt(chosen.prompt);
   const size = parseSize(chosen.size ?? preset?.size ?? "832*480");
@@ -123,6 +143,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
       `--guide-scale 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: give those workers to --cp.`,
     );
   }
+  const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   if (globals.dryRun) {
     await describeRuns(session, model, [plan], tokens);
     return exitCodes.ok;
@@ -137,6 +158,8 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const task: WanGenerateTask = {
     ...{ kind: "wan-generate", model, plan, weights, ids, size: latent, sampling, seed },
     ...noise,
+    ...(bf16Steps === 0 ? {} : { bf16Steps }),
+    ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
   await generate(
@@ -148,14 +171,6 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   return exitCodes.ok;
 }
 
-/** --model, else the smaller model on a GPU and the bundled one on a CPU. */
-function modelName({ options, device, log }: Session): string {
-  if (options.model !== undefined) return options.model;
-  const name = device.device === "cuda" ? "1.4B" : "tiny";
-  log.logger.info(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
-  return name;
-}
-
 /** @throws DitrunError for settings that no schedule has. */
 function samplingOf(chosen: GenerateArguments, preset: WanPreset | undefined): WanGenerateTask["sampling"] {
   const solver = chosen.solver === "dpm++" ? "dpm++" : "unipc";
@@ -163,6 +178,20 @@ function samplingOf(chosen: GenerateArguments, preset: WanPreset | undefined): W
   const shift = chosen.shift ?? published.shift;
   planSampling(solver, steps, shift);
   return { solver, steps, shift, guideScale: chosen.guideScale ?? published.guideScale };
+}
+
+/** @throws DitrunError where nothing is in e4m3, by the plan or because all steps would be in bf16. */
+function bf16StepsOf({ bf16Steps = 0 }: GenerateArguments, steps: number, plan: Plan): number {
+  if (bf16Steps === 0) return 0;
+  if (planPrecision(plan) !== "e4m3") {
+    throw new DitrunError(
+      `--bf16-steps ${bf16Steps} leaves steps out of fp8, but plan ${plan.name} has nothing in fp8: add --fp8, or leave it out.`,
+    );
+  }
+  if (2 * bf16Steps < steps) return bf16Steps;
+  throw new DitrunError(
+    `--bf16-steps ${bf16Steps} at both ends leaves none of the ${steps} steps for fp8: choose at most ${Math.floor((steps - 1) / 2)}, or leave out --fp8.`,
+  );
 }
 
 /** A line for each percent of a download. */

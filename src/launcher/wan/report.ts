@@ -21,8 +21,9 @@ export interface GenerateSummary {
   stages: WanGenerateRank["stages"] & { readonly videoMs: number };
   /** All stages but loading. */
   totalMs: number;
-  /** One forward of the transformer, the slowest rank of each. */
+  /** One forward of the transformer, or both texts' at the same time; the slowest rank of each. */
   forwardMs: Latency;
+  forwardsAtOnce: number;
   /** Median. */
   secondsPerStep: number;
   /** Of the ranks that compute one forward together. */
@@ -65,7 +66,8 @@ export function summarizeGenerate(
         ofAll(({ stepsMs }) => stepsMs),
         0.5,
       ) / 1e3,
-    forwardTflops: first.forwardFlops / (forwardMs.median * 1e9),
+    forwardsAtOnce: first.forwardsAtOnce,
+    forwardTflops: (first.forwardsAtOnce * first.forwardFlops) / (forwardMs.median * 1e9),
     peakMemoryBytes: Math.max(...ranks.map((rank) => rank.peakMemoryBytes)),
     weights,
     model: task.model,
@@ -82,15 +84,16 @@ export function summarizeGenerate(
 /** Stage times as a table, and where the video is. */
 export function generateTable(summary: GenerateSummary): string {
   const { model, plan, worldSize, device, weights, video, stages, sampling, forwardMs } = summary;
+  const encoderFirst = summary.ranks.some(({ memory }) => memory.encoderFirst);
   const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
   const rows = [
-    ["load", seconds(stages.loadMs), ""],
+    ["load", seconds(stages.loadMs), encoderFirst ? "the text encoder first and alone: memory is short" : ""],
     ["encode the texts", seconds(stages.encodeMs), ""],
     [
       `sample, ${sampling.steps} steps`,
       seconds(stages.sampleMs),
-      `${figures(summary.secondsPerStep)} s/step, forward ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s`,
+      `${figures(summary.secondsPerStep)} s/step, ${summary.forwardsAtOnce === 1 ? "forward" : "both forwards"} ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s`,
     ],
     [`decode, ${video.frames} frames`, seconds(stages.decodeMs), ""],
     ["finish the video", seconds(stages.videoMs), video.encoder],

@@ -21,6 +21,7 @@ export interface Message {
 export class NcclGroup implements Group {
   readonly size: number;
   readonly #check: NodeJS.Timeout;
+  readonly #barrierWord: Tensor;
 
   private constructor(
     private readonly device: Device,
@@ -29,6 +30,7 @@ export class NcclGroup implements Group {
     ranks: readonly number[],
   ) {
     this.size = ranks.length;
+    this.#barrierWord = device.allocatePersistent("fp32", [1]);
     // What NCCL meets in the background (a peer or a link that is gone) would leave the stream waiting for ever. Thrown here,
     // it ends the worker as any uncaught failure does.
     this.#check = setInterval(() => device.kernels.call("ncclCheck", comm), CHECK_EVERY_MS).unref();
@@ -141,10 +143,7 @@ export class NcclGroup implements Group {
     );
   }
 
-  #barrierWord: Tensor | undefined;
-
   barrier(): void {
-    this.#barrierWord ??= this.device.allocatePersistent("fp32", [1]);
     const { address } = this.#barrierWord;
     this.device.launch("communication", "ncclAllReduce", () => [this.comm, address, address, 1, deviceDtypes.fp32]);
   }

@@ -67,6 +67,12 @@ export class PeerHeap {
     return flag;
   }
 
+  /** Bytes that have been asked for so far. */
+  get reservedBytes(): number {
+    const blocks = [...this.#blocks.values()].reduce((sum, { bytes }) => sum + alignUp(bytes), 0);
+    return blocks + alignUp(this.#flags.size * FLAG_BYTES);
+  }
+
   #mustBeReserving(what: string): void {
     if (this.#bases) throw new Error(`${what} was not reserved while the forward was measured.`);
   }

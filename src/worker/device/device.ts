@@ -2,21 +2,23 @@ import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
 import { type Address, type Handle, type KernelName, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
-import { type DeviceInfo, Kernels } from "./kernels.js";
+import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
+import { noWork, type Work, workOf } from "./work.js";
 
-export type StreamName = "compute" | "copy" | "sum";
+export type StreamName = "compute" | "copy" | "sum" | "aside";
 
 interface Interval {
   name: string;
   phase: Phase;
   stream: StreamName;
+  work: Work;
   start: Handle;
   end: Handle;
 }
 
 /**
- * One GPU (or the CPU module) as the model code sees it: three streams, an arena for a forward's tensors, and `launch`,
+ * One GPU (or the CPU module) as the model code sees it: its streams, an arena for a forward's tensors, and `launch`,
  * through which every kernel goes, so that a forward can be measured for memory (nothing runs), captured, or recorded.
  */
 export class Device {
@@ -26,15 +28,29 @@ export class Device {
   /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
   measuring = false;
   #recording: Interval[] | undefined;
-  readonly #owned: Address[] = [];
+  /** Where kernels go that name no stream. */
+  #computing: StreamName = "compute";
+  #owned: Address[] = [];
+  /** Bytes of persistent tensors that a rehearsal has asked for; undefined outside of one. */
+  #rehearsed: number | undefined;
 
-  private constructor(readonly kernels: Kernels) {
+  private constructor(private readonly realKernels: Kernels) {
+    const kernels = realKernels;
     this.info = kernels.deviceInfo();
+    this.#noKernels = noKernels({ module: kernels.module, deviceInfo: this.info });
     this.streams = {
       compute: kernels.create("streamCreate", 0),
       copy: kernels.create("streamCreate", 1),
       sum: kernels.create("streamCreate", 1),
+      aside: kernels.create("streamCreate", 0),
     };
+  }
+
+  readonly #noKernels: KernelCalls;
+
+  /** The kernel module; in a rehearsal, nothing. */
+  get kernels(): KernelCalls {
+    return this.#rehearsed === undefined ? this.realKernels : this.#noKernels;
   }
 
   /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
@@ -47,14 +63,16 @@ export class Device {
   }
 
   /** Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument. */
-  launch(phase: Phase, name: KernelName, args: () => Parameters<Kernels["call"]>[1][], stream: StreamName = "compute") {
+  launch(phase: Phase, name: KernelName, args: () => Parameters<Kernels["call"]>[1][], stream = this.#computing) {
     if (this.measuring) return;
     const recording = this.#recording;
     const queue = this.streams[stream];
     if (!recording) return this.kernels.call(name, ...args(), queue);
+    const values = args();
+    const work = workOf(name, values);
     const start = this.#timestamp(queue);
-    this.kernels.call(name, ...args(), queue);
-    recording.push({ name, phase, stream, start, end: this.#timestamp(queue) });
+    this.kernels.call(name, ...values, queue);
+    recording.push({ name, phase, stream, work, start, end: this.#timestamp(queue) });
   }
 
   #timestamp(queue: Handle): Handle {
@@ -76,7 +94,9 @@ export class Device {
 
   /** A tensor that lives as long as the device: weights and constants. */
   allocatePersistent(dtype: DType, shape: readonly number[], kind: keyof typeof memoryKinds = "device"): Tensor {
-    const address = this.kernels.create("malloc", tensorBytes(dtype, shape), memoryKinds[kind]);
+    const bytes = tensorBytes(dtype, shape);
+    if (this.#rehearsed !== undefined) this.#rehearsed += bytes;
+    const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
     this.#owned.push(address);
     return tensor(address, dtype, shape);
   }
@@ -97,13 +117,30 @@ export class Device {
     return { value, free };
   }
 
-  /** Runs the body once for its memory only, then gives the arena that much. */
+  /** Runs the body once for its memory only: the arena and the peer heap learn what it needs. */
   measure(body: () => void): void {
+    const before = this.measuring;
     this.measuring = true;
     try {
       this.arena.scope(body);
     } finally {
-      this.measuring = false;
+      this.measuring = before;
+    }
+  }
+
+  /**
+   * Runs the body, which loads models and measures their forwards, without memory, kernels or the bytes of weights; what it
+   * makes is of no use afterwards. The arena and the peer heap keep what they learn.
+   * @returns bytes of the persistent tensors that it would have allocated.
+   */
+  async rehearse(body: () => Promise<void>): Promise<number> {
+    const owned = this.#owned;
+    [this.#rehearsed, this.#owned, this.measuring] = [0, [], true];
+    try {
+      await body();
+      return this.#rehearsed;
+    } finally {
+      [this.#rehearsed, this.#owned, this.measuring] = [undefined, owned, false];
     }
   }
 
@@ -136,7 +173,25 @@ export class Device {
     const start = phase && this.#recording ? this.#timestamp(queue) : undefined;
     this.kernels.call("streamWaitEvent", queue, mark);
     if (phase && start !== undefined)
-      this.#recording?.push({ name: "wait", phase, stream, start, end: this.#timestamp(queue) });
+      this.#recording?.push({ name: "wait", phase, stream, work: noWork, start, end: this.#timestamp(queue) });
+  }
+
+  /**
+   * Queues two bodies of compute work that need nothing of each other, so that they may run at the same time: the second on a
+   * stream of its own, in memory of its own. What the compute stream is given next waits for both. Neither may use peers.
+   */
+  beside(first: () => void, second: () => void): void {
+    const begun = this.mark("compute");
+    this.arena.beside(first, () => {
+      this.waitFor("aside", begun);
+      this.#computing = "aside";
+      try {
+        second();
+      } finally {
+        this.#computing = "compute";
+      }
+    });
+    this.waitFor("compute", this.mark("aside"));
   }
 
   readonly #marks: Handle[] = [];
@@ -167,12 +222,13 @@ export class Device {
       this.#recording = undefined;
     }
     await this.synchronize();
-    const events = intervals.map(({ name, phase, stream, start, end }) => ({
+    const events = intervals.map(({ name, phase, stream, work, start, end }) => ({
       name,
       phase,
       stream,
       startMicroseconds: this.elapsed(origin, start) * 1e3,
       durationMicroseconds: this.elapsed(start, end) * 1e3,
+      ...work,
     }));
     for (const event of [origin, ...intervals.flatMap(({ start, end }) => [start, end])]) {
       this.kernels.call("eventDestroy", event);

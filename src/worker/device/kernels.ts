@@ -5,7 +5,7 @@ import { ABI_VERSION, type KernelName, prototypes, type Struct, structs } from "
 const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
-type Argument = number | number[] | Uint8Array | Struct | [null];
+export type Argument = number | number[] | Uint8Array | Struct | [null];
 type Native = ((...args: Argument[]) => unknown) & {
   async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;
 };
@@ -19,6 +19,8 @@ export interface DeviceInfo {
   memoryBytes: number;
   freeBytes: number;
   peakTflops: { f32: number | null; bf16: number | null; e4m3: number | null };
+  /** Of the device's memory, in 10^9 bytes a second. */
+  peakGBs: number | null;
   libraries: Record<string, string | null>;
 }
 
@@ -122,6 +124,25 @@ export class Kernels {
     const exitCode = status === PEER_ERROR ? exitCodes.rendezvous : exitCodes.environment;
     throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCode);
   }
+}
+
+/** What the rest of the worker calls of a kernel module. */
+export type KernelCalls = Pick<
+  Kernels,
+  "module" | "call" | "create" | "callBlocking" | "createBlocking" | "memoryUsed" | "deviceInfo"
+>;
+
+/** A kernel module behind which there is nothing: all calls succeed at once, all numbers are 0. */
+export function noKernels({ module, deviceInfo }: { module: Kernels["module"]; deviceInfo: DeviceInfo }): KernelCalls {
+  return {
+    module,
+    call() {},
+    create: () => 0,
+    async callBlocking() {},
+    createBlocking: async () => 0,
+    memoryUsed: () => ({ now: 0, peak: 0 }),
+    deviceInfo: () => deviceInfo,
+  };
 }
 
 /** Koffi replaces the null of an output cell by the number. */

@@ -2,9 +2,10 @@ import { DitrunError } from "../../protocol/failure.js";
 import type { Split } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
 import type { Handle } from "../device/abi.js";
-import { type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
+import { cast, type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
+import type { Precision } from "./precision.js";
 import { rangeOf, shares } from "./split.js";
 
 /** A linear layer y = x Wᵀ + b of a model, before it is divided. */
@@ -33,6 +34,8 @@ export interface Loader {
   readonly context: Context;
   readonly source: WeightSource;
   splitOf(path: string): Split;
+  /** If given, layers that are e4m3 by the plan keep their weights in the plan's dtype as well, and use those it asks for. */
+  readonly precision?: Precision | undefined;
 }
 
 /** torch.nn.Linear's initialisation: weight and bias uniform in ±1/√inFeatures. */
@@ -291,8 +294,18 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
     await loadWeight(exact);
     const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
     quantizeRows(device, w, exact);
+    const { precision } = loader;
+    const plain = precision && device.allocatePersistent(dtype, shape);
+    if (plain) cast(device, plain, exact);
     await device.synchronize();
-    return { w, bias, outDtype };
+    if (!plain) return { w, bias, outDtype };
+    return {
+      get w() {
+        return precision.quantised ? w : plain;
+      },
+      bias,
+      outDtype,
+    };
   } finally {
     device.kernels.call("free", staging);
   }

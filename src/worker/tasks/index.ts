@@ -5,6 +5,7 @@ import { runLinks } from "./links.js";
 import { runProfile } from "./profile.js";
 import { runWanForward } from "./wan-forward.js";
 import { runWanGenerate } from "./wan-generate.js";
+import { runWanProfile } from "./wan-profile.js";
 import { runWanVae } from "./wan-vae.js";
 
 /** Runs the job's task on this rank and returns its plain-JSON result (src/protocol/results.ts). */
@@ -19,6 +20,8 @@ export function runTask(job: Job, store: Store): Promise<unknown> {
       return runWanForward(job, task, store);
     case "wan-generate":
       return runWanGenerate(job, task, store);
+    case "wan-profile":
+      return runWanProfile(job, task, store);
     case "wan-vae":
       return runWanVae(job, task, store);
     case "links":

@@ -1,72 +1,120 @@
-import type { Job, ProfileTask } from "../../protocol/job.js";
-import type { Phases, ProfileRank, TraceEvent } from "../../protocol/results.js";
+import type { Job, ProfileTask, WanProfileTask } from "../../protocol/job.js";
+import type { KernelTotal, Phases, ProfileRank, TraceEvent } from "../../protocol/results.js";
+import type { Context } from "../context.js";
+import type { DeviceInfo } from "../device/kernels.js";
+import type { Tensor } from "../device/tensor.js";
 import type { Store } from "../store.js";
 import { randomInputs } from "./inputs.js";
-import { requireFinite, type Session, withSession } from "./session.js";
+import { requireFinite, withSession } from "./session.js";
+
+/** A forward to time, whose inputs are set. */
+export interface Subject {
+  /** Queues it. */
+  forward(): void;
+  /** float32. */
+  readonly output: Tensor;
+  /** Floating-point operations, all ranks together. */
+  readonly flops: number;
+  /** As RingAttention.takeWaits. */
+  takeRingWaits(): Promise<number[]>;
+}
+
+/** Times the DiT's forward. */
+export function runProfile(job: Job, task: ProfileTask, store: Store): Promise<ProfileRank> {
+  return withSession(job, task, store, async ({ context, dit }) => {
+    await dit.setInputs(await randomInputs(context.device, task.model, task.seed));
+    return profileForward(context, dit, task, store.rank);
+  });
+}
 
 /** Warm-up, then timed forwards (as one graph where the plan says so), then one more with an event around every kernel. */
-export function runProfile(job: Job, task: ProfileTask, store: Store): Promise<ProfileRank> {
-  return withSession(job, task, store, async (session) => {
-    const { context, dit } = session;
-    const { device, plan } = context;
-    await dit.setInputs(await randomInputs(device, task.model, task.seed));
+export async function profileForward(
+  context: Context,
+  subject: Subject,
+  task: ProfileTask | WanProfileTask,
+  rank: number,
+): Promise<ProfileRank> {
+  const { device, plan } = context;
+  // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
+  context.world.barrier();
+  subject.forward();
+  await device.synchronize();
+  requireFinite(task, await device.download(subject.output));
+  const graph = plan.graph ? device.capture(() => subject.forward()) : undefined;
+  const run = () =>
+    graph === undefined ? subject.forward() : device.kernels.call("graphLaunch", graph, device.streams.compute);
 
-    // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
+  const latenciesMs: number[] = [];
+  for (let iteration = -task.warmup; iteration < task.iterations; iteration++) {
+    // All ranks start together, so that a rank's time holds no wait for another's late start.
     context.world.barrier();
-    dit.forward();
+    const elapsed = device.time(run);
     await device.synchronize();
-    requireFinite(task, await device.download(dit.output));
-    const graph = plan.graph ? device.capture(() => dit.forward()) : undefined;
-    const run = () =>
-      graph === undefined ? dit.forward() : device.kernels.call("graphLaunch", graph, device.streams.compute);
-
-    const latenciesMs: number[] = [];
-    for (let iteration = -task.warmup; iteration < task.iterations; iteration++) {
-      // All ranks start together, so that a rank's time holds no wait for another's late start.
-      context.world.barrier();
-      const elapsed = device.time(run);
-      await device.synchronize();
-      const milliseconds = elapsed();
-      if (iteration >= 0) latenciesMs.push(milliseconds);
-    }
-    const { phases, ringWaitsMs, trace } = await recordPhases(session);
-    if (graph !== undefined) device.kernels.call("graphDestroy", graph);
-    const { peakTflops } = device.info;
-    return {
-      rank: store.rank,
-      device: device.info.name,
-      latenciesMs,
-      phases,
-      ringWaitsMs,
-      peakMemoryBytes: device.kernels.memoryUsed().peak,
-      modelFlops: dit.flops,
-      peakTflops: [plan.linear.dtype, plan.attention.dtype].includes("e4m3")
-        ? peakTflops.e4m3
-        : plan.dtype === "bf16"
-          ? peakTflops.bf16
-          : peakTflops.f32,
-      trace: task.trace ? trace : [],
-    };
-  });
+    const milliseconds = elapsed();
+    if (iteration >= 0) latenciesMs.push(milliseconds);
+  }
+  const { phases, ringWaitsMs, trace } = await recordPhases(context, subject);
+  if (graph !== undefined) device.kernels.call("graphDestroy", graph);
+  const { peakTflops } = device.info;
+  return {
+    rank,
+    device: device.info.name,
+    latenciesMs,
+    phases,
+    ringWaitsMs,
+    kernels: kernelTotals(trace, device.info),
+    peakMemoryBytes: device.kernels.memoryUsed().peak,
+    modelFlops: subject.flops,
+    peakTflops: [plan.linear.dtype, plan.attention.dtype].includes("e4m3")
+      ? peakTflops.e4m3
+      : plan.dtype === "bf16"
+        ? peakTflops.bf16
+        : peakTflops.f32,
+    trace: task.trace ? trace : [],
+  };
 }
 
 /**
  * Time on the compute stream by phase. Attention's wait for ring blocks is counted as communication: the kernel itself
  * measures it, block by block.
  */
-async function recordPhases({
-  context,
-  dit,
-}: Session): Promise<{ phases: Phases; ringWaitsMs: number[]; trace: TraceEvent[] }> {
-  const { device } = context;
-  await dit.takeRingWaits();
-  context.world.barrier();
-  const trace = await device.record(() => dit.forward());
-  const ringWaitsMs = await dit.takeRingWaits();
+async function recordPhases(
+  { device, world }: Context,
+  subject: Subject,
+): Promise<{ phases: Phases; ringWaitsMs: number[]; trace: TraceEvent[] }> {
+  await subject.takeRingWaits();
+  world.barrier();
+  const trace = await device.record(() => subject.forward());
+  const ringWaitsMs = await subject.takeRingWaits();
   const waited = ringWaitsMs.reduce((sum, wait) => sum + wait, 0);
   const phases: Phases = { attention: -waited, gemm: 0, elementwise: 0, communication: waited };
   for (const event of trace) {
     if (event.stream === "compute") phases[event.phase] += event.durationMicroseconds / 1e3;
   }
   return { phases, ringWaitsMs, trace };
+}
+
+/** What each kernel took with each shape, on the compute stream, and what it would take at the device's peaks. */
+export function kernelTotals(
+  trace: readonly TraceEvent[],
+  { peakTflops, peakGBs }: Pick<DeviceInfo, "peakTflops" | "peakGBs">,
+): KernelTotal[] {
+  const totals = new Map<string, KernelTotal>();
+  for (const { name, shape, phase, stream, flops, bytes, dtype, durationMicroseconds } of trace) {
+    if (stream !== "compute") continue;
+    const key = `${name} ${shape}`;
+    const none = { name, shape, phase, launches: 0, milliseconds: 0, flops: 0, bytes: 0, roofMs: 0 };
+    const total: KernelTotal = totals.get(key) ?? none;
+    const tflops = dtype === "e4m3" ? peakTflops.e4m3 : dtype === "bf16" ? peakTflops.bf16 : peakTflops.f32;
+    const roof = peakGBs === null || tflops === null ? null : Math.max(bytes / (peakGBs * 1e6), flops / (tflops * 1e9));
+    totals.set(key, {
+      ...total,
+      launches: total.launches + 1,
+      milliseconds: total.milliseconds + durationMicroseconds / 1e3,
+      flops: total.flops + flops,
+      bytes: total.bytes + bytes,
+      roofMs: roof === null || total.roofMs === null ? null : total.roofMs + roof,
+    });
+  }
+  return [...totals.values()].sort((a, b) => b.milliseconds - a.milliseconds);
 }

@@ -7,17 +7,23 @@ export class StageClock {
 
   constructor(private readonly store: Store) {}
 
-  async progress(stage: WanProgress["stage"], done: number, total: number): Promise<void> {
+  async progress(stage: WanProgress["stage"], done: number, total: number, earlierMs = 0): Promise<void> {
     if (this.store.rank !== 0) return;
-    const progress: WanProgress = { stage, done, total, milliseconds: performance.now() - this.#started };
+    const milliseconds = earlierMs + performance.now() - this.#started;
+    const progress: WanProgress = { stage, done, total, milliseconds };
     await this.store.emit("progress", new TextEncoder().encode(JSON.stringify(progress)));
   }
 
-  /** Ends a stage, and begins the next. @returns its wall time in milliseconds. */
-  async end(stage: WanProgress["stage"], total = 1): Promise<number> {
+  /** Interrupts a stage, and begins another. @returns its wall time so far in milliseconds. */
+  lap(): number {
     const milliseconds = performance.now() - this.#started;
-    await this.progress(stage, total, total);
     this.#started = performance.now();
     return milliseconds;
+  }
+
+  /** Ends a stage, and begins the next. @returns its wall time in milliseconds, with what was spent on it before. */
+  async end(stage: WanProgress["stage"], total = 1, earlierMs = 0): Promise<number> {
+    await this.progress(stage, total, total, earlierMs);
+    return earlierMs + this.lap();
   }
 }

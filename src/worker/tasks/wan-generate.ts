@@ -7,7 +7,8 @@ import type { WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
-import type { Tensor } from "../device/tensor.js";
+import { copy } from "../device/ops.js";
+import { type Tensor, tensorBytes } from "../device/tensor.js";
 import { DeviceSampler } from "../models/wan/device-sampler.js";
 import { Guidance } from "../models/wan/guidance.js";
 import { NonfiniteCounter } from "../models/wan/nonfinite.js";
@@ -19,6 +20,7 @@ import { fillRandom } from "../weights/source.js";
 import { bytesOfPixels, FrameSender } from "./frame-sender.js";
 import { StageClock } from "./stage-clock.js";
 import { WanDump } from "./wan-dump.js";
+import { planMemory } from "./wan-memory.js";
 import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
 
 /** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
@@ -28,16 +30,32 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   const noise = await readNoise(task);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, task.plan);
-  const models = await load(context, task);
+  const memory = await rehearse(context, store, task);
+  await context.allocate();
+
+  const nonfinite = new NonfiniteCounter(device);
+  const encoder = await device.owning(() => loadTextEncoder(context, task.model, task.weights));
+  const { width } = encoder.value.model;
+  const models = memory.encoderFirst ? undefined : await loadOthers(context, task, width);
   // The first encoding also loads kernels and picks GEMM algorithms.
-  for (const ids of [task.ids.prompt, task.ids.negative]) await models.encoder.value.encode(ids);
-  const run = { task, store, context, clock, dump: new WanDump(task.dump, store.rank), ...models };
+  for (const ids of [task.ids.prompt, task.ids.negative]) await encoder.value.encode(ids);
   await device.synchronize();
   await store.barrier("loaded");
-  const loadMs = await clock.end("load");
+  let loadMs = await clock.end("load");
 
-  await encode(run);
-  const encodeMs = await clock.end("encode");
+  const dump = new WanDump(task.dump, store.rank);
+  const texts = await encode({ task, context, nonfinite, dump }, encoder.value);
+  encoder.free();
+  let encodeMs = clock.lap();
+  const run = { task, store, context, clock, dump, nonfinite, ...(models ?? (await loadOthers(context, task, width))) };
+  if (memory.encoderFirst) {
+    await store.barrier("others loaded");
+    loadMs = await clock.end("load", 1, loadMs);
+  }
+  for (const slot of run.guidance.slots) await run.transformer.setText(slot, texts[slot]);
+  await device.synchronize();
+  encodeMs = await clock.end("encode", 1, encodeMs);
+
   const { sample } = run.sampler;
   if (noise) await device.upload(sample, new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength));
   else {
@@ -60,8 +78,10 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
     rank: store.rank,
     device: device.info.name,
     stages: { loadMs, encodeMs, sampleMs, decodeMs },
+    memory,
     stepsMs,
     forwardsMs,
+    forwardsAtOnce: run.guidance.forwardsAtOnce,
     forwardFlops: run.transformer.flops,
     peakMemoryBytes,
   };
@@ -73,7 +93,6 @@ interface Run {
   readonly context: Context;
   readonly clock: StageClock;
   readonly dump: WanDump;
-  readonly encoder: { readonly value: TextEncoder; readonly free: () => void };
   readonly transformer: WanTransformer;
   readonly vae: WanVae;
   readonly sampler: DeviceSampler;
@@ -81,31 +100,45 @@ interface Run {
   readonly nonfinite: NonfiniteCounter;
 }
 
-async function load(context: Context, { model, weights, size, sampling }: WanGenerateTask) {
+/** Goes through loading and one forward of every model without memory: checks the checkpoint's tensors, measures, and decides. */
+async function rehearse(context: Context, store: Store, task: WanGenerateTask): Promise<WanGenerateRank["memory"]> {
   const { device } = context;
-  const encoder = await device.owning(() => loadTextEncoder(context, model, weights));
-  const transformer = await loadTransformer(context, model, weights, encoder.value.model.width, size);
+  let textWidth = 0;
+  const encoder = await device.rehearse(async () => {
+    const rehearsed = await loadTextEncoder(context, task.model, task.weights);
+    textWidth = rehearsed.model.width;
+    context.measure(() => rehearsed.forward());
+  });
+  const others = await device.rehearse(async () => {
+    await loadOthers(context, task, textWidth);
+  });
+  return planMemory(context, store, { encoder, others }, task.memoryBytes);
+}
+
+/** All but the text encoder, and what their forwards keep from one to the next. */
+async function loadOthers(context: Context, task: WanGenerateTask, textWidth: number) {
+  const { model, weights, size, sampling, bf16Steps } = task;
+  const precision = bf16Steps === undefined ? undefined : { quantised: true };
+  const transformer = await loadTransformer(context, model, weights, textWidth, size, precision);
   const vae = await loadVaeDecoder(context, weights);
   const schedule = planSampling(sampling.solver, sampling.steps, sampling.shift);
-  const sampler = new DeviceSampler(device, schedule, [model.channels, size.frames, size.height, size.width]);
+  const sampler = new DeviceSampler(context.device, schedule, [model.channels, size.frames, size.height, size.width]);
   const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);
-  const nonfinite = new NonfiniteCounter(device);
-  await context.prepare(() => {
-    encoder.value.forward();
+  context.measure(() => {
     guidance.measure();
     vae.measureDecode(size);
   });
-  return { encoder, transformer, vae, sampler, guidance, nonfinite };
+  return { transformer, vae, sampler, guidance };
 }
 
-/** Both texts through the encoder and into the transformer; then the encoder's memory is given back. */
-async function encode({ task, context, encoder, transformer, guidance, nonfinite, dump }: Run): Promise<void> {
-  const texts: [TextSlot, string, readonly number[]][] = [
-    ["cond", "context", task.ids.prompt],
-    ["uncond", "context_null", task.ids.negative],
-  ];
-  for (const [slot, name, ids] of texts) {
-    const text = await encoder.value.encode(ids);
+/** Both texts through the encoder: float32 [tokens, width] each. */
+async function encode(
+  { task, context, nonfinite, dump }: Pick<Run, "task" | "context" | "nonfinite" | "dump">,
+  encoder: TextEncoder,
+): Promise<Record<TextSlot, Tensor>> {
+  const { device } = context;
+  const kept = async (slot: TextSlot, name: string, ids: readonly number[]): Promise<Tensor> => {
+    const text = await encoder.encode(ids);
     const bad = await nonfinite.count(text);
     if (bad > 0) {
       throw new DitrunError(
@@ -113,11 +146,15 @@ async function encode({ task, context, encoder, transformer, guidance, nonfinite
         exitCodes.mismatch,
       );
     }
-    await dump.add(name, text.shape, () => context.device.download(text));
-    if (guidance.slots.includes(slot)) await transformer.setText(slot, text);
-  }
-  await context.device.synchronize();
-  encoder.free();
+    await dump.add(name, text.shape, () => device.download(text));
+    const out = device.allocatePersistent("fp32", text.shape);
+    copy(device, out, text, tensorBytes("fp32", text.shape));
+    return out;
+  };
+  const cond = await kept("cond", "context", task.ids.prompt);
+  const uncond = await kept("uncond", "context_null", task.ids.negative);
+  await device.synchronize();
+  return { cond, uncond };
 }
 
 async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
@@ -131,7 +168,7 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   for (const [index, timestep] of timesteps.entries()) {
     const started = performance.now();
     await transformer.setTime(timestep);
-    const times = guidance.forward();
+    const times = guidance.forward(isQuantised(index, task));
     // Before the sample is updated, so that the forwards can be run again on what they were given.
     const bad = await nonfinite.count(guidance.velocity);
     if (bad > 0) throw await notFinite(run, index, bad);
@@ -143,6 +180,14 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
     if (index + 1 < steps) await clock.progress("sample", index + 1, steps);
   }
   return { stepsMs, forwardsMs };
+}
+
+/** The first and the last steps decide the most: they may be left in the plan's dtype. */
+export function isQuantised(
+  step: number,
+  { bf16Steps = 0, sampling }: Pick<WanGenerateTask, "bf16Steps" | "sampling">,
+) {
+  return step >= bf16Steps && step < sampling.steps - bf16Steps;
 }
 
 async function notFinite({ nonfinite, guidance, store, task }: Run, index: number, bad: number): Promise<DitrunError> {

@@ -10,6 +10,7 @@ import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from 
 import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
+import type { Precision } from "../parallel/precision.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
 
 const openFile = (path: string): Promise<TensorFile> =>
@@ -39,13 +40,18 @@ export async function loadTextEncoder(context: Context, model: WanModel, weights
   return load(named(context, file, naming), model.textEncoder ?? textEncoderModelOf(file, naming));
 }
 
-/** Loads the transformer for latents of one size. @param textWidth columns of the text encoder's output. */
+/**
+ * Loads the transformer for latents of one size.
+ * @param textWidth columns of the text encoder's output.
+ * @param precision to hold it both as the plan says and in the plan's dtype throughout.
+ */
 export async function loadTransformer(
   context: Context,
   model: WanModel,
   weights: WanWeights,
   textWidth: number,
   size: LatentSize,
+  precision?: Precision,
 ): Promise<WanTransformer> {
   const source =
     weights.from === "random"
@@ -53,7 +59,7 @@ export async function loadTransformer(
       : named(context, await openFile(weights.transformer), transformerNames[weights.layout]);
   const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
   try {
-    return await WanTransformer.load({ context, source, splitOf: rules }, model, textWidth, size);
+    return await WanTransformer.load({ context, source, splitOf: rules, precision }, model, textWidth, size);
   } finally {
     await context.device.synchronize();
     await source.close();

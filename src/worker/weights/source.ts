@@ -28,7 +28,10 @@ export interface Part {
 
 /** Where weights come from. */
 export interface WeightSource {
-  /** Writes the part [Σ rows, columns] of a parameter to out, contiguous, in out's dtype (fp32 or bf16). */
+  /**
+   * Writes the part [Σ rows, columns] of a parameter to out, contiguous, in out's dtype (fp32 or bf16). While the device is
+   * measuring it checks the parameter and writes nothing.
+   */
   load(parameter: Parameter, part: Part, out: Tensor): Promise<void>;
   close(): Promise<void>;
 }
@@ -132,6 +135,7 @@ export class CheckpointWeights implements WeightSource {
         `${file.path}: tensor ${parameter.name} is ${describe(info)}; weights must be F32, BF16 or F16.`,
       );
     }
+    if (device.measuring) return;
     const whole = wholeOf(parameter);
     const allColumns = part.columns.count === whole.columns.count;
     if (

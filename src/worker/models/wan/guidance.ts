@@ -6,9 +6,13 @@ import { combine } from "../../device/wan-ops.js";
 import type { Tap } from "./tap.js";
 import type { TextSlot, WanTransformer } from "./transformer.js";
 
+/** Up to so many tokens both forwards run at the same time, unless the plan says otherwise (bench/NOTES.md, Guidance). */
+const FEW_TOKENS = 8192;
+
 /**
  * Classifier-free guidance (arXiv 2207.12598): velocity = uncond + scale · (cond - uncond) of the transformer's two outputs.
- * One rank computes both, one after the other; under cfg 2 each half of the ranks computes one, and they exchange them.
+ * One rank computes both, one after the other or (see the plan's guidance.together) at the same time; under cfg 2 each half of
+ * the ranks computes one, and they exchange them.
  * Scale 1 needs the prompt's output only.
  */
 export class Guidance {
@@ -16,10 +20,14 @@ export class Guidance {
   readonly velocity: Tensor;
   /** What this rank computes. */
   readonly slots: readonly TextSlot[];
+  /** Slots whose forwards are queued, and timed, together. */
+  readonly #batches: readonly (readonly TextSlot[])[];
   /** float32 [1 or 2, channels, frames, height, width]. */
   readonly #predictions: Tensor;
   readonly #names: readonly TextSlot[];
-  readonly #graphs = new Map<TextSlot, Handle | "not yet">();
+  /** By slots and precision. */
+  readonly #graphs = new Map<string, Handle | "not yet">();
+  #quantised = true;
 
   /** @param latent the transformer's input, float32 [channels, frames, height, width]: always this tensor. */
   constructor(
@@ -28,48 +36,53 @@ export class Guidance {
     private readonly latent: Tensor,
     private readonly scale: number,
   ) {
-    const { device, cfg } = context;
+    const { device, cfg, plan } = context;
     this.#names = scale === 1 ? ["cond"] : ["cond", "uncond"];
     this.#predictions = device.allocatePersistent("fp32", [this.#names.length, ...latent.shape]);
     this.velocity = device.allocatePersistent("fp32", latent.shape);
     this.slots = this.#names.filter((_, index) => cfg.size === 1 || index % cfg.size === cfg.rank);
+    const together = context.world.size === 1 && (plan.guidance.together ?? transformer.tokens <= FEW_TOKENS);
+    this.#batches = together ? [this.slots] : this.slots.map((slot) => [slot]);
   }
 
   /** Part of the body of Context.prepare. */
   measure(): void {
-    for (const slot of this.slots) {
-      this.transformer.embedText(slot);
-      this.transformer.forward(slot, this.latent, this.#prediction(slot));
+    for (const slot of this.slots) this.transformer.embedText(slot);
+    for (const quantised of this.transformer.precisions) {
+      for (const batch of this.#batches) this.transformer.inPrecision(quantised, () => this.#queueAll(batch));
     }
     this.#join();
   }
 
   /**
-   * Queues the forwards of one step and leaves the velocity. Where the plan says so, a slot's forward is a graph from its second time on.
-   * @returns one function per forward which, once the device is synchronized, gives its milliseconds.
+   * Queues the forwards of one step and leaves the velocity. Where the plan says so, forwards are a graph from their second time on.
+   * @param quantised one of the transformer's precisions.
+   * @returns one function per forward (one for both where they run at the same time) which, once the device is synchronized, gives its milliseconds.
    */
-  forward(): (() => number)[] {
+  forward(quantised = true): (() => number)[] {
     const { device, plan } = this.context;
-    const times = this.slots.map((slot) => {
-      const queue = () => this.transformer.forward(slot, this.latent, this.#prediction(slot));
-      const known = this.#graphs.get(slot);
+    this.#quantised = quantised;
+    const times = this.#batches.map((batch) => {
+      const queue = () => this.transformer.inPrecision(quantised, () => this.#queueAll(batch));
+      const key = `${batch}, ${quantised}`;
+      const known = this.#graphs.get(key);
       // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
       if (!plan.graph || known === undefined) {
-        this.#graphs.set(slot, "not yet");
+        this.#graphs.set(key, "not yet");
         return device.time(queue);
       }
       const graph = known === "not yet" ? device.capture(queue) : known;
-      this.#graphs.set(slot, graph);
+      this.#graphs.set(key, graph);
       return device.time(() => device.kernels.call("graphLaunch", graph, device.streams.compute));
     });
     this.#join();
     return times;
   }
 
-  /** Queues this rank's forwards once more, without graphs, and tells a tap of their activations. */
+  /** Queues the forwards of the last step once more, without graphs, and tells a tap of their activations. */
   replay(tapOf: (slot: TextSlot) => Tap): void {
     for (const slot of this.slots) {
-      this.transformer.forward(slot, this.latent, this.#prediction(slot), tapOf(slot));
+      this.transformer.inPrecision(this.#quantised, () => this.#queue(slot, tapOf(slot)));
     }
   }
 
@@ -79,6 +92,24 @@ export class Guidance {
       if (graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
     }
     this.#graphs.clear();
+  }
+
+  /** How many forwards one of the times that `forward` gives is for. */
+  get forwardsAtOnce(): number {
+    return this.#batches[0]?.length ?? 1;
+  }
+
+  #queueAll([first, second]: readonly TextSlot[]): void {
+    if (first !== undefined && second !== undefined) {
+      this.context.device.beside(
+        () => this.#queue(first),
+        () => this.#queue(second),
+      );
+    } else if (first !== undefined) this.#queue(first);
+  }
+
+  #queue(slot: TextSlot, tap?: Tap): void {
+    this.transformer.forward(slot, this.latent, this.#prediction(slot), tap);
   }
 
   #prediction(slot: TextSlot): Tensor {

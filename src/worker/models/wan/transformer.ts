@@ -5,6 +5,7 @@ import { cast, copy, layerNorm } from "../../device/ops.js";
 import { type Tensor, tensorBytes } from "../../device/tensor.js";
 import { patchifyVideo, rope3d, unpatchifyVideo } from "../../device/wan-ops.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../parallel/linear.js";
+import { type Precision, switchedRing, withoutQuantisation } from "../../parallel/precision.js";
 import { makeRingAttention, type RingAttention } from "../../parallel/ring-attention.js";
 import { gatherTensorCp, partForGatherCp, type Range, splitTensorCp } from "../../parallel/split.js";
 import { headsOf, WanBlock } from "./block.js";
@@ -32,7 +33,8 @@ export function wanFlops(model: WanModel, size: LatentSize): number {
 export class WanTransformer {
   readonly flops: number;
   readonly #tokens: Range & { readonly tokensOfRank: readonly number[] };
-  readonly #text = new Map<TextSlot, readonly Tensor[]>();
+  /** Keys and values of each block, for each precision. */
+  readonly #text = new Map<TextSlot, ReadonlyMap<boolean, readonly Tensor[]>>();
 
   private constructor(
     private readonly context: Context,
@@ -50,17 +52,19 @@ export class WanTransformer {
     private readonly prompt: Tensor,
     /** float32 [tokens, headDim], for this rank's tokens. */
     private readonly rope: Tensor,
+    private readonly precision: Precision | undefined,
   ) {
     this.flops = wanFlops(model, size);
     this.#tokens = splitTensorCp(context, wanTokens(model, size));
   }
 
   /**
+   * @param loader with a precision, the linear layers are held as the plan says and in its dtype too: `quantised` chooses.
    * @param textWidth columns of the text encoder's output.
    * @throws DitrunError when the plan or the latent's size does not fit the model, or the checkpoint does not.
    */
   static async load(loader: Loader, model: WanModel, textWidth: number, size: LatentSize): Promise<WanTransformer> {
-    const { context } = loader;
+    const { context, precision } = loader;
     const { device } = context;
     const { width, heads, channels, patch, textLength } = model;
     requireSupported(context, model, size);
@@ -76,7 +80,10 @@ export class WanTransformer {
       await linear("text_embedding.2", width, width),
     ] as const;
     const conditioning = await Conditioning.load(loader, model);
-    const ring = makeRingAttention(context, headsOf(loader, "blocks.0.self_attn", heads));
+    const ownHeads = headsOf(loader, "blocks.0.self_attn", heads);
+    const planned = makeRingAttention(context, ownHeads);
+    const plain = () => makeRingAttention(context.withPlan(withoutQuantisation(context.plan)), ownHeads);
+    const ring = precision ? switchedRing(precision, planned, plain()) : planned;
     const blocks: WanBlock[] = [];
     for (let index = 0; index < model.layers; index++) {
       blocks.push(await WanBlock.load(loader, model, `blocks.${index}`, ring));
@@ -89,7 +96,7 @@ export class WanTransformer {
     rope3d(device, rope, { gridHeight: size.height / patch, gridWidth: size.width / patch }, tokens.start);
     const prompt = device.allocatePersistent("fp32", [textLength, textWidth]);
     const layers = { conditioning, patch: patchEmbedding, text, blocks, head };
-    return new WanTransformer(context, model, size, ring, layers, prompt, rope);
+    return new WanTransformer(context, model, size, ring, layers, prompt, rope, precision);
   }
 
   /**
@@ -116,14 +123,39 @@ export class WanTransformer {
     this.embedText(slot, tap);
   }
 
+  /** Tokens of this rank. */
+  get tokens(): number {
+    return this.#tokens.count;
+  }
+
+  /** The precisions that this transformer can compute in: quantised as the plan says, and not. */
+  get precisions(): readonly boolean[] {
+    return this.precision ? [true, false] : [true];
+  }
+
+  /** Runs the body with forwards queued in one of the precisions. */
+  inPrecision<T>(quantised: boolean, body: () => T): T {
+    const { precision } = this;
+    if (!precision) {
+      if (quantised) return body();
+      throw new Error("The transformer holds no weights in the plan's dtype besides those in e4m3.");
+    }
+    const before = precision.quantised;
+    precision.quantised = quantised;
+    try {
+      return body();
+    } finally {
+      precision.quantised = before;
+    }
+  }
+
   /** Queues the text embedding of the prompt at hand and every block's keys and values. For the measuring pass, and setText. */
   embedText(slot: TextSlot, tap: Tap = noTap): void {
     const { device, plan } = this.context;
     const { textLength } = this.model;
-    const known = this.#text.get(slot);
-    const kv =
-      known ??
+    const allocate = () =>
       this.layers.blocks.map((block) => device.allocatePersistent(plan.dtype, [2, textLength, block.textColumns]));
+    const kv = this.#text.get(slot) ?? new Map(this.precisions.map((quantised) => [quantised, allocate()]));
     this.#text.set(slot, kv);
     device.arena.scope(() => {
       const padded = device.allocate(plan.dtype, this.prompt.shape);
@@ -131,9 +163,13 @@ export class WanTransformer {
       const hidden = this.layers.text[0].forward(padded, { activation: "geluTanh" });
       const text = this.layers.text[1].forward(hidden); // [textLength, width]
       tap("text_embedding", text);
-      kv.forEach((keysAndValues, index) => {
-        this.layers.blocks[index]?.embedText(text, keysAndValues);
-      });
+      for (const [quantised, ofBlocks] of kv) {
+        this.inPrecision(quantised, () => {
+          ofBlocks.forEach((keysAndValues, index) => {
+            this.layers.blocks[index]?.embedText(text, keysAndValues);
+          });
+        });
+      }
     });
   }
 
@@ -150,7 +186,7 @@ export class WanTransformer {
   forward(slot: TextSlot, latent: Tensor, out: Tensor, tap: Tap = noTap): void {
     const { context, size, model } = this;
     const { device, plan } = context;
-    const text = this.#text.get(slot);
+    const text = this.#text.get(slot)?.get(this.precision?.quantised ?? true);
     if (!text)
       throw new DitrunError(`The transformer was asked for its "${slot}" forward before it was given that text.`);
     const expected = [model.channels, size.frames, size.height, size.width];
