@@ -138,7 +138,7 @@ def main():
                          error_of(compiled(*inputs).float().cpu(), reference)))
         del model
         torch.cuda.empty_cache()
-        for name, flags in (("ditrun bf16", ["--plan", "single"]), ("ditrun, fp8 linears", ["--plan", "single-fp8"])):
+        for name, flags in (("ditrun bf16", ["--plan", "single"]), ("ditrun fp8", ["--plan", "single-fp8"])):
             profile = ditrun(*flags, "--model", options.model, "profile")
             accuracy = ditrun(*flags, "accuracy", "--weights", folder, "--reference", case_file)["results"][0]
             rows.append((name, profile["latencyMs"]["median"], {key: accuracy[key] for key in ("meanAbs", "maxAbs", "relL2")}))

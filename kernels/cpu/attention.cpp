@@ -3,12 +3,14 @@
 // Flash attention (arXiv 2307.08691, algorithm 1): per query a running maximum m, a sum l of e^(s - m) and an output
 // that is rescaled when m grows. They stay in float32 scratch between blocks. Keys and values are packed, a chunk at a
 // time for all heads, into panels of 16 keys and of 16 head dimensions; a task is one head and one strip of queries.
+// In e4m3, packing scales keys back; values stay as they are, and their scale comes last.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "flags.h"
+#include "kv_layout.h"
 #include "micro.h"
 #include "scratch.h"
 #include "tensor.h"
@@ -20,6 +22,9 @@ constexpr int64_t stripQueries = 48;
 constexpr int64_t tileKeys = 256;
 constexpr int64_t chunkKeys = 1024;
 constexpr int maxHeadDim = 512;
+
+/** Probabilities, at most 1, are rounded to e4m3 times this: the largest power of two that keeps them below 448. */
+constexpr float e4m3Probability = 256.0f;
 
 int64_t roundUp(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -39,21 +44,47 @@ struct Attention : ditrun_attention_args {
         const int64_t first = panel * panelColumns;
         const int64_t count = std::min<int64_t>(panelColumns, keys - first);
         packPanel(count, headDim,
-                  [&](int64_t r) {
-                    return readRun(block.k, dtype, (key0 + first + r) * block.kStride + head * headDim, headDim, decoded[r]);
-                  },
+                  [&](int64_t r) { return keyRow(block, head, key0 + first + r, decoded[r]); },
                   packedK + (head * keyPanels + panel) * headDim * panelColumns);
-        for (int64_t r = 0; r < count; r++) {
-          float row[maxHeadDim];
-          const float *v =
-              readRun(block.v, dtype, (key0 + first + r) * block.vStride + head * headDim, headDim, row);
-          for (int64_t d = 0; d < dimPanels; d++) {
-            float *to = packedV + ((head * dimPanels + d) * keys + first + r) * panelColumns;
-            for (int64_t i = 0; i < panelColumns; i++) {
-              to[i] = d * panelColumns + i < headDim ? v[d * panelColumns + i] : 0.0f;
-            }
-          }
+        float *const to = packedV + (head * dimPanels * keys + first) * panelColumns;
+        if (dtype == DITRUN_E4M3) {
+          packChannels(block, head, key0 + first, count, to, keys);
+        } else {
+          packValues(block, head, key0 + first, count, to, keys);
         }
+      }
+    }
+  }
+
+  /** One key of one head as float32, in the buffer or where it is. */
+  const float *keyRow(const ditrun_kv_block &block, int64_t head, int64_t key, float *buffer) const {
+    const float *const x = readRun(block.k, dtype, key * block.kStride + head * headDim, headDim, buffer);
+    if (dtype == DITRUN_E4M3) {
+      const float keyScale = pointer<const float>(block.kScale)[(head * block.vStride + key) / DITRUN_FP8_KEYS];
+      for (int64_t d = 0; d < headDim; d++) buffer[d] *= keyScale;
+    }
+    return x;
+  }
+
+  /** At most 16 values, rows of a head, to panels of 16 dimensions that are `keys` rows long. */
+  void packValues(const ditrun_kv_block &block, int64_t head, int64_t key0, int64_t count, float *to, int64_t keys) const {
+    for (int64_t r = 0; r < count; r++) {
+      float row[maxHeadDim];
+      const float *const v = readRun(block.v, dtype, (key0 + r) * block.vStride + head * headDim, headDim, row);
+      for (int64_t d = 0; d < paddedDim(); d++) {
+        to[(d / panelColumns * keys + r) * panelColumns + d % panelColumns] = d < headDim ? v[d] : 0.0f;
+      }
+    }
+  }
+
+  /** The same from e4m3 values, whose rows are channels and whose keys stand in wgmma's order. */
+  void packChannels(const ditrun_kv_block &block, int64_t head, int64_t key0, int64_t count, float *to, int64_t keys) const {
+    for (int64_t d = 0; d < paddedDim(); d++) {
+      float places[panelColumns] = {};
+      if (d < headDim) readRun(block.v, dtype, (head * headDim + d) * block.vStride + key0, panelColumns, places);
+      for (int64_t place = 0; place < panelColumns; place++) {
+        const int64_t r = keyOfPlace[place];
+        if (r < count) to[(d / panelColumns * keys + r) * panelColumns + d % panelColumns] = places[place];
       }
     }
   }
@@ -72,7 +103,8 @@ struct Attention : ditrun_attention_args {
     for (int64_t r = 0; r < rows; r++) {
       float *const row = qRows + r * dim;
       copyRun(q, dtype, (query0 + r) * qStride + head * headDim, headDim, row);
-      for (int64_t i = 0; i < headDim; i++) row[i] *= scale;
+      const float factor = dtype == DITRUN_E4M3 ? pointer<const float>(qScale)[(query0 + r) * heads + head] * scale : scale;
+      for (int64_t i = 0; i < headDim; i++) row[i] *= factor;
     }
     for (int64_t key0 = 0; key0 < keys; key0 += tileKeys) {
       const int64_t count = std::min<int64_t>(tileKeys, keys - key0);
@@ -96,7 +128,10 @@ struct Attention : ditrun_attention_args {
     }
   }
 
-  /** Scores to probabilities relative to the new maximum, rounded to V's dtype; the sum is of the unrounded ones. */
+  /**
+   * Scores to probabilities relative to the new maximum, rounded to V's dtype. The sum is of the unrounded ones but in e4m3,
+   * where the rounded ones are all that the matrix unit sees.
+   */
   void softmaxRow(float *s, int64_t count, int64_t padded, float *acc, float &m, float &l) const {
     for (int64_t i = count; i < padded; i++) s[i] = -std::numeric_limits<float>::infinity();
     v8 best = all8(-std::numeric_limits<float>::infinity());
@@ -116,6 +151,11 @@ struct Attention : ditrun_attention_args {
       sum += p;
       store8(s + i, p);
     }
+    if (dtype == DITRUN_E4M3) {
+      for (int64_t i = 0; i < padded; i++) s[i] = fromE4m3(toE4m3(s[i] * e4m3Probability)) / e4m3Probability;
+      sum = v8{};
+      for (int64_t i = 0; i < padded; i += 8) sum += load8(s + i);
+    }
     l = l * shrink + sum8(sum);
     if (dtype == DITRUN_BF16) {
       for (int64_t i = 0; i < count; i++) s[i] = fromBf16(toBf16(s[i]));
@@ -129,6 +169,9 @@ struct Attention : ditrun_attention_args {
       const int64_t query = query0 + r;
       float total = m[r] + std::log(l[r]);
       for (int64_t i = 0; i < headDim; i++) x[i] = acc[r * paddedDim() + i] / l[r];
+      if (dtype == DITRUN_E4M3) {
+        for (int64_t i = 0; i < headDim; i++) x[i] *= pointer<const float>(vScale)[head * headDim + i];
+      }
       if (previousO != 0) {
         const float before = pointer<const float>(previousLse)[head * queries + query];
         const float *old = pointer<const float>(previousO) + (query * heads + head) * headDim;
@@ -213,7 +256,7 @@ void check(const ditrun_attention_args &a) {
           " but must be 1 to ", DITRUN_MAX_KV_BLOCKS, ".");
   require(a.kernel == 0 || a.kernel == 1, f, ": kernel is ", a.kernel,
           ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
-  requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16);
+  requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3);
   requireDtype(f, "oDtype", a.oDtype, DITRUN_F32, DITRUN_BF16);
   const int64_t row = static_cast<int64_t>(a.heads) * a.headDim;
   const auto stride = [&](const char *name, int64_t value) {
@@ -224,6 +267,11 @@ void check(const ditrun_attention_args &a) {
   stride("oStride", a.oStride);
   requireAddress(f, "q", a.q, dtypeBytes(a.dtype));
   requireAddress(f, "o", a.o, dtypeBytes(a.oDtype));
+  const bool e4m3 = a.dtype == DITRUN_E4M3;
+  if (e4m3) {
+    requireAddress(f, "qScale", a.qScale, 4);
+    requireAddress(f, "vScale", a.vScale, 4);
+  }
   requireOptional(f, "lse", a.lse, 4);
   requireOptional(f, "relativeBias", a.relativeBias, 4);
   requireOptional(f, "waitNanoseconds", a.waitNanoseconds, 8);
@@ -235,7 +283,13 @@ void check(const ditrun_attention_args &a) {
     const ditrun_kv_block &block = a.blocks[b];
     require(block.length > 0, f, ": block ", b, " has length ", block.length, " but must have at least one key.");
     stride("kStride", block.kStride);
-    stride("vStride", block.vStride);
+    if (e4m3) {
+      require(block.vStride == paddedKeys(block.length), f, ": vStride of block ", b, " is ", block.vStride, " but e4m3 rows of ",
+              block.length, " keys are padded to ", paddedKeys(block.length), ".");
+      requireAddress(f, "kScale", block.kScale, 4);
+    } else {
+      stride("vStride", block.vStride);
+    }
     requireAddress(f, "k", block.k, dtypeBytes(a.dtype));
     requireAddress(f, "v", block.v, dtypeBytes(a.dtype));
     requireOptional(f, "flag", block.flag, 4);

@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define DITRUN_ABI_VERSION 1
+#define DITRUN_ABI_VERSION 2
 
 enum ditrun_status {
   DITRUN_OK = 0,
@@ -145,10 +145,10 @@ DITRUN_API int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream);
 
 /* One run of keys and values. The kernel reads them only once *flag == 1 (flag 0: at once); it does not reset the flag. */
 typedef struct {
-  uint64_t k, v;      /* [length, heads, headDim]; row strides below, heads adjacent */
+  uint64_t k, v;      /* [length, heads, headDim]; row strides below, heads adjacent. E4M3: as ditrun_quantize_kv writes them */
   uint64_t flag;      /* address of a flag or 0 */
-  int64_t kStride, vStride;
-  uint64_t kScale, vScale; /* reserved for E4M3: see attention_fp8 */
+  int64_t kStride, vStride; /* E4M3: vStride is the padded length */
+  uint64_t kScale;    /* E4M3 only: float32 [heads, padded length / DITRUN_FP8_KEYS] */
   int32_t length;     /* > 0 */
   int32_t reserved;
 } ditrun_kv_block;
@@ -159,21 +159,53 @@ typedef struct {
  * lse[head, query] = log Σ exp(scale * q·k), natural log, float32 (lse 0: not wanted).
  * With previousO and previousLse (float32 [queries, heads, headDim] and [heads, queries]) the result is first merged with
  * that partial result: o' = (e^(lseP - lse') oP + e^(lse - lse') o), lse' = log(e^lseP + e^lse). o may be float32 then.
+ * With dtype E4M3, q·k is scaled back by qScale[query, head] · kScale[head, key / DITRUN_FP8_KEYS] and o by vScale[head, channel];
+ * probabilities are rounded to e4m3 (times a power of two), their sum is taken of the rounded ones, and products with v are
+ * added up in float32 at least every few hundred keys. lse is then that of the smoothed keys: of all blocks smoothed alike, merges
+ * are exact.
  * FlashAttention-2, algorithm 1 (arXiv 2307.08691); merging as in Ring Attention (arXiv 2310.01889). */
 typedef struct {
   uint64_t q, o, lse;
   uint64_t previousO, previousLse;
   const ditrun_kv_block *blocks;
   uint64_t relativeBias;    /* 0 or float32 [heads, queries + keys - 1]: bias[head, key - query + queries - 1] is added to the scaled score (T5) */
+  uint64_t qScale, vScale;  /* E4M3 only: float32 [queries, heads] and [heads, headDim] */
   uint64_t waitNanoseconds; /* 0 or uint64[blockCount]: time spent waiting for each flag, added up by one observer */
   int64_t qStride, oStride; /* row strides; heads adjacent */
   int32_t queries, heads, headDim, blockCount;
-  int32_t dtype;    /* of q, k, v: F32 or BF16 */
+  int32_t dtype;    /* of q, k, v: F32, BF16 or E4M3 */
   int32_t oDtype;   /* F32 or BF16 */
   int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
   float scale;
 } ditrun_attention_args;
 DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stream);
+
+/* ---- keys and values in e4m3 ----
+ * Keys are smoothed first: one vector, their mean over all tokens of all ranks, is subtracted from each. Softmax does not see it
+ * (SageAttention, arXiv 2410.02367, section 4.2). Queries need ditrun_quantize_rows with rows = queries · heads. */
+
+/* Keys that share one scale; rows of transposed values are padded with zeros to a multiple of it. */
+#define DITRUN_FP8_KEYS 128
+#define DITRUN_STATISTICS_PARTS 64
+/* statistics [2, columns] float32: Σ_r k[r, c], then max_r |v[r, c]|, in an order that does not change from run to run.
+ * workspace float32 [DITRUN_STATISTICS_PARTS, 2, columns]. k, v F32 or BF16 [rows, columns] with leading dimensions ldk, ldv. */
+DITRUN_API int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv,
+                                    int rows, int columns, int dtype, uint64_t stream);
+typedef struct {
+  uint64_t k, v;         /* F32 or BF16 [rows, heads, headDim], heads adjacent */
+  uint64_t statistics;   /* float32 [statisticsCount, 2, heads · headDim]: those of each rank, in the same order on all */
+  uint64_t outK;         /* e4m3 [rows, heads, headDim], contiguous: (k - Σ statistics / totalRows) / kScale */
+  uint64_t outV;         /* e4m3 [heads, headDim, paddedRows]: v / vScale, keys in the order below, zeros behind the last */
+  uint64_t kScale;       /* float32 [heads, paddedRows / DITRUN_FP8_KEYS]: amax / 448 of those keys */
+  uint64_t vScale;       /* float32 [heads, headDim]: max of the statistics / 448 */
+  int64_t ldk, ldv, totalRows;
+  int32_t rows, heads, headDim, statisticsCount;
+  int32_t dtype;
+  int32_t reserved;
+} ditrun_quantize_kv_args;
+/* Each 16 keys of outV stand in the order 0 1 8 9 2 3 10 11 4 5 12 13 6 7 14 15, so that a thread's probabilities, as wgmma leaves
+ * them, are the operand of the next product as they are. Scales are never below the smallest normal float32. */
+DITRUN_API int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t stream);
 
 /* ---- norms and elementwise ---- */
 

@@ -1,6 +1,6 @@
 import { DitrunError, exitCodes } from "../protocol/failure.js";
 import type { Plan } from "../protocol/plan.js";
-import { planPrecision } from "./plan.js";
+import { describeDtypes, planPrecision } from "./plan.js";
 import { type Difference, difference } from "./statistics.js";
 import { formatTable } from "./table.js";
 
@@ -8,12 +8,14 @@ import { formatTable } from "./table.js";
  * Largest relative L2 error that passes, by the coarsest arithmetic of the plan.
  * fp32: a float32 forward summed in another order stays below 1e-6 per layer chain; a mistake in a split is above 1e-3.
  * bf16: eight bits of mantissa round by up to 2^-9 per stored tensor; over the depth of these models that adds up to about 1 %.
- * e4m3: three bits round by up to 2^-4; scaled per row, errors average out to a few percent of the output.
+ * e4m3: three bits round by up to 2^-4; scaled per row or block, errors average out to a few percent of the output.
  */
 export const tolerances = { fp32: 1e-5, bf16: 0.02, e4m3: 0.1 } as const;
 
 export interface AccuracyResult {
   plan: string;
+  /** The plan's dtype, and which parts are in e4m3. */
+  dtypes: string;
   /** Null where the output holds values that are not finite. */
   meanAbs: number | null;
   maxAbs: number | null;
@@ -52,7 +54,7 @@ export function compareOutputs(plan: Plan, actual: OutputTensor, expected: Outpu
   const nothing = { meanAbs: null, maxAbs: null, stdAbs: null, relL2: null };
   const measured: Difference | undefined = nonFinite === 0 ? difference(actual.data, expected.data) : undefined;
   const pass = measured !== undefined && measured.relL2 <= tolerance;
-  return { plan: plan.name ?? "", ...(measured ?? nothing), tolerance, nonFinite, pass };
+  return { plan: plan.name ?? "", dtypes: describeDtypes(plan), ...(measured ?? nothing), tolerance, nonFinite, pass };
 }
 
 function countNonFinite(data: Float32Array): number {
@@ -64,9 +66,9 @@ function countNonFinite(data: Float32Array): number {
 /** A row per plan, and a sentence for each that failed. */
 export function accuracyTable(results: readonly AccuracyResult[], reference: string): string {
   const number = (value: number | null) => (value === null ? "NaN" : value.toExponential(2));
-  const head = ["plan", "mean abs", "max abs", "std abs", "rel L2", "tolerance", ""];
-  const rows = results.map(({ plan, meanAbs, maxAbs, stdAbs, relL2, tolerance, pass }) => {
-    return [plan, ...[meanAbs, maxAbs, stdAbs, relL2].map(number), String(tolerance), pass ? "pass" : "FAIL"];
+  const head = ["plan", "dtypes", "mean abs", "max abs", "std abs", "rel L2", "tolerance", ""];
+  const rows = results.map(({ plan, dtypes, meanAbs, maxAbs, stdAbs, relL2, tolerance, pass }) => {
+    return [plan, dtypes, ...[meanAbs, maxAbs, stdAbs, relL2].map(number), String(tolerance), pass ? "pass" : "FAIL"];
   });
   const failures = results.filter(({ pass }) => !pass).map(failureSentence);
   return [`Compared with ${reference}`, formatTable(head, rows), ...failures].join("\n");

@@ -1,7 +1,7 @@
 import type { Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
 import { parameterCount, tokenCount } from "./model.js";
-import { planPrecision, weightBytes } from "./plan.js";
+import { describeDtypes, planPrecision, weightBytes } from "./plan.js";
 import type { Session } from "./session.js";
 import { formatTable } from "./table.js";
 
@@ -28,16 +28,16 @@ export async function describeRuns(
     "cfg",
     "cp",
     "tp",
-    "precision",
+    "dtypes",
     "tokens per rank",
     "heads per rank",
     "weights per rank",
   ];
-  const rows = runs.map(({ plan, workers, precision, tokensPerRank, headsPerRank, weightBytesPerRank }) => {
+  const rows = runs.map(({ plan, workers, tokensPerRank, headsPerRank, weightBytesPerRank }) => {
     const { cfg, cp, tp } = plan.mesh;
     const share = [...new Set(tokensPerRank)].join(" to ");
     const weights = `${(weightBytesPerRank / 2 ** 20).toFixed(1)} MiB`;
-    return [plan.name ?? "", ...[workers, cfg, cp, tp, precision, share, headsPerRank].map(String), weights];
+    return [plan.name ?? "", ...[workers, cfg, cp, tp, describeDtypes(plan), share, headsPerRank].map(String), weights];
   });
   session.print(
     [

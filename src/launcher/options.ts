@@ -42,7 +42,10 @@ export const globalOptions = {
   },
   device: { choices: deviceNames, default: "auto", describe: "What to run on" },
   dtype: { choices: dtypeSchema.options, describe: "Weights and activations [default: the plan's, bf16]" },
-  fp8: { type: "boolean", describe: "Linear layers in e4m3, with scales per token and per output channel" },
+  fp8: {
+    type: "boolean",
+    describe: "Linear layers, self-attention and its ring in e4m3 (plan files choose part by part)",
+  },
   seed: {
     type: "string",
     requiresArg: true,

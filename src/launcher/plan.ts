@@ -2,7 +2,17 @@ import { basename } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
 import { layerRulesOf, matchesPath, splitOf } from "../protocol/layers.js";
 import type { Model, WanModel } from "../protocol/model.js";
-import { type ComputeDtype, meshName, meshSize, type Plan, planSchema, type Split } from "../protocol/plan.js";
+import {
+  attentionDtype,
+  type ComputeDtype,
+  checkDtypes,
+  meshName,
+  meshSize,
+  type Plan,
+  planSchema,
+  ringDtype,
+  type Split,
+} from "../protocol/plan.js";
 import { findDocument, readDocument } from "./documents.js";
 import { linearLayers, otherParameters, tokenCount } from "./model.js";
 import { plansDirectory } from "./paths.js";
@@ -37,7 +47,7 @@ export async function resolvePlan(
   if (!meshGiven) plan.mesh = defaultMesh(nproc ?? available, model);
   for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
   if (flags.dtype !== undefined) plan.dtype = flags.dtype;
-  if (flags.fp8) plan.linear.dtype = "e4m3";
+  if (flags.fp8) for (const part of ["linear", "attention", "ring"] as const) plan[part].dtype = "e4m3";
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
@@ -76,6 +86,17 @@ export function planPrecision(plan: Plan): "fp32" | "bf16" | "e4m3" {
   return dtypes.includes("bf16") ? "bf16" : "fp32";
 }
 
+/** The plan's dtype, and which parts are in e4m3: `bf16, e4m3 linear + attention + ring`. */
+export function describeDtypes(plan: Plan): string {
+  const dtypes = {
+    linear: plan.linear.dtype ?? plan.dtype,
+    attention: attentionDtype(plan),
+    ...(plan.mesh.cp > 1 ? { ring: ringDtype(plan) } : {}),
+  };
+  const parts = Object.entries(dtypes).flatMap(([part, dtype]) => (dtype === "e4m3" ? [part] : []));
+  return parts.length === 0 ? plan.dtype : `${plan.dtype}, e4m3 ${parts.join(" + ")}`;
+}
+
 function planName(plan: Plan): string {
   return `${meshName(plan.mesh)} ${planPrecision(plan)}`;
 }
@@ -87,9 +108,10 @@ export function singleDevicePlan(plan: Plan): Plan {
   return single;
 }
 
-/** Checks a plan against a model. @throws DitrunError with the numbers that do not fit and what would. */
+/** Checks a plan by itself and against a model. @throws DitrunError with the numbers that do not fit and what would. */
 export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   const { cfg, cp, tp } = plan.mesh;
+  checkDtypes(plan);
   if (model.kind === "dit" && cfg !== 1) {
     throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
   }

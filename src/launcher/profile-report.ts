@@ -2,6 +2,7 @@ import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import type { Model } from "../protocol/model.js";
 import { type KernelTotal, type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
 import type { DeviceChoice } from "./device.js";
+import { describeDtypes } from "./plan.js";
 import { type Latency, latencyOf, mean } from "./statistics.js";
 import { formatTable } from "./table.js";
 
@@ -109,7 +110,7 @@ export function profileTable(summary: ProfileSummary): string {
   const { model, plan, worldSize, device, iterations, warmup, throughput } = summary;
   const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
   return [
-    `${model.name}, plan ${plan.name}, ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
+    `${model.name}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
     formatTable(head, [...rows, row("all", { ...summary, peakMemoryBytes })]),
     `${figures(throughput)} ${model.kind === "dit" ? "images" : "forwards"}/s (all: the slowest rank of each forward, the most memory, mean phases)`,
   ].join("\n");

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { DitrunError } from "./failure.js";
 
 /** How the weight of one linear layer is divided over the tensor-parallel group. */
 export const splitSchema = z.enum(["heads", "column", "row", "replicated"]);
@@ -8,6 +9,7 @@ export const dtypeSchema = z.enum(["fp32", "bf16"]);
 export type ComputeDtype = z.infer<typeof dtypeSchema>;
 /** A dtype that may also be fp8: e4m3 with dynamic scales. */
 export const lowDtypeSchema = z.enum(["fp32", "bf16", "e4m3"]);
+export type LowDtype = z.infer<typeof lowDtypeSchema>;
 
 const degree = z.int().min(1).max(1024);
 
@@ -31,13 +33,13 @@ export const planSchema = z.strictObject({
   attention: z
     .strictObject({
       kernel: z.enum(["auto", "generic", "sm80", "sm90"]).default("auto"),
-      /** Defaults to the plan's dtype. */
+      /** Of self-attention's queries, keys and values: the plan's dtype, or e4m3. Attention to a text keeps the plan's dtype. */
       dtype: lowDtypeSchema.optional(),
     })
     .prefault({}),
   ring: z
     .strictObject({
-      /** What keys and values travel as; defaults to the attention's dtype. */
+      /** What keys and values travel as: the attention's dtype, which is the default. */
       dtype: lowDtypeSchema.optional(),
       /** peer: copies within one host (CUDA IPC, shared memory); nccl: any hosts; auto: peer where it reaches. */
       transport: z.enum(["auto", "peer", "nccl"]).default("auto"),
@@ -72,4 +74,37 @@ export function meshSize(mesh: Plan["mesh"]): number {
 export function meshName(mesh: Plan["mesh"]): string {
   const parts = (["cfg", "cp", "tp"] as const).filter((axis) => mesh[axis] > 1);
   return parts.length === 0 ? "single" : parts.map((axis) => `${axis}${mesh[axis]}`).join("×");
+}
+
+/** What self-attention multiplies in. */
+export function attentionDtype(plan: Plan): LowDtype {
+  return plan.attention.dtype ?? plan.dtype;
+}
+
+/** What keys and values travel as. */
+export function ringDtype(plan: Plan): LowDtype {
+  return plan.ring.dtype ?? attentionDtype(plan);
+}
+
+/** Refuses dtypes that do not go together. @throws DitrunError with both, and what would. */
+export function checkDtypes(plan: Plan): void {
+  const attention = attentionDtype(plan);
+  const ring = ringDtype(plan);
+  const name = plan.name === undefined ? "The plan" : `Plan ${plan.name}`;
+  if (attention !== plan.dtype && attention !== "e4m3") {
+    throw new DitrunError(
+      `${name} has attention.dtype ${attention} and dtype ${plan.dtype}: leave attention.dtype out, or make it e4m3.`,
+    );
+  }
+  if (ring !== attention) {
+    const other = ring === "e4m3" || ring === plan.dtype ? `, or make attention.dtype ${ring} too` : "";
+    throw new DitrunError(
+      `${name} has ring.dtype ${ring} and attention.dtype ${attention}, but keys and values travel as attention reads them: leave ring.dtype out${other}.`,
+    );
+  }
+  if (attention === "e4m3" && plan.attention.kernel === "sm80") {
+    throw new DitrunError(
+      `${name} has attention.dtype e4m3, which the attention.kernel sm80 does not have: choose auto, generic or sm90.`,
+    );
+  }
 }

@@ -58,7 +58,7 @@ export const profileRankSchema = z.strictObject({
   modelFlops: z.number(),
   /** Of the compute stream, the longest first. */
   kernels: z.array(kernelTotalSchema),
-  /** Dense peak of this device for the plan's dtype in TFLOP/s, or null if unknown. */
+  /** Dense peak of this device for the narrowest of the plan's dtypes in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
   trace: z.array(traceEventSchema),
 });

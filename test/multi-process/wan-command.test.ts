@@ -122,6 +122,24 @@ describe("ditrun wan generate", () => {
     }
   });
 
+  it("makes a video in fp8: linear layers, self-attention and its ring", async () => {
+    const golden = ["--prompt", texts.prompt, "--negative-prompt", texts.negative, "--init-noise", resolve(caseFile)];
+    const { exitCode, stderr } = await ditrun(
+      ...["--nproc", "4", "--cfg", "2", "--cp", "2", "--fp8", "generate", "--model", "tiny", ...golden],
+      ...["--dump", "fp8.safetensors", "--out", "fp8.mp4", "--json", "fp8.json"],
+    );
+    expect(exitCode, stderr).toBe(0);
+    expect(stderr).toContain("bf16, e4m3 linear + attention + ring");
+    await expectMp4(join(folder, "fp8.mp4"), { width: 96, height: 64, frames: 9, fps: 16 });
+    const { plan } = JSON.parse(await readFile(join(folder, "fp8.json"), "utf8"));
+    expect([plan.linear, plan.attention.dtype, plan.ring.dtype]).toEqual([{ dtype: "e4m3" }, "e4m3", "e4m3"]);
+    const latent = await readTensor(join(folder, "fp8.safetensors"), "latent.0");
+    const error = relativeL2(latent, await readTensor(caseFile, "sample.latent.0"));
+    // The first step, which is a small one, of a forward that is off by 3 %.
+    expect(error).toBeLessThan(0.02);
+    expect(error).toBeGreaterThan(1e-4);
+  });
+
   it("gives the same video for the same seed, another for another, whatever the layout", async () => {
     const latent = async (...args: string[]) => {
       const { exitCode, stderr } = await tiny(

@@ -111,6 +111,12 @@ describe("Wan on CPU workers in lower precision", () => {
   const cases: [string, number, PlanDocument][] = [
     ["bf16, cp2×tp2", 0.02, { dtype: "bf16", ...mesh(2, 2) }],
     ["fp8 linears, cp2×tp2", 0.1, { dtype: "bf16", ...mesh(2, 2), linear: { dtype: "e4m3" } }],
+    ["fp8 attention and ring, cp5", 0.1, { ...mesh(5, 1), attention: { dtype: "e4m3" } }],
+    [
+      "fp8 everywhere, cfg2×cp3",
+      0.1,
+      { dtype: "bf16", ...mesh(3, 1, 2), linear: { dtype: "e4m3" }, attention: { dtype: "e4m3" } },
+    ],
   ];
   it.for(cases)("%s: relative L2 at most %d", async ([, tolerance, plan]) => {
     const { output } = await forward(plan);

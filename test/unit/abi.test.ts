@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { prototypes } from "../../src/worker/device/abi.js";
+import { ABI_VERSION, FP8_KEYS, prototypes, STATISTICS_PARTS, structs } from "../../src/worker/device/abi.js";
 
 // The header, the TypeScript binding and both modules must name the same functions.
 const header = readFileSync("kernels/include/ditrun.h", "utf8");
@@ -35,6 +35,28 @@ describe("the C ABI", () => {
       const same = normalised(prototype).replace("char*json", "uint8_t*json");
       expect([...inHeader].map((text) => text.replace("char*json", "uint8_t*json"))).toContain(same);
     }
+  });
+
+  it("has the same structs in the header and in kernels.ts", () => {
+    const typedefs = header.matchAll(/^typedef struct \{([\s\S]*?)^\} (ditrun_\w+);/gm);
+    const inHeader = [...typedefs].map(([, body = "", name]) => {
+      const declarations = body.replace(/\/\*[\s\S]*?\*\//g, "").split(";");
+      const fields = declarations.flatMap((declaration) => {
+        const [, type = "", names = ""] = /^\s*(?:const )?(\w+(?: \*)?)\s*([\w, \n]+)$/.exec(declaration) ?? [];
+        return names.split(",").flatMap((field) => (field.trim() === "" ? [] : [[field.trim(), type]]));
+      });
+      return [name, fields];
+    });
+    const bound = Object.entries(structs).map(([name, fields]) => [name, Object.entries(fields)]);
+    expect(inHeader).toHaveLength(bound.length);
+    for (const struct of bound) expect(inHeader).toContainEqual(struct);
+  });
+
+  it("has the same constants", () => {
+    const constant = (name: string) => Number(new RegExp(`^#define ${name} (\\d+)`, "m").exec(header)?.[1]);
+    expect([ABI_VERSION, FP8_KEYS, STATISTICS_PARTS]).toEqual(
+      ["DITRUN_ABI_VERSION", "DITRUN_FP8_KEYS", "DITRUN_STATISTICS_PARTS"].map(constant),
+    );
   });
 
   for (const module of ["cpu", "cuda"]) {

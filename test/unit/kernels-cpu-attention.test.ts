@@ -202,7 +202,7 @@ describe("ditrun_attention on the CPU", () => {
       [{ headDim: 513 }, {}, /headDim is 513.*1 to 512/],
       [{ kernel: 3 }, {}, /kernel is 3/],
       [{ qStride: 15 }, {}, /qStride is 15 .* 2 heads of 8 has 16/],
-      [{ dtype: 2 }, {}, /e4m3/],
+      [{ dtype: 3 }, {}, /dtype 3 \(f16\) but must be one of f32, bf16, e4m3/],
       [{ previousO: 256 }, {}, /previousLse/],
       [{}, { length: 0 }, /block 0 has length 0/],
       [{}, { flag: 6 }, /flag is at address 6/],

@@ -179,10 +179,15 @@ export function gemm(args: Fields): number {
 export type GemmArgs = Fields;
 
 export function attention(args: Fields, blocks: Fields[], onStream = stream): number {
-  const kv = blocks.map((block) => ({ flag: 0, kScale: 0, vScale: 0, reserved: 0, ...block }));
-  const zeros = { lse: 0, previousO: 0, previousLse: 0, relativeBias: 0, waitNanoseconds: 0 };
+  const kv = blocks.map((block) => ({ flag: 0, kScale: 0, reserved: 0, ...block }));
+  const scales = { qScale: 0, vScale: 0 };
+  const zeros = { ...scales, lse: 0, previousO: 0, previousLse: 0, relativeBias: 0, waitNanoseconds: 0 };
   const plain = { ...zeros, dtype: F32, oDtype: F32, kernel: 0 };
   return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);
+}
+
+export function quantizeKv(args: Fields): number {
+  return raw.quantizeKv({ reserved: 0, ...args }, stream);
 }
 
 export function layerNorm(args: Fields): number {

@@ -4,8 +4,8 @@ import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadCheckpointModel, loadDitModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
 import { modelsDirectory, plansDirectory } from "../../src/launcher/paths.js";
-import { planPrecision, resolvePlan, singleDevicePlan, weightBytes } from "../../src/launcher/plan.js";
-import { meshSize, planSchema } from "../../src/protocol/plan.js";
+import { describeDtypes, planPrecision, resolvePlan, singleDevicePlan, weightBytes } from "../../src/launcher/plan.js";
+import { attentionDtype, meshSize, planSchema, ringDtype } from "../../src/protocol/plan.js";
 
 let folder = "";
 beforeAll(() => {
@@ -47,11 +47,62 @@ describe("the mesh", () => {
     expect(plan.name).toBe("cp2-tp4");
   });
 
-  test("--fp8 sets the linear layers", async () => {
-    const plan = await resolvePlan({ fp8: true }, dit, 2, 1);
-    expect([plan.linear.dtype, plan.attention.dtype, plan.ring.dtype]).toEqual(["e4m3", undefined, undefined]);
+  test("--fp8 means everything: linear layers, self-attention and its ring", async () => {
+    const plan = await resolvePlan({ fp8: true, cp: 2 }, dit, 2, 1);
+    expect([plan.linear.dtype, plan.attention.dtype, plan.ring.dtype]).toEqual(["e4m3", "e4m3", "e4m3"]);
     expect(planPrecision(plan)).toBe("e4m3");
-    expect(singleDevicePlan(plan)).toMatchObject({ mesh: { cfg: 1, cp: 1, tp: 1 }, linear: { dtype: "e4m3" } });
+    const single = singleDevicePlan(plan);
+    expect(single).toMatchObject({ mesh: { cfg: 1, cp: 1, tp: 1 }, linear: { dtype: "e4m3" } });
+    expect([plan, single].map(describeDtypes)).toEqual([
+      "bf16, e4m3 linear + attention + ring",
+      "bf16, e4m3 linear + attention",
+    ]);
+  });
+});
+
+describe("dtypes of attention and its ring", () => {
+  const resolve = (text: string, flags = {}) => resolvePlan({ plan: file(text), ...flags }, dit, undefined, 1);
+
+  test.each([
+    ["attention: { dtype: e4m3 }", "e4m3", "e4m3", "bf16, e4m3 attention + ring"],
+    ["attention: { dtype: e4m3 }\nring: { dtype: e4m3 }\ndtype: fp32", "e4m3", "e4m3", "fp32, e4m3 attention + ring"],
+    ["linear: { dtype: e4m3 }", "bf16", "bf16", "bf16, e4m3 linear"],
+    ["ring: { dtype: bf16 }\nattention: { kernel: sm80 }", "bf16", "bf16", "bf16"],
+  ])("%j", async (text, attention, ring, description) => {
+    const plan = await resolve(`mesh: { cp: 2 }\n${text}`);
+    expect([attentionDtype(plan), ringDtype(plan), describeDtypes(plan)]).toEqual([attention, ring, description]);
+  });
+
+  test.each([
+    [
+      "ring: { dtype: e4m3 }",
+      {},
+      "Plan plan has ring.dtype e4m3 and attention.dtype bf16, but keys and values travel as attention reads them: leave ring.dtype out, or make attention.dtype e4m3 too.",
+    ],
+    [
+      "attention: { dtype: e4m3 }\nring: { dtype: bf16 }",
+      {},
+      "ring.dtype bf16 and attention.dtype e4m3, but keys and values travel as attention reads them: leave ring.dtype out, or make attention.dtype bf16 too.",
+    ],
+    [
+      "ring: { dtype: fp32 }",
+      {},
+      "ring.dtype fp32 and attention.dtype bf16, but keys and values travel as attention reads them: leave ring.dtype out.",
+    ],
+    [
+      "attention: { dtype: fp32 }",
+      {},
+      "attention.dtype fp32 and dtype bf16: leave attention.dtype out, or make it e4m3.",
+    ],
+    ["attention: { dtype: bf16 }", { dtype: "fp32" }, "attention.dtype bf16 and dtype fp32: leave attention.dtype out"],
+    [
+      "attention: { dtype: e4m3, kernel: sm80 }",
+      {},
+      "attention.dtype e4m3, which the attention.kernel sm80 does not have: choose auto, generic or sm90.",
+    ],
+    ["attention: { kernel: sm80 }", { fp8: true }, "which the attention.kernel sm80 does not have"],
+  ])("%j with %j is refused", async (text, flags, message) => {
+    await expect(resolve(`mesh: { cp: 2 }\n${text}`, flags)).rejects.toThrow(message);
   });
 });
 

@@ -68,7 +68,7 @@ describe("a profile", () => {
     const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
     expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
     const table = profileTable(own);
-    expect(table).toContain("dit, plan two, 2 workers, NVIDIA H200; 2 timed and 1 warm-up forwards");
+    expect(table).toContain("dit, plan two (bf16), 2 workers, NVIDIA H200; 2 timed and 1 warm-up forwards");
     expect(table).toMatch(/all +│ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
   });
 
@@ -92,6 +92,7 @@ describe("accuracy", () => {
     ["fp32", {}, 1e-5],
     ["bf16", {}, 0.02],
     ["fp32", { linear: { dtype: "e4m3" } }, 0.1],
+    ["bf16", { attention: { dtype: "e4m3" } }, 0.1],
   ] as const)("%s with %j is held to %s", (dtype, parts, tolerance) => {
     const some = { ...planSchema.parse({ dtype, ...parts }), name: "some" };
     const expected = tensor(1, 0, 0, 0);

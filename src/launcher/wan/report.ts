@@ -1,5 +1,6 @@
 import type { WanGenerateTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
+import { describeDtypes } from "../plan.js";
 import { figures } from "../profile-report.js";
 import { type Latency, latencyOf, percentile } from "../statistics.js";
 import { formatTable } from "../table.js";
@@ -99,7 +100,7 @@ export function generateTable(summary: GenerateSummary): string {
     ["all but load", seconds(summary.totalMs), `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB at most`],
   ];
   return [
-    `${model.name} with ${weights}, plan ${plan.name}, ${workers}, ${device}`,
+    `${model.name} with ${weights}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}`,
     formatTable(["stage", "seconds", ""], rows),
     `${video.out}: ${video.frames} frames of ${video.width} × ${video.height}, ${video.fps} a second`,
   ].join("\n");

@@ -39,6 +39,9 @@ export const prototypes = {
   flagsWait: "int ditrun_flags_wait(const uint64_t *flags, int count, int reset, uint64_t stream)",
   gemm: "int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream)",
   attention: "int ditrun_attention(const ditrun_attention_args *args, uint64_t stream)",
+  kvStatistics:
+    "int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv, int rows, int columns, int dtype, uint64_t stream)",
+  quantizeKv: "int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t stream)",
   layerNorm: "int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream)",
   activate: "int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int activation, uint64_t stream)",
   add: "int ditrun_add(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dtype, uint64_t stream)",
@@ -105,16 +108,21 @@ export const structs: Record<string, Record<string, string>> = {
   ditrun_kv_block: fields({
     uint64_t: ["k", "v", "flag"],
     int64_t: ["kStride", "vStride"],
-    "uint64_t ": ["kScale", "vScale"],
+    "uint64_t ": ["kScale"],
     int32_t: ["length", "reserved"],
   }),
   ditrun_attention_args: fields({
     uint64_t: ["q", "o", "lse", "previousO", "previousLse"],
     "ditrun_kv_block *": ["blocks"],
-    "uint64_t ": ["relativeBias", "waitNanoseconds"],
+    "uint64_t ": ["relativeBias", "qScale", "vScale", "waitNanoseconds"],
     int64_t: ["qStride", "oStride"],
     int32_t: ["queries", "heads", "headDim", "blockCount", "dtype", "oDtype", "kernel"],
     float: ["scale"],
+  }),
+  ditrun_quantize_kv_args: fields({
+    uint64_t: ["k", "v", "statistics", "outK", "outV", "kScale", "vScale"],
+    int64_t: ["ldk", "ldv", "totalRows"],
+    int32_t: ["rows", "heads", "headDim", "statisticsCount", "dtype", "reserved"],
   }),
   ditrun_layer_norm_args: fields({
     uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale", "modScale", "modShift"],
@@ -187,7 +195,6 @@ export interface KvBlock {
   kStride: number;
   vStride: number;
   kScale: Address;
-  vScale: Address;
   length: number;
   reserved: number;
 }
@@ -200,6 +207,8 @@ export interface AttentionArgs {
   previousLse: Address;
   blocks: KvBlock[];
   relativeBias: Address;
+  qScale: Address;
+  vScale: Address;
   waitNanoseconds: Address;
   qStride: number;
   oStride: number;
@@ -211,6 +220,25 @@ export interface AttentionArgs {
   oDtype: number;
   kernel: number;
   scale: number;
+}
+
+export interface QuantizeKvArgs {
+  k: Address;
+  v: Address;
+  statistics: Address;
+  outK: Address;
+  outV: Address;
+  kScale: Address;
+  vScale: Address;
+  ldk: number;
+  ldv: number;
+  totalRows: number;
+  rows: number;
+  heads: number;
+  headDim: number;
+  statisticsCount: number;
+  dtype: number;
+  reserved: number;
 }
 
 export interface LayerNormArgs {
@@ -300,7 +328,11 @@ export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
+/** DITRUN_ABI_VERSION, DITRUN_FP8_KEYS and DITRUN_STATISTICS_PARTS of the header. */
+export const ABI_VERSION = 2;
+export const FP8_KEYS = 128;
+export const STATISTICS_PARTS = 64;
 
-export type Struct = GemmArgs | AttentionArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
+export type Struct = GemmArgs | AttentionArgs | QuantizeKvArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
 
 export type KernelName = keyof typeof prototypes;

@@ -1,6 +1,6 @@
 import koffi from "koffi";
 import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
-import { type KernelName, prototypes, type Struct, structs } from "./abi.js";
+import { ABI_VERSION, type KernelName, prototypes, type Struct, structs } from "./abi.js";
 
 const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;
@@ -58,9 +58,9 @@ export class Kernels {
       );
     }
     const version = this.#function("abiVersion")();
-    if (version !== 1) {
+    if (version !== ABI_VERSION) {
       throw new DitrunError(
-        `The kernel module ${file} has ABI version ${version}, this ditrun needs 1: rebuild it with npm run build.`,
+        `The kernel module ${file} has ABI version ${version}, this ditrun needs ${ABI_VERSION}: rebuild it with npm run build.`,
         exitCodes.environment,
       );
     }

@@ -57,11 +57,16 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
   ]);
 }
 
-/** One run of keys and values [length, heads · headDim], read once the flag (an address, or 0) is 1. */
+/**
+ * One run of keys and values [length, heads · headDim], read once the flag (an address, or 0) is 1. In e4m3 as quantizeKv
+ * writes them: v [heads · headDim, padded length].
+ */
 export interface KeyValues {
   readonly k: Tensor;
   readonly v: Tensor;
   readonly flag: Address;
+  /** e4m3 only: float32 [heads, padded length / FP8_KEYS]. */
+  readonly kScale?: Tensor | undefined;
 }
 
 export interface AttentionOptions {
@@ -77,9 +82,11 @@ export interface AttentionOptions {
   readonly relativeBias?: Tensor | undefined;
   /** uint64 per block: nanoseconds spent waiting for its flag; address or 0. */
   readonly waitNanoseconds?: Address;
+  /** e4m3 only: float32 [heads, headDim]. */
+  readonly vScale?: Tensor | undefined;
 }
 
-/** o = softmax(q kᵀ / √headDim) v over all blocks in order; q and o [queries, heads · headDim]. */
+/** o = softmax(q kᵀ / √headDim) v over all blocks in order; q and o [queries, heads · headDim]. In e4m3 q has a scale per head: rowScale [queries, heads]. */
 export function attention(
   device: Device,
   o: Tensor,
@@ -90,14 +97,13 @@ export function attention(
   const { rows: queries, columns } = matrixShape(q);
   const headDim = columns / options.heads;
   const kvBlocks = (): KvBlock[] =>
-    blocks.map(({ k, v, flag }) => ({
+    blocks.map(({ k, v, flag, kScale }) => ({
       k: k.address,
       v: v.address,
       flag,
       kStride: k.rowStride,
       vStride: v.rowStride,
-      kScale: 0,
-      vScale: 0,
+      kScale: addressOf(kScale),
       length: matrixShape(k).rows,
       reserved: 0,
     }));
@@ -110,6 +116,8 @@ export function attention(
       previousLse: addressOf(options.previous?.lse),
       blocks: kvBlocks(),
       relativeBias: addressOf(options.relativeBias),
+      qScale: addressOf(q.rowScale),
+      vScale: addressOf(options.vScale),
       waitNanoseconds: options.waitNanoseconds ?? 0,
       qStride: q.rowStride,
       oStride: o.rowStride,

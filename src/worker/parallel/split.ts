@@ -7,6 +7,8 @@ export interface Range {
   readonly count: number;
 }
 
+type CpContext = Pick<Context, "cp" | "device">;
+
 /** How many of `total` each of `ranks` ranks holds: in order, blocks that differ by one at most. */
 export function shares(total: number, ranks: number): number[] {
   return Array.from(
@@ -40,7 +42,7 @@ export function sumChunks({ plan, tp }: Context, tokens: number): Range[] {
 
 /** Where a rank writes the rows that gatherTensorCp will collect: its part [tokens, columns]. */
 export function partForGatherCp(
-  context: Context,
+  context: CpContext,
   tokensOfRank: readonly number[],
   columns: number,
   dtype: Tensor["dtype"],
@@ -49,7 +51,7 @@ export function partForGatherCp(
 }
 
 /** The whole sequence [Σ tokens, columns] on every cp rank, from each rank's part. */
-export function gatherTensorCp(context: Context, part: Tensor, tokensOfRank: readonly number[]): Tensor {
+export function gatherTensorCp(context: CpContext, part: Tensor, tokensOfRank: readonly number[]): Tensor {
   if (context.cp.size === 1) return part;
   const total = tokensOfRank.reduce((sum, tokens) => sum + tokens, 0);
   const out = context.device.allocate(part.dtype, [total, matrixShape(part).columns]);

@@ -65,8 +65,11 @@ export async function profileForward(
     kernels: kernelTotals(trace, device.info),
     peakMemoryBytes: device.kernels.memoryUsed().peak,
     modelFlops: subject.flops,
-    peakTflops:
-      plan.linear.dtype === "e4m3" ? peakTflops.e4m3 : plan.dtype === "bf16" ? peakTflops.bf16 : peakTflops.f32,
+    peakTflops: [plan.linear.dtype, plan.attention.dtype].includes("e4m3")
+      ? peakTflops.e4m3
+      : plan.dtype === "bf16"
+        ? peakTflops.bf16
+        : peakTflops.f32,
     trace: task.trace ? trace : [],
   };
 }

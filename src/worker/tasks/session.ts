@@ -4,7 +4,7 @@ import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { ForwardTask, Job, ProfileTask, Weights } from "../../protocol/job.js";
 import { ditLayerRules, splitOf } from "../../protocol/layers.js";
-import type { Plan } from "../../protocol/plan.js";
+import { checkDtypes } from "../../protocol/plan.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
 import { Dit } from "../models/dit.js";
@@ -26,7 +26,7 @@ export async function withSession<T>(
   body: (session: Session) => Promise<T>,
 ): Promise<T> {
   const { model, plan, weights } = task;
-  requireSupported(plan);
+  checkDtypes(plan);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, plan);
   const source = await openWeights(device, weights);
@@ -41,18 +41,6 @@ export async function withSession<T>(
   await context.close();
   device.close();
   return result;
-}
-
-/** @throws DitrunError for what a plan may say but this version does not run yet. */
-export function requireSupported(plan: Plan): void {
-  for (const part of ["attention", "ring"] as const) {
-    const dtype = plan[part].dtype ?? plan.dtype;
-    if (dtype !== plan.dtype) {
-      throw new DitrunError(
-        `The plan's ${part}.dtype is ${dtype}; with dtype ${plan.dtype} only ${plan.dtype} is supported there.`,
-      );
-    }
-  }
 }
 
 async function openWeights(device: Device, weights: Weights): Promise<WeightSource> {

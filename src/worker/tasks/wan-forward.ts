@@ -2,17 +2,18 @@ import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { Job, WanForwardTask } from "../../protocol/job.js";
+import { checkDtypes } from "../../protocol/plan.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
 import type { Store } from "../store.js";
-import { requireFinite, requireSupported } from "./session.js";
+import { requireFinite } from "./session.js";
 import { loadTextEncoder, loadTransformer } from "./wan-session.js";
 
 /** Encodes one prompt and runs the transformer once; rank 0 writes both results to the task's file. */
 export async function runWanForward(job: Job, task: WanForwardTask, store: Store): Promise<ForwardRank> {
   const { model, plan, weights } = task;
-  requireSupported(plan);
+  checkDtypes(plan);
   const inputs = await readInputs(task);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, plan);

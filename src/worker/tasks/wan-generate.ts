@@ -2,6 +2,7 @@ import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Job, WanGenerateTask } from "../../protocol/job.js";
+import { checkDtypes } from "../../protocol/plan.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import { Context } from "../context.js";
@@ -17,7 +18,6 @@ import { videoFrames, type WanVae } from "../models/wan/vae/vae.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
 import { bytesOfPixels, FrameSender } from "./frame-sender.js";
-import { requireSupported } from "./session.js";
 import { StageClock } from "./stage-clock.js";
 import { WanDump } from "./wan-dump.js";
 import { planMemory } from "./wan-memory.js";
@@ -25,7 +25,7 @@ import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.
 
 /** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
 export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Store): Promise<WanGenerateRank> {
-  requireSupported(task.plan);
+  checkDtypes(task.plan);
   const clock = new StageClock(store);
   const noise = await readNoise(task);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
