@@ -1,5 +1,6 @@
 import { DitrunError } from "../../protocol/failure.js";
 import type { Job, WanProfileTask } from "../../protocol/job.js";
+import { checkDtypes } from "../../protocol/plan.js";
 import type { ProfileRank } from "../../protocol/results.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
@@ -7,7 +8,6 @@ import { matrixShape } from "../device/tensor.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
 import { profileForward } from "./profile.js";
-import { requireSupported } from "./session.js";
 import { WanDump } from "./wan-dump.js";
 import { loadTransformer } from "./wan-session.js";
 
@@ -16,7 +16,7 @@ const TIME = 500;
 /** Times one forward of the transformer; under cfg 2 both halves of the ranks run it, each for a text of its own. */
 export async function runWanProfile(job: Job, task: WanProfileTask, store: Store): Promise<ProfileRank> {
   const { model, plan, seed, size } = task;
-  requireSupported(plan);
+  checkDtypes(plan);
   if (!model.textEncoder) {
     throw new DitrunError(`${model.name} has no textEncoder sizes, which random weights need: add them to the model.`);
   }
