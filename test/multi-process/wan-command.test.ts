@@ -163,7 +163,9 @@ describe("ditrun wan generate", () => {
 
   it("leaves the first and the last steps in bf16 under --fp8", async () => {
     const latents = async (...args: string[]) => {
-      const run = [...args, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4"];
+      // Under cp, attention in either precision uses one ring's peer memory.
+      const mesh = ["--nproc", "2", "--cfg", "1", "--cp", "2"];
+      const run = [...args, ...mesh, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4"];
       const { exitCode, stderr } = await tiny(...run);
       expect(exitCode, stderr).toBe(0);
       const read = (step: number) => readTensor(join(folder, "fp8.safetensors"), `latent.${step}`);

@@ -22,7 +22,12 @@ async function velocities(
   together = false,
 ): Promise<Float32Array[]> {
   const device = Device.open(builtKernels("cpu"), 0);
-  const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: linear }, guidance: { together } });
+  const plan = planSchema.parse({
+    dtype: "bf16",
+    linear: { dtype: linear },
+    ...(linear === "e4m3" && { attention: { dtype: linear } }),
+    guidance: { together },
+  });
   const model = await loadWanModel(await checkpointOf("original"));
   const store = soloStore({
     ...{ id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 },
