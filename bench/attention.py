@@ -28,7 +28,7 @@ class KvBlock(ctypes.Structure):
 
 class AttentionArgs(ctypes.Structure):
     _fields_ = [("q", U64), ("o", U64), ("lse", U64), ("previousO", U64), ("previousLse", U64),
-                ("blocks", ctypes.POINTER(KvBlock)), ("waitNanoseconds", U64), ("qStride", I64), ("oStride", I64),
+                ("blocks", ctypes.POINTER(KvBlock)), ("relativeBias", U64), ("waitNanoseconds", U64), ("qStride", I64), ("oStride", I64),
                 ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
                 ("kernel", I32), ("scale", ctypes.c_float)]
 
@@ -40,6 +40,8 @@ class Attention:
         self.library = ctypes.CDLL(os.path.abspath(path))
         self.library.ditrun_last_error.restype = ctypes.c_char_p
         self.library.ditrun_attention.argtypes = [ctypes.POINTER(AttentionArgs), U64]
+        if self.library.ditrun_device_open(0):
+            raise RuntimeError(self.library.ditrun_last_error().decode())
         self.name = path.rsplit("/", 1)[-1].removesuffix(".so")
 
     def __call__(self, q, blocks, o, lse=None, previous=None, flags=None, waits=None, scale=None, kernel=0):
@@ -50,7 +52,7 @@ class Attention:
         args = AttentionArgs(
             q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0,
             previous[0].data_ptr() if previous else 0, previous[1].data_ptr() if previous else 0,
-            array, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
+            array, 0, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
             q.shape[0], q.shape[1], q.shape[2], len(blocks), 1, 0 if o.dtype == torch.float32 else 1, kernel,
             scale if scale is not None else q.shape[2] ** -0.5)
         status = self.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream)
@@ -105,7 +107,8 @@ def check(attention, dims):
         for heads, queries, lengths, extra, dtype in [
             (1, 64, [64], 0, torch.float32), (1, 256, [512], 0, torch.float32), (3, 257, [1000], 8, torch.bfloat16), (2, 1, [1], 0, torch.float32),
             (2, 300, [129, 64, 7, 1, 515], 24, torch.float32), (5, 1023, [777, 2048], 0, torch.bfloat16),
-            (2, 130, [33] * 16, 0, torch.float32),
+            (2, 130, [33] * 16, 0, torch.float32), (2, 65, [77], 8, torch.bfloat16), (12, 4097, [512], 16, torch.bfloat16),
+            (3, 129, [33, 1, 200, 129], 0, torch.bfloat16),
         ]:
             q = random(queries, heads, dim, heads * dim + extra)
             blocks = [(random(n, heads, dim, heads * dim + extra), random(n, heads, dim, heads * dim + 2 * extra)) for n in lengths]
@@ -119,6 +122,18 @@ def check(attention, dims):
             again = poisoned(queries, heads, dim, dtype, heads * dim + extra)
             attention(q, blocks, again, lse)
             expect(f"{label}, bits that change", (again != o).sum().item(), 0)
+        # Rows whose scores outgrow the first keys' by different amounts; the warps of a warp group must still go together.
+        q, k, v = random(1024, 2, dim), random(16384, 2, dim), random(16384, 2, dim)
+        k[12345], k[15000] = q[0] * 2, q[100] * 3
+        o = poisoned(1024, 2, dim)
+        attention(q, [(k, v)], o)
+        want, _ = reference(q, k, v)
+        expect(f"headDim {dim}, late outliers, worst row", ((o - want).norm(dim=-1) / want.norm(dim=-1)).max().item(), 2e-2)
+        for keys in (300, 16384):
+            k = random(keys, 2, dim)
+            k[keys // 3, :, 5] = float("nan")
+            attention(q, [(k, random(keys, 2, dim))], o)
+            expect(f"headDim {dim}, {keys} keys, rows that hide a NaN in K", (~o.isnan()).any(-1).sum().item(), 0)
         # Merge with a previous partial result.
         q = random(200, 3, dim)
         first, second = [(random(n, 3, dim), random(n, 3, dim)) for n in (300, 411)]
@@ -197,7 +212,7 @@ def errors(attention, dims):
 
 
 SHAPES = [(16, 65536, 65536, 32), (16, 16384, 65536, 32), (2, 65536, 8192, 32), (16, 65536, 65536, 64), (8, 65536, 65536, 128), (12, 32760, 32760, 128),
-          (12, 32760, 512, 128), (6, 8190, 32760, 128)]
+          (12, 32760, 77, 128), (12, 32760, 512, 128), (12, 32760, 1024, 128), (12, 32760, 4096, 128), (6, 8190, 32760, 128)]
 
 
 def times(attentions, shapes, repeats):

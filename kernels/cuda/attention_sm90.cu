@@ -1,9 +1,12 @@
 // Host side of the Hopper attention kernel: argument checks, tensor maps, launch.
 #include "attention_sm90.cuh"
 
+#include <cuda_fp16.h>
+
+#include <algorithm>
 #include <cmath>
 
-#include "attention_sm90_kernel.cuh"
+#include "attention_sm90_short.cuh"
 #include "error.h"
 
 namespace {
@@ -49,10 +52,10 @@ int encode(CUtensorMap *map, const char *name, uint64_t address, int64_t stride,
   return DITRUN_OK;
 }
 
-template <int headDim, typename Output>
-int launch(const ditrun_attention_args &args, cudaStream_t stream) {
+/** What both kernels take. */
+template <int headDim>
+int fill(Parameters &p, const ditrun_attention_args &args) {
   using S = Shape<headDim>;
-  Parameters p;
   const int width = args.heads * headDim;
   int status = encode(&p.q, "q", args.q, args.qStride, args.queries, width, S::queries, S::columns);
   p.tiles = 0;
@@ -65,7 +68,6 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
     p.length[i] = block.length;
     p.tiles += (block.length + S::Tile::keys - 1) / S::Tile::keys;
   }
-  if (status != DITRUN_OK) return status;
   p.o = reinterpret_cast<void *>(args.o);
   p.lse = reinterpret_cast<float *>(args.lse);
   p.previousO = reinterpret_cast<const float *>(args.previousO);
@@ -76,23 +78,65 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   p.heads = args.heads;
   p.blockCount = args.blockCount;
   p.scaleLog2 = args.scale * 1.4426950408889634f;
+  return status;
+}
 
-  const auto kernel = attention::attention_kernel<headDim, Output>;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
-  if (error == cudaSuccess) {
-    const dim3 grid((args.queries + S::queries - 1) / S::queries, args.heads);
-    kernel<<<grid, S::threads, S::sharedBytes, stream>>>(p);
-    error = cudaGetLastError();
+uint32_t half_bits(float x) { return __half_as_ushort(__float2half_rn(x)); }
+
+template <int headDim>
+int query_tiles(const ditrun_attention_args &args) {
+  return (args.queries + Shape<headDim>::queries - 1) / Shape<headDim>::queries;
+}
+
+template <int headDim, typename Output>
+cudaError_t launch(Parameters &p, const ditrun_attention_args &args, cudaStream_t stream) {
+  using S = Shape<headDim>;
+  if constexpr (S::Tile::mufuEighths < 8) {
+    // exp2_fixed wants scores whose factor c is near 2^-10: Q takes the power of two that makes it so, exactly.
+    const int exponent = std::clamp(std::ilogb(p.scaleLog2 * (4.0f / 3.0f)) + 10, -100, 100);
+    p.scaleLog2 = std::ldexp(p.scaleLog2, -exponent);
+    p.queryScale = attention::both(static_cast<uint32_t>(127 + exponent) << 7);
+    p.fixed.scale = attention::both(half_bits(p.scaleLog2));
+    p.fixed.rootScale = attention::both(half_bits(attention::kFixedRoot * p.scaleLog2));
   }
+  const auto kernel = attention::attention_kernel<headDim, Output>;
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
+  if (error != cudaSuccess) return error;
+  kernel<<<dim3(query_tiles<headDim>(args), args.heads), S::threads, S::sharedBytes, stream>>>(p);
+  return cudaGetLastError();
+}
+
+template <int headDim>
+cudaError_t launch_short(const Parameters &p, const ditrun_attention_args &args, cudaStream_t stream) {
+  using S = attention::ShortShape<headDim>;
+  const auto kernel = attention::attention_short_kernel<headDim>;
+  int device = 0, multiprocessors = 0;
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
+  if (error == cudaSuccess) error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  const int64_t tiles = static_cast<int64_t>(query_tiles<headDim>(args)) * args.heads;
+  kernel<<<static_cast<unsigned>(std::min<int64_t>(multiprocessors, tiles)), S::threads, S::sharedBytes, stream>>>(p);
+  return cudaGetLastError();
+}
+
+template <int headDim>
+int run(const ditrun_attention_args &args, cudaStream_t stream) {
+  using S = Shape<headDim>;
+  Parameters p;
+  int status = fill<headDim>(p, args);
+  const bool copied = args.oDtype == DITRUN_BF16 && args.previousO == 0 && aligned(args.o, args.oStride);
+  const bool fewKeys = copied && p.tiles <= S::Tile::fewTiles;
+  if (fewKeys && status == DITRUN_OK)
+    status = encode(&p.output, "o", args.o, args.oStride, args.queries, args.heads * headDim, 64, S::columns);
+  if (status != DITRUN_OK) return status;
+  const cudaError_t error = fewKeys                        ? launch_short<headDim>(p, args, stream)
+                            : args.oDtype == DITRUN_F32 ? launch<headDim, float>(p, args, stream)
+                                                        : launch<headDim, __nv_bfloat16>(p, args, stream);
   if (error != cudaSuccess)
     return fail(DITRUN_DEVICE_ERROR, "The sm_90 attention kernel (head dimension %d, %d queries, %d heads) did not start: %s.",
                 headDim, args.queries, args.heads, cudaGetErrorString(error));
   return DITRUN_OK;
-}
-
-template <int headDim>
-int launch_for_output(const ditrun_attention_args &args, cudaStream_t stream) {
-  return args.oDtype == DITRUN_F32 ? launch<headDim, float>(args, stream) : launch<headDim, __nv_bfloat16>(args, stream);
 }
 
 }  // namespace
@@ -125,8 +169,8 @@ int attention_sm90(const ditrun_attention_args &args, cudaStream_t stream) {
                 "kernel 0.",
                 args.headDim, args.dtype, args.blockCount, static_cast<double>(args.scale), static_cast<long long>(args.qStride));
   switch (args.headDim) {
-    case 32: return launch_for_output<32>(args, stream);
-    case 64: return launch_for_output<64>(args, stream);
-    default: return launch_for_output<128>(args, stream);
+    case 32: return run<32>(args, stream);
+    case 64: return run<64>(args, stream);
+    default: return run<128>(args, stream);
   }
 }

@@ -5,9 +5,11 @@
 // matrix product as bf16 registers, and a column of ones beside V makes that product sum them as well (the row sum l).
 //
 // The maximum is lazy. Softmax does not depend on the reference m that is subtracted, and bf16 probabilities keep their
-// relative precision at any magnitude, so m is the rounded maximum of the first tile and stays. A row whose scores later
-// grow shows in l: past kCareful in one tile the warp group takes the running maximum of every later tile; past kRepeat the
-// tile itself lost precision, and the block walks all keys once more with a running maximum from the start.
+// relative precision at any magnitude, so m is the rounded maximum of the first tile and stays; where that is near 0 in all rows
+// of a warp group, m is a constant, which makes the polynomial exponential cheaper. A row whose scores later grow shows in l:
+// past one limit the warp group takes the running maximum of every later tile; past another the tiles themselves lost precision,
+// and the block walks all keys once more with a running maximum from the start. All warps of a group take the same way: their
+// products are one instruction, and warps that went different ways have given wrong rows.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -22,15 +24,14 @@
 
 namespace attention {
 
-/** How much one tile may add to l: 64 to 128 keys of 2^x, x at most about 10, then 16 (log2). */
-constexpr float kCareful = 1024.0f;
-constexpr float kRepeat = 65536.0f;
-/** Rounds through the ring before a grown row is looked at again. */
-constexpr int kRounds = 16;
+/** Rounds through the ring before growth is looked for again, where polynomials take part. */
+constexpr int kRounds = 4;
+/** The reference is fixed at -1/2 when no maximum of the first tile is farther from 0 than this (log2). */
+constexpr float kFixed = 8.0f;
 constexpr float kLn2 = 0.6931471805599453f;
 
 struct Parameters {
-  CUtensorMap q;
+  CUtensorMap q, output;  // output: only for the kernel for few keys
   CUtensorMap k[DITRUN_MAX_KV_BLOCKS], v[DITRUN_MAX_KV_BLOCKS];
   const uint32_t *flags[DITRUN_MAX_KV_BLOCKS];
   int32_t length[DITRUN_MAX_KV_BLOCKS];
@@ -40,8 +41,10 @@ struct Parameters {
   unsigned long long *waitNanoseconds;
   int64_t oStride;
   int32_t queries, heads, blockCount, tiles;
-  float scaleLog2;  // scale · log2(e)
+  float scaleLog2;      // scale · log2(e), over queryScale
+  uint32_t queryScale;  // a power of two as two bf16, by which the kernel multiplies Q; the kernel for few keys does not
   PolynomialConstants polynomial;
+  FixedConstants fixed;
 };
 
 template <int headDim>
@@ -90,12 +93,45 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
 }
 
-/** Walks the KV blocks and fills the ring. One thread. */
 template <int headDim>
-__device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &shared, char *keys, char *values,
-                                        int position, bool observer) {
+__device__ __forceinline__ void init_ring(Shared<headDim> &shared) {
   using S = Shape<headDim>;
-  const int column = blockIdx.y * headDim;
+  for (int stage = 0; stage < S::Tile::stages; ++stage) {
+    ptx::mbarrier_init(&shared.keyFull[stage], 1);
+    ptx::mbarrier_init(&shared.valueFull[stage], 1);
+    ptx::mbarrier_init(&shared.keyEmpty[stage], S::consumers / 32);
+    ptx::mbarrier_init(&shared.valueEmpty[stage], S::consumers / 32);
+  }
+}
+
+/** Writes the ones beside every stage of V. All threads of the block. */
+template <int headDim>
+__device__ __forceinline__ void fill_ones(char *values) {
+  using S = Shape<headDim>;
+  for (int stage = 0; stage < S::Tile::stages; ++stage) {
+    uint32_t *ones = reinterpret_cast<uint32_t *>(values + stage * S::valueBytes + S::tileBytes);
+    for (int i = threadIdx.x; i < S::slabBytes / 4; i += S::threads) ones[i] = 0x3f803f80;  // two bf16 ones
+  }
+}
+
+/** How exponentials are taken: all by the special-function unit; part of them by a polynomial; or that and m = -1/2. */
+enum class Exponentials { exact, mixed, fixed };
+
+/** How much the keys between two looks may add to l before the maximum must run along, and before they lost precision: the
+ * polynomials' arguments are rounded as halves, so they want to be small; the exact ones must only not overflow. */
+__device__ constexpr float growth_careful(Exponentials how) {
+  return how == Exponentials::exact ? 0x1p60f : how == Exponentials::mixed ? 0x1p13f : 0x1p17f;
+}
+__device__ constexpr float growth_lost(Exponentials how) {
+  return how == Exponentials::exact ? 0x1p80f : how == Exponentials::mixed ? 0x1p16f : 0x1p18f;
+}
+
+/** Walks the KV blocks of one head and fills the ring. One thread. Returns the position after it. */
+template <int headDim>
+__device__ __forceinline__ int produce(const Parameters &p, Shared<headDim> &shared, char *keys, char *values, int head,
+                                       int position, bool observer) {
+  using S = Shape<headDim>;
+  const int column = head * headDim;
   for (int block = 0; block < p.blockCount; ++block) {
     if (p.flags[block] != nullptr) {
       const uint64_t start = ptx::global_nanoseconds();
@@ -118,6 +154,7 @@ __device__ __forceinline__ void produce(const Parameters &p, Shared<headDim> &sh
                       column + slab * S::columns, row);
     }
   }
+  return position;
 }
 
 /** One warp group's 64 queries: scores, softmax and output in registers. */
@@ -127,6 +164,7 @@ struct Consumer {
   using Tile = typename S::Tile;
   static constexpr int kScores = Tile::keys / 2, kChunks = Tile::keys / 16;
   static constexpr int kOutputs = S::outputColumns / 2;
+  static constexpr bool kPolynomial = Tile::mufuEighths < 8;
   using ScoreProduct = ptx::Wgmma<Tile::keys>;
   using OutputProduct = ptx::Wgmma<S::outputColumns>;
 
@@ -134,17 +172,30 @@ struct Consumer {
   Shared<headDim> &shared;
   uint64_t queries, keys, values;  // descriptors
   float o[kOutputs];
-  float m[2], l[2];  // per row; l as of the last check
+  float m[2], l[2];  // per row; l as of the last look
   int position;      // stages walked since the start
   bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
+  bool fixed;                       // m is -1/2
 
   __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queryAddress,
                                       uint32_t keyAddress, uint32_t valueAddress)
-      : p(parameters), shared(s), position(0), repeat(false), everyTile(false) {
+      : p(parameters), shared(s), position(0), repeat(false), everyTile(false), fixed(false) {
     constexpr int group = 8 * S::rowBytes;
     queries = ptx::descriptor(queryAddress, 0, group, S::swizzle);
     keys = ptx::descriptor(keyAddress, 0, group, S::swizzle);
     values = ptx::descriptor(valueAddress, S::slabBytes, group, S::swizzle);
+  }
+
+  /** Multiplies this warp group's queries in shared memory by queryScale. */
+  __device__ __forceinline__ void scale_queries(char *area) {
+    for (int i = threadIdx.x % 128; i < 64 * headDim * 2 / 16; i += 128) {
+      static_assert(S::slabs == 1 || !kPolynomial, "one slab of queries");
+      uint4 &eight = reinterpret_cast<uint4 *>(area)[i];
+      eight = {bf162_multiply(eight.x, p.queryScale), bf162_multiply(eight.y, p.queryScale),
+               bf162_multiply(eight.z, p.queryScale), bf162_multiply(eight.w, p.queryScale)};
+    }
+    ptx::fence_proxy_async_shared();
+    ptx::named_barrier_sync(2 + threadIdx.x / 128, 128);
   }
 
   /** Queues scores = Q Kᵀ of a stage, waits for them, and frees the stage's K. */
@@ -165,7 +216,7 @@ struct Consumer {
   }
 
   /** Queues o += P V of a stage, P = 2^(c scores - m), a batch of keys as soon as its P is known. */
-  template <bool check>
+  template <Exponentials how>
   __device__ __forceinline__ void multiply_values(const float (&scores)[kScores], int stage, uint32_t parity) {
     constexpr int kBatch = Tile::chunksPerBatch;
     uint32_t probabilities[kChunks][4];
@@ -174,9 +225,7 @@ struct Consumer {
     for (int batch = 0; batch < kChunks; batch += kBatch) {
 #pragma unroll
       for (int chunk = batch; chunk < batch + kBatch && chunk < kChunks; ++chunk)
-        exponentiate(scores, chunk, probabilities[chunk]);
-      // Of the stages before; here, since ptxas serialises the products (C7511) when it follows their wait.
-      if (check && batch == 0) check_growth(kCareful * Tile::stages);
+        exponentiate<how>(scores, chunk, probabilities[chunk]);
       ptx::wgmma_fence();
 #pragma unroll
       for (int chunk = batch; chunk < batch + kBatch && chunk < kChunks; ++chunk)
@@ -213,16 +262,31 @@ struct Consumer {
     }
   }
 
-  /** Judges what the last keys added to the row sums; o must be complete. */
-  __device__ __forceinline__ void check_growth(float limit) {
-    const float now0 = o[headDim / 2], now1 = o[headDim / 2 + 2];
-    const float added = fmaxf(now0 - l[0], now1 - l[1]);
-    l[0] = now0;
-    l[1] = now1;
-    if (__any_sync(0xffffffff, !(added <= limit))) {
-      running = everyTile = true;
-      repeat = repeat || !(added <= kRepeat);
-    }
+  /** Whether `mine` is true in the whole warp group: its warps must take the same way, since they multiply together. */
+  __device__ __forceinline__ bool all_of_group(bool mine) {
+    return __all_sync(0xffffffff, ptx::named_barrier_all(2 + threadIdx.x / 128, 128, mine));
+  }
+
+  /** After the first tile's maximum: fixes m when it suits all rows of the warp group. */
+  __device__ __forceinline__ void fix_reference() {
+    fixed = all_of_group(fabsf(m[0]) <= kFixed && fabsf(m[1]) <= kFixed);
+    if (fixed) m[0] = m[1] = -0.5f;
+  }
+
+  /** Takes l from the column of ones; o must be complete. */
+  __device__ __forceinline__ void take_sums() {
+    l[0] = o[headDim / 2];
+    l[1] = o[headDim / 2 + 2];
+  }
+
+  /** Judges what the last keys added to the row sums; o must be complete. NaN counts as growth. */
+  __device__ __forceinline__ void check_growth(float careful, float lost) {
+    const float before[2] = {l[0], l[1]};
+    take_sums();
+    const float added = fmaxf(l[0] - before[0], l[1] - before[1]);
+    if (all_of_group(added <= careful)) return;
+    running = everyTile = true;
+    repeat = repeat || !all_of_group(added <= lost);
   }
 
   __device__ __forceinline__ void mask(float (&scores)[kScores], int valid) {
@@ -233,15 +297,19 @@ struct Consumer {
   }
 
   /** 2^(c scores - m) of 16 keys, as the second product's operand. */
+  template <Exponentials how>
   __device__ __forceinline__ void exponentiate(const float (&scores)[kScores], int chunk, uint32_t (&probabilities)[4]) {
     const float scale = p.scaleLog2, scale1024 = 1024.0f * scale;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int pair = 4 * chunk + i, row = i % 2;
       const float low = scores[2 * pair], high = scores[2 * pair + 1];
-      if (takes_mufu(pair, Tile::mufuEighths)) {
-        const float p0 = exp2_approx(fmaf(low, scale, -m[row])), p1 = exp2_approx(fmaf(high, scale, -m[row]));
+      if (how == Exponentials::exact || takes_mufu(pair, Tile::mufuEighths)) {
+        const float reference = how == Exponentials::fixed ? -0.5f : m[row];
+        const float p0 = exp2_approx(fmaf(low, scale, -reference)), p1 = exp2_approx(fmaf(high, scale, -reference));
         probabilities[i] = pack_bf16(p0, p1);
+      } else if (how == Exponentials::fixed) {
+        probabilities[i] = exp2_fixed(low, high, p.fixed);
       } else {
         const float offset = -1024.0f * (m[row] + 0.5f);
         probabilities[i] = exp2_polynomial<Tile::polynomialDegree>(fmaf(low, scale1024, offset), fmaf(high, scale1024, offset),
@@ -257,17 +325,22 @@ struct Consumer {
     multiply_keys(scores, place.stage, place.parity);
     if (valid < Tile::keys) mask(scores, valid);
     if (running) raise_maximum(scores);
+    if (kPolynomial && running && !everyTile) fix_reference();  // the very first tile
     running = everyTile;
-    multiply_values<false>(scores, place.stage, place.parity);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(o);
-    release(shared.valueEmpty[place.stage]);
-    check_growth(kCareful);
+    multiply_values<Exponentials::exact>(scores, place.stage, place.parity);
+    complete_values(place.stage);
+    if (everyTile) return;
+    const Exponentials how = fixed ? Exponentials::fixed : kPolynomial ? Exponentials::mixed : Exponentials::exact;
+    check_growth(growth_careful(how), growth_lost(how));
   }
 
   /** All stages of the ring `rounds` times, whole and with m fixed; position is a multiple of their number. Unrolled, so that
-   * descriptors and barriers cost no arithmetic: what binds is the sum of issue slots and matrix cycles (bench/NOTES.md). */
+   * descriptors and barriers cost no arithmetic: what binds is the sum of issue slots and matrix cycles (bench/NOTES.md).
+   * With one way of taking exponentials the last product stays in flight from round to round; ptxas serialises two such loops
+   * in one kernel (C7515). */
+  template <Exponentials how>
   __device__ __forceinline__ void walk_ring(int rounds) {
+#pragma unroll 1
     for (int round = 0; round < rounds; ++round) {
       const uint32_t parity = position / Tile::stages & 1;
 #pragma unroll
@@ -276,19 +349,24 @@ struct Consumer {
         multiply_keys(scores, stage, parity);
         if (stage > 0) {
           release(shared.valueEmpty[stage - 1]);
-          multiply_values<false>(scores, stage, parity);
-        } else {
+        } else if (!kPolynomial) {
           ptx::wgmma_pin(o);
           if (round > 0) release(shared.valueEmpty[Tile::stages - 1]);
-          multiply_values<true>(scores, stage, parity);
         }
+        multiply_values<how>(scores, stage, parity);
       }
       position += Tile::stages;
+      if (kPolynomial) complete_values(Tile::stages - 1);
     }
+    if (!kPolynomial) complete_values(Tile::stages - 1);
+    check_growth(growth_careful(how), growth_lost(how));
+  }
+
+  /** Waits for the products with V, and frees the last stage. */
+  __device__ __forceinline__ void complete_values(int stage) {
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(o);
-    release(shared.valueEmpty[Tile::stages - 1]);
-    check_growth(kCareful * Tile::stages);
+    release(shared.valueEmpty[stage]);
   }
 
   /** Walks all keys. On return o, l and m are complete, l summed over the row. */
@@ -298,6 +376,7 @@ struct Consumer {
     l[0] = l[1] = 0.0f;
     m[0] = m[1] = -INFINITY;
     running = true;
+    fixed = false;
     for (int block = 0; block < p.blockCount; ++block) {
       int remaining = p.length[block];
       while (remaining > 0) {
@@ -305,17 +384,24 @@ struct Consumer {
         if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0) {
           walk_one(remaining);
         } else {
-          walk_ring(min(kRounds, remaining / (Tile::stages * Tile::keys)));
+          const int rounds = remaining / (Tile::stages * Tile::keys);
+          if constexpr (!kPolynomial)
+            walk_ring<Exponentials::exact>(rounds);
+          else if (fixed)
+            walk_ring<Exponentials::fixed>(min(kRounds, rounds));
+          else
+            walk_ring<Exponentials::mixed>(min(kRounds, rounds));
         }
         remaining -= (position - before) * Tile::keys;
       }
     }
+    take_sums();
   }
 
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
   template <typename Output>
-  __device__ __forceinline__ void store(int firstQuery) {
-    const int lane = threadIdx.x % 32, head = blockIdx.y;
+  __device__ __forceinline__ void store(int firstQuery, int head) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int query = firstQuery + lane / 4 + 8 * row;
@@ -364,18 +450,11 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
 
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(&shared.queryFull, 1);
-    for (int stage = 0; stage < Tile::stages; ++stage) {
-      ptx::mbarrier_init(&shared.keyFull[stage], 1);
-      ptx::mbarrier_init(&shared.valueFull[stage], 1);
-      ptx::mbarrier_init(&shared.keyEmpty[stage], S::consumers / 32);
-      ptx::mbarrier_init(&shared.valueEmpty[stage], S::consumers / 32);
-    }
+    init_ring(shared);
     shared.repeat = 0;
     ptx::fence_mbarrier_init();
   }
-  for (int i = threadIdx.x; i < Tile::stages * S::slabBytes / 4; i += S::threads)
-    reinterpret_cast<uint32_t *>(values + i / (S::slabBytes / 4) * S::valueBytes + S::tileBytes)[i % (S::slabBytes / 4)] =
-        0x3f803f80;  // two bf16 ones
+  fill_ones<headDim>(values);
   ptx::fence_proxy_async_shared();
   __syncthreads();
 
@@ -387,16 +466,17 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
       for (int slab = 0; slab < S::slabs; ++slab)
         ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull,
                       blockIdx.y * headDim + slab * S::columns, firstQuery);
-      produce<headDim>(p, shared, keys, values, 0, blockIdx.x == 0 && blockIdx.y == 0);
+      produce<headDim>(p, shared, keys, values, blockIdx.y, 0, blockIdx.x == 0 && blockIdx.y == 0);
     }
     __syncwarp();
     ptx::named_barrier_sync(1, S::threads);
-    if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, p.tiles, false);
+    if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, blockIdx.y, p.tiles, false);
   } else {
     ptx::registers_increase<Tile::consumerRegisters>();
     Consumer<headDim> consumer(p, shared, ptx::shared_address(queries) + group * 64 * S::rowBytes,
                                ptx::shared_address(keys), ptx::shared_address(values));
     ptx::mbarrier_wait(&shared.queryFull, 0);
+    if constexpr (Consumer<headDim>::kPolynomial) consumer.scale_queries(queries + group * 64 * S::rowBytes);
     for (int pass = 0;; ++pass) {
       consumer.walk();
       if (pass == 1) break;
@@ -405,7 +485,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
       if (shared.repeat == 0) break;
       consumer.everyTile = true;
     }
-    consumer.template store<Output>(firstQuery + threadIdx.x / 32 * 16);
+    consumer.template store<Output>(firstQuery + threadIdx.x / 32 * 16, blockIdx.y);
   }
 }
 

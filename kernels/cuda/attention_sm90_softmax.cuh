@@ -31,6 +31,12 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   return packed;
 }
 
+__device__ __forceinline__ uint32_t bf162_multiply(uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
 __device__ __forceinline__ uint32_t half2_fma(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t d;
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
@@ -51,6 +57,30 @@ struct PolynomialConstants {
   uint32_t shift = 0x65ed65ee;    // T: 1517 and 1518
   uint32_t slope = 0x3bec3bec;    // 0.9902
 };
+
+/** The constants of exp2_fixed, for scores s that a thread holds as 2^k s (k makes 2^-k c about 2^-10):
+ *   t = c1 s + T rounds to i = round(c s) in t's low bits; both lanes have the same T, and B cancels the carry of the low lane
+ *   d = K - a t, h = c2 s + d = a (c s - i) + g, where K = a T + g lies on the grid of halves by choice of a and T
+ *   w = B + h^2: h^2 + 89/128 is near 2^(c s - i + 1/2), and B = 12 with its carry; w + 128 t is 2^(c s + 1/2) in bf16
+ * a, T and g come from a search over all halves near the best quadratic (rms error 1.2e-3; the best has 1.04e-3). */
+struct FixedConstants {
+  uint32_t shift = both(0x65ea);             // T = 1514
+  uint32_t negativeRoot = both(0xb8ac);      // -a = -1196/2048
+  uint32_t offset = both(0x62ea);            // K = 885
+  uint32_t base = 0x4a264a59;                // 12 + 38/128 and 12 + 89/128
+  uint32_t scale = 0, rootScale = 0;         // c1 = 2^-k c, c2 = a 2^-k c
+};
+constexpr float kFixedRoot = 1196.0f / 2048.0f;
+
+/** 2^(c s + 1/2) of two scores, as packed bf16: the exponential with the reference m fixed at -1/2. Six issue slots. */
+__device__ __forceinline__ uint32_t exp2_fixed(float low, float high, const FixedConstants &constants) {
+  uint32_t s;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(s) : "f"(high), "f"(low));
+  const uint32_t t = half2_fma(s, constants.scale, constants.shift);
+  const uint32_t d = half2_fma(t, constants.negativeRoot, constants.offset);
+  const uint32_t h = half2_fma(s, constants.rootScale, d);
+  return half2_fma(h, h, constants.base) + (t << 7);
+}
 
 /** 2^x of two x given as 1024 (x - 1/2), as packed bf16. Relative error before rounding: 1.1e-3 rms (degree 2), 6e-5 (3). */
 template <int degree>

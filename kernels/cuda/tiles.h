@@ -5,8 +5,9 @@
  * keys: keys of a stage; the second dimension of the score product (a multiple of 16; 64, 80, 96, 128, 160 or 176).
  * stages: of shared memory, a power of two; the main loop is unrolled over them.
  * mufuEighths: of every eight pairs of exponentials, how many go to the special-function unit; a polynomial takes the rest.
- * degree: of that polynomial, 2 or 3. batch: 16-key chunks of probabilities between queueing products with V. */
-template <int groups, int stageKeys, int stageCount, int eighths, int degree, int batch>
+ * degree: of the general polynomial, 2 or 3. batch: 16-key chunks of probabilities between queueing products with V.
+ * few: up to this many stages of keys the kernel for few keys is faster. */
+template <int groups, int stageKeys, int stageCount, int eighths, int degree, int batch, int few>
 struct AttentionTileRow {
   static constexpr int warpGroups = groups;
   static constexpr int keys = stageKeys;
@@ -14,6 +15,7 @@ struct AttentionTileRow {
   static constexpr int mufuEighths = eighths;
   static constexpr int polynomialDegree = degree;
   static constexpr int chunksPerBatch = batch;
+  static constexpr int fewTiles = few;
   // setmaxnreg hands out what the block was launched with, less 24 a thread for the producer's warp group.
   static constexpr int consumerRegisters = groups == 2 ? 240 : 160;
   static_assert(groups == 2 || groups == 3, "the register split is worked out for two or three warp groups");
@@ -22,16 +24,17 @@ struct AttentionTileRow {
 template <int headDim>
 struct AttentionTile;
 
-// Bound by exponentials: half of them by polynomial. Three warp groups, since two leave issue slots idle (29.8 ms against 22.9)
-// and four have 112 registers, too few for 128 keys. V products queued every 32 keys: 20.3 ms, all at the end: 23.1 ms.
+// Bound by exponentials: half of them by polynomial (17.9 ms; 5/8: 18.1, 6/8: 18.8, 3/8: 19.2). Three warp groups, since two leave
+// issue slots idle (29.8 ms against 22.9) and four have 112 registers, too few for 128 keys; 160 keys are too many for three. V
+// products queued every 32 keys: 20.3 ms, all at the end: 23.1 ms. Eight stages: 18.3 ms.
 template <>
-struct AttentionTile<32> : AttentionTileRow<3, 128, 4, 4, 2, 2> {};
+struct AttentionTile<32> : AttentionTileRow<3, 128, 4, 4, 2, 2, 6> {};
 
-// Exponentials and matrix units near balance: a quarter by polynomial (28.1 ms; 3/8: 30.2, 1/2: 30.5; 128 keys: 28.7).
+// Exponentials and matrix units near balance: a quarter by polynomial (26.9 ms; 3/8: 26.6, 1/2: 27.0, within what runs differ by).
 template <>
-struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2> {};
+struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2, 16> {};
 
 // Bound by the matrix units: no polynomial. 72 output and 64 score registers a thread need two warp groups; V products queued
 // every 16 keys.
 template <>
-struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1> {};
+struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1, 16> {};

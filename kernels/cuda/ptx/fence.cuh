@@ -10,6 +10,22 @@ __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/** The same; returns whether `mine` is true in all of them. */
+__device__ __forceinline__ bool named_barrier_all(int id, int threads, bool mine) {
+  uint32_t all;
+  asm volatile(
+      "{\n"
+      ".reg .pred in, out;\n"
+      "setp.ne.b32 in, %3, 0;\n"
+      "barrier.cta.red.and.pred out, %1, %2, in;\n"
+      "selp.b32 %0, 1, 0, out;\n"
+      "}\n"
+      : "=r"(all)
+      : "r"(id), "r"(threads), "r"(static_cast<uint32_t>(mine))
+      : "memory");
+  return all != 0;
+}
+
 /** Arrives there without waiting. */
 __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");

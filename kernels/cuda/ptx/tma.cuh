@@ -1,4 +1,4 @@
-// The bulk tensor copy engine, global to shared memory.
+// The bulk tensor copy engine, between global and shared memory.
 #pragma once
 
 #include <cuda.h>
@@ -19,5 +19,17 @@ __device__ __forceinline__ void tma_load(void *destination, const CUtensorMap *m
       "l"(reinterpret_cast<uint64_t>(map)), "r"(shared_address(barrier)), "r"(column), "r"(row)
       : "memory");
 }
+
+/** Queues the copy of a box from shared memory to (column, row) of a matrix; elements out of bounds are not written. */
+__device__ __forceinline__ void tma_store(const CUtensorMap *map, const void *source, int column, int row) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(reinterpret_cast<uint64_t>(map)),
+               "r"(shared_address(source)), "r"(column), "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/** Waits until this thread's stores have read their source. */
+__device__ __forceinline__ void tma_store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+/** Waits until this thread's stores have been written. */
+__device__ __forceinline__ void tma_store_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 }  // namespace ptx

@@ -1,0 +1,181 @@
+// Attention forward for Hopper over few keys, where what surrounds the walk over the keys costs as much as the walk.
+//
+// The tiles, the ring and the products are those of attention_sm90_kernel.cuh, but a block of threads stays on its
+// multiprocessor and takes one tile of queries after the other: the next queries and their first keys arrive while the last
+// products run, and a finished output leaves by the copy engine from the place of its queries. The maximum runs along (no tile
+// is walked twice), and all exponentials take the special-function unit. Outputs are bf16, with nothing to merge.
+#pragma once
+
+#include "attention_sm90_kernel.cuh"
+#include "ptx/stmatrix.cuh"
+
+namespace attention {
+
+template <int headDim>
+struct ShortShape : Shape<headDim> {
+  using S = Shape<headDim>;
+  static constexpr int sharedBytes = S::sharedBytes + S::queryBytes;  // two tiles of queries
+};
+
+template <int headDim>
+struct ShortShared {
+  Shared<headDim> ring;
+  uint64_t queryFull[2], outputFull[2];  // of the two tiles of queries; the output takes their place
+};
+
+template <int headDim>
+struct ShortConsumer : Consumer<headDim> {
+  using S = Shape<headDim>;
+  using Tile = typename S::Tile;
+  using Base = Consumer<headDim>;
+  using Base::l, Base::m, Base::o, Base::p, Base::position, Base::shared;
+
+  using Base::Base;
+
+  /** Walks all keys with a running maximum. On return o, l and m are complete, l summed over the row. */
+  __device__ __forceinline__ void walk() {
+#pragma unroll
+    for (int i = 0; i < Base::kOutputs; ++i) o[i] = 0.0f;
+    l[0] = l[1] = 0.0f;
+    m[0] = m[1] = -INFINITY;
+    int before = -1;  // the stage whose values are being multiplied
+    for (int block = 0; block < p.blockCount; ++block)
+      for (int remaining = p.length[block]; remaining > 0; remaining -= Tile::keys) {
+        const Place<Tile::stages> place(position++);
+        float scores[Base::kScores];
+        this->multiply_keys(scores, place.stage, place.parity);
+        ptx::wgmma_pin(o);
+        if (before >= 0) this->release(shared.valueEmpty[before]);
+        before = place.stage;
+        if (remaining < Tile::keys) this->mask(scores, remaining);
+        this->raise_maximum(scores);
+        this->template multiply_values<Exponentials::exact>(scores, place.stage, place.parity);
+      }
+    this->complete_values(before);
+    this->take_sums();
+  }
+
+  /** Writes lse, and the scaled output as bf16 to this warp group's 64 rows at `area`, swizzled as the copy engine reads it. */
+  __device__ __forceinline__ void stage_output(int firstQuery, int head, uint32_t area) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    float own[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      own[row] = 1.0f / l[row];
+      const int query = firstQuery + 16 * warp + lane / 4 + 8 * row;
+      if (p.lse != nullptr && lane % 4 == 0 && query < p.queries)
+        p.lse[static_cast<int64_t>(head) * p.queries + query] = (m[row] + log2f(l[row])) * kLn2;
+    }
+    // Lane 8 i + r names row r of matrix i: rows 0 to 7 and 8 to 15 of eight columns, then of the next eight.
+    const int row = 16 * warp + lane % 16;
+    constexpr int kGroups = S::columns / 8;  // of eight columns in a slab
+    const int pattern = S::rowBytes == 128 ? row % 8 : row / 2 % 4;
+#pragma unroll
+    for (int j = 0; j < headDim / 8; j += 2) {
+      const int group = j % kGroups + lane / 16;
+      const uint32_t address = area + j / kGroups * (S::queries * S::rowBytes) + row * S::rowBytes + ((group ^ pattern) * 16);
+      ptx::store_matrices(address, pack_bf16(o[4 * j] * own[0], o[4 * j + 1] * own[0]),
+                          pack_bf16(o[4 * j + 2] * own[1], o[4 * j + 3] * own[1]),
+                          pack_bf16(o[4 * j + 4] * own[0], o[4 * j + 5] * own[0]),
+                          pack_bf16(o[4 * j + 6] * own[1], o[4 * j + 7] * own[1]));
+    }
+  }
+};
+
+/** The tiles of queries that a block takes: every gridDim.x-th of all heads, a head's tiles in a row. */
+template <int headDim>
+struct QueryTile {
+  int head, first, buffer;
+  uint32_t parity;
+  __device__ __forceinline__ QueryTile(const Parameters &p, int n) : buffer(n % 2), parity(n / 2 % 2) {
+    const int perHead = (p.queries + Shape<headDim>::queries - 1) / Shape<headDim>::queries;
+    const int tile = blockIdx.x + n * gridDim.x;
+    head = tile / perHead;
+    first = tile % perHead * Shape<headDim>::queries;
+  }
+  __device__ __forceinline__ bool exists(const Parameters &p) const { return head < p.heads; }
+};
+
+/** Brings the queries of all tiles of the block, and takes the outputs from their places. One thread. */
+template <int headDim>
+__device__ __forceinline__ void carry(const Parameters &p, ShortShared<headDim> &shared, char *queries) {
+  using S = ShortShape<headDim>;
+  for (int n = 0;; ++n) {
+    const QueryTile<headDim> now(p, n);
+    char *place = queries + now.buffer * S::queryBytes;
+    if (n >= 2) {
+      const QueryTile<headDim> done(p, n - 2);
+      if (!done.exists(p)) break;
+      ptx::mbarrier_wait(&shared.outputFull[done.buffer], done.parity);
+      for (int group = 0; group < S::Tile::warpGroups && done.first + group * 64 < p.queries; ++group)
+        for (int slab = 0; slab < S::slabs; ++slab)
+          ptx::tma_store(&p.output, place + (slab * S::queries + group * 64) * S::rowBytes, done.head * headDim + slab * S::columns,
+                         done.first + group * 64);
+      ptx::tma_store_commit();
+      ptx::tma_store_wait_read();
+    }
+    if (!now.exists(p)) continue;
+    ptx::mbarrier_expect(&shared.queryFull[now.buffer], S::queryBytes);
+    for (int slab = 0; slab < S::slabs; ++slab)
+      ptx::tma_load(place + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull[now.buffer], now.head * headDim + slab * S::columns,
+                    now.first);
+  }
+  ptx::tma_store_wait();
+}
+
+template <int headDim>
+__global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_kernel(const __grid_constant__ Parameters p) {
+  using S = ShortShape<headDim>;
+  using Tile = typename S::Tile;
+  extern __shared__ char raw[];
+  __shared__ ShortShared<headDim> shared;
+  char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
+  char *keys = queries + 2 * S::queryBytes, *values = keys + Tile::stages * S::tileBytes;
+  const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
+
+  if (threadIdx.x == 0) {
+    init_ring(shared.ring);
+    for (int buffer = 0; buffer < 2; ++buffer) {
+      ptx::mbarrier_init(&shared.queryFull[buffer], 1);
+      ptx::mbarrier_init(&shared.outputFull[buffer], S::consumers / 32);
+    }
+    ptx::fence_mbarrier_init();
+  }
+  fill_ones<headDim>(values);
+  ptx::fence_proxy_async_shared();
+  __syncthreads();
+
+  if (group == Tile::warpGroups) {
+    ptx::registers_decrease<24>();
+    if (threadIdx.x == S::consumers) {
+      int position = 0;
+      for (int n = 0;; ++n) {
+        const QueryTile<headDim> tile(p, n);
+        if (!tile.exists(p)) break;
+        position = produce<headDim>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
+      }
+    } else if (threadIdx.x == S::consumers + 32) {
+      carry<headDim>(p, shared, queries);
+    }
+  } else {
+    ptx::registers_increase<Tile::consumerRegisters>();
+    int position = 0;
+    for (int n = 0;; ++n) {
+      const QueryTile<headDim> tile(p, n);
+      if (!tile.exists(p)) break;
+      const uint32_t own = ptx::shared_address(queries + tile.buffer * S::queryBytes + group * 64 * S::rowBytes);
+      ShortConsumer<headDim> consumer(p, shared.ring, own, ptx::shared_address(keys), ptx::shared_address(values));
+      consumer.position = position;
+      ptx::mbarrier_wait(&shared.queryFull[tile.buffer], tile.parity);
+      consumer.walk();
+      position = consumer.position;
+      ptx::named_barrier_sync(2 + group, 128);  // the whole group has multiplied its queries, so their place is free
+      consumer.stage_output(tile.first + group * 64, tile.head, own);
+      ptx::fence_proxy_async_shared();
+      __syncwarp();
+      consumer.release(shared.outputFull[tile.buffer]);
+    }
+  }
+}
+
+}  // namespace attention
