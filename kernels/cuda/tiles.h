@@ -35,3 +35,30 @@ struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2> {};
 // every 16 keys.
 template <>
 struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1> {};
+
+/** The same for e4m3. A step takes `units` times DITRUN_FP8_KEYS keys, whose sums P V stay in the matrix unit before they are added in
+ * float32. batch: 32-key chunks of probabilities between queueing products with V. */
+template <int groups, int stepUnits, int stageCount, int batch>
+struct AttentionFp8TileRow {
+  static constexpr int warpGroups = groups;
+  static constexpr int units = stepUnits;
+  static constexpr int stages = stageCount;
+  static constexpr int chunksPerBatch = batch;
+  static constexpr int consumerRegisters = groups == 2 ? 240 : groups == 3 ? 160 : 112;
+  static_assert(groups >= 2 && groups <= 4, "the register split is worked out for two to four warp groups");
+};
+
+template <int headDim>
+struct AttentionFp8Tile;
+
+#ifndef FP8_32
+#define FP8_32 3, 1, 4, 1
+#define FP8_64 3, 1, 4, 1
+#define FP8_128 2, 2, 2, 1
+#endif
+template <>
+struct AttentionFp8Tile<32> : AttentionFp8TileRow<FP8_32> {};
+template <>
+struct AttentionFp8Tile<64> : AttentionFp8TileRow<FP8_64> {};
+template <>
+struct AttentionFp8Tile<128> : AttentionFp8TileRow<FP8_128> {};
