@@ -5,9 +5,9 @@
 // - Scores leave the matrix unit in half precision, with two keys a register, and softmax works on such pairs. So that no score can
 //   overflow, the queries are first multiplied by 2^-Shape::shift in shared memory. Half precision rounds a score by 2^-12 of itself,
 //   an order less than e4m3 queries and keys leave uncertain.
-// - The maximum is exact at every step, since e4m3 probabilities have no room above it.
-// - The products of one step with V are summed by themselves and then added to o in float32, which also rescales o: the matrix unit
-//   keeps only some 13 bits of an e4m3 sum.
+// - The maximum of every tile counts, since e4m3 probabilities have no room above it; few tiles raise it.
+// - The products of a few tiles with V are summed by themselves and then added to o in float32: the matrix unit keeps only some 13
+//   bits of an e4m3 sum.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -24,8 +24,9 @@ namespace attention_fp8 {
 
 constexpr int kUnit = DITRUN_FP8_KEYS;
 constexpr float kLn2 = 0.6931471805599453f;
-/** Beyond this, 8 m is not exact in half precision (or, for slopes, not in its range). */
+/** Beyond this, 8 m is not exact in half precision, or slopes are not in its range. */
 constexpr float kFarMaximum = 1900.0f, kFarSlope = 60000.0f;
+constexpr uint32_t kEighth = 0x30003000;  // 1/8 in both lanes
 
 struct Parameters {
   CUtensorMap q;
@@ -50,7 +51,6 @@ struct Shape {
   static constexpr int queries = 64 * Tile::warpGroups;
   static constexpr int consumers = 128 * Tile::warpGroups;
   static constexpr int threads = consumers + 128;
-  static constexpr int keys = kUnit * Tile::units;  // of a step
   static constexpr ptx::Swizzle swizzle = headDim == 32   ? ptx::Swizzle::bytes32
                                           : headDim == 64 ? ptx::Swizzle::bytes64
                                                           : ptx::Swizzle::bytes128;
@@ -60,21 +60,20 @@ struct Shape {
   static constexpr int keyBytes = kUnit * headDim;
   static constexpr int valueBytes = kUnit * headDim;
   static constexpr int valuePitch = kUnit * outputColumns;  // V and its ones
-  static constexpr int keyStage = Tile::units * keyBytes, valueStage = Tile::units * valuePitch;
-  static constexpr int sharedBytes = 1024 + queryBytes + Tile::stages * (keyStage + valueStage);
+  static constexpr int sharedBytes = 1024 + queryBytes + Tile::stages * (keyBytes + valuePitch);
 };
 
 template <class S>
 struct Shared {
   uint64_t queryFull;
   uint64_t keyFull[S::Tile::stages], keyEmpty[S::Tile::stages], valueFull[S::Tile::stages], valueEmpty[S::Tile::stages];
-  float scale[S::Tile::stages][S::Tile::units];  // of the keys
+  float scale[S::Tile::stages];  // of the keys
 };
 
 /** Walks the KV blocks and fills the ring. One thread. */
 template <class S>
 __device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, bool observer) {
-  constexpr int stages = S::Tile::stages, units = S::Tile::units;
+  constexpr int stages = S::Tile::stages;
   const int column = blockIdx.y * S::headDim;
   int stage = 0;
   uint32_t parity = 1;
@@ -85,21 +84,16 @@ __device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, 
       ptx::fence_proxy_async_global();
       if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
     }
-    const int scales = (p.length[block] + kUnit - 1) / kUnit;
-    const float *scale = p.kScale[block] + static_cast<int64_t>(blockIdx.y) * scales;
-    for (int unit = 0; unit < scales; unit += units) {
+    const int tiles = (p.length[block] + kUnit - 1) / kUnit;
+    const float *scale = p.kScale[block] + static_cast<int64_t>(blockIdx.y) * tiles;
+    for (int tile = 0; tile < tiles; ++tile) {
       ptx::mbarrier_wait(&shared.keyEmpty[stage], parity);
-#pragma unroll
-      for (int u = 0; u < units; ++u) shared.scale[stage][u] = __ldcg(scale + min(unit + u, scales - 1));
-      ptx::mbarrier_expect(&shared.keyFull[stage], S::keyStage);
-#pragma unroll
-      for (int u = 0; u < units; ++u)
-        ptx::tma_load(keys + stage * S::keyStage + u * S::keyBytes, &p.k[block], &shared.keyFull[stage], column, (unit + u) * kUnit);
+      shared.scale[stage] = __ldcg(scale + tile);
+      ptx::mbarrier_expect(&shared.keyFull[stage], S::keyBytes);
+      ptx::tma_load(keys + stage * S::keyBytes, &p.k[block], &shared.keyFull[stage], column, tile * kUnit);
       ptx::mbarrier_wait(&shared.valueEmpty[stage], parity);
-      ptx::mbarrier_expect(&shared.valueFull[stage], units * S::valueBytes);
-#pragma unroll
-      for (int u = 0; u < units; ++u)
-        ptx::tma_load(values + stage * S::valueStage + u * S::valuePitch, &p.v[block], &shared.valueFull[stage], (unit + u) * kUnit, column);
+      ptx::mbarrier_expect(&shared.valueFull[stage], S::valueBytes);
+      ptx::tma_load(values + stage * S::valuePitch, &p.v[block], &shared.valueFull[stage], tile * kUnit, column);
       if (++stage == stages) {
         stage = 0;
         parity ^= 1;
@@ -113,15 +107,17 @@ template <class S>
 struct Consumer {
   using Tile = typename S::Tile;
   using OutputProduct = ptx::WgmmaE4m3<S::outputColumns>;
-  static constexpr int units = Tile::units;
+  static constexpr int kPartials = S::outputColumns / 2, kRowSum = S::headDim / 2;
 
   const Parameters &p;
   Shared<S> &shared;
   uint64_t queries, keys, values;  // descriptors
   float o[S::headDim / 2];
-  float partial[S::outputColumns / 2];  // the last step's product with V, not yet in o
-  float m[2], l[2], decay[2];           // per row; decay: what o is multiplied by before partial is added
-  float slope[2];                       // scale · qScale · 2^shift in eighths of log2
+  float partial[kPartials];  // products with V that are not yet in o
+  float m[2], l[2];          // per row
+  float slope[2];            // scale · qScale · 2^shift, in eighths of an octave (log2)
+  uint32_t offset[2];        // kOffset - 8 m, or what recentre makes of it
+  float largestScale;        // of keys, for which the slopes are in half precision's range; -1 if m is not
 
   __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<S> &s, uint32_t queryAddress, uint32_t keyAddress, uint32_t valueAddress)
       : p(parameters), shared(s) {
@@ -134,21 +130,49 @@ struct Consumer {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty);
   }
 
-  __device__ __forceinline__ void multiply_keys(uint32_t (&scores)[32], int stage, int unit) {
+  /** Queues scores = Q Kᵀ of a stage and waits for them, and so for what was queued before. */
+  __device__ __forceinline__ void multiply_keys(uint32_t (&scores)[32], int stage) {
     ptx::wgmma_pin(scores);
     ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < S::headDim / 32; ++step)
-      ptx::wgmma_e4m3_half(scores, queries + step * 2, keys + (stage * S::keyStage + unit * S::keyBytes + step * 32) / 16, step != 0);
+      ptx::wgmma_e4m3_half(scores, queries + step * 2, keys + (stage * S::keyBytes + step * 32) / 16, step != 0);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
+    ptx::wgmma_pin(partial);
+  }
+
+  /** Queues partial (+)= P V of a stage, P = 2^(c scores - m + kTop), a batch of keys as soon as its P is known. */
+  template <bool fresh>
+  __device__ __forceinline__ void multiply_values(const uint32_t (&scores)[32], const Line (&lines)[2], int stage) {
+    constexpr int kBatch = Tile::chunksPerBatch;
+    uint32_t probabilities[4][4];
+    ptx::wgmma_pin(partial);
+#pragma unroll
+    for (int batch = 0; batch < 4; batch += kBatch) {
+#pragma unroll
+      for (int chunk = batch; chunk < batch + kBatch; ++chunk) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = i % 2, j = 8 * chunk + i / 2 * 4 + row;
+          probabilities[chunk][i] = exponentials(scores[j], scores[j + 2], lines[row]);
+        }
+      }
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int chunk = batch; chunk < batch + kBatch; ++chunk)
+        OutputProduct::multiply_registers(partial, probabilities[chunk], values + (stage * S::valuePitch + chunk * 32) / 16, !fresh || chunk != 0);
+    }
     ptx::wgmma_commit();
   }
 
-  /** o = decay o + partial, and l likewise. */
+  /** Adds partial to o, and its sums to l. */
   __device__ __forceinline__ void promote() {
 #pragma unroll
-    for (int i = 0; i < S::headDim / 2; ++i) o[i] = fmaf(o[i], decay[i / 2 % 2], partial[i]);
+    for (int i = 0; i < S::headDim / 2; ++i) o[i] += partial[i];
 #pragma unroll
-    for (int row = 0; row < 2; ++row) l[row] = fmaf(l[row], decay[row], partial[S::headDim / 2 + 2 * row]);
+    for (int row = 0; row < 2; ++row) l[row] += partial[kRowSum + 2 * row];
   }
 
   /** The largest score of each of the two rows, over the four threads that share them, as a pair. */
@@ -161,8 +185,7 @@ struct Consumer {
     }
     uint32_t both = half2_max(__byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632));
     both = half2_max(both, __shfl_xor_sync(0xffffffff, both, 1));
-    both = half2_max(both, __shfl_xor_sync(0xffffffff, both, 2));
-    return both;
+    return half2_max(both, __shfl_xor_sync(0xffffffff, both, 2));
   }
 
   __device__ __forceinline__ void mask(uint32_t (&scores)[32], int valid) {
@@ -175,152 +198,128 @@ struct Consumer {
     }
   }
 
-  /** One step: scores, the last step's output, softmax, and the queueing of this step's product with V.
-   * pending: the stage whose product with V is in flight, or -1. */
-  template <bool masked>
+  /** Raises m to the octaves given, where they are above it, and rescales what was summed. fresh: partial is already in o. */
+  template <bool fresh>
+  __device__ __forceinline__ void raise(const float (&octaves)[2]) {
+    if constexpr (!fresh) {
+      promote();
+#pragma unroll
+      for (int i = 0; i < kPartials; ++i) partial[i] = 0.0f;
+    }
+    float farthest = 0.0f;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float raised = max_or_nan(m[row], ceilf(octaves[row])), decay = m[row] == raised ? 1.0f : exp2_approx(m[row] - raised);
+      m[row] = raised;
+      l[row] *= decay;
+      offset[row] = both_half(fmaf(raised, -8.0f, kOffset));
+      farthest = max_or_nan(farthest, fabsf(raised));
+#pragma unroll
+      for (int j = 0; j < S::headDim / 8; ++j) {
+        o[4 * j + 2 * row] *= decay;
+        o[4 * j + 2 * row + 1] *= decay;
+      }
+    }
+    largestScale = farthest <= kFarMaximum ? __fdividef(kFarSlope, fmaxf(slope[0], slope[1])) : -1.0f;
+  }
+
+  /** For scores too large for half precision arithmetic: takes the tile's largest off them first, exactly near it. */
+  __device__ __forceinline__ void recentre(uint32_t (&scores)[32], uint32_t largest, const float (&steps)[2]) {
+    const float2 origin = unpack_half(largest);
+    const uint32_t origins[2] = {__byte_perm(largest, 0, 0x1010), __byte_perm(largest, 0, 0x3232)};
+    offset[0] = both_half(fmaf(origin.x, steps[0], fmaf(m[0], -8.0f, kOffset)));
+    offset[1] = both_half(fmaf(origin.y, steps[1], fmaf(m[1], -8.0f, kOffset)));
+#pragma unroll
+    for (int j = 0; j < 32; ++j) scores[j] = half2_subtract(scores[j], origins[j % 2]);
+    largestScale = -1.0f;  // these offsets serve no other tile
+  }
+
+  /** One tile: its scores, softmax, and the queueing of its product with V. fresh: a new partial sum begins.
+   * pending: the stage whose product with V is in flight, or -1. valid: keys of the tile, if masked. */
+  template <bool fresh, bool masked>
   __device__ __forceinline__ void step(int stage, uint32_t parity, int pending, int valid) {
-    uint32_t scores[units][32];
+    uint32_t scores[32];
     ptx::mbarrier_wait(&shared.keyFull[stage], parity);
-    multiply_keys(scores[0], stage, 0);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(partial);
-    ptx::wgmma_pin(scores[0]);
-#pragma unroll
-    for (int unit = 1; unit < units; ++unit) multiply_keys(scores[unit], stage, unit);
+    multiply_keys(scores, stage);
+    const float scale = shared.scale[stage];
     if (pending >= 0) release(shared.valueEmpty[pending]);
-    promote();
-    float steps[units][2];  // eighths of an octave (log2) that a score of 1 is worth
-#pragma unroll
-    for (int unit = 0; unit < units; ++unit) {
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        steps[unit][row] = slope[row] * shared.scale[stage][unit];
-        if constexpr (masked) steps[unit][row] = fmaxf(steps[unit][row], 6e-8f);  // not 0, so that -infinity stays it
-      }
-    }
-    ptx::wgmma_wait<0>();
-#pragma unroll
-    for (int unit = 0; unit < units; ++unit) ptx::wgmma_pin(scores[unit]);
     release(shared.keyEmpty[stage]);
+    if constexpr (fresh) promote();
+    if constexpr (masked) mask(scores, valid);
+
+    float steps[2] = {slope[0] * scale, slope[1] * scale};  // what a score of 1 is worth, in eighths of an octave
     if constexpr (masked) {
-#pragma unroll
-      for (int unit = 0; unit < units; ++unit) mask(scores[unit], valid - unit * kUnit);
+      steps[0] = fmaxf(steps[0], 6e-8f);  // not 0 in half precision, so that -infinity stays it
+      steps[1] = fmaxf(steps[1], 6e-8f);
     }
-
-    constexpr uint32_t kEighth = 0x30003000;
-    uint32_t largest[units];
-    float highest[2] = {m[0], m[1]}, steepest = 0.0f;
-#pragma unroll
-    for (int unit = 0; unit < units; ++unit) {
-      largest[unit] = largest_of(scores[unit]);
-      const float2 octaves = unpack_half(half2_fma(largest[unit], kEighth, 0x80008000u));
-      highest[0] = max_or_nan(highest[0], ceilf(octaves.x * steps[unit][0]));
-      highest[1] = max_or_nan(highest[1], ceilf(octaves.y * steps[unit][1]));
-      steepest = fmaxf(steepest, fmaxf(steps[unit][0], steps[unit][1]));
+    const uint32_t largest = largest_of(scores);
+    const float2 eighths = unpack_half(half2_fma(largest, kEighth, 0x80008000u));
+    const float octaves[2] = {eighths.x * steps[0], eighths.y * steps[1]};
+    const bool quiet = octaves[0] <= m[0] && octaves[1] <= m[1] && scale <= largestScale;
+    if (__builtin_expect(!__all_sync(0xffffffff, quiet), 0)) {
+      raise<fresh>(octaves);
+      if (!__all_sync(0xffffffff, scale <= largestScale)) recentre(scores, largest, steps);
     }
-    Line lines[units][2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      decay[row] = exp2_approx(m[row] - highest[row]);
-      m[row] = highest[row];
-      const uint32_t offset = both_half(fmaf(m[row], -8.0f, kOffset));
-#pragma unroll
-      for (int unit = 0; unit < units; ++unit) lines[unit][row] = {both_half(steps[unit][row]), offset};
-    }
-    const bool near = fmaxf(fabsf(m[0]), fabsf(m[1])) <= kFarMaximum && steepest <= kFarSlope;
-    if (!__all_sync(0xffffffff, near)) recentre(scores, largest, steps, lines);
-
+    const Line lines[2] = {{both_half(steps[0]), offset[0]}, {both_half(steps[1]), offset[1]}};
     ptx::mbarrier_wait(&shared.valueFull[stage], parity);
-    uint32_t probabilities[4 * units][4];
-    ptx::wgmma_pin(partial);
-#pragma unroll
-    for (int batch = 0; batch < 4 * units; batch += Tile::chunksPerBatch) {
-#pragma unroll
-      for (int chunk = batch; chunk < batch + Tile::chunksPerBatch; ++chunk) exponentiate(scores[chunk / 4], chunk % 4, lines[chunk / 4], probabilities[chunk]);
-      ptx::wgmma_fence();
-#pragma unroll
-      for (int chunk = batch; chunk < batch + Tile::chunksPerBatch; ++chunk)
-        OutputProduct::multiply_registers(partial, probabilities[chunk], values + (stage * S::valueStage + chunk / 4 * S::valuePitch + chunk % 4 * 32) / 16,
-                                          chunk != 0);
-    }
-    ptx::wgmma_commit();
-  }
-
-  /** Probabilities of 32 keys, as the second product's operand. */
-  __device__ __forceinline__ void exponentiate(const uint32_t (&scores)[32], int chunk, const Line (&lines)[2], uint32_t (&probabilities)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = i % 2, j = 8 * chunk + i / 2 * 4 + row;
-      probabilities[i] = exponentials(scores[j], scores[j + 2], lines[row]);
-    }
-  }
-
-  /** For scores too large for half precision arithmetic: takes each unit's largest off them first, exactly near it. */
-  __device__ __forceinline__ void recentre(uint32_t (&scores)[units][32], const uint32_t (&largest)[units], const float (&steps)[units][2],
-                                           Line (&lines)[units][2]) {
-#pragma unroll
-    for (int unit = 0; unit < units; ++unit) {
-      const float2 origin = unpack_half(largest[unit]);
-      const uint32_t origins[2] = {__byte_perm(largest[unit], 0, 0x1010), __byte_perm(largest[unit], 0, 0x3232)};
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        lines[unit][row] = {both_half(steps[unit][row]), both_half(fmaf(row == 0 ? origin.x : origin.y, steps[unit][row], fmaf(m[row], -8.0f, kOffset)))};
-      }
-#pragma unroll
-      for (int j = 0; j < 32; ++j) scores[unit][j] = half2_subtract(scores[unit][j], origins[j % 2]);
-    }
-  }
-
-  /** Walks all keys. On return o and l are complete. */
-  __device__ __forceinline__ void walk(int firstQuery) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < S::headDim / 2; ++i) o[i] = 0.0f;
-#pragma unroll
-    for (int i = 0; i < S::outputColumns / 2; ++i) partial[i] = 0.0f;
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const int query = min(firstQuery + lane / 4 + 8 * row, p.queries - 1);
-      slope[row] = p.qScale[static_cast<int64_t>(query) * p.heads + blockIdx.y] * p.scaleLog2 * static_cast<float>(8 << S::shift);
-      m[row] = -INFINITY;
-      l[row] = 0.0f;
-      decay[row] = 0.0f;
-    }
-    int position = 0;
-    for (int block = 0; block < p.blockCount; ++block) {
-      int remaining = p.length[block];
-      while (remaining > 0) {
-        const uint32_t parity = position / Tile::stages & 1;
-        if (remaining < Tile::stages * S::keys || position % Tile::stages != 0) {
-          const int stage = position % Tile::stages;
-          step<true>(stage, parity, -1, remaining);
-          ptx::wgmma_wait<0>();
-          ptx::wgmma_pin(partial);
-          release(shared.valueEmpty[stage]);
-          position += 1;
-          remaining -= S::keys;
-        } else {
-          const int rounds = remaining / (Tile::stages * S::keys);
-          walk_ring(rounds, parity);
-          position += rounds * Tile::stages;
-          remaining -= rounds * Tile::stages * S::keys;
-        }
-      }
-    }
-    promote();
+    multiply_values<fresh>(scores, lines, stage);
   }
 
   /** All stages of the ring `rounds` times, unrolled so that descriptors and barriers cost no arithmetic. */
   __device__ __forceinline__ void walk_ring(int rounds, uint32_t parity) {
     for (int round = 0; round < rounds; ++round) {
 #pragma unroll
-      for (int stage = 0; stage < Tile::stages; ++stage)
-        step<false>(stage, parity, stage > 0 ? stage - 1 : round > 0 ? Tile::stages - 1 : -1, S::keys);
+      for (int stage = 0; stage < Tile::stages; ++stage) {
+        const int pending = stage > 0 ? stage - 1 : round > 0 ? Tile::stages - 1 : -1;
+        if (stage % Tile::sumTiles == 0)
+          step<true, false>(stage, parity, pending, kUnit);
+        else
+          step<false, false>(stage, parity, pending, kUnit);
+      }
       parity ^= 1;
     }
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(partial);
     release(shared.valueEmpty[Tile::stages - 1]);
+  }
+
+  /** Walks all keys. On return o and l are complete. */
+  __device__ __forceinline__ void walk(int firstQuery) {
+#pragma unroll
+    for (int i = 0; i < S::headDim / 2; ++i) o[i] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kPartials; ++i) partial[i] = 0.0f;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int query = min(firstQuery + static_cast<int>(threadIdx.x) % 32 / 4 + 8 * row, p.queries - 1);
+      slope[row] = p.qScale[static_cast<int64_t>(query) * p.heads + blockIdx.y] * p.scaleLog2 * static_cast<float>(8 << S::shift);
+      m[row] = -INFINITY;
+      l[row] = 0.0f;
+      offset[row] = 0;
+    }
+    largestScale = -1.0f;
+    int position = 0;
+    for (int block = 0; block < p.blockCount; ++block) {
+      int remaining = p.length[block];
+      while (remaining > 0) {
+        const uint32_t parity = position / Tile::stages & 1;
+        if (remaining < Tile::stages * kUnit || position % Tile::stages != 0) {
+          const int stage = position % Tile::stages;
+          step<true, true>(stage, parity, -1, remaining);
+          ptx::wgmma_wait<0>();
+          ptx::wgmma_pin(partial);
+          release(shared.valueEmpty[stage]);
+          position += 1;
+          remaining -= kUnit;
+        } else {
+          const int rounds = remaining / (Tile::stages * kUnit);
+          walk_ring(rounds, parity);
+          position += rounds * Tile::stages;
+          remaining -= rounds * Tile::stages * kUnit;
+        }
+      }
+    }
+    promote();
   }
 
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
@@ -372,7 +371,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kern
   extern __shared__ char raw[];
   __shared__ Shared<S> shared;
   char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
-  char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::keyStage;
+  char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::keyBytes;
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
   const int firstQuery = blockIdx.x * S::queries;
 
@@ -387,7 +386,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kern
     ptx::fence_mbarrier_init();
   }
   constexpr int kOnesWords = kUnit * 8 / 4;
-  for (int i = threadIdx.x; i < Tile::stages * Tile::units * kOnesWords; i += S::threads)
+  for (int i = threadIdx.x; i < Tile::stages * kOnesWords; i += S::threads)
     reinterpret_cast<uint32_t *>(values + i / kOnesWords * S::valuePitch + S::valueBytes)[i % kOnesWords] = 0x38383838;  // four ones
   ptx::fence_proxy_async_shared();
   __syncthreads();
