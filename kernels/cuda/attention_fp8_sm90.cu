@@ -78,11 +78,7 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
 
 template <int headDim>
 int launch_for_output(const ditrun_attention_args &args, cudaStream_t stream) {
-#ifdef FP8_QUICK
-  return launch<headDim, __nv_bfloat16>(args, stream);
-#else
   return args.oDtype == DITRUN_F32 ? launch<headDim, float>(args, stream) : launch<headDim, __nv_bfloat16>(args, stream);
-#endif
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 //   overflow, the queries are first multiplied by 2^-Shape::shift in shared memory. Half precision rounds a score by 2^-12 of itself,
 //   an order less than e4m3 queries and keys leave uncertain.
 // - The maximum of every tile counts, since e4m3 probabilities have no room above it; few tiles raise it.
-// - The products of a few tiles with V are summed by themselves and then added to o in float32: the matrix unit keeps only some 13
-//   bits of an e4m3 sum.
+// - The products of one tile with V are summed by themselves and then added to o in float32: the matrix unit keeps only some 13
+//   bits of an e4m3 sum, and cuts off the rest (a bias of 4e-4 for a tile, 4e-3 for sums of four).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -113,7 +113,7 @@ struct Consumer {
   Shared<S> &shared;
   uint64_t queries, keys, values;  // descriptors
   float o[S::headDim / 2];
-  float partial[kPartials];  // products with V that are not yet in o
+  float partial[kPartials];  // the last tile's product with V, not yet in o
   float m[2], l[2];          // per row
   float slope[2];            // scale · qScale · 2^shift, in eighths of an octave (log2)
   uint32_t offset[2];        // kOffset - 8 m, or what recentre makes of it
@@ -143,8 +143,7 @@ struct Consumer {
     ptx::wgmma_pin(partial);
   }
 
-  /** Queues partial (+)= P V of a stage, P = 2^(c scores - m + kTop), a batch of keys as soon as its P is known. */
-  template <bool fresh>
+  /** Queues partial = P V of a stage, P = 2^(c scores - m + kTop), a batch of keys as soon as its P is known. */
   __device__ __forceinline__ void multiply_values(const uint32_t (&scores)[32], const Line (&lines)[2], int stage) {
     constexpr int kBatch = Tile::chunksPerBatch;
     uint32_t probabilities[4][4];
@@ -162,7 +161,7 @@ struct Consumer {
       ptx::wgmma_fence();
 #pragma unroll
       for (int chunk = batch; chunk < batch + kBatch; ++chunk)
-        OutputProduct::multiply_registers(partial, probabilities[chunk], values + (stage * S::valuePitch + chunk * 32) / 16, !fresh || chunk != 0);
+        OutputProduct::multiply_registers(partial, probabilities[chunk], values + (stage * S::valuePitch + chunk * 32) / 16, chunk != 0);
     }
     ptx::wgmma_commit();
   }
@@ -198,14 +197,8 @@ struct Consumer {
     }
   }
 
-  /** Raises m to the octaves given, where they are above it, and rescales what was summed. fresh: partial is already in o. */
-  template <bool fresh>
+  /** Raises m to the octaves given, where they are above it, and rescales what was summed. */
   __device__ __forceinline__ void raise(const float (&octaves)[2]) {
-    if constexpr (!fresh) {
-      promote();
-#pragma unroll
-      for (int i = 0; i < kPartials; ++i) partial[i] = 0.0f;
-    }
     float farthest = 0.0f;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -234,9 +227,9 @@ struct Consumer {
     largestScale = -1.0f;  // these offsets serve no other tile
   }
 
-  /** One tile: its scores, softmax, and the queueing of its product with V. fresh: a new partial sum begins.
+  /** One tile: its scores, softmax, and the queueing of its product with V; before that, the end of the last tile.
    * pending: the stage whose product with V is in flight, or -1. valid: keys of the tile, if masked. */
-  template <bool fresh, bool masked>
+  template <bool masked>
   __device__ __forceinline__ void step(int stage, uint32_t parity, int pending, int valid) {
     uint32_t scores[32];
     ptx::mbarrier_wait(&shared.keyFull[stage], parity);
@@ -244,7 +237,7 @@ struct Consumer {
     const float scale = shared.scale[stage];
     if (pending >= 0) release(shared.valueEmpty[pending]);
     release(shared.keyEmpty[stage]);
-    if constexpr (fresh) promote();
+    promote();
     if constexpr (masked) mask(scores, valid);
 
     float steps[2] = {slope[0] * scale, slope[1] * scale};  // what a score of 1 is worth, in eighths of an octave
@@ -257,12 +250,12 @@ struct Consumer {
     const float octaves[2] = {eighths.x * steps[0], eighths.y * steps[1]};
     const bool quiet = octaves[0] <= m[0] && octaves[1] <= m[1] && scale <= largestScale;
     if (__builtin_expect(!__all_sync(0xffffffff, quiet), 0)) {
-      raise<fresh>(octaves);
+      raise(octaves);
       if (!__all_sync(0xffffffff, scale <= largestScale)) recentre(scores, largest, steps);
     }
     const Line lines[2] = {{both_half(steps[0]), offset[0]}, {both_half(steps[1]), offset[1]}};
     ptx::mbarrier_wait(&shared.valueFull[stage], parity);
-    multiply_values<fresh>(scores, lines, stage);
+    multiply_values(scores, lines, stage);
   }
 
   /** All stages of the ring `rounds` times, unrolled so that descriptors and barriers cost no arithmetic. */
@@ -270,11 +263,7 @@ struct Consumer {
     for (int round = 0; round < rounds; ++round) {
 #pragma unroll
       for (int stage = 0; stage < Tile::stages; ++stage) {
-        const int pending = stage > 0 ? stage - 1 : round > 0 ? Tile::stages - 1 : -1;
-        if (stage % Tile::sumTiles == 0)
-          step<true, false>(stage, parity, pending, kUnit);
-        else
-          step<false, false>(stage, parity, pending, kUnit);
+        step<false>(stage, parity, stage > 0 ? stage - 1 : round > 0 ? Tile::stages - 1 : -1, kUnit);
       }
       parity ^= 1;
     }
@@ -305,7 +294,7 @@ struct Consumer {
         const uint32_t parity = position / Tile::stages & 1;
         if (remaining < Tile::stages * kUnit || position % Tile::stages != 0) {
           const int stage = position % Tile::stages;
-          step<true, true>(stage, parity, -1, remaining);
+          step<true>(stage, parity, -1, remaining);
           ptx::wgmma_wait<0>();
           ptx::wgmma_pin(partial);
           release(shared.valueEmpty[stage]);

@@ -46,6 +46,18 @@ __device__ inline void loadRows(float *destination, uint64_t source, int64_t str
   }
 }
 
+/** loadRows for e4m3: row r times scales[r * scaleStride]. */
+template <int headDimTile, int rows>
+__device__ inline void loadScaledRows(float *destination, uint64_t source, int64_t stride, int64_t firstColumn, int count, int headDim, const float *scales, int scaleStride) {
+  constexpr int width = headDimTile + 4;
+  for (int i = threadIdx.x; i < rows * headDimTile; i += 256) {
+    const int row = i / headDimTile, column = i % headDimTile;
+    const bool inside = row < count && column < headDim;
+    destination[row * width + column] =
+        inside ? loadOne(reinterpret_cast<const void *>(source), row * stride + firstColumn + column, DITRUN_E4M3) * scales[int64_t(row) * scaleStride] : 0.0f;
+  }
+}
+
 /** Values in e4m3, which ditrun_quantize_kv has transposed: keys firstKey and on of one head, [keys, headDim] as float32 in shared memory. */
 template <int headDimTile, int rows>
 __device__ inline void loadTransposed(float *destination, uint64_t source, int64_t stride, int64_t firstChannel, int firstKey, int count, int headDim) {
@@ -68,16 +80,13 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, head = blockIdx.y, firstQuery = blockIdx.x * queryTile;
   const int64_t headColumn = int64_t(head) * args.headDim;
   const bool roundProbabilities = args.dtype == DITRUN_BF16;
-  float queryScale[rowsEach];
-#pragma unroll
-  for (int i = 0; i < rowsEach; i++) {
-    const int query = firstQuery + ty * rowsEach + i;
-    queryScale[i] = args.scale * log2e;
-    if (e4m3 && query < args.queries) queryScale[i] *= reinterpret_cast<const float *>(args.qScale)[int64_t(query) * args.heads + head];
-  }
-
-  loadRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride * dtypeBytes(args.dtype), args.qStride, headColumn, args.queries - firstQuery, args.headDim,
-                                   args.dtype, vectorized);
+  const float scale = args.scale * log2e;
+  if constexpr (e4m3)
+    loadScaledRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride, args.qStride, headColumn, args.queries - firstQuery, args.headDim,
+                                           reinterpret_cast<const float *>(args.qScale) + int64_t(firstQuery) * args.heads + head, args.heads);
+  else
+    loadRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride * dtypeBytes(args.dtype), args.qStride, headColumn, args.queries - firstQuery, args.headDim,
+                                     args.dtype, vectorized);
   float output[rowsEach][columnsEach] = {}, maximum[rowsEach], sum[rowsEach] = {};
 #pragma unroll
   for (int i = 0; i < rowsEach; i++) maximum[i] = -CUDART_INF_F;
@@ -88,12 +97,16 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
     const ditrun_kv_block &block = parameters.blocks[b];
     for (int firstKey = 0; firstKey < block.length; firstKey += keyTile) {
       const int keys = block.length - firstKey;
-      const int units = (block.length + DITRUN_FP8_KEYS - 1) / DITRUN_FP8_KEYS;
-      static_assert(DITRUN_FP8_KEYS % keyTile == 0, "the keys of a tile share one scale");
-      const float keyScale = e4m3 ? reinterpret_cast<const float *>(block.kScale)[int64_t(head) * units + firstKey / DITRUN_FP8_KEYS] : 1.0f;
       __syncthreads();
-      loadRows<headDimTile, keyTile>(keysOrValues, block.k + firstKey * block.kStride * dtypeBytes(args.dtype), block.kStride, headColumn, keys, args.headDim, args.dtype,
-                                     vectorized);
+      if constexpr (e4m3) {
+        static_assert(DITRUN_FP8_KEYS % keyTile == 0, "the keys of a tile share one scale");
+        const int64_t units = (block.length + DITRUN_FP8_KEYS - 1) / DITRUN_FP8_KEYS;
+        loadScaledRows<headDimTile, keyTile>(keysOrValues, block.k + firstKey * block.kStride, block.kStride, headColumn, keys, args.headDim,
+                                             reinterpret_cast<const float *>(block.kScale) + head * units + firstKey / DITRUN_FP8_KEYS, 0);
+      } else {
+        loadRows<headDimTile, keyTile>(keysOrValues, block.k + firstKey * block.kStride * dtypeBytes(args.dtype), block.kStride, headColumn, keys, args.headDim, args.dtype,
+                                       vectorized);
+      }
       __syncthreads();
 
       float scores[rowsEach][keysEach] = {};
@@ -110,7 +123,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
         }
       }
       __syncthreads();  // the keys are used up: the values take their place
-      if (e4m3)
+      if constexpr (e4m3)
         loadTransposed<headDimTile, keyTile>(keysOrValues, block.v, block.vStride, headColumn, firstKey, keys, args.headDim);
       else
         loadRows<headDimTile, keyTile>(keysOrValues, block.v + firstKey * block.vStride * dtypeBytes(args.dtype), block.vStride, headColumn, keys, args.headDim, args.dtype,
@@ -124,7 +137,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
         for (int j = 0; j < keysEach; j++) {
           const int key = tx + 16 * j;
-          scores[i][j] = key < keys ? scores[i][j] * (queryScale[i] * keyScale) : -CUDART_INF_F;
+          scores[i][j] = key < keys ? scores[i][j] * scale : -CUDART_INF_F;
           if (bias && key < keys) scores[i][j] += bias[key] * log2e;
           high = fmaxf(high, scores[i][j]);
         }

@@ -13,8 +13,9 @@ GENERIC, SM90 = 1, 3
 UNIT, PARTS = 128, 64
 ORDER = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
 SMALLEST = torch.finfo(torch.float32).tiny
-# Probabilities: e4m3 (half a step: 2^-4 of the value at most, 2.6 % in the mean) times a linear interpolation (1.8 %); over few keys more.
-O_LIMIT, LSE_LIMIT = 0.037, 0.045
+# A probability is wrong by half a step of e4m3 (2^-4 of it at most, 2.6 % in the mean) and by a linear interpolation (4 %, 1.8 %). In o that
+# stays, since v has no mean; in lse it averages out over the keys that matter.
+O_LIMIT, LSE_LIMIT, LSE_OF_FEW = 0.037, 0.045, 0.11
 
 
 class Quantizer:
@@ -55,6 +56,11 @@ class Quantizer:
         statistics = torch.stack([self.statistics(k, v) for k, v in blocks])
         total = sum(k.shape[0] for k, _ in blocks)
         return [self.block(k, v, statistics, total) for k, v in blocks]
+
+
+def quotient(x, divisor):
+    """x / divisor in float32, rounded once; PyTorch multiplies by the reciprocal of a number."""
+    return (x.double() / divisor).float()
 
 
 def floats(x):
@@ -122,10 +128,10 @@ def checks(module, report):
             outK, outV, kScale, vScale = quantizer.block(k, v, statistics, 2 * rows)
             padded = -(-rows // UNIT) * UNIT
             smooth = torch.zeros(padded, heads, dim, device="cuda")
-            smooth[:rows] = k.float() - ((statistics[0, 0] + statistics[1, 0]) / (2 * rows)).view(heads, dim)
-            scale = (smooth.view(-1, UNIT, heads, dim).abs().amax((1, 3)) / 448).clamp(min=SMALLEST)
+            smooth[:rows] = k.float() - quotient(statistics[0, 0] + statistics[1, 0], 2 * rows).view(heads, dim)
+            scale = quotient(smooth.view(-1, UNIT, heads, dim).abs().amax((1, 3)), 448).clamp(min=SMALLEST)
             expected = (smooth / scale.repeat_interleave(UNIT, 0)[..., None])[:rows].to(torch.float8_e4m3fn)
-            report(name + ", scales", float((kScale.t() != scale).sum() + (vScale != (maxima.amax(0).view(heads, dim) / 448)).sum()), 0)
+            report(name + ", scales", float((kScale.t() != scale).sum() + (vScale != quotient(maxima.amax(0).view(heads, dim), 448)).sum()), 0)
             report(name + ", keys", float((floats(outK) != expected.double()).sum()), 0)
             values = torch.zeros(padded, heads, dim, device="cuda")
             values[:rows] = v.float() / vScale
@@ -143,7 +149,7 @@ def checks(module, report):
                 x = (torch.randn(301, 3, dim, device="cuda") * 5).to(dtype)
                 x[4] = 0
                 out, scale = quantizer.rows(x)
-                expected = x.float().abs().amax(2).clamp(min=1e-12) / 448
+                expected = quotient(x.float().abs().amax(2).clamp(min=1e-12), 448)
                 report(f"quantize_rows {SHORT[dtype]} heads of {dim}", float((scale != expected).sum() + (floats(out) != (x.float() / expected[..., None]).to(torch.float8_e4m3fn).double()).sum()), 0)
 
     def sizes():
@@ -156,7 +162,7 @@ def checks(module, report):
                     name = f"attention e4m3 {'sm90' if kernel == SM90 else 'generic'} dim {dim}, {queries} queries, keys {lengths if len(lengths) < 9 else '16 x 33'}"
                     o, lse = run(q, blocks, torch.float32, kernel)
                     report(name, relative(o, expected), O_LIMIT)
-                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT)
+                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT if sum(lengths) > 100 else LSE_OF_FEW)
                     o, _ = run(q, blocks, torch.bfloat16, kernel)
                     report(name + ", bf16 out", relative(o, expected), O_LIMIT)
                     o2, lse2 = run(q, blocks, torch.bfloat16, kernel)
@@ -178,13 +184,11 @@ def checks(module, report):
             q, blocks = quantizer.rows(torch.ones(150, 2, dim, device="cuda").bfloat16()), quantizer.blocks([(k, v)])
             o, lse = run(q, blocks, torch.float32, SM90)
             expected, expected_lse = reference(q, blocks)
-            report(f"{name} rising scores", relative(o, expected), 0.05)  # few keys matter
-            report(f"{name} rising scores, lse", float((lse - expected_lse).abs().max()), LSE_LIMIT)
-            equal = [tuple(x[:1].expand_as(x).contiguous() if i == 0 else x for i, x in enumerate(block)) for block in blocks]
+            report(f"{name} rising scores", relative(o, expected), 0.06)  # few keys matter
+            report(f"{name} rising scores, lse", float((lse - expected_lse).abs().max()), LSE_OF_FEW)
+            equal = [(k[:1].expand_as(k).contiguous(), v, torch.full_like(scale, 0.01), vScale) for k, v, scale, vScale in blocks]
             o, _ = run(q, equal, torch.float32, SM90)
-            scale_of = [tuple(torch.ones_like(x) if i == 2 else x for i, x in enumerate(block)) for block in equal]
-            o, _ = run(q, scale_of, torch.float32, SM90)
-            report(f"{name} equal keys", relative(o, reference(q, scale_of)[0]), 2e-3)  # the interpolation cancels
+            report(f"{name} equal keys", relative(o, reference(q, equal)[0]), 2e-3)  # the interpolation cancels
             # v of one sign over 65,536 keys: errors of long sums would add up, those of probabilities cancel
             k, v = made(65536, 1, dim)
             q, blocks = quantizer.rows(torch.randn(64, 1, dim, device="cuda").bfloat16()), quantizer.blocks([(k, (1 + 0.1 * v.float()).bfloat16())])
@@ -232,6 +236,8 @@ def checks(module, report):
             o = torch.full(q[0].shape, NAN, device="cuda")
             compute, copies = module.stream_create(0), module.stream_create(1)
             args, keep = attention_args(q, [blocks[0], (*arriving, blocks[1][3])], o, None, flags=[words.data_ptr(), words.data_ptr() + 4], waits=waits, kernel=SM90)
+            module.copy(arriving[0].data_ptr(), arriving[0].data_ptr(), 16, copies)  # loads what loading would hold up while a kernel waits
+            module.flags_write((ctypes.c_uint64 * 1)(words.data_ptr()), 1, 0, copies)
             torch.cuda.synchronize()
             module.attention(args, compute)
             for i in range(2):
