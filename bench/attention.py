@@ -2,7 +2,7 @@
 
     python3 bench/attention.py build/libditrun_cuda.so [--json out.json] [--only check|time|error] [--head-dim 32]
 
-Several libraries may be named; each is checked and timed. Errors are against float64 on the same bf16 inputs. Times are
+Several libraries may be named; each is checked and timed, in bf16 and in e4m3 (with and without quantising the inputs). Errors are against float64 on the same bf16 inputs. Times are
 medians of CUDA events over single calls, the two programs taking turns; FLOPs are 4 · heads · queries · keys · headDim.
 """
 
@@ -22,15 +22,20 @@ U64, I64, I32 = ctypes.c_uint64, ctypes.c_int64, ctypes.c_int32
 
 
 class KvBlock(ctypes.Structure):
-    _fields_ = [("k", U64), ("v", U64), ("flag", U64), ("kStride", I64), ("vStride", I64), ("kScale", U64), ("vScale", U64),
-                ("length", I32), ("reserved", I32)]
+    _fields_ = [("k", U64), ("v", U64), ("flag", U64), ("kStride", I64), ("vStride", I64), ("kScale", U64), ("length", I32),
+                ("reserved", I32)]
 
 
 class AttentionArgs(ctypes.Structure):
     _fields_ = [("q", U64), ("o", U64), ("lse", U64), ("previousO", U64), ("previousLse", U64),
-                ("blocks", ctypes.POINTER(KvBlock)), ("relativeBias", U64), ("waitNanoseconds", U64), ("qStride", I64), ("oStride", I64),
-                ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
+                ("blocks", ctypes.POINTER(KvBlock)), ("relativeBias", U64), ("qScale", U64), ("vScale", U64), ("waitNanoseconds", U64),
+                ("qStride", I64), ("oStride", I64), ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
                 ("kernel", I32), ("scale", ctypes.c_float)]
+
+
+class QuantizeKvArgs(ctypes.Structure):
+    _fields_ = ([(name, U64) for name in "k v statistics outK outV kScale vScale".split()] + [(name, I64) for name in "ldk ldv totalRows".split()] +
+                [(name, I32) for name in "rows heads headDim statisticsCount dtype reserved".split()])
 
 
 class Attention:
@@ -40,24 +45,73 @@ class Attention:
         self.library = ctypes.CDLL(os.path.abspath(path))
         self.library.ditrun_last_error.restype = ctypes.c_char_p
         self.library.ditrun_attention.argtypes = [ctypes.POINTER(AttentionArgs), U64]
-        if self.library.ditrun_device_open(0):
-            raise RuntimeError(self.library.ditrun_last_error().decode())
+        self.library.ditrun_quantize_rows.argtypes = [U64, U64, U64, I64, I32, I32, I32, U64]
+        self.library.ditrun_kv_statistics.argtypes = [U64, U64, U64, I64, U64, I64, I32, I32, I32, U64]
+        self.library.ditrun_quantize_kv.argtypes = [ctypes.POINTER(QuantizeKvArgs), U64]
         self.name = path.rsplit("/", 1)[-1].removesuffix(".so")
+        self.succeed(self.library.ditrun_device_open(torch.cuda.current_device()))
+
+    def succeed(self, status):
+        if status:
+            raise RuntimeError(self.library.ditrun_last_error().decode())
 
     def __call__(self, q, blocks, o, lse=None, previous=None, flags=None, waits=None, scale=None, kernel=0):
         """q, k, v, o: [rows, heads, headDim], heads adjacent; blocks: [(k, v), …]; lse [heads, queries] float32."""
         array = (KvBlock * len(blocks))()
         for i, (k, v) in enumerate(blocks):
-            array[i] = KvBlock(k.data_ptr(), v.data_ptr(), flags[i] if flags else 0, k.stride(0), v.stride(0), 0, 0, k.shape[0], 0)
+            array[i] = KvBlock(k.data_ptr(), v.data_ptr(), flags[i] if flags else 0, k.stride(0), v.stride(0), 0, k.shape[0], 0)
         args = AttentionArgs(
             q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0,
             previous[0].data_ptr() if previous else 0, previous[1].data_ptr() if previous else 0,
-            array, 0, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
+            array, 0, 0, 0, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
             q.shape[0], q.shape[1], q.shape[2], len(blocks), 1, 0 if o.dtype == torch.float32 else 1, kernel,
             scale if scale is not None else q.shape[2] ** -0.5)
-        status = self.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream)
-        if status:
-            raise RuntimeError(self.library.ditrun_last_error().decode())
+        self.succeed(self.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
+
+
+class Fp8Attention:
+    """The same in e4m3: buffers for inputs of one shape, quantize() to fill them and a call for attention alone. bf16 inputs, one block."""
+
+    UNIT, PARTS = 128, 64
+
+    def __init__(self, attention, q, k, v):
+        keys, heads, dim = k.shape
+        self.attention, self.inputs = attention, (q, k, v)
+        padded = -(-keys // self.UNIT) * self.UNIT
+        empty = lambda *shape, dtype=torch.float32: torch.empty(shape, device="cuda", dtype=dtype)
+        self.q, self.k, self.v = (empty(*shape, dtype=torch.float8_e4m3fn) for shape in (q.shape, k.shape, (heads, dim, padded)))
+        self.q_scale, self.k_scale, self.v_scale = empty(*q.shape[:2]), empty(heads, padded // self.UNIT), empty(heads, dim)
+        self.statistics, self.workspace = empty(2, heads * dim), empty(self.PARTS, 2, heads * dim)
+        self.quantize()
+
+    def quantize(self):
+        """All of it: queries, statistics of keys and values, keys and values."""
+        q, k, v = self.inputs
+        library, succeed, stream = self.attention.library, self.attention.succeed, torch.cuda.current_stream().cuda_stream
+        heads, dim = q.shape[1:]
+        succeed(library.ditrun_quantize_rows(self.q.data_ptr(), self.q_scale.data_ptr(), q.data_ptr(), dim, q.shape[0] * heads, dim, 1, stream))
+        succeed(library.ditrun_kv_statistics(self.statistics.data_ptr(), self.workspace.data_ptr(), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0), k.shape[0],
+                                             heads * dim, 1, stream))
+        succeed(library.ditrun_quantize_kv(ctypes.byref(QuantizeKvArgs(
+            k.data_ptr(), v.data_ptr(), self.statistics.data_ptr(), self.k.data_ptr(), self.v.data_ptr(), self.k_scale.data_ptr(), self.v_scale.data_ptr(), k.stride(0),
+            v.stride(0), k.shape[0], k.shape[0], heads, dim, 1, 1, 0)), stream))
+
+    def __call__(self, o, lse=None):
+        q, k = self.q, self.k
+        block = (KvBlock * 1)(KvBlock(k.data_ptr(), self.v.data_ptr(), 0, k.stride(0), self.v.shape[2], self.k_scale.data_ptr(), k.shape[0], 0))
+        args = AttentionArgs(q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0, 0, 0, block, 0, self.q_scale.data_ptr(), self.v_scale.data_ptr(), 0,
+                             q.stride(0), o.stride(0), *q.shape, 1, 2, 0 if o.dtype == torch.float32 else 1, 0, q.shape[2] ** -0.5)
+        self.attention.succeed(self.attention.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
+
+    def dequantized(self):
+        """q, smoothed k and v in float64."""
+        order = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
+        keys = self.k.shape[0]
+        k = self.k.double() * self.k_scale.double().t().repeat_interleave(self.UNIT, 0)[:keys, :, None]
+        stored = self.v.double().permute(2, 0, 1)
+        v = torch.empty_like(stored).view(-1, 16, *stored.shape[1:])
+        v[:, order] = stored.reshape(v.shape)
+        return self.q.double() * self.q_scale.double()[..., None], k, v.view(stored.shape)[:keys] * self.v_scale.double()
 
 
 def reference(q, k, v, scale=None):
@@ -194,7 +248,8 @@ def scaled(x, dim):
 
 
 def errors(attention, dims):
-    """Relative errors ‖o - float64‖ / ‖float64‖ beside cuDNN's; bf16 outputs, and float32 where only the softmax rounds."""
+    """Relative errors ‖o - float64‖ / ‖float64‖ beside cuDNN's; bf16 outputs, and float32 where only the softmax rounds. e4m3: against
+    float64 on the original inputs, that of exact attention on the quantised inputs, and what the kernel adds to it."""
     rows = []
     for dim in dims:
         for name, (q, k, v) in hard_inputs(dim):
@@ -203,11 +258,17 @@ def errors(attention, dims):
             lse = torch.empty(q.shape[1], q.shape[0], device="cuda")
             attention(q, [(k, v)], o16, lse)
             attention(q, [(k, v)], o32)
+            fp8, o8, lse8 = Fp8Attention(attention, q.contiguous(), k, v), poisoned(*q.shape), torch.empty_like(lse)
+            fp8(o8, lse8)
+            same, same_lse = reference(*fp8.dequantized())
             row = dict(headDim=dim, inputs=name, ours=relative(o16, want), oursFloat32=relative(o32, want),
-                       cudnn=relative(cudnn(q, k, v), want), lse=((lse - want_lse).abs() / want_lse.abs().clamp(min=1)).max().item())
+                       cudnn=relative(cudnn(q, k, v), want), lse=((lse - want_lse).abs() / want_lse.abs().clamp(min=1)).max().item(),
+                       e4m3=relative(o8, want), e4m3Inputs=relative(same, want), e4m3Kernel=relative(o8, same),
+                       e4m3Lse=((lse8 - same_lse).abs() / same_lse.abs().clamp(min=1)).max().item())
             rows.append(row)
             print(f"  {attention.name} headDim {dim} {name:20s} ours {row['ours']:.2e} (float32 out {row['oursFloat32']:.2e}) "
-                  f"cuDNN {row['cudnn']:.2e} ratio {row['ours'] / max(row['cudnn'], 1e-9):.2f} lse {row['lse']:.1e}", flush=True)
+                  f"cuDNN {row['cudnn']:.2e} ratio {row['ours'] / max(row['cudnn'], 1e-9):.2f} lse {row['lse']:.1e}; "
+                  f"e4m3 {row['e4m3']:.2e} (of its inputs alone {row['e4m3Inputs']:.2e}, of the kernel {row['e4m3Kernel']:.2e}, lse {row['e4m3Lse']:.1e})", flush=True)
     return rows
 
 
@@ -222,6 +283,8 @@ def times(attentions, shapes, repeats):
         q, k, v = random(queries, heads, dim), random(keys, heads, dim), random(keys, heads, dim)
         o, lse = poisoned(queries, heads, dim), torch.empty(heads, queries, device="cuda")
         calls = {"cuDNN": lambda: cudnn(q, k, v)} | {a.name: (lambda a=a: a(q, [(k, v)], o, lse)) for a in attentions}
+        calls |= {f"{a.name} e4m3": (lambda f=Fp8Attention(a, q, k, v): f(o, lse)) for a in attentions}
+        calls |= {f"{a.name} e4m3 + quantising": (lambda f=Fp8Attention(a, q, k, v): (f.quantize(), f(o, lse))) for a in attentions}
         taken = {name: [] for name in calls}
         for repeat in range(repeats + 1):
             for name, call in calls.items():
@@ -235,16 +298,16 @@ def times(attentions, shapes, repeats):
         work = 4 * heads * queries * keys * dim
         want = cudnn(q, k, v).double()
         differences = {"cuDNN": 0.0}
-        for a in attentions:
+        for name in list(calls)[1:]:
             o.fill_(float("nan"))
-            calls[a.name]()
-            differences[a.name] = relative(o, want)
+            calls[name]()
+            differences[name] = relative(o, want)
         for name, all_times in taken.items():
             t = statistics.median(all_times)
             ratio = statistics.median(taken["cuDNN"]) / t
             rows.append(dict(heads=heads, queries=queries, keys=keys, headDim=dim, name=name, milliseconds=t, tflops=work / t / 1e9, ratio=ratio,
                              difference=differences[name]))
-            print(f"  {heads:2d} x {queries} x {keys} x {dim:3d} {name:12s} {t:8.3f} ms {work / t / 1e9:6.0f} TFLOP/s  {ratio:.2f} x cuDNN, "
+            print(f"  {heads:2d} x {queries} x {keys} x {dim:3d} {name:32s} {t:8.3f} ms {work / t / 1e9:6.0f} TFLOP/s  {ratio:.2f} x cuDNN, "
                   f"outputs differ by {differences[name]:.1e}", flush=True)
     return rows
 

@@ -8,12 +8,17 @@ static int checkBlocks(const ditrun_attention_args &a) {
   if (a.blockCount <= 0 || a.blockCount > DITRUN_MAX_KV_BLOCKS || !a.blocks)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention walks 1 to %d blocks of keys and values, got %d.", DITRUN_MAX_KV_BLOCKS, a.blockCount);
   const int64_t rowWidth = int64_t(a.heads) * a.headDim;
+  const bool e4m3 = a.dtype == DITRUN_E4M3;
   for (int i = 0; i < a.blockCount; i++) {
     const ditrun_kv_block &block = a.blocks[i];
-    if (block.length <= 0 || !block.k || !block.v || block.kStride < rowWidth || block.vStride < rowWidth)
+    // Values in e4m3 are transposed: their rows are as long as the padded keys.
+    const int64_t padded = (int64_t(block.length) + DITRUN_FP8_KEYS - 1) / DITRUN_FP8_KEYS * DITRUN_FP8_KEYS;
+    if (block.length <= 0 || !block.k || !block.v || block.kStride < rowWidth || (e4m3 ? block.vStride != padded : block.vStride < rowWidth))
       return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: block %d has %d keys with strides %lld and %lld for %d heads of %d, k 0x%llx, v 0x%llx.", i, block.length,
                   (long long)block.kStride, (long long)block.vStride, a.heads, a.headDim, (unsigned long long)block.k, (unsigned long long)block.v);
-    if (block.kScale || block.vScale) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: block %d has scales, which only the e4m3 attention takes.", i);
+    if ((block.kScale != 0) != e4m3 || block.kScale % 4 != 0)
+      return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: block %d of keys in %s has scales at 0x%llx; e4m3 keys need scales and no others take any.", i, dtypeName(a.dtype),
+                  (unsigned long long)block.kScale);
     if (block.flag % 4 != 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention: the flag 0x%llx of block %d is no 32-bit word.", (unsigned long long)block.flag, i);
   }
   return DITRUN_OK;
@@ -28,8 +33,12 @@ static int check(const ditrun_attention_args *args) {
   if (a.queries > 0 && (!a.q || !a.o || a.qStride < rowWidth || a.oStride < rowWidth))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got q 0x%llx and o 0x%llx with row strides %lld and %lld for %d heads of %d.", (unsigned long long)a.q,
                 (unsigned long long)a.o, (long long)a.qStride, (long long)a.oStride, a.heads, a.headDim);
-  if (!isFloat(a.dtype) || !isFloat(a.oDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32 or bf16, got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
+  const bool e4m3 = a.dtype == DITRUN_E4M3;
+  if (!(isFloat(a.dtype) || e4m3) || !isFloat(a.oDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32, bf16 or e4m3 and writes f32 or bf16, got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
+  if ((a.qScale != 0) != e4m3 || (a.vScale != 0) != e4m3 || a.qScale % 4 != 0 || a.vScale % 4 != 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got queries in %s with scales of q at 0x%llx and of v at 0x%llx; e4m3 needs both and no other dtype takes any.",
+                dtypeName(a.dtype), (unsigned long long)a.qScale, (unsigned long long)a.vScale);
   if ((a.previousO == 0) != (a.previousLse == 0))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention merges with a previous output and its lse together, got 0x%llx and 0x%llx.", (unsigned long long)a.previousO,
                 (unsigned long long)a.previousLse);
@@ -43,6 +52,8 @@ static int choose(const ditrun_attention_args *args, cudaStream_t queue) {
 #ifdef DITRUN_ATTENTION_SM90
   const bool sm90 = deviceFacts().major == 9 && attention_sm90_fits(*args);
   if (sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_sm90(*args, queue);
+  const bool fp8Sm90 = deviceFacts().major == 9 && attention_fp8_sm90_fits(*args);
+  if (fp8Sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_fp8_sm90(*args, queue);
 #endif
   const bool sm80 = attentionSm80Fits(*args), generic = attentionGenericFits(*args);
   if (sm80 && (args->kernel == 0 || args->kernel == 2)) return attentionSm80(*args, queue);

@@ -1,4 +1,4 @@
-// Attention in float32 arithmetic for any head dim up to 256: FlashAttention-2, algorithm 1 (arXiv 2307.08691), on the
+// Attention in float32 arithmetic (of f32, bf16 or e4m3) for any head dim up to 256: FlashAttention-2, algorithm 1 (arXiv 2307.08691), on the
 // ordinary multiply-add units. It is the float32 reference of the other kernels and the path of float32 models.
 //
 // A block of 256 threads (16 × 16) owns queryTile queries of one head. Thread (ty, tx) computes the scores of rows
@@ -46,7 +46,30 @@ __device__ inline void loadRows(float *destination, uint64_t source, int64_t str
   }
 }
 
-template <int headDimTile, int queryTile, int keyTile>
+/** loadRows for e4m3: row r times scales[r * scaleStride]. */
+template <int headDimTile, int rows>
+__device__ inline void loadScaledRows(float *destination, uint64_t source, int64_t stride, int64_t firstColumn, int count, int headDim, const float *scales, int scaleStride) {
+  constexpr int width = headDimTile + 4;
+  for (int i = threadIdx.x; i < rows * headDimTile; i += 256) {
+    const int row = i / headDimTile, column = i % headDimTile;
+    const bool inside = row < count && column < headDim;
+    destination[row * width + column] =
+        inside ? loadOne(reinterpret_cast<const void *>(source), row * stride + firstColumn + column, DITRUN_E4M3) * scales[int64_t(row) * scaleStride] : 0.0f;
+  }
+}
+
+/** Values in e4m3, which ditrun_quantize_kv has transposed: keys firstKey and on of one head, [keys, headDim] as float32 in shared memory. */
+template <int headDimTile, int rows>
+__device__ inline void loadTransposed(float *destination, uint64_t source, int64_t stride, int64_t firstChannel, int firstKey, int count, int headDim) {
+  constexpr int width = headDimTile + 4;
+  for (int i = threadIdx.x; i < rows * headDimTile; i += 256) {
+    const int key = i % rows, column = i / rows, place = firstKey + key / 16 * 16 + key % 8 / 2 * 4 + key / 8 % 2 * 2 + key % 2;
+    const bool inside = key < count && column < headDim;
+    destination[key * width + column] = inside ? loadOne(reinterpret_cast<const void *>(source), (firstChannel + column) * stride + place, DITRUN_E4M3) : 0.0f;
+  }
+}
+
+template <int headDimTile, int queryTile, int keyTile, bool e4m3>
 __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_constant__ AttentionParameters parameters, bool vectorized) {
   using Shape = GenericShape<headDimTile, queryTile, keyTile>;
   constexpr int rowsEach = Shape::rowsEach, keysEach = Shape::keysEach, columnsEach = Shape::columnsEach, width = Shape::width, probabilityWidth = Shape::probabilityWidth;
@@ -56,11 +79,14 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
   const ditrun_attention_args &args = parameters.args;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, head = blockIdx.y, firstQuery = blockIdx.x * queryTile;
   const int64_t headColumn = int64_t(head) * args.headDim;
-  const float scale = args.scale * log2e;
   const bool roundProbabilities = args.dtype == DITRUN_BF16;
-
-  loadRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride * dtypeBytes(args.dtype), args.qStride, headColumn, args.queries - firstQuery, args.headDim,
-                                   args.dtype, vectorized);
+  const float scale = args.scale * log2e;
+  if constexpr (e4m3)
+    loadScaledRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride, args.qStride, headColumn, args.queries - firstQuery, args.headDim,
+                                           reinterpret_cast<const float *>(args.qScale) + int64_t(firstQuery) * args.heads + head, args.heads);
+  else
+    loadRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride * dtypeBytes(args.dtype), args.qStride, headColumn, args.queries - firstQuery, args.headDim,
+                                     args.dtype, vectorized);
   float output[rowsEach][columnsEach] = {}, maximum[rowsEach], sum[rowsEach] = {};
 #pragma unroll
   for (int i = 0; i < rowsEach; i++) maximum[i] = -CUDART_INF_F;
@@ -72,8 +98,15 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
     for (int firstKey = 0; firstKey < block.length; firstKey += keyTile) {
       const int keys = block.length - firstKey;
       __syncthreads();
-      loadRows<headDimTile, keyTile>(keysOrValues, block.k + firstKey * block.kStride * dtypeBytes(args.dtype), block.kStride, headColumn, keys, args.headDim, args.dtype,
-                                     vectorized);
+      if constexpr (e4m3) {
+        static_assert(DITRUN_FP8_KEYS % keyTile == 0, "the keys of a tile share one scale");
+        const int64_t units = (block.length + DITRUN_FP8_KEYS - 1) / DITRUN_FP8_KEYS;
+        loadScaledRows<headDimTile, keyTile>(keysOrValues, block.k + firstKey * block.kStride, block.kStride, headColumn, keys, args.headDim,
+                                             reinterpret_cast<const float *>(block.kScale) + head * units + firstKey / DITRUN_FP8_KEYS, 0);
+      } else {
+        loadRows<headDimTile, keyTile>(keysOrValues, block.k + firstKey * block.kStride * dtypeBytes(args.dtype), block.kStride, headColumn, keys, args.headDim, args.dtype,
+                                       vectorized);
+      }
       __syncthreads();
 
       float scores[rowsEach][keysEach] = {};
@@ -90,8 +123,11 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
         }
       }
       __syncthreads();  // the keys are used up: the values take their place
-      loadRows<headDimTile, keyTile>(keysOrValues, block.v + firstKey * block.vStride * dtypeBytes(args.dtype), block.vStride, headColumn, keys, args.headDim, args.dtype,
-                                     vectorized);
+      if constexpr (e4m3)
+        loadTransposed<headDimTile, keyTile>(keysOrValues, block.v, block.vStride, headColumn, firstKey, keys, args.headDim);
+      else
+        loadRows<headDimTile, keyTile>(keysOrValues, block.v + firstKey * block.vStride * dtypeBytes(args.dtype), block.vStride, headColumn, keys, args.headDim, args.dtype,
+                                       vectorized);
 
 #pragma unroll
       for (int i = 0; i < rowsEach; i++) {
@@ -114,6 +150,8 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
         for (int j = 0; j < keysEach; j++) {
           float p = exp2Fast(scores[i][j] - origin);
+          // Times 2^8, as the Hopper kernel scales them; the sum is that of the rounded ones.
+          if (e4m3) p = float(__nv_fp8_e4m3(p * 256.0f)) * 0.00390625f;
           partial += p;
           if (roundProbabilities) p = __bfloat162float(__float2bfloat16_rn(p));
           probabilities[(ty * rowsEach + i) * probabilityWidth + tx + 16 * j] = p;
@@ -156,6 +194,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
         const int column = tx + 16 * c;
         if (column >= args.headDim) continue;
         float value = output[i][c] * finish.own;
+        if (e4m3) value *= reinterpret_cast<const float *>(args.vScale)[headColumn + column];
         if (finish.previous != 0)
           value += finish.previous * reinterpret_cast<const float *>(args.previousO)[(int64_t(query) * args.heads + head) * args.headDim + column];
         storeOne(reinterpret_cast<void *>(args.o), query * args.oStride + headColumn + column, args.oDtype, value);
@@ -167,7 +206,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 template <int headDimTile, int queryTile, int keyTile>
 static int launch(const ditrun_attention_args &args, bool vectorized, cudaStream_t stream) {
   const int bytes = GenericShape<headDimTile, queryTile, keyTile>::sharedFloats * int(sizeof(float));
-  const auto kernel = attentionGenericKernel<headDimTile, queryTile, keyTile>;
+  const auto kernel = args.dtype == DITRUN_E4M3 ? attentionGenericKernel<headDimTile, queryTile, keyTile, true> : attentionGenericKernel<headDimTile, queryTile, keyTile, false>;
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   kernel<<<dim3((args.queries + queryTile - 1) / queryTile, args.heads), 256, bytes, stream>>>(AttentionParameters(args), vectorized);
   return launched("ditrun_attention (generic)");
@@ -178,7 +217,7 @@ bool attentionGenericFits(const ditrun_attention_args &args) { return args.headD
 int attentionGeneric(const ditrun_attention_args &args, cudaStream_t stream) {
   // Four elements at a time where addresses, strides and heads allow it.
   const uint64_t unit = args.dtype == DITRUN_F32 ? 16 : 8;
-  bool vectorized = args.headDim % 4 == 0 && args.qStride % 4 == 0 && args.q % unit == 0;
+  bool vectorized = args.dtype != DITRUN_E4M3 && args.headDim % 4 == 0 && args.qStride % 4 == 0 && args.q % unit == 0;
   for (int i = 0; i < args.blockCount; i++) {
     const ditrun_kv_block &block = args.blocks[i];
     vectorized = vectorized && block.kStride % 4 == 0 && block.vStride % 4 == 0 && block.k % unit == 0 && block.v % unit == 0;

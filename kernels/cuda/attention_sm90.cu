@@ -8,28 +8,12 @@
 
 #include "attention_sm90_short.cuh"
 #include "error.h"
+#include "tensor_map.h"
 
 namespace {
 
 using attention::Parameters;
 using attention::Shape;
-
-using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                                 const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                                 CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/** The driver's tensor-map encoder, or null where the driver has none. */
-EncodeTiled encoder() {
-  static const EncodeTiled found = [] {
-    void *symbol = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &result) != cudaSuccess ||
-        result != cudaDriverEntryPointSuccess)
-      return static_cast<EncodeTiled>(nullptr);
-    return reinterpret_cast<EncodeTiled>(symbol);
-  }();
-  return found;
-}
 
 bool aligned(uint64_t address, int64_t stride) { return address % 16 == 0 && stride % 8 == 0 && stride >= 0; }
 
@@ -41,7 +25,7 @@ int encode(CUtensorMap *map, const char *name, uint64_t address, int64_t stride,
   const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)};
   const cuuint32_t steps[2] = {1, 1};
   const CUtensorMapSwizzle swizzle = boxColumns == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
-  const CUresult result = encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, reinterpret_cast<void *>(address), sizes,
+  const CUresult result = tensorMapEncoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, reinterpret_cast<void *>(address), sizes,
                                     strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
@@ -153,12 +137,7 @@ bool attention_sm90_fits(const ditrun_attention_args &args) {
     const ditrun_kv_block &block = args.blocks[i];
     if (block.length <= 0 || !aligned(block.k, block.kStride) || !aligned(block.v, block.vStride)) return false;
   }
-  int device = 0, major = 0, minor = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess)
-    return false;
-  return major == 9 && minor == 0 && encoder() != nullptr;
+  return deviceHasWgmma();
 }
 
 int attention_sm90(const ditrun_attention_args &args, cudaStream_t stream) {

@@ -38,3 +38,29 @@ struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2, 16> {};
 // every 16 keys.
 template <>
 struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1, 16> {};
+
+/** The same for e4m3, whose stages hold DITRUN_FP8_KEYS keys. batch: 32-key chunks of probabilities between queueing products with V. */
+template <int groups, int stageCount, int batch>
+struct AttentionFp8TileRow {
+  static constexpr int warpGroups = groups;
+  static constexpr int stages = stageCount;
+  static constexpr int chunksPerBatch = batch;
+  static constexpr int consumerRegisters = groups == 2 ? 240 : groups == 3 ? 160 : 112;
+  static_assert(groups >= 2 && groups <= 4, "the register split is worked out for two to four warp groups");
+  static_assert(4 % batch == 0);
+};
+
+template <int headDim>
+struct AttentionFp8Tile;
+
+// Bound by instructions and their latencies: four warp groups (11.2 ms; three: 12.1).
+template <>
+struct AttentionFp8Tile<32> : AttentionFp8TileRow<4, 4, 2> {};
+
+// The same; four would have too few registers (16.3 ms; two: 19.2).
+template <>
+struct AttentionFp8Tile<64> : AttentionFp8TileRow<3, 4, 2> {};
+
+// 66 output, 68 partial and 32 score registers a thread need two warp groups; the matrix units are 84 % busy.
+template <>
+struct AttentionFp8Tile<128> : AttentionFp8TileRow<2, 4, 1> {};

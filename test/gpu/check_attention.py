@@ -4,6 +4,7 @@ import time
 
 import torch
 
+import check_attention_fp8
 from ditrun_abi import BF16, F32, Attention, KvBlock
 from check_operators import CODE, NAN, SHORT, relative
 
@@ -138,4 +139,4 @@ def checks(module, report):
         for stream in (compute, copies, rescue):
             module.stream_destroy(stream)
 
-    return {"attention sizes": sizes, "attention merging": merging, "attention hard inputs": hard_inputs, "attention flags": flags}
+    return {**check_attention_fp8.checks(module, report), "attention sizes": sizes, "attention merging": merging, "attention hard inputs": hard_inputs, "attention flags": flags}

@@ -18,12 +18,17 @@ class Gemm(Structure):
 
 
 class KvBlock(Structure):
-    _fields_ = fields("k v flag", c_uint64) + fields("kStride vStride", c_int64) + fields("kScale vScale", c_uint64) + fields("length reserved", c_int32)
+    _fields_ = fields("k v flag", c_uint64) + fields("kStride vStride", c_int64) + fields("kScale", c_uint64) + fields("length reserved", c_int32)
 
 
 class Attention(Structure):
-    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("relativeBias waitNanoseconds", c_uint64) +
+    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("relativeBias qScale vScale waitNanoseconds", c_uint64) +
                 fields("qStride oStride", c_int64) + fields("queries heads headDim blockCount dtype oDtype kernel", c_int32) + fields("scale", c_float))
+
+
+class QuantizeKv(Structure):
+    _fields_ = (fields("k v statistics outK outV kScale vScale", c_uint64) + fields("ldk ldv totalRows", c_int64) +
+                fields("rows heads headDim statisticsCount dtype reserved", c_int32))
 
 
 class LayerNorm(Structure):
@@ -59,7 +64,7 @@ SIGNATURES = {
     "flags_write": [POINTER(U), I, c_uint32, U], "flags_wait": [POINTER(U), I, I, U],
     "gemm": [POINTER(Gemm), U], "attention": [POINTER(Attention), U], "layer_norm": [POINTER(LayerNorm), U],
     "activate": [U, U, L, I, I, U], "add": [U, U, U, L, I, U], "add_rows": [U, U, U, U, I, I, I, U], "cast": [U, I, U, I, L, U],
-    "quantize_rows": [U, U, U, L, I, I, I, U], "count_nonfinite": [U, U, L, I, U],
+    "quantize_rows": [U, U, U, L, I, I, I, U], "kv_statistics": [U, U, U, L, U, L, I, I, I, U], "quantize_kv": [POINTER(QuantizeKv), U], "count_nonfinite": [U, U, L, I, U],
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
     "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, I, c_float, I, U],
