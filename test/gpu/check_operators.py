@@ -24,17 +24,17 @@ def address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None):
+def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None, gate=None, kernel=0):
     """Two- or three-dimensional tensors whose last dimension is contiguous; a batch stride is 0 where a batch is expanded."""
     batch = out.shape[0] if out.dim() == 3 else 1
     stride = lambda t: t.stride(0) if t is not None and t.dim() == 3 else 0
     ld = lambda t: t.stride(-2) if t is not None else 0
     return ctypes.byref(Gemm(
-        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale),
+        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale), gate=address(gate),
         lda=ld(a), ldw=ld(w), ldo=ld(out), ldResidual=ld(residual), aStride=stride(a), wStride=stride(w), outStride=stride(out), residualStride=stride(residual),
         biasStride=bias.stride(0) if bias is not None and bias.dim() == 2 else 0, m=out.shape[-2], n=out.shape[-1], k=a.shape[-1], batch=batch,
         dtype=CODE[a.dtype], outDtype=CODE[out.dtype], biasDtype=CODE[bias.dtype] if bias is not None else 0,
-        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, alpha=alpha))
+        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, kernel=kernel, alpha=alpha))
 
 
 def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None):
