@@ -356,8 +356,8 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
                 "ditrun_gemm adds this residual in place (m %d, n %d, k %d, %s to %s, residual %s, activation %d, gate 0x%llx) through its workspace, which two other streams hold: "
                 "use one of those streams, or give out another address than residual.",
                 a.m, a.n, a.k, dtypeName(a.dtype), dtypeName(a.outDtype), dtypeName(a.residualDtype), a.activation, (unsigned long long)a.gate);
-  const int64_t outBytes = dtypeBytes(a.outDtype), ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * outBytes);
-  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm adds this residual in place through a workspace of %zu bytes, which a row of n %d does not fit.", workspacePart, a.n);
+  const int64_t outBytes = dtypeBytes(a.outDtype), ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * outBytes) / 128 * 128;  // the scales of a part stay aligned
+  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm adds this residual in place through a workspace of %zu bytes, which 128 rows of n %d do not fit.", workspacePart, a.n);
   for (int b = 0; b < a.batch; b++)
     for (int64_t row = 0; row < a.m; row += most) {
       ditrun_gemm_args part = a;

@@ -56,9 +56,6 @@ bool copyable(uint64_t address, int64_t ld, int64_t stride, int dtype) {
   return aligned16(address) && ld * bytes % 16 == 0 && stride * bytes % 16 == 0 && ld > 0 && stride >= 0;
 }
 
-/** Whether a vector or matrix can be read two neighbours at a time. */
-bool inPairs(uint64_t address, int64_t ld, int64_t stride, int dtype) { return address % (2 * dtypeBytes(dtype)) == 0 && ld % 2 == 0 && stride % 2 == 0; }
-
 int steps(const ditrun_gemm_args &a) { return (a.k * dtypeBytes(a.dtype) + 127) / 128; }
 int columnTiles(const ditrun_gemm_args &a, const TileFacts &tile) { return (a.n + tile.columns - 1) / tile.columns * a.batch; }
 
@@ -72,11 +69,11 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype != DITRUN_BF16)) return false;
   const bool batched = a.batch > 1;
   if (!copyable(a.a, a.lda, batched ? a.aStride : 0, a.dtype) || !copyable(a.w, a.ldw, batched ? a.wStride : 0, a.dtype) ||
-      !copyable(a.out, a.ldo, batched ? a.outStride : 0, a.outDtype) || a.n % 2 != 0)
+      !copyable(a.out, a.ldo, batched ? a.outStride : 0, a.outDtype))
     return false;
-  if (a.bias && !inPairs(a.bias, 0, batched ? a.biasStride : 0, a.biasDtype)) return false;
-  if (a.residual && !inPairs(a.residual, a.ldResidual, batched ? a.residualStride : 0, a.residualDtype)) return false;
-  if (!inPairs(a.gate, 0, 0, DITRUN_F32) || (a.dtype == DITRUN_E4M3 && !inPairs(a.wScale, 0, 0, DITRUN_F32))) return false;
+  if (a.gate && a.activation != DITRUN_IDENTITY) return false;
+  if (a.residual && (a.outDtype != DITRUN_F32 || a.residualDtype != DITRUN_F32 || a.n % 16 != 0 || !copyable(a.residual, a.ldResidual, batched ? a.residualStride : 0, DITRUN_F32)))
+    return false;
   if (tile.residentSteps > 0) return steps(a) <= tile.residentSteps && columnTiles(a, tile) <= deviceFacts().multiprocessors;
   return true;
 }
@@ -96,7 +93,7 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   p.wScale = asPointer<float>(a.wScale);
   p.gate = asPointer<float>(a.gate);
   p.bias = asPointer<void>(a.bias);
-  p.residual = asPointer<void>(a.residual);
+  p.residual = asPointer<float>(a.residual);
   p.ldResidual = a.ldResidual;
   p.residualStride = batched ? a.residualStride : 0;
   p.biasStride = batched ? a.biasStride : 0;
@@ -107,7 +104,6 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   p.columnTilesPerBatch = p.columnTiles / a.batch;
   p.rowTiles = (a.m + tile.rows * tile.cluster - 1) / (tile.rows * tile.cluster);
   p.biasBf16 = a.biasDtype == DITRUN_BF16;
-  p.residualBf16 = a.residualDtype == DITRUN_BF16;
   p.alpha = a.alpha;
   const int multiprocessors = deviceFacts().multiprocessors;
   int blocks;

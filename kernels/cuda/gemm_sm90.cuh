@@ -16,10 +16,10 @@ struct TileFacts {
 int launch_bf16(int tile, bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream);
 int launch_e4m3(int tile, bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream);
 
-template <class Tile, int dtype, bool outBf16, int activation>
+template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
 int launch(const Parameters &p, int blocks, cudaStream_t stream) {
   using S = Shape<Tile, dtype>;
-  const auto kernel = gemm_kernel<Tile, dtype, outBf16, activation>;
+  const auto kernel = gemm_kernel<Tile, dtype, outBf16, activation, hasResidual>;
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);
@@ -38,11 +38,12 @@ int launch(const Parameters &p, int blocks, cudaStream_t stream) {
 
 template <class Tile, int dtype>
 int launch_for(bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream) {
-  if (!outBf16) return launch<Tile, dtype, false, DITRUN_IDENTITY>(p, blocks, stream);
+  if (!outBf16)
+    return p.residual ? launch<Tile, dtype, false, DITRUN_IDENTITY, true>(p, blocks, stream) : launch<Tile, dtype, false, DITRUN_IDENTITY, false>(p, blocks, stream);
   switch (activation) {
-    case DITRUN_GELU: return launch<Tile, dtype, true, DITRUN_GELU>(p, blocks, stream);
-    case DITRUN_GELU_TANH: return launch<Tile, dtype, true, DITRUN_GELU_TANH>(p, blocks, stream);
-    default: return launch<Tile, dtype, true, DITRUN_IDENTITY>(p, blocks, stream);
+    case DITRUN_GELU: return launch<Tile, dtype, true, DITRUN_GELU, false>(p, blocks, stream);
+    case DITRUN_GELU_TANH: return launch<Tile, dtype, true, DITRUN_GELU_TANH, false>(p, blocks, stream);
+    default: return launch<Tile, dtype, true, DITRUN_IDENTITY, false>(p, blocks, stream);
   }
 }
 

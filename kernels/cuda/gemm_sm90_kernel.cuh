@@ -24,13 +24,14 @@ namespace gemm_sm90 {
 struct Parameters {
   CUtensorMap a, w, out;
   const float *aScale, *wScale, *gate;  // scales: e4m3 only
-  const void *bias, *residual;
+  const void *bias;
+  const float *residual;
   int64_t ldResidual, residualStride, biasStride;
   int32_t m, n, kSteps;             // kSteps: of 128 bytes
   int32_t rowTiles, columnTiles;    // columnTiles: of all batches
   int32_t columnTilesPerBatch;
   int32_t aBatched, wBatched;       // 0 where all batches share the operand
-  int32_t biasBf16, residualBf16;
+  int32_t biasBf16;
   float alpha;
 };
 
@@ -48,8 +49,9 @@ struct Shape {
   static constexpr int residentBytes = Tile::residentSteps * wBytes;
   static constexpr int boxBytes = 16 * 128;  // what one warp stores at a time
   static constexpr int stagingBytes = 8 * 2 * boxBytes;
-  static constexpr int barriers = rings * 2 * Tile::stages + Tile::residentSteps;
-  static constexpr int sharedBytes = 1024 + residentBytes + rings * Tile::stages * stageBytes + stagingBytes + 8 * barriers;
+  static constexpr int vectorBytes = 8 * Tile::columns;  // the epilogue's vectors along the columns
+  static constexpr int barriers = rings * 2 * Tile::stages + Tile::residentSteps + 2;
+  static constexpr int sharedBytes = residentBytes + rings * Tile::stages * stageBytes + stagingBytes + vectorBytes + 8 * barriers;
   // A product's width. With promotion its sums are a second set of registers, so it covers half of the columns at a time.
   static constexpr int width = Tile::promote && Tile::columns > 128 ? Tile::columns / 2 : Tile::columns;
   static constexpr int blocks = Tile::columns / width;
@@ -85,106 +87,105 @@ __device__ __forceinline__ Place place_shared(const Parameters &p, int t, int ra
   return {(row * Tile::cluster + rank) * tileRows, (column - batch * p.columnTilesPerBatch) * Tile::columns, batch};
 }
 
-/** The vectors along the columns, for the four columns of 16 that a thread holds. */
-struct Columns {
-  float scale[4], bias[4], gate[4];
-};
-
-__device__ __forceinline__ float2 pair_at(const void *pointer, int64_t index, bool isBf16) {
-  if (!isBf16) return *reinterpret_cast<const float2 *>(static_cast<const float *>(pointer) + index);
-  const uint32_t bits = *reinterpret_cast<const uint32_t *>(static_cast<const __nv_bfloat16 *>(pointer) + index);
-  return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
-}
-
-template <bool scaled>
-__device__ __forceinline__ void load_columns(const Parameters &p, int column, int batch, Columns &into) {
-#pragma unroll
-  for (int j = 0; j < 2; j++) {
-    const int at = min(column + 8 * j, p.n - 2);  // a tile may reach past n; what it computes there is not stored
-    float2 bias = make_float2(0, 0), gate = make_float2(1, 1);
-    if (scaled) {
-      const float2 scale = *reinterpret_cast<const float2 *>(p.wScale + int64_t(p.wBatched ? batch : 0) * p.n + at);
-      into.scale[2 * j] = scale.x, into.scale[2 * j + 1] = scale.y;
+/** One warp writes a tile's columns as the epilogue reads them: for every two columns their scales (alpha · wScale · gate), then their
+ * biases (bias · gate). Columns past n get zeros. */
+template <class S, class Tile, bool scaled>
+__device__ __forceinline__ void load_columns(const Parameters &p, const Place &place, uint32_t vectors) {
+  for (int c = threadIdx.x % 32; c < Tile::columns; c += 32) {
+    const int column = place.column + c;
+    float scale = 0, bias = 0;
+    if (column < p.n) {
+      scale = p.alpha;
+      if (scaled) scale *= p.wScale[int64_t(p.wBatched ? place.batch : 0) * p.n + column];
+      if (p.bias) bias = loadOne(p.bias, place.batch * p.biasStride + column, p.biasBf16 ? DITRUN_BF16 : DITRUN_F32);
+      if (p.gate) scale *= p.gate[column], bias *= p.gate[column];
     }
-    if (p.bias) bias = pair_at(p.bias, batch * p.biasStride + at, p.biasBf16);
-    if (p.gate) gate = *reinterpret_cast<const float2 *>(p.gate + at);
-    into.bias[2 * j] = bias.x, into.bias[2 * j + 1] = bias.y;
-    into.gate[2 * j] = gate.x, into.gate[2 * j + 1] = gate.y;
+    const uint32_t at = vectors + c / 2 * 16 + c % 2 * 4;
+    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 8], %2;" ::"r"(at), "f"(scale), "f"(bias) : "memory");
   }
 }
 
-/** A thread's eight elements of the residual in 16 columns, as they are stored. */
+/** A thread's eight elements of the residual in 16 columns: [row][8 columns][2]. */
 struct Residual {
-  uint2 bits[4];  // [row][8 columns]
+  float2 pairs[2][2];
 };
 
-__device__ __forceinline__ void load_residual(const Parameters &p, const int64_t (&rowStart)[2], int column, Residual &into) {
-  if (!p.residual) return;
+__device__ __forceinline__ void load_residual(const float *const (&row)[2], int column, bool inside, Residual &into) {
 #pragma unroll
-  for (int j = 0; j < 2; j++) {
-    const int at = min(column + 8 * j, p.n - 2);
+  for (int r = 0; r < 2; r++)
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-      if (p.residualBf16)
-        into.bits[2 * r + j].x = *reinterpret_cast<const uint32_t *>(static_cast<const __nv_bfloat16 *>(p.residual) + rowStart[r] + at);
-      else
-        into.bits[2 * r + j] = *reinterpret_cast<const uint2 *>(static_cast<const float *>(p.residual) + rowStart[r] + at);
+    for (int j = 0; j < 2; j++) {
+      float2 &pair = into.pairs[r][j];
+      pair = make_float2(0, 0);
+      if (inside)
+        asm volatile("ld.global.L1::no_allocate.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "l"(row[r] + column + 8 * j) : "memory");
     }
-  }
 }
+
+/** How a tile's residual is read: some groups of 16 columns ahead of the sums that it is added to. */
+template <class Tile>
+struct ResidualAhead {
+  static constexpr int groups = 4;
+  const float *row[2];
+  int columns;  // of the tile that lie inside the matrix, a multiple of 16
+  Residual held[groups];
+
+  __device__ __forceinline__ ResidualAhead(const Parameters &p, const Place &place) {
+    const int first = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+      row[r] = p.residual + place.batch * p.residualStride + min(first + 8 * r, p.m - 1) * p.ldResidual + place.column + 2 * (threadIdx.x % 4);
+    columns = p.n - place.column;
+#pragma unroll
+    for (int g = 0; g < groups; g++) load(g);
+  }
+  __device__ __forceinline__ void load(int group) { load_residual(row, 16 * group, 16 * group < columns, held[group % groups]); }
+};
+
+/** In its place where there is none. */
+struct None {
+  __device__ None(const Parameters &, const Place &) {}
+};
 
 /** Rounds a warp group's sums [64, columns] and stores them: each warp 16 rows × 128 bytes at a time, through its own shared memory. */
-template <class S, class Tile, bool scaled, bool outBf16, int activation>
-__device__ __forceinline__ void store_tile(const Parameters &p, float (&sums)[S::blocks][S::sums], const Place &place, uint32_t staging) {
-  constexpr int groups = Tile::columns / 16, ahead = 4;
+template <class S, class Tile, bool scaled, bool outBf16, int activation, bool hasResidual, class ResidualOr>
+__device__ __forceinline__ void store_tile(const Parameters &p, float (&sums)[S::blocks][S::sums], const Place &place, uint32_t vectors, uint32_t staging,
+                                           [[maybe_unused]] ResidualOr &residual) {
+  constexpr int groups = Tile::columns / 16;
   constexpr int groupsPerBox = outBf16 ? 4 : 2;
-  const int lane = threadIdx.x % 32, row = place.row + threadIdx.x % 128 / 32 * 16, column = place.column + 2 * (lane % 4);
-  float rowScale[2] = {p.alpha, p.alpha};
-  int64_t rowStart[2];
+  const int lane = threadIdx.x % 32, row = place.row + threadIdx.x % 128 / 32 * 16;
+  float rowScale[2] = {1, 1};
+  if constexpr (scaled) {
 #pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const int at = min(row + lane / 4 + 8 * r, p.m - 1);
-    if (scaled) rowScale[r] *= p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + at];
-    rowStart[r] = place.batch * p.residualStride + at * p.ldResidual;
+    for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(row + lane / 4 + 8 * r, p.m - 1)];
   }
-  Residual residual[ahead];
-#pragma unroll
-  for (int g = 0; g < ahead; g++) load_residual(p, rowStart, column + 16 * g, residual[g]);
-  Columns columns[2];
-  load_columns<scaled>(p, column, place.batch, columns[0]);
+  vectors += lane % 4 * 16;
 
 #pragma unroll
   for (int g = 0; g < groups; g++) {
-    if (g + 1 < groups) load_columns<scaled>(p, column + 16 * (g + 1), place.batch, columns[(g + 1) % 2]);
-    const Columns &c = columns[g % 2];
     const float *sum = &sums[g * 16 / S::width][g * 16 % S::width / 2];
     float value[2][4];  // [row][column]
 #pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float product = sum[i / 2 * 4 + 2 * r + i % 2];
-        value[r][i] = fmaf(product, scaled ? rowScale[r] * c.scale[i] : rowScale[r], c.bias[i]);
-        if (activation != DITRUN_IDENTITY) value[r][i] = activate_for_store<activation>(value[r][i]);
-      }
-    if (p.residual) {
-      const Residual &add = residual[g % ahead];
+    for (int j = 0; j < 2; j++) {
+      float scale[2], bias[2];
+      asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(scale[0]), "=f"(scale[1]), "=f"(bias[0]), "=f"(bias[1]) : "r"(vectors + (2 * g + j) * 64));
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const uint2 bits = add.bits[2 * r + i / 2];
-          const uint32_t word = i % 2 ? bits.y : bits.x;
-          const float other = __uint_as_float(!p.residualBf16 ? word : i % 2 ? bits.x & 0xffff0000u : bits.x << 16);
-          value[r][i] = fmaf(value[r][i], c.gate[i], other);
+        for (int i = 0; i < 2; i++) {
+          const float product = sum[4 * j + 2 * r + i];
+          const float x = fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]);
+          value[r][2 * j + i] = activation == DITRUN_IDENTITY ? x : activate_for_store<activation>(x);
         }
-    } else if (p.gate) {
+    }
+    if constexpr (hasResidual) {
+      const Residual &add = residual.held[g % ResidualAhead<Tile>::groups];
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) value[r][i] *= c.gate[i];
+        for (int j = 0; j < 2; j++) value[r][2 * j] += add.pairs[r][j].x, value[r][2 * j + 1] += add.pairs[r][j].y;
+      if (g + ResidualAhead<Tile>::groups < groups) residual.load(g + ResidualAhead<Tile>::groups);
     }
-    if (g + ahead < groups) load_residual(p, rowStart, column + 16 * (g + ahead), residual[g % ahead]);
 
     const uint32_t box = staging + g / groupsPerBox % 2 * S::boxBytes;
     if (g % groupsPerBox == 0) {
@@ -218,17 +219,18 @@ __device__ __forceinline__ void store_tile(const Parameters &p, float (&sums)[S:
   }
 }
 
-template <class Tile, int dtype, bool outBf16, int activation>
+template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
 __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Parameters p) {
   using S = Shape<Tile, dtype>;
   using Product = ptx::WideProduct<typename S::Element, S::width>;
-  extern __shared__ uint8_t memory[];
-  const uint32_t base = (ptx::shared_address(memory) + 1023) & ~1023u;
+  extern __shared__ __align__(1024) uint8_t memory[];
+  const uint32_t base = ptx::shared_address(memory);
   const uint32_t residentW = base, stages = base + S::residentBytes, stagings = stages + S::rings * Tile::stages * S::stageBytes;
-  const uint32_t barriers = stagings + S::stagingBytes;
+  const uint32_t vectors = stagings + S::stagingBytes, barriers = vectors + S::vectorBytes;
   const auto full = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * Tile::stages + stage); };
   const auto empty = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * Tile::stages + Tile::stages + stage); };
   const auto residentFull = [&](int step) { return barriers + 8 * (S::rings * 2 * Tile::stages + step); };
+  const uint32_t vectorsFull = barriers + 8 * (S::barriers - 2), vectorsEmpty = vectorsFull + 8;
   const auto stageAt = [&](int ring, int stage) { return stages + (ring * Tile::stages + stage) * S::stageBytes; };
   const int rank = Tile::cluster > 1 ? int(ptx::cluster_rank()) : 0;
 
@@ -239,6 +241,8 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         ptx::mbarrier_init_at(empty(ring, stage), 8 / S::rings * Tile::cluster);  // warps that read the stage, or the W in it
       }
     for (int step = 0; step < Tile::residentSteps; step++) ptx::mbarrier_init_at(residentFull(step), 1);
+    ptx::mbarrier_init_at(vectorsFull, 1);
+    ptx::mbarrier_init_at(vectorsEmpty, 8);
     ptx::fence_mbarrier_init();
   }
   if constexpr (Tile::cluster > 1) ptx::cluster_sync();
@@ -260,7 +264,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
   };
 
   if (threadIdx.x < 128) {
-    ptx::registers_decrease<24>();
+    ptx::registers_decrease<40>();
     const int warp = threadIdx.x / 32;
     if (threadIdx.x % 32 == 0 && warp < S::rings) {
       int stage = 0, parity = 0;
@@ -289,9 +293,23 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         ptx::mbarrier_expect_at(residentFull(i), S::wBytes);
         ptx::tma_load_tile(residentW + i * S::wBytes, &p.w, residentFull(i), i * S::stageColumns, at.column, p.wBatched ? at.batch : 0);
       }
+    } else if (warp == 3) {
+      int parity = 0;
+      for (int tile = first(0); tile < tiles; tile += Tile::resident ? tiles : step, parity ^= 1) {
+        const Place at = place(tile);
+        if constexpr (hasResidual && !Tile::resident) {
+          const int row = at.row + threadIdx.x % 32, bytes = 4 * min(Tile::columns, p.n - at.column);
+          for (int r = row; r < min(at.row + S::tileRows, p.m); r += 32)
+            ptx::prefetch_bulk(p.residual + at.batch * p.residualStride + r * p.ldResidual + at.column, bytes);
+        }
+        ptx::mbarrier_wait_at(vectorsEmpty, parity ^ 1);
+        load_columns<S, Tile, dtype == DITRUN_E4M3>(p, at, vectors);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive_local(vectorsFull);
+      }
     }
   } else {
-    ptx::registers_increase<240>();
+    ptx::registers_increase<232>();
     const int group = threadIdx.x / 128 - 1, ring = Tile::resident ? group : 0, lane = threadIdx.x % 32;
     const uint32_t staging = stagings + (threadIdx.x / 32 - 4) * 2 * S::boxBytes;
     const uint32_t ownRows = Tile::resident ? 0 : group * S::rows * 128;
@@ -302,15 +320,19 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         ptx::mbarrier_arrive_local(empty(ring, stage));
       }
     };
-    int stage = 0, parity = 0;
-    bool waitForW = Tile::resident;
+    // Products of one warp group should fall into the epilogue of the other: the second starts later, and that lasts. In the shared
+    // arrangement no later than the ring allows.
+    const int headStart = min(p.kSteps, Tile::resident ? p.kSteps : Tile::stages - 1) - 1;
+    if (group == 1) ptx::named_barrier_sync(1, 256);
+    int stage = 0, parity = 0, vectorsParity = 0;
+    bool firstTile = true;
     for (int tile = first(ring); tile < tiles; tile += step) {
       Place at = place(tile);
       if constexpr (!Tile::resident) at.row += group * S::rows;
       float sums[S::blocks][S::sums];
       int previous = 0;
       for (int i = 0; i < p.kSteps; i++) {
-        if (waitForW) ptx::mbarrier_wait_at(residentFull(i), 0);
+        if (Tile::resident && firstTile) ptx::mbarrier_wait_at(residentFull(i), 0);
         ptx::mbarrier_wait_at(full(ring, stage), parity);
         const uint32_t a = stageAt(ring, stage) + ownRows, w = Tile::resident ? residentW + i * S::wBytes : stageAt(ring, stage) + S::aBytes;
         const uint64_t descA = ptx::descriptor(a, 16, 1024, ptx::Swizzle::bytes128), descW = ptx::descriptor(w, 16, 1024, ptx::Swizzle::bytes128);
@@ -341,14 +363,22 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
           }
         }
         if (++stage == Tile::stages) stage = 0, parity ^= 1;
+        if (firstTile && group == 0 && i == headStart) ptx::named_barrier_arrive(1, 256);
       }
+      [[maybe_unused]] std::conditional_t<hasResidual, ResidualAhead<Tile>, None> residual(p, at);
       if constexpr (!Tile::promote) {
         ptx::wgmma_wait<0>();
         ptx::wgmma_pin(sums[0]);
         release(previous);
       }
-      waitForW = false;
-      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation>(p, sums, at, staging);
+      if (!Tile::resident || firstTile) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
+      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation, hasResidual>(p, sums, at, vectors, staging, residual);
+      if constexpr (!Tile::resident) {
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive_local(vectorsEmpty);
+        vectorsParity ^= 1;
+      }
+      firstTile = false;
     }
     if (lane == 0) ptx::tma_store_wait_read<0>();
   }

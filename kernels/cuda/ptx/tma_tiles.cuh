@@ -24,10 +24,10 @@ __device__ __forceinline__ void mbarrier_wait_at(uint32_t barrier, uint32_t pari
       "{\n"
       ".reg .pred done;\n"
       "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1, %2;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again;\n"
       "}\n" ::"r"(barrier),
-      "r"(parity), "r"(1000000)
+      "r"(parity)
       : "memory");
 }
 
@@ -53,6 +53,10 @@ __device__ __forceinline__ void tma_store_tile(const CUtensorMap *map, uint32_t 
                "r"(row), "r"(batch)
                : "memory");
 }
+/** Asks for `bytes` (a multiple of 16) from a 16-byte aligned address to be in the second-level cache. */
+__device__ __forceinline__ void prefetch_bulk(const void *address, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /** Waits until at most `pending` of this thread's committed stores still read shared memory. */
 template <int pending>
@@ -74,12 +78,13 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-/** Arrives at the barrier that lies at this shared-memory address in block `rank` of the cluster. */
+/** Arrives at the barrier that lies at this shared-memory address in block `rank` of the cluster. Orders no ordinary accesses across
+ * the cluster: .release.cluster would be a fence of the whole device (2317 µs instead of 1388 for a GEMM of 8192³). */
 __device__ __forceinline__ void mbarrier_arrive_at(uint32_t barrier, uint32_t rank) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}\n" ::"r"(barrier),
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}\n" ::"r"(barrier),
       "r"(rank)
       : "memory");
 }
