@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from check_operators import ACTIVATIONS, gemm_args, relative  # noqa: E402
 from ditrun_abi import GELU, GELU_TANH, IDENTITY, Module  # noqa: E402
 
-TILES = 5
+TILES = 7
 FLOAT, HALF = torch.float32, torch.bfloat16
 # name, batch, m, n, k, output, activation, residual in place, gate
 SHAPES = [

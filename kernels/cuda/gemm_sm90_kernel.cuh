@@ -22,11 +22,13 @@
 namespace gemm_sm90 {
 
 struct Parameters {
-  CUtensorMap a, w, out;
+  CUtensorMap a, w;
+  CUtensorMap residualTiles;  // 64 rows of a tile's columns at a time
   const float *aScale, *wScale, *gate;  // scales: e4m3 only
   const void *bias;
   const float *residual;
-  int64_t ldResidual, residualStride, biasStride;
+  void *out;
+  int64_t ldo, outStride, ldResidual, residualStride, biasStride;
   int32_t m, n, kSteps;             // kSteps: of 128 bytes
   int32_t rowTiles, columnTiles;    // columnTiles: of all batches
   int32_t columnTilesPerBatch;
@@ -48,16 +50,13 @@ struct Shape {
   static constexpr int stageBytes = Tile::resident ? aBytes : aBytes + wBytes;
   static constexpr int residentBytes = Tile::residentSteps * wBytes;
   static constexpr int boxBytes = 16 * 128;  // what one warp stores at a time
-  static constexpr int stagingBytes = 8 * 2 * boxBytes;
+  static constexpr int stagingBytes = 8 * boxBytes;
   static constexpr int vectorBytes = 8 * Tile::columns;  // the epilogue's vectors along the columns
   static constexpr int barriers = rings * 2 * Tile::stages + Tile::residentSteps + 2;
   static constexpr int sharedBytes = residentBytes + rings * Tile::stages * stageBytes + stagingBytes + vectorBytes + 8 * barriers;
-  // A product's width. With promotion its sums are a second set of registers, so it covers half of the columns at a time.
-  static constexpr int width = Tile::promote && Tile::columns > 128 ? Tile::columns / 2 : Tile::columns;
-  static constexpr int blocks = Tile::columns / width;
-  static constexpr int sums = width / 2;  // registers
+  static constexpr int sums = Tile::columns / 2;  // registers
   static_assert(sharedBytes <= 232448, "more shared memory than a block of sm_90 has");
-  static_assert(!(Tile::resident && Tile::cluster != 1) && !(Tile::promote && dtype != DITRUN_E4M3));
+  static_assert(!(Tile::resident && Tile::cluster != 1) && !(Tile::promoteSteps && dtype != DITRUN_E4M3));
 };
 
 /** The activations for values about to be stored as bf16, to about 1e-6: GELU by tanh as x σ(2u), which also keeps its tail right. */
@@ -105,65 +104,80 @@ __device__ __forceinline__ void load_columns(const Parameters &p, const Place &p
   }
 }
 
-/** A thread's eight elements of the residual in 16 columns: [row][8 columns][2]. */
-struct Residual {
-  float2 pairs[2][2];
+/** Where a lane reads the residual and writes out: 16 bytes (chunk lane % 8) of rows lane / 8, + 4, + 8 and + 12 of its warp's 16, in a
+ * box of 128 bytes of columns, so that a warp moves whole lines. */
+template <int elementBytes>
+struct Lines {
+  static constexpr int perChunk = 16 / elementBytes, perBox = 8 * perChunk;
+  int64_t first, step;       // elements: to the first row's chunk, and 4 rows on
+  int32_t rows, columns;     // of the matrix that lie at or after it
+
+  __device__ __forceinline__ Lines(const Parameters &p, const Place &place, int64_t ld, int64_t stride) {
+    const int row = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 8, column = place.column + threadIdx.x % 8 * perChunk;
+    first = place.batch * stride + row * ld + column;
+    step = 4 * ld;
+    rows = p.m - row;
+    columns = p.n - column;
+  }
+  __device__ __forceinline__ bool inside(int box, int i) const { return 4 * i < rows && perBox * box < columns; }
+  __device__ __forceinline__ int64_t at(int box, int i) const { return first + i * step + box * perBox; }
 };
 
-__device__ __forceinline__ void load_residual(const float *const (&row)[2], int column, bool inside, Residual &into) {
-#pragma unroll
-  for (int r = 0; r < 2; r++)
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-      float2 &pair = into.pairs[r][j];
-      pair = make_float2(0, 0);
-      if (inside)
-        asm volatile("ld.global.L1::no_allocate.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "l"(row[r] + column + 8 * j) : "memory");
-    }
-}
-
-/** How a tile's residual is read: some groups of 16 columns ahead of the sums that it is added to. */
+/** The residual's boxes, read some ahead of the sums that they are added to. */
 template <class Tile>
 struct ResidualAhead {
-  static constexpr int groups = 4;
-  const float *row[2];
-  int columns;  // of the tile that lie inside the matrix, a multiple of 16
-  Residual held[groups];
+  static constexpr int boxes = 2;
+  const float *residual;
+  Lines<4> lines;
+  float4 held[boxes][4];
 
-  __device__ __forceinline__ ResidualAhead(const Parameters &p, const Place &place) {
-    const int first = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+  __device__ __forceinline__ ResidualAhead(const Parameters &p, const Place &place) : residual(p.residual), lines(p, place, p.ldResidual, p.residualStride) {}
+  __device__ __forceinline__ void start() {
 #pragma unroll
-    for (int r = 0; r < 2; r++)
-      row[r] = p.residual + place.batch * p.residualStride + min(first + 8 * r, p.m - 1) * p.ldResidual + place.column + 2 * (threadIdx.x % 4);
-    columns = p.n - place.column;
-#pragma unroll
-    for (int g = 0; g < groups; g++) load(g);
+    for (int box = 0; box < boxes; box++) load(box);
   }
-  __device__ __forceinline__ void load(int group) { load_residual(row, 16 * group, 16 * group < columns, held[group % groups]); }
+  __device__ __forceinline__ void load(int box) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float4 &v = held[box % boxes][i];
+      // Written in either case, or its registers would be taken from one tile to the next.
+      asm volatile(
+          "{\n.reg .pred inside;\nsetp.ne.b32 inside, %5, 0;\n"
+          "mov.f32 %0, 0f00000000;\nmov.f32 %1, %0;\nmov.f32 %2, %0;\nmov.f32 %3, %0;\n"
+          "@inside ld.global.v4.f32 {%0, %1, %2, %3}, [%4];\n}\n"
+          : "=&f"(v.x), "=&f"(v.y), "=&f"(v.z), "=&f"(v.w)
+          : "l"(residual + lines.at(box, i)), "r"(int(lines.inside(box, i))));
+    }
+  }
 };
 
 /** In its place where there is none. */
 struct None {
   __device__ None(const Parameters &, const Place &) {}
+  __device__ void start() {}
 };
 
-/** Rounds a warp group's sums [64, columns] and stores them: each warp 16 rows × 128 bytes at a time, through its own shared memory. */
+/** Rounds a warp group's sums [64, columns] and stores them: each warp 16 rows × 128 bytes at a time, through its own shared memory
+ * (not by the copy engine, which would make them wait behind the loads of the next tile: 3000 cycles a tile). */
 template <class S, class Tile, bool scaled, bool outBf16, int activation, bool hasResidual, class ResidualOr>
-__device__ __forceinline__ void store_tile(const Parameters &p, float (&sums)[S::blocks][S::sums], const Place &place, uint32_t vectors, uint32_t staging,
+__device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t box,
                                            [[maybe_unused]] ResidualOr &residual) {
-  constexpr int groups = Tile::columns / 16;
-  constexpr int groupsPerBox = outBf16 ? 4 : 2;
-  const int lane = threadIdx.x % 32, row = place.row + threadIdx.x % 128 / 32 * 16;
+  using Out = std::conditional_t<outBf16, __nv_bfloat16, float>;
+  constexpr int groups = Tile::columns / 16, groupsPerBox = outBf16 ? 4 : 2;
+  const int lane = threadIdx.x % 32;
+  const Lines<sizeof(Out)> lines(p, place, p.ldo, p.outStride);
   float rowScale[2] = {1, 1};
   if constexpr (scaled) {
+    const int row = place.row + threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
-    for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(row + lane / 4 + 8 * r, p.m - 1)];
+    for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(row + 8 * r, p.m - 1)];
   }
   vectors += lane % 4 * 16;
+  // 16-byte chunks are swizzled over the banks by their row.
+  const uint32_t line = box + lane / 8 * 128;
 
 #pragma unroll
   for (int g = 0; g < groups; g++) {
-    const float *sum = &sums[g * 16 / S::width][g * 16 % S::width / 2];
     float value[2][4];  // [row][column]
 #pragma unroll
     for (int j = 0; j < 2; j++) {
@@ -173,56 +187,52 @@ __device__ __forceinline__ void store_tile(const Parameters &p, float (&sums)[S:
       for (int r = 0; r < 2; r++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          const float product = sum[4 * j + 2 * r + i];
+          const float product = sums[8 * g + 4 * j + 2 * r + i];
           const float x = fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]);
           value[r][2 * j + i] = activation == DITRUN_IDENTITY ? x : activate_for_store<activation>(x);
         }
     }
-    if constexpr (hasResidual) {
-      const Residual &add = residual.held[g % ResidualAhead<Tile>::groups];
-#pragma unroll
-      for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int j = 0; j < 2; j++) value[r][2 * j] += add.pairs[r][j].x, value[r][2 * j + 1] += add.pairs[r][j].y;
-      if (g + ResidualAhead<Tile>::groups < groups) residual.load(g + ResidualAhead<Tile>::groups);
-    }
-
-    const uint32_t box = staging + g / groupsPerBox % 2 * S::boxBytes;
-    if (g % groupsPerBox == 0) {
-      if (lane == 0) ptx::tma_store_wait_read<1>();
-      __syncwarp();
-    }
-    // Rows of 128 bytes whose 16-byte chunks are swizzled as the copy engine expects.
+    const int inBox = g % groupsPerBox;
+    if (inBox == 0) __syncwarp();
     if constexpr (outBf16) {
-      const int chunk = g % groupsPerBox * 2 + lane / 16, inBox = lane % 16;
-      ptx::store_matrices(box + inBox * 128 + ((chunk ^ inBox % 8) << 4), packBf16(value[0][0], value[0][1]), packBf16(value[1][0], value[1][1]),
+      const int row = lane % 16, chunk = inBox * 2 + lane / 16;
+      ptx::store_matrices(box + row * 128 + ((chunk ^ row % 8) << 4), packBf16(value[0][0], value[0][1]), packBf16(value[1][0], value[1][1]),
                           packBf16(value[0][2], value[0][3]), packBf16(value[1][2], value[1][3]));
     } else {
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-          const int chunk = g % groupsPerBox * 4 + 2 * j + lane % 4 / 2, inBox = lane / 4 + 8 * r;
-          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(box + inBox * 128 + ((chunk ^ inBox % 8) << 4) + lane % 2 * 8), "f"(value[r][2 * j]),
-                       "f"(value[r][2 * j + 1])
+          const int row = lane / 4 + 8 * r, chunk = inBox * 4 + 2 * j + lane % 4 / 2;
+          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(box + row * 128 + ((chunk ^ row % 8) << 4) + lane % 2 * 8), "f"(value[r][2 * j]), "f"(value[r][2 * j + 1])
                        : "memory");
         }
     }
-    if (g % groupsPerBox == groupsPerBox - 1) {
-      ptx::fence_proxy_async_shared();
-      __syncwarp();
-      if (lane == 0) {
-        ptx::tma_store_tile(&p.out, box, place.column + (g - g % groupsPerBox) * 16, row, place.batch);
-        ptx::tma_store_commit();
+    if (inBox < groupsPerBox - 1) continue;
+
+    __syncwarp();
+    const int boxIndex = g / groupsPerBox;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float4 v;
+      const int row = lane / 8 + 4 * i;
+      asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(line + i * 512 + ((lane % 8 ^ row % 8) << 4)) : "memory");
+      if constexpr (hasResidual) {
+        const float4 add = residual.held[boxIndex % ResidualOr::boxes][i];
+        v.x += add.x, v.y += add.y, v.z += add.z, v.w += add.w;
       }
+      if (lines.inside(boxIndex, i)) *reinterpret_cast<float4 *>(static_cast<Out *>(p.out) + lines.at(boxIndex, i)) = v;
     }
+    if constexpr (hasResidual)
+      if ((boxIndex + ResidualOr::boxes) * groupsPerBox < groups) residual.load(boxIndex + ResidualOr::boxes);
   }
 }
 
 template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
 __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Parameters p) {
   using S = Shape<Tile, dtype>;
-  using Product = ptx::WideProduct<typename S::Element, S::width>;
+  using Product = ptx::WideProduct<typename S::Element, Tile::columns>;
+  constexpr int promoteSteps = Tile::promoteSteps;
   extern __shared__ __align__(1024) uint8_t memory[];
   const uint32_t base = ptx::shared_address(memory);
   const uint32_t residentW = base, stages = base + S::residentBytes, stagings = stages + S::rings * Tile::stages * S::stageBytes;
@@ -270,6 +280,8 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       int stage = 0, parity = 0;
       for (int tile = first(warp); tile < tiles; tile += step) {
         const Place at = place(tile);
+        if constexpr (hasResidual)
+          for (int row = 0; row < S::tileRows; row += S::rows) ptx::tma_prefetch_tile(&p.residualTiles, at.column, at.row + row, at.batch);
         for (int i = 0; i < p.kSteps; i++) {
           ptx::mbarrier_wait_at(empty(warp, stage), parity ^ 1);
           const uint32_t to = stageAt(warp, stage), barrier = full(warp, stage);
@@ -297,11 +309,6 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       int parity = 0;
       for (int tile = first(0); tile < tiles; tile += Tile::resident ? tiles : step, parity ^= 1) {
         const Place at = place(tile);
-        if constexpr (hasResidual && !Tile::resident) {
-          const int row = at.row + threadIdx.x % 32, bytes = 4 * min(Tile::columns, p.n - at.column);
-          for (int r = row; r < min(at.row + S::tileRows, p.m); r += 32)
-            ptx::prefetch_bulk(p.residual + at.batch * p.residualStride + r * p.ldResidual + at.column, bytes);
-        }
         ptx::mbarrier_wait_at(vectorsEmpty, parity ^ 1);
         load_columns<S, Tile, dtype == DITRUN_E4M3>(p, at, vectors);
         __syncwarp();
@@ -311,7 +318,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
   } else {
     ptx::registers_increase<232>();
     const int group = threadIdx.x / 128 - 1, ring = Tile::resident ? group : 0, lane = threadIdx.x % 32;
-    const uint32_t staging = stagings + (threadIdx.x / 32 - 4) * 2 * S::boxBytes;
+    const uint32_t box = stagings + (threadIdx.x / 32 - 4) * S::boxBytes;
     const uint32_t ownRows = Tile::resident ? 0 : group * S::rows * 128;
     const auto release = [&](int stage) {
       if constexpr (Tile::cluster > 1) {
@@ -329,50 +336,52 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
     for (int tile = first(ring); tile < tiles; tile += step) {
       Place at = place(tile);
       if constexpr (!Tile::resident) at.row += group * S::rows;
-      float sums[S::blocks][S::sums];
+      // Hopper sums e4m3 products with about 13 bits: with promotion some steps of k at a time, then in float32.
+      float part[S::sums], sums[promoteSteps ? S::sums : 1];
+      if constexpr (promoteSteps > 0) {
+#pragma unroll
+        for (int j = 0; j < S::sums; j++) sums[j] = 0;
+      }
       int previous = 0;
       for (int i = 0; i < p.kSteps; i++) {
         if (Tile::resident && firstTile) ptx::mbarrier_wait_at(residentFull(i), 0);
         ptx::mbarrier_wait_at(full(ring, stage), parity);
         const uint32_t a = stageAt(ring, stage) + ownRows, w = Tile::resident ? residentW + i * S::wBytes : stageAt(ring, stage) + S::aBytes;
         const uint64_t descA = ptx::descriptor(a, 16, 1024, ptx::Swizzle::bytes128), descW = ptx::descriptor(w, 16, 1024, ptx::Swizzle::bytes128);
-        if constexpr (!Tile::promote) {
-          ptx::wgmma_fence();
+        const bool fresh = promoteSteps ? i % promoteSteps == 0 : i == 0;
+        ptx::wgmma_fence();
 #pragma unroll
-          for (int step = 0; step < 4; step++) Product::product(sums[0], descA + 2 * step, descW + 2 * step, i > 0 || step > 0);
-          ptx::wgmma_commit();
-          if (i > 0) {
-            ptx::wgmma_wait<1>();
-            release(previous);
-          }
-          previous = stage;
-        } else {
-          // Hopper sums e4m3 products with about 13 bits: 128 of k at a time, then float32.
-#pragma unroll
-          for (int block = 0; block < S::blocks; block++) {
-            float part[S::sums];
-            ptx::wgmma_fence();
-#pragma unroll
-            for (int step = 0; step < 4; step++) Product::product(part, descA + 2 * step, descW + block * (S::width * 128 >> 4) + 2 * step, step > 0);
-            ptx::wgmma_commit();
+        for (int step = 0; step < 4; step++) Product::product(part, descA + 2 * step, descW + 2 * step, !fresh || step > 0);
+        ptx::wgmma_commit();
+        if (i > 0) {
+          ptx::wgmma_wait<1>();
+          release(previous);
+        }
+        previous = stage;
+        if constexpr (promoteSteps > 0) {
+          if (i % promoteSteps == promoteSteps - 1 && i + 1 < p.kSteps) {
             ptx::wgmma_wait<0>();
             ptx::wgmma_pin(part);
-            if (block == S::blocks - 1) release(stage);
 #pragma unroll
-            for (int j = 0; j < S::sums; j++) sums[block][j] = i > 0 ? sums[block][j] + part[j] : part[j];
+            for (int j = 0; j < S::sums; j++) sums[j] += part[j];
           }
         }
         if (++stage == Tile::stages) stage = 0, parity ^= 1;
         if (firstTile && group == 0 && i == headStart) ptx::named_barrier_arrive(1, 256);
       }
       [[maybe_unused]] std::conditional_t<hasResidual, ResidualAhead<Tile>, None> residual(p, at);
-      if constexpr (!Tile::promote) {
-        ptx::wgmma_wait<0>();
-        ptx::wgmma_pin(sums[0]);
-        release(previous);
+      if constexpr (promoteSteps == 0) residual.start();
+      ptx::wgmma_wait<0>();
+      ptx::wgmma_pin(part);
+      release(previous);
+      if constexpr (promoteSteps > 0) {
+#pragma unroll
+        for (int j = 0; j < S::sums; j++) part[j] += sums[j];
+        ptx::wgmma_pin(part);  // only then are there registers for the residual
+        residual.start();
       }
       if (!Tile::resident || firstTile) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
-      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation, hasResidual>(p, sums, at, vectors, staging, residual);
+      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation, hasResidual>(p, part, at, vectors, box, residual);
       if constexpr (!Tile::resident) {
         __syncwarp();
         if (lane == 0) ptx::mbarrier_arrive_local(vectorsEmpty);
@@ -380,7 +389,6 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       }
       firstTile = false;
     }
-    if (lane == 0) ptx::tma_store_wait_read<0>();
   }
   // A block stays until its partner has queued nothing more for it.
   if constexpr (Tile::cluster > 1) {
