@@ -17,8 +17,8 @@ constexpr TileFacts factsOf(bool bf16, bool e4m3) {
 }
 
 // In the order of the launch functions' switches.
-constexpr TileFacts tiles[gemmSm90Tiles] = {factsOf<GemmShared256x2>(true, true), factsOf<GemmShared256>(true, false), factsOf<GemmShared192Promoted>(false, true),
-                                            factsOf<GemmResident128>(true, true), factsOf<GemmResident256>(false, true), factsOf<GemmShared128>(true, false), factsOf<GemmShared128Promoted>(false, true)};
+constexpr TileFacts tiles[gemmSm90Tiles] = {factsOf<GemmShared256x2>(true, true), factsOf<GemmShared256>(true, true), factsOf<GemmShared192Promoted>(false, true),
+                                            factsOf<GemmResident128>(true, true), factsOf<GemmResident256>(false, true), factsOf<GemmShared128>(true, false)};
 
 using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
                                  CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -35,18 +35,17 @@ EncodeTiled encoder() {
   return found;
 }
 
-/** A [batches, rows, columns] tensor in boxes of boxRows rows of boxColumns columns: swizzled rows of 128 bytes, or, plain, what is only
- * prefetched. */
-int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches, int rows, int columns, int boxRows, int boxColumns) {
+/** A [batches, rows, columns] tensor in boxes of boxRows rows of 128 bytes. */
+int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches, int rows, int columns, int boxRows) {
   const int bytes = dtypeBytes(dtype);
   const CUtensorMapDataType type = dtype == DITRUN_F32    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
                                    : dtype == DITRUN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                                           : CU_TENSOR_MAP_DATA_TYPE_UINT8;
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(batches)};
   const cuuint64_t strides[2] = {cuuint64_t(ld * bytes), cuuint64_t((batches > 1 ? stride : ld) * bytes)};
-  const cuuint32_t box[3] = {cuuint32_t(boxColumns), cuuint32_t(boxRows), 1}, steps[3] = {1, 1, 1};
+  const cuuint32_t box[3] = {cuuint32_t(128 / bytes), cuuint32_t(boxRows), 1}, steps[3] = {1, 1, 1};
   const CUresult result = encoder()(map, type, 3, asPointer<void>(address), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                    boxColumns * bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+                                    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return DITRUN_OK;
   return fail(DITRUN_DEVICE_ERROR, "The driver refused (CUresult %d) a tensor map of %s: address 0x%llx, %d × %d × %d elements of %s, strides %lld and %lld.", int(result), name,
               (unsigned long long)address, batches, rows, columns, dtypeName(dtype), (long long)ld, (long long)stride);
@@ -87,16 +86,15 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   Parameters p;
   p.aBatched = batched && a.aStride != 0;
   p.wBatched = batched && a.wStride != 0;
-  const int stepColumns = 128 / dtypeBytes(a.dtype);
-  TRY(encode(&p.a, "A", a.dtype, a.a, a.lda, a.aStride, p.aBatched ? a.batch : 1, a.m, a.k, tile.rows, stepColumns));
-  TRY(encode(&p.w, "W", a.dtype, a.w, a.ldw, a.wStride, p.wBatched ? a.batch : 1, a.n, a.k, tile.columns / tile.cluster, stepColumns));
-  if (a.residual) TRY(encode(&p.residualTiles, "the residual", DITRUN_F32, a.residual, a.ldResidual, a.residualStride, a.batch, a.m, a.n, 64, tile.columns));
+  TRY(encode(&p.a, "A", a.dtype, a.a, a.lda, a.aStride, p.aBatched ? a.batch : 1, a.m, a.k, tile.rows));
+  TRY(encode(&p.w, "W", a.dtype, a.w, a.ldw, a.wStride, p.wBatched ? a.batch : 1, a.n, a.k, tile.columns / tile.cluster));
+  if (a.outDtype == DITRUN_BF16) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16));
   p.aScale = asPointer<float>(a.aScale);
   p.wScale = asPointer<float>(a.wScale);
   p.gate = asPointer<float>(a.gate);
   p.bias = asPointer<void>(a.bias);
   p.residual = asPointer<float>(a.residual);
-  p.out = asPointer<void>(a.out);
+  p.out = asPointer<float>(a.out);
   p.ldo = a.ldo;
   p.outStride = batched ? a.outStride : 0;
   p.ldResidual = a.ldResidual;

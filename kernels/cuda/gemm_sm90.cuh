@@ -18,7 +18,7 @@ int launch_e4m3(int tile, bool outBf16, int activation, const Parameters &p, int
 
 template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
 int launch(const Parameters &p, int blocks, cudaStream_t stream) {
-  using S = Shape<Tile, dtype>;
+  using S = Shape<Tile, dtype, outBf16>;
   const auto kernel = gemm_kernel<Tile, dtype, outBf16, activation, hasResidual>;
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes));
   cudaLaunchConfig_t config{};

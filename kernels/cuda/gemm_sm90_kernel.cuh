@@ -23,11 +23,11 @@ namespace gemm_sm90 {
 
 struct Parameters {
   CUtensorMap a, w;
-  CUtensorMap residualTiles;  // 64 rows of a tile's columns at a time
+  CUtensorMap outBoxes;  // bf16 only
   const float *aScale, *wScale, *gate;  // scales: e4m3 only
   const void *bias;
   const float *residual;
-  void *out;
+  float *out;  // float32 only
   int64_t ldo, outStride, ldResidual, residualStride, biasStride;
   int32_t m, n, kSteps;             // kSteps: of 128 bytes
   int32_t rowTiles, columnTiles;    // columnTiles: of all batches
@@ -37,36 +37,60 @@ struct Parameters {
   float alpha;
 };
 
-template <class Tile, int dtype>
+template <class Tile, int dtype, bool outBf16>
 struct Shape {
   using Element = std::conditional_t<dtype == DITRUN_E4M3, __nv_fp8_e4m3, __nv_bfloat16>;
   static constexpr int elementBytes = sizeof(Element);
-  static constexpr int stageColumns = 128 / elementBytes;  // of k
-  static constexpr int rows = 64;                          // of a warp group
+  static constexpr int stepColumns = 128 / elementBytes;  // of k
+  static constexpr int rows = 64;                         // of a warp group
   static constexpr int tileRows = Tile::resident ? rows : 2 * rows;
+  static constexpr int sums = Tile::columns / 2;  // registers
   static constexpr int rings = Tile::resident ? 2 : 1;
   static constexpr int aBytes = tileRows * 128;
   static constexpr int wBytes = Tile::columns * 128;
   static constexpr int stageBytes = Tile::resident ? aBytes : aBytes + wBytes;
   static constexpr int residentBytes = Tile::residentSteps * wBytes;
   static constexpr int boxBytes = 16 * 128;  // what one warp stores at a time
-  static constexpr int stagingBytes = 8 * boxBytes;
+  static constexpr int boxes = outBf16 ? 2 : 1;
+  static constexpr int stagingBytes = 8 * boxes * boxBytes;
   static constexpr int vectorBytes = 8 * Tile::columns;  // the epilogue's vectors along the columns
-  static constexpr int barriers = rings * 2 * Tile::stages + Tile::residentSteps + 2;
-  static constexpr int sharedBytes = residentBytes + rings * Tile::stages * stageBytes + stagingBytes + vectorBytes + 8 * barriers;
-  static constexpr int sums = Tile::columns / 2;  // registers
-  static_assert(sharedBytes <= 232448, "more shared memory than a block of sm_90 has");
+  static constexpr int mostShared = 232448, mostBarriers = 64;
+  static constexpr int stages = (mostShared - residentBytes - stagingBytes - vectorBytes - 8 * mostBarriers) / (rings * stageBytes);
+  static constexpr int barriers = rings * 2 * stages + Tile::residentSteps + 2;
+  static constexpr int sharedBytes = residentBytes + rings * stages * stageBytes + stagingBytes + vectorBytes + 8 * barriers;
+  static_assert(barriers <= mostBarriers && stages >= 3);
   static_assert(!(Tile::resident && Tile::cluster != 1) && !(Tile::promoteSteps && dtype != DITRUN_E4M3));
 };
 
-/** The activations for values about to be stored as bf16, to about 1e-6: GELU by tanh as x σ(2u), which also keeps its tail right. */
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/** The activations for values about to be stored as bf16, to about 1e-6, in as few instructions as that takes: 14 (GELU: the formula of
+ * geluForBf16) and 7 (GELU by tanh, as x σ(2u), u = √(2/π) (x + 0.044715 x³), which also keeps its tail right). */
 template <int activation>
 __device__ __forceinline__ float activate_for_store(float x) {
   if constexpr (activation == DITRUN_GELU_TANH) {
-    const float twice = x * fmaf(0.071354816f, x * x, 1.5957691216f);  // 2 √(2/π) (x + 0.044715 x³)
-    return __fdividef(x, 1.0f + __expf(-twice));
+    const float exponent = x * fmaf(-0.10294325f, x * x, -2.3022082f);  // -2u log2(e)
+    return x * reciprocal_fast(1.0f + exp2_fast(exponent));
   }
-  return activateFor<activation>(x, true);
+  if constexpr (activation == DITRUN_GELU) {
+    const float size = fabsf(x), root = x * 0.84932180f;  // √(log2(e) / 2): e^(-x²/2) = 2^(-root²)
+    const float t = reciprocal_fast(fmaf(0.23164189f, size, 1.0f));
+    float half = fmaf(-0.53070271f, t, 0.72657601f);
+    half = fmaf(half, t, -0.71070687f);
+    half = fmaf(half, t, 0.14224837f);
+    half = fmaf(half, t, -0.12741480f);
+    return fmaf(half * t, size * exp2_fast(-root * root), fmaxf(x, 0.0f));
+  }
+  return x;
 }
 
 /** Where a block's work lies. */
@@ -104,31 +128,28 @@ __device__ __forceinline__ void load_columns(const Parameters &p, const Place &p
   }
 }
 
-/** Where a lane reads the residual and writes out: 16 bytes (chunk lane % 8) of rows lane / 8, + 4, + 8 and + 12 of its warp's 16, in a
- * box of 128 bytes of columns, so that a warp moves whole lines. */
-template <int elementBytes>
+/** Where a lane reads the residual and writes a float32 out: 16 bytes (chunk lane % 8) of rows lane / 8, + 4, + 8 and + 12 of its warp's
+ * 16, in a box of 128 bytes of columns, so that a warp moves whole lines. */
 struct Lines {
-  static constexpr int perChunk = 16 / elementBytes, perBox = 8 * perChunk;
-  int64_t first, step;       // elements: to the first row's chunk, and 4 rows on
-  int32_t rows, columns;     // of the matrix that lie at or after it
+  int64_t first, step;    // elements: to the first row's chunk, and 4 rows on
+  int32_t rows, columns;  // of the matrix that lie at or after it
 
   __device__ __forceinline__ Lines(const Parameters &p, const Place &place, int64_t ld, int64_t stride) {
-    const int row = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 8, column = place.column + threadIdx.x % 8 * perChunk;
+    const int row = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 8, column = place.column + threadIdx.x % 8 * 4;
     first = place.batch * stride + row * ld + column;
     step = 4 * ld;
     rows = p.m - row;
     columns = p.n - column;
   }
-  __device__ __forceinline__ bool inside(int box, int i) const { return 4 * i < rows && perBox * box < columns; }
-  __device__ __forceinline__ int64_t at(int box, int i) const { return first + i * step + box * perBox; }
+  __device__ __forceinline__ bool inside(int box, int i) const { return 4 * i < rows && 32 * box < columns; }
+  __device__ __forceinline__ int64_t at(int box, int i) const { return first + i * step + 32 * box; }
 };
 
-/** The residual's boxes, read some ahead of the sums that they are added to. */
-template <class Tile>
+/** The residual's boxes, read ahead of the sums that they are added to. */
 struct ResidualAhead {
   static constexpr int boxes = 2;
   const float *residual;
-  Lines<4> lines;
+  Lines lines;
   float4 held[boxes][4];
 
   __device__ __forceinline__ ResidualAhead(const Parameters &p, const Place &place) : residual(p.residual), lines(p, place, p.ldResidual, p.residualStride) {}
@@ -152,101 +173,122 @@ struct ResidualAhead {
 };
 
 /** In its place where there is none. */
-struct None {
-  __device__ None(const Parameters &, const Place &) {}
+struct NoResidual {
+  __device__ NoResidual(const Parameters &, const Place &) {}
   __device__ void start() {}
 };
 
-/** Rounds a warp group's sums [64, columns] and stores them: each warp 16 rows × 128 bytes at a time, through its own shared memory
- * (not by the copy engine, which would make them wait behind the loads of the next tile: 3000 cycles a tile). */
-template <class S, class Tile, bool scaled, bool outBf16, int activation, bool hasResidual, class ResidualOr>
-__device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t box,
-                                           [[maybe_unused]] ResidualOr &residual) {
-  using Out = std::conditional_t<outBf16, __nv_bfloat16, float>;
+/** One value of the epilogue for a thread's two rows and the four columns it has of 16. */
+using Values = float[2][4];
+
+template <bool scaled, int activation>
+__device__ __forceinline__ void finish(Values &value, const float *sums, const float (&rowScale)[2], uint32_t vectors) {
+#pragma unroll
+  for (int j = 0; j < 2; j++) {
+    float scale[2], bias[2];
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(scale[0]), "=f"(scale[1]), "=f"(bias[0]), "=f"(bias[1]) : "r"(vectors + 64 * j));
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const float product = sums[4 * j + 2 * r + i];
+        value[r][2 * j + i] = activate_for_store<activation>(fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]));
+      }
+  }
+}
+
+/** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way of its own shared
+ * memory, where 16-byte chunks are swizzled over the banks by their row. bf16: by the copy engine (float32 with a residual would make it
+ * read and write for the tile what the lanes do at once). */
+template <class S, class Tile, bool scaled, bool outBf16, int activation, bool hasResidual, class Residual>
+__device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t staging,
+                                           [[maybe_unused]] Residual &residual) {
   constexpr int groups = Tile::columns / 16, groupsPerBox = outBf16 ? 4 : 2;
-  const int lane = threadIdx.x % 32;
-  const Lines<sizeof(Out)> lines(p, place, p.ldo, p.outStride);
+  const int lane = threadIdx.x % 32, firstRow = place.row + threadIdx.x % 128 / 32 * 16;
   float rowScale[2] = {1, 1};
   if constexpr (scaled) {
-    const int row = place.row + threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
-    for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(row + 8 * r, p.m - 1)];
+    for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)];
   }
+  [[maybe_unused]] const Lines lines(p, place, p.ldo, p.outStride);
   vectors += lane % 4 * 16;
-  // 16-byte chunks are swizzled over the banks by their row.
-  const uint32_t line = box + lane / 8 * 128;
 
 #pragma unroll
   for (int g = 0; g < groups; g++) {
-    float value[2][4];  // [row][column]
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-      float scale[2], bias[2];
-      asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(scale[0]), "=f"(scale[1]), "=f"(bias[0]), "=f"(bias[1]) : "r"(vectors + (2 * g + j) * 64));
-#pragma unroll
-      for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          const float product = sums[8 * g + 4 * j + 2 * r + i];
-          const float x = fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]);
-          value[r][2 * j + i] = activation == DITRUN_IDENTITY ? x : activate_for_store<activation>(x);
-        }
-    }
-    const int inBox = g % groupsPerBox;
-    if (inBox == 0) __syncwarp();
+    Values value;
+    finish<scaled, activation>(value, sums + 8 * g, rowScale, vectors + 128 * g);
+    const int inBox = g % groupsPerBox, boxIndex = g / groupsPerBox;
+    const bool last = inBox == groupsPerBox - 1;
     if constexpr (outBf16) {
+      const uint32_t box = staging + boxIndex % 2 * S::boxBytes;
+      if (inBox == 0) {
+        if (lane == 0) ptx::tma_store_wait_read<1>();
+        __syncwarp();
+      }
       const int row = lane % 16, chunk = inBox * 2 + lane / 16;
       ptx::store_matrices(box + row * 128 + ((chunk ^ row % 8) << 4), packBf16(value[0][0], value[0][1]), packBf16(value[1][0], value[1][1]),
                           packBf16(value[0][2], value[0][3]), packBf16(value[1][2], value[1][3]));
+      if (last) {
+        ptx::fence_proxy_async_shared();
+        __syncwarp();
+        if (lane == 0) {
+          ptx::tma_store_tile(&p.outBoxes, box, place.column + boxIndex * 64, firstRow, place.batch);
+          ptx::tma_store_commit();
+        }
+      }
     } else {
+      if (inBox == 0) __syncwarp();
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           const int row = lane / 4 + 8 * r, chunk = inBox * 4 + 2 * j + lane % 4 / 2;
-          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(box + row * 128 + ((chunk ^ row % 8) << 4) + lane % 2 * 8), "f"(value[r][2 * j]), "f"(value[r][2 * j + 1])
+          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(staging + row * 128 + ((chunk ^ row % 8) << 4) + lane % 2 * 8), "f"(value[r][2 * j]),
+                       "f"(value[r][2 * j + 1])
                        : "memory");
         }
-    }
-    if (inBox < groupsPerBox - 1) continue;
-
-    __syncwarp();
-    const int boxIndex = g / groupsPerBox;
+      if (last) {
+        __syncwarp();
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float4 v;
-      const int row = lane / 8 + 4 * i;
-      asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(line + i * 512 + ((lane % 8 ^ row % 8) << 4)) : "memory");
-      if constexpr (hasResidual) {
-        const float4 add = residual.held[boxIndex % ResidualOr::boxes][i];
-        v.x += add.x, v.y += add.y, v.z += add.z, v.w += add.w;
+        for (int i = 0; i < 4; i++) {
+          float4 v;
+          const int row = lane / 8 + 4 * i;
+          asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                       : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                       : "r"(staging + row * 128 + ((lane % 8 ^ row % 8) << 4))
+                       : "memory");
+          if constexpr (hasResidual) {
+            const float4 add = residual.held[boxIndex % Residual::boxes][i];
+            v.x += add.x, v.y += add.y, v.z += add.z, v.w += add.w;
+          }
+          if (lines.inside(boxIndex, i)) *reinterpret_cast<float4 *>(p.out + lines.at(boxIndex, i)) = v;
+        }
+        if constexpr (hasResidual)
+          if ((boxIndex + Residual::boxes) * groupsPerBox < groups) residual.load(boxIndex + Residual::boxes);
       }
-      if (lines.inside(boxIndex, i)) *reinterpret_cast<float4 *>(static_cast<Out *>(p.out) + lines.at(boxIndex, i)) = v;
     }
-    if constexpr (hasResidual)
-      if ((boxIndex + ResidualOr::boxes) * groupsPerBox < groups) residual.load(boxIndex + ResidualOr::boxes);
   }
 }
 
 template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
 __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Parameters p) {
-  using S = Shape<Tile, dtype>;
+  using S = Shape<Tile, dtype, outBf16>;
   using Product = ptx::WideProduct<typename S::Element, Tile::columns>;
   constexpr int promoteSteps = Tile::promoteSteps;
   extern __shared__ __align__(1024) uint8_t memory[];
   const uint32_t base = ptx::shared_address(memory);
-  const uint32_t residentW = base, stages = base + S::residentBytes, stagings = stages + S::rings * Tile::stages * S::stageBytes;
+  const uint32_t residentW = base, stages = base + S::residentBytes, stagings = stages + S::rings * S::stages * S::stageBytes;
   const uint32_t vectors = stagings + S::stagingBytes, barriers = vectors + S::vectorBytes;
-  const auto full = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * Tile::stages + stage); };
-  const auto empty = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * Tile::stages + Tile::stages + stage); };
-  const auto residentFull = [&](int step) { return barriers + 8 * (S::rings * 2 * Tile::stages + step); };
+  const auto full = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * S::stages + stage); };
+  const auto empty = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * S::stages + S::stages + stage); };
+  const auto residentFull = [&](int step) { return barriers + 8 * (S::rings * 2 * S::stages + step); };
   const uint32_t vectorsFull = barriers + 8 * (S::barriers - 2), vectorsEmpty = vectorsFull + 8;
-  const auto stageAt = [&](int ring, int stage) { return stages + (ring * Tile::stages + stage) * S::stageBytes; };
+  const auto stageAt = [&](int ring, int stage) { return stages + (ring * S::stages + stage) * S::stageBytes; };
   const int rank = Tile::cluster > 1 ? int(ptx::cluster_rank()) : 0;
 
   if (threadIdx.x == 0) {
     for (int ring = 0; ring < S::rings; ring++)
-      for (int stage = 0; stage < Tile::stages; stage++) {
+      for (int stage = 0; stage < S::stages; stage++) {
         ptx::mbarrier_init_at(full(ring, stage), 1);
         ptx::mbarrier_init_at(empty(ring, stage), 8 / S::rings * Tile::cluster);  // warps that read the stage, or the W in it
       }
@@ -280,30 +322,28 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       int stage = 0, parity = 0;
       for (int tile = first(warp); tile < tiles; tile += step) {
         const Place at = place(tile);
-        if constexpr (hasResidual)
-          for (int row = 0; row < S::tileRows; row += S::rows) ptx::tma_prefetch_tile(&p.residualTiles, at.column, at.row + row, at.batch);
         for (int i = 0; i < p.kSteps; i++) {
           ptx::mbarrier_wait_at(empty(warp, stage), parity ^ 1);
           const uint32_t to = stageAt(warp, stage), barrier = full(warp, stage);
           ptx::mbarrier_expect_at(barrier, S::stageBytes);
-          ptx::tma_load_tile(to, &p.a, barrier, i * S::stageColumns, at.row, p.aBatched ? at.batch : 0);
+          ptx::tma_load_tile(to, &p.a, barrier, i * S::stepColumns, at.row, p.aBatched ? at.batch : 0);
           if constexpr (!Tile::resident) {
             const int wBatch = p.wBatched ? at.batch : 0;
             if constexpr (Tile::cluster == 1) {
-              ptx::tma_load_tile(to + S::aBytes, &p.w, barrier, i * S::stageColumns, at.column, wBatch);
+              ptx::tma_load_tile(to + S::aBytes, &p.w, barrier, i * S::stepColumns, at.column, wBatch);
             } else {
               constexpr int half = Tile::columns / 2;
-              ptx::tma_load_tile_multicast(to + S::aBytes + rank * half * 128, &p.w, barrier, i * S::stageColumns, at.column + rank * half, wBatch, 3);
+              ptx::tma_load_tile_multicast(to + S::aBytes + rank * half * 128, &p.w, barrier, i * S::stepColumns, at.column + rank * half, wBatch, 3);
             }
           }
-          if (++stage == Tile::stages) stage = 0, parity ^= 1;
+          if (++stage == S::stages) stage = 0, parity ^= 1;
         }
       }
     } else if (threadIdx.x == 64 && Tile::resident) {
       const Place at = place(0);
       for (int i = 0; i < p.kSteps; i++) {
         ptx::mbarrier_expect_at(residentFull(i), S::wBytes);
-        ptx::tma_load_tile(residentW + i * S::wBytes, &p.w, residentFull(i), i * S::stageColumns, at.column, p.wBatched ? at.batch : 0);
+        ptx::tma_load_tile(residentW + i * S::wBytes, &p.w, residentFull(i), i * S::stepColumns, at.column, p.wBatched ? at.batch : 0);
       }
     } else if (warp == 3) {
       int parity = 0;
@@ -318,7 +358,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
   } else {
     ptx::registers_increase<232>();
     const int group = threadIdx.x / 128 - 1, ring = Tile::resident ? group : 0, lane = threadIdx.x % 32;
-    const uint32_t box = stagings + (threadIdx.x / 32 - 4) * S::boxBytes;
+    const uint32_t staging = stagings + (threadIdx.x / 32 - 4) * S::boxes * S::boxBytes;
     const uint32_t ownRows = Tile::resident ? 0 : group * S::rows * 128;
     const auto release = [&](int stage) {
       if constexpr (Tile::cluster > 1) {
@@ -327,10 +367,6 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         ptx::mbarrier_arrive_local(empty(ring, stage));
       }
     };
-    // Products of one warp group should fall into the epilogue of the other: the second starts later, and that lasts. In the shared
-    // arrangement no later than the ring allows.
-    const int headStart = min(p.kSteps, Tile::resident ? p.kSteps : Tile::stages - 1) - 1;
-    if (group == 1) ptx::named_barrier_sync(1, 256);
     int stage = 0, parity = 0, vectorsParity = 0;
     bool firstTile = true;
     for (int tile = first(ring); tile < tiles; tile += step) {
@@ -366,10 +402,9 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
             for (int j = 0; j < S::sums; j++) sums[j] += part[j];
           }
         }
-        if (++stage == Tile::stages) stage = 0, parity ^= 1;
-        if (firstTile && group == 0 && i == headStart) ptx::named_barrier_arrive(1, 256);
+        if (++stage == S::stages) stage = 0, parity ^= 1;
       }
-      [[maybe_unused]] std::conditional_t<hasResidual, ResidualAhead<Tile>, None> residual(p, at);
+      [[maybe_unused]] std::conditional_t<hasResidual, ResidualAhead, NoResidual> residual(p, at);
       if constexpr (promoteSteps == 0) residual.start();
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(part);
@@ -381,7 +416,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         residual.start();
       }
       if (!Tile::resident || firstTile) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
-      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation, hasResidual>(p, part, at, vectors, box, residual);
+      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation, hasResidual>(p, part, at, vectors, staging, residual);
       if constexpr (!Tile::resident) {
         __syncwarp();
         if (lane == 0) ptx::mbarrier_arrive_local(vectorsEmpty);
@@ -389,6 +424,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       }
       firstTile = false;
     }
+    if (outBf16 && lane == 0) ptx::tma_store_wait_read<0>();
   }
   // A block stays until its partner has queued nothing more for it.
   if constexpr (Tile::cluster > 1) {

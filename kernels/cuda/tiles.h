@@ -37,22 +37,20 @@ template <>
 struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1> {};
 
 /** A GEMM tile of sm_90 (gemm_sm90_kernel.cuh): 128 rows (shared) or 64 (resident) of `columns` columns.
- * cluster: blocks that share W, 1 or 2. stages: of 128 bytes of k, per ring. residentSteps: 0 (shared), or how many such steps of W
- * fit beside the rings. promotion: after how many such steps e4m3 sums go to float32, 0
- * for never (then they keep about 13 bits). rowGroup: row tiles that the columns pass through
- * together, so that they stay in the second-level cache. */
-template <int clusterBlocks, int tileColumns, int stageCount, int steps, int promotion>
+ * cluster: blocks that share W, 1 or 2. residentSteps: 0 (shared), or how many steps of k (128 bytes each) of W stay beside the
+ * rings. promoteSteps: after how many steps e4m3 sums go to float32, 0 for never (then they keep about 13 bits). rowGroup: row tiles that
+ * the columns pass through together, so that they stay in the second-level cache. Stages: as many as fit. */
+template <int clusterBlocks, int tileColumns, int stepsOfW, int promotion>
 struct GemmTile {
-  static constexpr bool resident = steps > 0;
-  static constexpr int cluster = clusterBlocks, columns = tileColumns, stages = stageCount, residentSteps = steps, promoteSteps = promotion;
+  static constexpr bool resident = stepsOfW > 0;
+  static constexpr int cluster = clusterBlocks, columns = tileColumns, residentSteps = stepsOfW, promoteSteps = promotion;
   static constexpr int rowGroup = 16;
 };
 
 // Rows of gemm_sm90.cu's table, in its order.
-using GemmShared256x2 = GemmTile<2, 256, 4, 0, 0>;
-using GemmShared256 = GemmTile<1, 256, 4, 0, 0>;
-using GemmShared192Promoted = GemmTile<2, 192, 5, 0, 4>;
-using GemmResident128 = GemmTile<1, 128, 5, 8, 0>;
-using GemmResident256 = GemmTile<1, 256, 5, 4, 0>;
-using GemmShared128 = GemmTile<2, 128, 6, 0, 0>;
-using GemmShared128Promoted = GemmTile<2, 128, 6, 0, 4>;
+using GemmShared256x2 = GemmTile<2, 256, 0, 0>;
+using GemmShared256 = GemmTile<1, 256, 0, 0>;
+using GemmShared192Promoted = GemmTile<2, 192, 0, 4>;
+using GemmResident128 = GemmTile<1, 128, 8, 0>;
+using GemmResident256 = GemmTile<1, 256, 4, 0>;
+using GemmShared128 = GemmTile<2, 128, 0, 0>;

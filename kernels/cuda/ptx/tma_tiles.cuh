@@ -1,4 +1,4 @@
-// The bulk tensor copy engine for tiles of [batch, row, column] tensors, also within a cluster of two blocks.
+// The bulk tensor copy engine for tiles of [batch, row, column] tensors, both ways, and within a cluster of two blocks.
 #pragma once
 
 #include <cuda.h>
@@ -47,9 +47,17 @@ __device__ __forceinline__ void tma_load_tile_multicast(uint32_t destination, co
       : "memory");
 }
 
-/** Asks for the box to be in the second-level cache. */
-__device__ __forceinline__ void tma_prefetch_tile(const CUtensorMap *map, int column, int row, int batch) {
-  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(reinterpret_cast<uint64_t>(map)), "r"(column), "r"(row), "r"(batch) : "memory");
+/** Writes the box from shared memory; elements out of bounds are left out. */
+__device__ __forceinline__ void tma_store_tile(const CUtensorMap *map, uint32_t source, int column, int row, int batch) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(reinterpret_cast<uint64_t>(map)), "r"(source), "r"(column),
+               "r"(row), "r"(batch)
+               : "memory");
+}
+__device__ __forceinline__ void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/** Waits until at most `pending` of this thread's committed stores still read shared memory. */
+template <int pending>
+__device__ __forceinline__ void tma_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
 }
 
 /** Four 8 × 8 matrices of 16-bit elements to shared memory; lanes 8 i to 8 i + 7 give the addresses of matrix i's rows. */
