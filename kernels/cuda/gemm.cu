@@ -380,7 +380,7 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   TRY(useDevice());
   TRY(checkArguments(args));
   if (args->m == 0) return DITRUN_OK;
-  const int tile = args->kernel == 0 ? gemmSm90Choice(*args) : args->kernel - 2;
+  const int tile = args->kernel == 0 ? gemmSm90Choice(*args, gemm.fastAccumulate) : args->kernel - 2;
   if (tile >= 0 && gemmSm90Fits(*args, tile)) return gemmSm90(*args, tile, asStream(stream));
   if (args->kernel > 1)
     return fail(DITRUN_UNSUPPORTED, "The sm_90 tile %d does not take these arguments (m %d, n %d, k %d, %s to %s, activation %d): use kernel 0.", tile, args->m, args->n, args->k,

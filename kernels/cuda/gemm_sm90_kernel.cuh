@@ -198,8 +198,8 @@ __device__ __forceinline__ void finish(Values &value, const float *sums, const f
 }
 
 /** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way of its own shared
- * memory, where 16-byte chunks are swizzled over the banks by their row. bf16: by the copy engine (float32 with a residual would make it
- * read and write for the tile what the lanes do at once). */
+ * memory, where 16-byte chunks are swizzled over the banks by their row. bf16 leaves by the copy engine (172 µs against 180 at
+ * 65536×1536×512); float32 by the lanes, which add the residual on the way, in whole lines. */
 template <class S, class Tile, bool scaled, bool outBf16, int activation, bool hasResidual, class Residual>
 __device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t staging,
                                            [[maybe_unused]] Residual &residual) {
