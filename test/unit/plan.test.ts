@@ -66,6 +66,16 @@ describe("what does not fit is refused with its numbers", () => {
     await expect(resolvePlan(flags, dit, nproc, 1)).rejects.toThrow(message);
   });
 
+  test.each([
+    ["mesh: { tp: 2 }\nallReduce: { chunks: 2 }\nnorms: { sequenceParallel: true }", "has no all-reduce to cut"],
+    ["mesh: { cp: 2, tp: 2 }\nallReduce: { chunks: 3 }", "but a worker has 2 tokens of dit: give fewer chunks"],
+    ["allReduce: { chunks: 9 }", "allReduce.chunks"],
+  ])("%j", async (text, message) => {
+    const plan = join(folder, "chunks.yaml");
+    writeFileSync(plan, text);
+    await expect(resolvePlan({ plan }, { ...dit, imageSize: 16 }, undefined, 1)).rejects.toThrow(message);
+  });
+
   test("fewer tokens than workers that share them", async () => {
     const small = { ...dit, imageSize: 16 };
     await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(

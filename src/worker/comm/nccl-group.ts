@@ -1,5 +1,5 @@
 import { deviceDtypes, type Handle } from "../device/abi.js";
-import type { Device } from "../device/device.js";
+import type { Device, StreamName } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
 import { rangeOf } from "../parallel/split.js";
@@ -7,6 +7,7 @@ import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
 
 const NCCL_ID_BYTES = 128;
+const CHECK_EVERY_MS = 1000;
 
 /** One message of an exchange between two ranks of a group. */
 export interface Message {
@@ -19,6 +20,7 @@ export interface Message {
 /** A group over NCCL: any hosts, one GPU per rank. */
 export class NcclGroup implements Group {
   readonly size: number;
+  readonly #check: NodeJS.Timeout;
 
   private constructor(
     private readonly device: Device,
@@ -27,6 +29,9 @@ export class NcclGroup implements Group {
     ranks: readonly number[],
   ) {
     this.size = ranks.length;
+    // What NCCL meets in the background (a peer or a link that is gone) would leave the stream waiting for ever. Thrown here,
+    // it ends the worker as any uncaught failure does.
+    this.#check = setInterval(() => device.kernels.call("ncclCheck", comm), CHECK_EVERY_MS).unref();
   }
 
   /** The group's first rank makes the NCCL unique ID; it travels through the store. @throws DitrunError from NCCL. */
@@ -49,20 +54,15 @@ export class NcclGroup implements Group {
     return this.device.allocate(dtype, [rowsOfRank[this.rank] ?? 0, columns]);
   }
 
-  allReduce(partial: Tensor, target: SumTarget): void {
-    this.sumInPlace(partial);
-    sumOf(this.device, [partial.address], partial.dtype, target);
+  allReduce(partial: Tensor, target: SumTarget, _chunk = 0, stream: StreamName = "compute"): void {
+    this.sumInPlace(partial, stream);
+    sumOf(this.device, [partial.address], partial.dtype, target, stream);
   }
 
   /** x becomes the sum of every rank's x, in its own dtype. */
-  sumInPlace(x: Tensor): void {
-    this.device.launch("communication", "ncclAllReduce", () => [
-      this.comm,
-      x.address,
-      x.address,
-      elements(x.shape),
-      deviceDtypes[x.dtype],
-    ]);
+  sumInPlace(x: Tensor, stream: StreamName = "compute"): void {
+    const args = () => [this.comm, x.address, x.address, elements(x.shape), deviceDtypes[x.dtype]];
+    this.device.launch("communication", "ncclAllReduce", args, stream);
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
@@ -126,7 +126,7 @@ export class NcclGroup implements Group {
   }
 
   /** All messages at once, on the compute stream or the copy stream. */
-  exchange(sends: readonly Message[], receives: readonly Message[], stream: "compute" | "copy" = "compute"): void {
+  exchange(sends: readonly Message[], receives: readonly Message[], stream: StreamName = "compute"): void {
     const columns = (messages: readonly Message[]) => [
       messages.map(({ address }) => address),
       messages.map(({ bytes }) => bytes),
@@ -150,6 +150,7 @@ export class NcclGroup implements Group {
   }
 
   close(): void {
+    clearInterval(this.#check);
     this.device.kernels.call("ncclDestroy", this.comm);
   }
 }

@@ -5,7 +5,7 @@ import { Arena } from "./arena.js";
 import { type DeviceInfo, Kernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 
-export type StreamName = "compute" | "copy";
+export type StreamName = "compute" | "copy" | "sum";
 
 interface Interval {
   name: string;
@@ -16,7 +16,7 @@ interface Interval {
 }
 
 /**
- * One GPU (or the CPU module) as the model code sees it: two streams, an arena for a forward's tensors, and `launch`,
+ * One GPU (or the CPU module) as the model code sees it: three streams, an arena for a forward's tensors, and `launch`,
  * through which every kernel goes, so that a forward can be measured for memory (nothing runs), captured, or recorded.
  */
 export class Device {
@@ -33,6 +33,7 @@ export class Device {
     this.streams = {
       compute: kernels.create("streamCreate", 0),
       copy: kernels.create("streamCreate", 1),
+      sum: kernels.create("streamCreate", 1),
     };
   }
 
@@ -112,10 +113,9 @@ export class Device {
     this.arena.back(this.allocatePersistent("e4m3", [bytes]).address, bytes);
   }
 
-  /** Waits, off the event loop, until both streams have done all their work. */
+  /** Waits, off the event loop, until every stream has done all its work. */
   async synchronize(): Promise<void> {
-    await this.kernels.callBlocking("streamSynchronize", this.streams.compute);
-    await this.kernels.callBlocking("streamSynchronize", this.streams.copy);
+    for (const stream of Object.values(this.streams)) await this.kernels.callBlocking("streamSynchronize", stream);
   }
 
   /** A point in a stream's work, for `waitFor`. Only the last 64 may be waited for. */
@@ -129,9 +129,14 @@ export class Device {
     return event;
   }
 
-  /** Holds a stream until the marked point of another has been reached. */
-  waitFor(stream: StreamName, mark: Handle): void {
-    if (!this.measuring) this.kernels.call("streamWaitEvent", this.streams[stream], mark);
+  /** Holds a stream until the marked point of another has been reached. With a phase, a recording shows for how long. */
+  waitFor(stream: StreamName, mark: Handle, phase?: Phase): void {
+    if (this.measuring) return;
+    const queue = this.streams[stream];
+    const start = phase && this.#recording ? this.#timestamp(queue) : undefined;
+    this.kernels.call("streamWaitEvent", queue, mark);
+    if (phase && start !== undefined)
+      this.#recording?.push({ name: "wait", phase, stream, start, end: this.#timestamp(queue) });
   }
 
   readonly #marks: Handle[] = [];

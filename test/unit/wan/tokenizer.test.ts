@@ -66,3 +66,15 @@ test("cleaning collapses white space, unescapes twice, straightens quotation mar
   );
   expect(cleanText(" \n ")).toBe("");
 });
+
+// Right-hand sides follow the steps that ftfy 6 documents for fix_text (worked out by hand, not run).
+test.each([
+  ["\uff37\uff21\uff2e\uff0c \u8272\u8c03\uff01\u3000\u3002", "WAN, \u8272\u8c03! \u3002"],
+  ["\uff76\uff9e", "\u30ac"],
+  ["\ufb01ve \ufb05 \u0133s", "five \u017ft ijs"],
+  ["e\u0301", "\u00e9"],
+  ["a\u0000b\ufeffc\u001b[31md", "abcd"],
+  ["one\u2028two\r\nthree", "one two three"],
+])("cleaning repairs %j", (text, expected) => {
+  expect(cleanText(text)).toBe(expected);
+});

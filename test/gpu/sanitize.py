@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Runs the kernels on small odd sizes, each buffer an allocation of exactly its size, for compute-sanitizer to watch:
+
+    compute-sanitizer --tool memcheck python3 test/gpu/sanitize.py build/libditrun_cuda.so
+
+(or --tool racecheck, synccheck, initcheck). Says nothing about results: check_kernels.py does. Without PyTorch, which
+under compute-sanitizer takes minutes. Exits 1 when a kernel refuses its arguments.
+"""
+import argparse
+import ctypes
+import sys
+
+from ditrun_abi import BF16, DEVICE, E4M3, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, Random, RmsNorm
+
+BYTES = {F32: 4, BF16: 2, E4M3: 1}
+
+
+class Buffers:
+    """Device memory of exactly the size asked for, filled with normal numbers; freed all at once."""
+
+    def __init__(self, module):
+        self.module, self.owned = module, []
+
+    def empty(self, count, dtype=F32):
+        self.owned.append(self.module.malloc(count * BYTES[dtype], DEVICE))
+        return self.owned[-1]
+
+    def zeros(self, count, dtype=F32):
+        at = self.empty(count, dtype)
+        self.module.fill_zero(at, count * BYTES[dtype], 0)
+        return at
+
+    def normal(self, count, dtype=F32):
+        at = self.empty(count, F32 if dtype == E4M3 else dtype)
+        self.module.fill_random(ctypes.byref(Random(out=at, seed=1, fullColumns=count, ldo=count, rows=1, columns=count, distribution=NORMAL, amplitude=1,
+                                                    outDtype=F32 if dtype == E4M3 else dtype)), 0)
+        if dtype != E4M3:
+            return at
+        small = self.empty(count, E4M3)
+        self.module.quantize_rows(small, self.empty(1), at, count, 1, count, F32, 0)
+        return small
+
+    def free(self):
+        self.module.stream_synchronize(0)
+        while self.owned:
+            self.module.free(self.owned.pop())
+
+
+def attention(module, new, heads, queries, lengths, dim, dtype, kernel, out_dtype=BF16, merge=False):
+    width = heads * dim
+    array = (KvBlock * len(lengths))(*(KvBlock(k=new.normal(n * width, dtype), v=new.normal(n * width, dtype), kStride=width, vStride=width, length=n) for n in lengths))
+    previous = (new.normal(queries * width), new.normal(heads * queries)) if merge else (0, 0)
+    module.attention(ctypes.byref(Attention(
+        q=new.normal(queries * width, dtype), o=new.empty(queries * width, out_dtype), lse=new.empty(heads * queries), previousO=previous[0], previousLse=previous[1],
+        blocks=array, qStride=width, oStride=width, queries=queries, heads=heads, headDim=dim, blockCount=len(lengths), dtype=dtype, oDtype=out_dtype, kernel=kernel,
+        scale=dim**-0.5)), 0)
+
+
+def attentions(module, new):
+    for dim in (32, 64, 128):
+        for kernel in (1, 2, 3):
+            attention(module, new, 2, 193, [70, 129, 1], dim, BF16, kernel)
+            attention(module, new, 1, 65, [300], dim, BF16, kernel, F32, merge=True)
+            attention(module, new, 3, 257, [512], dim, BF16, kernel)
+            new.free()
+    attention(module, new, 2, 33, [47], 20, F32, 1, F32)
+
+
+def gemm(module, new, m, n, k, dtype, out_dtype, **more):
+    scales = dict(aScale=new.normal(m), wScale=new.normal(n)) if dtype == E4M3 else {}
+    module.gemm(ctypes.byref(Gemm(
+        a=new.normal(m * k, dtype), w=new.normal(n * k, dtype), bias=new.normal(n), residual=new.normal(m * n), out=new.empty(m * n, out_dtype), lda=k, ldw=k, ldo=n,
+        ldResidual=n, m=m, n=n, k=k, batch=1, dtype=dtype, outDtype=out_dtype, biasDtype=F32, residualDtype=F32, alpha=1, **scales, **more)), 0)
+
+
+def gemms(module, new):
+    for m, n, k in ((77, 51, 33), (257, 264, 128), (129, 512, 256)):
+        gemm(module, new, m, n, k, F32, F32)
+        for activation in (IDENTITY, GELU, SILU):
+            gemm(module, new, m, n, k, BF16, BF16, activation=activation)
+        gemm(module, new, m, n, k, BF16, F32)
+        new.free()
+    for m, n, k in ((33, 64, 48), (257, 512, 512)):
+        gemm(module, new, m, n, k, E4M3, BF16)
+        gemm(module, new, m, n, k, E4M3, F32)
+
+
+def norms(module, new):
+    for rows, columns in ((5, 512), (33, 1536), (7, 5120), (3, 72)):
+        for dtype in (F32, BF16):
+            module.layer_norm(ctypes.byref(LayerNorm(
+                x=new.normal(rows * columns), weight=new.normal(columns), bias=new.normal(columns), out=new.empty(rows * columns, dtype),
+                quantized=new.empty(rows * columns, E4M3), quantizedScale=new.empty(rows), modScale=new.normal(columns), modShift=new.normal(columns), ldx=columns, ldo=columns,
+                rows=rows, columns=columns, xDtype=F32, weightDtype=F32, outDtype=dtype, epsilon=1e-6)), 0)
+            head = 8 if columns == 72 else 128
+            module.rms_norm(ctypes.byref(RmsNorm(
+                x=new.normal(rows * columns, dtype), weight=new.normal(columns), out=new.empty(rows * columns, dtype), rope=new.normal(rows * head), ldx=columns, ldo=columns,
+                rows=rows, columns=columns, fullColumns=columns, headDim=head, xDtype=dtype, weightDtype=F32, outDtype=dtype, epsilon=1e-6)), 0)
+            module.row_sum_squares(new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
+            module.quantize_rows(new.empty(rows * columns, E4M3), new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
+            module.softmax_rows(new.normal(rows * columns, dtype), rows, columns, 0.5, dtype, 0)
+            module.transpose(new.empty(rows * columns, dtype), new.normal(rows * columns, dtype), 1, rows, columns, dtype, 0)
+        new.free()
+
+
+def elementwise(module, new):
+    sources = (ctypes.c_uint64 * 2)
+    for count, columns in ((4097, 241), (8192, 512)):
+        rows = count // columns
+        for dtype in (F32, BF16):
+            x, y, out = (new.normal(count, dtype) for _ in range(3))
+            module.activate(out, x, count, dtype, GELU, 0)
+            module.add(out, x, y, count, dtype, 0)
+            module.multiply(out, x, y, count, dtype, 0)
+            module.sum(out, x, new.normal(columns, dtype), columns, sources(x, y), 2, rows * columns, dtype, dtype, 0)
+            module.count_nonfinite(new.empty(1), x, count, dtype, 0)
+            module.cast(new.empty(count), F32, x, dtype, count, 0)
+            module.add_rows(out, x, y, new.normal(columns, dtype), rows, columns, dtype, 0)
+            module.add_gated(new.empty(count), new.normal(count), F32, y, dtype, new.normal(columns), rows, columns, 0)
+        module.combine(new.empty(count), sources(new.normal(count), new.normal(count)), (ctypes.c_float * 2)(1, 2), 2, count, 0)
+        module.to_bytes(new.empty(count, E4M3), new.normal(count), count, 0)
+        new.free()
+
+
+def tokens(module, new):
+    module.patchify(new.empty(30 * 12, BF16), BF16, new.normal(3 * 12 * 20), F32, 3, 12, 20, 2, 7, 30, 0)
+    module.unpatchify(new.zeros(3 * 12 * 20), F32, new.normal(30 * 12, BF16), BF16, 3, 12, 20, 2, 7, 30, 0)
+    module.patchify_video(new.empty(31 * 64, BF16), BF16, new.normal(16 * 3 * 6 * 10), F32, 16, 3, 6, 10, 2, 9, 31, 0)
+    module.unpatchify_video(new.zeros(16 * 3 * 6 * 10), F32, new.normal(31 * 64), F32, 16, 3, 6, 10, 2, 9, 31, 0)
+    module.sincos_embedding(new.empty(3 * 64), F32, new.normal(3), 3, 64, 0, 64, 0)
+    module.sincos_2d(new.empty(17 * 64), F32, 9, 5, 17, 64, 0, 64, 0)
+    module.rope_3d(new.empty(17 * 128), 3, 5, 11, 17, 128, 0)
+
+
+def convolutions(module, new):
+    for dtype in (F32, BF16):
+        for inner, outer, kernel, upsample in ((16, 96, 3, 1), (96, 96, 3, 2), (33, 5, 1, 1)):
+            frames, height, width = 2, 5, 7
+            high, wide = height * upsample, width * upsample
+            module.conv3d(ctypes.byref(Conv3d(
+                x=new.normal(frames * height * width * inner, dtype), history=new.normal(max(kernel - 1, 1) * height * width * inner, dtype),
+                weight=new.normal(outer * kernel**3 * inner, dtype), bias=new.normal(outer, dtype), out=new.empty(frames * high * wide * outer, dtype), frames=frames,
+                height=height, width=width, inChannels=inner, outChannels=outer, kernelT=kernel, kernelH=kernel, kernelW=kernel, strideT=1, strideH=1, strideW=1,
+                padTop=kernel // 2, padBottom=kernel // 2, padLeft=kernel // 2, padRight=kernel // 2, upsample=upsample, dtype=dtype)), 0)
+        new.free()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("module")
+    parser.add_argument("--only", help="run only the parts whose name contains this")
+    options = parser.parse_args()
+    module = Module(options.module)
+    module.device_open(0)
+    new = Buffers(module)
+    failed = 0
+    for part in (attentions, gemms, norms, elementwise, tokens, convolutions):
+        if options.only and options.only not in part.__name__:
+            continue
+        try:
+            part(module, new)
+            new.free()
+            print(f"{part.__name__}: ran", flush=True)
+        except RuntimeError as error:
+            failed += 1
+            print(f"{part.__name__}: {error}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
