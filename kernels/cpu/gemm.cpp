@@ -1,4 +1,4 @@
-// out[b] = activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]
+// out[b] = gate * activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]
 //
 // W is packed once into panels of 16 of its rows (output columns), decoded to float32. A task takes a strip of rows of A,
 // decodes it, and walks the panels: k in runs that keep a panel in the first-level cache, 256 output columns at a time so
@@ -43,6 +43,10 @@ struct Gemm : ditrun_gemm_args {
         for (int64_t c = 0; c < columns; c++) x[c] += biasValues[c];
       }
       activateRun(x, columns, activation);
+      if (gate != 0) {
+        const float *values = pointer<const float>(gate) + column0;
+        for (int64_t c = 0; c < columns; c++) x[c] *= values[c];
+      }
       if (residual != 0) {
         const float *add =
             readRun(residual, residualDtype, b * residualStride + (row0 + r) * ldResidual + column0, columns, other);
@@ -193,6 +197,8 @@ void check(const ditrun_gemm_args &g) {
     requireAddress(f, "residual", g.residual, dtypeBytes(g.residualDtype));
     require(g.ldResidual >= g.n, f, ": ldResidual is ", g.ldResidual, " but a row has n = ", g.n, " elements.");
   }
+  if (g.gate != 0) requireAddress(f, "gate", g.gate, 4);
+  require(g.kernel == 0, f, ": kernel is ", g.kernel, " but the CPU module has only one: give 0.");
   if (g.dtype == DITRUN_E4M3) {
     requireAddress(f, "aScale", g.aScale, 4);
     requireAddress(f, "wScale", g.wScale, 4);

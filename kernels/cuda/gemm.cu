@@ -1,8 +1,10 @@
-// ditrun_gemm over cuBLASLt: bias and residual in its epilogue, and gemm_finish.cu for what the epilogue cannot do.
+// ditrun_gemm: our Hopper kernel (gemm_sm90.cu) where it is faster, else cuBLASLt with bias and residual in its epilogue, and
+// gemm_finish.cu for what that epilogue cannot do.
 //
 // cuBLASLt thinks in columns: a row-major out [m, n] is a column-major [n, m], so its A is our W (transposed) and its B our A.
 // Rounding: float32 accumulation (e4m3 too, unless DITRUN_FP8_FAST_ACCUMULATE=1), one rounding when out is stored. Where
 // gemmFinish follows (an activation, or a bias or residual of another dtype than out), it reads and rounds the stored value again.
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +16,7 @@
 #include "cublaslt.h"
 #include "device.h"
 #include "gemm_finish.h"
+#include "gemm_sm90.h"
 #include "numbers.cuh"
 
 // A stream that runs GEMMs holds a part of the workspace, for two at once would overwrite each other's partial sums. NVIDIA
@@ -250,6 +253,8 @@ static int checkArguments(const ditrun_gemm_args *a) {
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm takes a bias and residual of f32 or bf16, not %s and %s.", dtypeName(a->biasDtype), dtypeName(a->residualDtype));
   if (a->activation < DITRUN_IDENTITY || a->activation > DITRUN_SILU)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", a->activation);
+  if (a->kernel < 0 || a->kernel >= 2 + gemmSm90Tiles)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm knows no kernel %d (0 the fastest, 1 cuBLASLt, 2 to %d the sm_90 tiles).", a->kernel, 1 + gemmSm90Tiles);
   if (!a->a || !a->w || !a->out || (fp8 && (!a->aScale || !a->wScale)))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm got a null address: A 0x%llx, W 0x%llx, out 0x%llx%s.", (unsigned long long)a->a, (unsigned long long)a->w,
                 (unsigned long long)a->out, fp8 ? " (e4m3 also needs both scales)" : "");
@@ -287,40 +292,36 @@ static PlanKey keyOf(const ditrun_gemm_args &a, bool fuseBias, bool fuseResidual
   return key;
 }
 
-/** One problem, or a strided batch of them, through cuBLASLt and, where needed, gemmFinish. */
-static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
-  void *workspace = workspaceOf(stream);
+/** What is left for gemmFinish. */
+struct Fusion {
+  bool bias, residual, scales;
+};
+
+/** Finds how much of the epilogue cuBLASLt does itself: the first of these that it has a kernel for, from everything to nothing. */
+static int planMost(const ditrun_gemm_args &a, size_t workspace, Plan **plan, Fusion *fusion) {
   const bool fp8 = a.dtype == DITRUN_E4M3;
   // cuBLASLt adds a bias of the output's type (of bf16 after e4m3), and adds bias and C before any activation.
   const bool biasFits = a.bias && a.biasDtype == (fp8 ? int(DITRUN_BF16) : a.outDtype);
-  const bool residualFits = a.residual && a.residualDtype == a.outDtype && a.activation == DITRUN_IDENTITY;
+  const bool residualFits = a.residual && a.residualDtype == a.outDtype && a.activation == DITRUN_IDENTITY && !a.gate;
+  const Fusion fusions[] = {{biasFits, residualFits, fp8}, {false, residualFits, fp8}, {false, false, fp8}, {false, false, false}};
+  for (const Fusion &candidate : fusions) {
+    TRY(planFor(keyOf(a, candidate.bias, candidate.residual, candidate.scales, workspace), plan));
+    *fusion = candidate;
+    if ((*plan)->found) return DITRUN_OK;
+  }
+  return fail(DITRUN_UNSUPPORTED, "cuBLASLt %s has no kernel for m %d, n %d, k %d, batch %d, %s to %s on compute capability %d.%d%s.", gemm.version.c_str(), a.m, a.n, a.k, a.batch,
+              dtypeName(a.dtype), dtypeName(a.outDtype), deviceFacts().major, deviceFacts().minor,
+              fp8 ? " (e4m3 needs 8.9 or newer, k, lda and ldw that are multiples of 16, and addresses aligned to 16 bytes)" : "");
+}
 
-  // From everything in the epilogue to nothing: the first that cuBLASLt has a kernel for.
-  struct Fusion {
-    bool bias, residual, scales;
-  };
-  const Fusion fusions[] = {{biasFits, residualFits, fp8}, {false, residualFits, fp8}, {false, false, false}};
+/** One problem, or a strided batch of them, through cuBLASLt and, where needed, gemmFinish, which writes to `out` [m, n] with ldo. */
+static int multiplyInto(const ditrun_gemm_args &a, uint64_t out, int64_t ldo, void *workspace, cudaStream_t stream) {
+  const bool fp8 = a.dtype == DITRUN_E4M3;
+  const size_t workspaceBytes = workspace ? workspacePart : 0;
   Plan *plan = nullptr;
   Fusion fusion{};
-  for (const Fusion &candidate : fusions) {
-    const PlanKey key = keyOf(a, candidate.bias, candidate.residual, candidate.scales, workspace ? workspacePart : 0);
-    TRY(planFor(key, &plan));
-    fusion = candidate;
-    if (plan->found) break;
-  }
-  if (!plan->found)
-    return fail(DITRUN_UNSUPPORTED,
-                "cuBLASLt %s has no kernel for m %d, n %d, k %d, batch %d, %s to %s on compute capability %d.%d%s.", gemm.version.c_str(), a.m, a.n, a.k, a.batch,
-                dtypeName(a.dtype), dtypeName(a.outDtype), deviceFacts().major, deviceFacts().minor,
-                fp8 ? " (e4m3 needs 8.9 or newer, k, lda and ldw that are multiples of 16, and addresses aligned to 16 bytes)" : "");
-
-  if (a.residual == a.out && a.residual && !fusion.residual)
-    return fail(DITRUN_UNSUPPORTED,
-                "ditrun_gemm adds a residual in place only in cuBLASLt's epilogue, which cuBLASLt %s cannot for m %d, n %d, k %d, %s to %s, residual %s, activation %d: give out another "
-                "address than residual.",
-                gemm.version.c_str(), a.m, a.n, a.k, dtypeName(a.dtype), dtypeName(a.outDtype), dtypeName(a.residualDtype), a.activation);
-
-  const PlanKey key = keyOf(a, fusion.bias, fusion.residual, fusion.scales, workspace ? workspacePart : 0);
+  TRY(planMost(a, workspaceBytes, &plan, &fusion));
+  const PlanKey key = keyOf(a, fusion.bias, fusion.residual, fusion.scales, workspaceBytes);
   if (fusion.bias) TRY(setDesc(*plan, key, DESC_BIAS_POINTER, &a.bias, sizeof a.bias));
   if (fusion.scales) {
     TRY(setDesc(*plan, key, DESC_A_SCALE_POINTER, &a.wScale, sizeof a.wScale));
@@ -329,22 +330,61 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   const float beta = fusion.residual ? 1.0f : 0.0f;
   const void *c = asPointer<void>(fusion.residual ? a.residual : a.out);
   LT_TRY(gemm.lt.matmul(gemm.handle, plan->desc, &a.alpha, asPointer<void>(a.w), plan->a, asPointer<void>(a.a), plan->b, &beta, c, plan->c, asPointer<void>(a.out), plan->d,
-                        &plan->choice.algo, workspace, workspace ? workspacePart : 0, stream));
+                        &plan->choice.algo, workspace, workspaceBytes, stream));
 
   const bool scalesLeft = fp8 && !fusion.scales, biasLeft = a.bias && !fusion.bias, residualLeft = a.residual && !fusion.residual;
-  if (!scalesLeft && !biasLeft && !residualLeft && a.activation == DITRUN_IDENTITY) return DITRUN_OK;
+  if (!scalesLeft && !biasLeft && !residualLeft && !a.gate && a.activation == DITRUN_IDENTITY && out == a.out) return DITRUN_OK;
   const bool batched = a.batch > 1;
-  return gemmFinish(GemmFinish{asPointer<void>(a.out), scalesLeft ? asPointer<float>(a.aScale) : nullptr, scalesLeft ? asPointer<float>(a.wScale) : nullptr,
-                               biasLeft ? asPointer<void>(a.bias) : nullptr, residualLeft ? asPointer<void>(a.residual) : nullptr, a.ldo, batched ? a.outStride : 0,
+  return gemmFinish(GemmFinish{asPointer<void>(out), asPointer<void>(a.out), scalesLeft ? asPointer<float>(a.aScale) : nullptr,
+                               scalesLeft ? asPointer<float>(a.wScale) : nullptr, asPointer<float>(a.gate), biasLeft ? asPointer<void>(a.bias) : nullptr,
+                               residualLeft ? asPointer<void>(a.residual) : nullptr, ldo, batched ? a.outStride : 0, a.ldo, batched ? a.outStride : 0,
                                batched ? a.biasStride : 0, a.ldResidual, batched ? a.residualStride : 0, a.m, a.n, a.batch, a.outDtype, a.biasDtype, a.residualDtype,
                                a.activation},
                     stream);
+}
+
+static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
+  void *workspace = workspaceOf(stream);
+  if (!a.residual || a.residual != a.out) return multiplyInto(a, a.out, a.ldo, workspace, stream);
+  Plan *plan = nullptr;
+  Fusion fusion{};
+  TRY(planMost(a, workspace ? workspacePart : 0, &plan, &fusion));
+  if (fusion.residual) return multiplyInto(a, a.out, a.ldo, workspace, stream);
+  // cuBLASLt cannot add this residual in place: the product goes to the workspace, some rows at a time, and is added from there.
+  if (!workspace)
+    return fail(DITRUN_UNSUPPORTED,
+                "ditrun_gemm adds this residual in place (m %d, n %d, k %d, %s to %s, residual %s, activation %d, gate 0x%llx) through its workspace, which two other streams hold: "
+                "use one of those streams, or give out another address than residual.",
+                a.m, a.n, a.k, dtypeName(a.dtype), dtypeName(a.outDtype), dtypeName(a.residualDtype), a.activation, (unsigned long long)a.gate);
+  const int64_t outBytes = dtypeBytes(a.outDtype), ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * outBytes) / 128 * 128;  // the scales of a part stay aligned
+  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm adds this residual in place through a workspace of %zu bytes, which 128 rows of n %d do not fit.", workspacePart, a.n);
+  for (int b = 0; b < a.batch; b++)
+    for (int64_t row = 0; row < a.m; row += most) {
+      ditrun_gemm_args part = a;
+      part.batch = 1;
+      part.m = int32_t(std::min(most, a.m - row));
+      part.a += uint64_t((b * a.aStride + row * a.lda) * dtypeBytes(a.dtype));
+      part.w += uint64_t(b * a.wStride * dtypeBytes(a.dtype));
+      if (part.aScale) part.aScale += uint64_t(row) * sizeof(float);
+      if (part.bias) part.bias += uint64_t(b * a.biasStride * dtypeBytes(a.biasDtype));
+      part.residual += uint64_t((b * a.residualStride + row * a.ldResidual) * dtypeBytes(a.residualDtype));
+      part.out = reinterpret_cast<uint64_t>(workspace);
+      part.ldo = ld;
+      const uint64_t out = a.out + uint64_t((b * a.outStride + row * a.ldo) * outBytes);
+      TRY(multiplyInto(part, out, a.ldo, nullptr, stream));
+    }
+  return DITRUN_OK;
 }
 
 int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   TRY(useDevice());
   TRY(checkArguments(args));
   if (args->m == 0) return DITRUN_OK;
+  const int tile = args->kernel == 0 ? gemmSm90Choice(*args, gemm.fastAccumulate) : args->kernel - 2;
+  if (tile >= 0 && gemmSm90Fits(*args, tile)) return gemmSm90(*args, tile, asStream(stream));
+  if (args->kernel > 1)
+    return fail(DITRUN_UNSUPPORTED, "The sm_90 tile %d does not take these arguments (m %d, n %d, k %d, %s to %s, activation %d): use kernel 0.", tile, args->m, args->n, args->k,
+                dtypeName(args->dtype), dtypeName(args->outDtype), args->activation);
   std::lock_guard<std::mutex> lock(gemmMutex);
   if (!gemm.ready)
     return fail(DITRUN_LIBRARY_MISSING, "%s", gemm.lt.library.problem.empty() ? "cuBLASLt was not opened." : gemm.lt.library.problem.c_str());

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(256) finishVectors(const __grid_constant__ Gem
     const int column = int(i - batchRow * vectorsPerRow) * vectorWidth;
     const int64_t at = batch * args.outStride + row * args.ldo + column;
     float value[vectorWidth], other[vectorWidth];
-    load8(args.out, at, outBf16, value);
+    load8(args.product, batch * args.productStride + row * args.ldProduct + column, outBf16, value);
     if (args.rowScale) {
       const float rowScale = args.rowScale[batchRow];
       load8(args.columnScale, int64_t(batch) * args.n + column, false, other);
@@ -28,6 +28,11 @@ __global__ void __launch_bounds__(256) finishVectors(const __grid_constant__ Gem
     }
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) value[j] = activateFor<activation>(value[j], outBf16);
+    if (args.gate) {
+      load8(args.gate, column, false, other);
+#pragma unroll
+      for (int j = 0; j < vectorWidth; j++) value[j] *= other[j];
+    }
     if (args.residual) {
       load8(args.residual, batch * args.residualStride + row * args.ldResidual + column, args.residualDtype == DITRUN_BF16, other);
 #pragma unroll
@@ -43,10 +48,11 @@ __global__ void finishOnes(const __grid_constant__ GemmFinish args) {
     const int64_t batchRow = i / args.n;
     const int column = int(i - batchRow * args.n), batch = int(batchRow / args.m), row = int(batchRow - int64_t(batch) * args.m);
     const int64_t at = batch * args.outStride + row * args.ldo + column;
-    float value = loadOne(args.out, at, args.outDtype);
+    float value = loadOne(args.product, batch * args.productStride + row * args.ldProduct + column, args.outDtype);
     if (args.rowScale) value *= args.rowScale[batchRow] * args.columnScale[int64_t(batch) * args.n + column];
     if (args.bias) value += loadOne(args.bias, batch * args.biasStride + column, args.biasDtype);
     value = activate(value, args.activation);
+    if (args.gate) value *= args.gate[column];
     if (args.residual) value += loadOne(args.residual, batch * args.residualStride + row * args.ldResidual + column, args.residualDtype);
     storeOne(args.out, at, args.outDtype, value);
   }
@@ -58,7 +64,8 @@ static bool aligned(const void *pointer) { return aligned16(reinterpret_cast<uin
 int gemmFinish(const GemmFinish &args, cudaStream_t stream) {
   const int64_t count = int64_t(args.m) * args.n * args.batch;
   const bool vectorized = count / vectorWidth < (int64_t(1) << 31) && multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
-                          multipleOf8(args.residual ? args.ldResidual : 0) && multipleOf8(args.residualStride) && aligned(args.out) && aligned(args.columnScale) &&
+                          multipleOf8(args.ldProduct) && multipleOf8(args.productStride) && multipleOf8(args.residual ? args.ldResidual : 0) &&
+                          multipleOf8(args.residualStride) && aligned(args.out) && aligned(args.product) && aligned(args.columnScale) && aligned(args.gate) &&
                           aligned(args.bias) && aligned(args.residual);
   const int threads = 256, blocks = gridFor(vectorized ? count / vectorWidth : count, threads, deviceFacts().multiprocessors);
   if (!vectorized) {

@@ -2,13 +2,15 @@
 #pragma once
 #include "device.h"
 
-/** out[b] = activation(out[b] * rowScale[b][r] * columnScale[b][c] + bias[b][c]) + residual[b], float32 in between, rounded
- * when stored. Null pointers leave their part out. Scales are contiguous: [m] and [n] per batch. */
+/** out[b] = gate[c] * activation(product[b] * rowScale[b][r] * columnScale[b][c] + bias[b][c]) + residual[b], float32 in between,
+ * rounded when stored. product has out's dtype and may be out; out may be residual if product is neither. Null pointers leave their
+ * part out. Scales are contiguous: [m] and [n] per batch. */
 struct GemmFinish {
   void *out;
-  const float *rowScale, *columnScale;
+  const void *product;
+  const float *rowScale, *columnScale, *gate;
   const void *bias, *residual;
-  int64_t ldo, outStride, biasStride, ldResidual, residualStride;
+  int64_t ldo, outStride, ldProduct, productStride, biasStride, ldResidual, residualStride;
   int m, n, batch;
   int outDtype, biasDtype, residualDtype, activation;
 };

@@ -64,3 +64,30 @@ struct AttentionFp8Tile<64> : AttentionFp8TileRow<3, 4, 2> {};
 // 66 output, 68 partial and 32 score registers a thread need two warp groups; the matrix units are 84 % busy.
 template <>
 struct AttentionFp8Tile<128> : AttentionFp8TileRow<2, 4, 1> {};
+
+/** A GEMM tile of sm_90 (gemm_sm90_kernel.cuh): 128 rows (shared) or 64 (resident) of `columns` columns.
+ * cluster: blocks that share W, 1 or 2. residentSteps: 0 (shared), or how many steps of k (128 bytes each) of W stay beside the
+ * rings. promoteSteps: after how many steps e4m3 sums go to float32, 0 for never (then they keep about 13 bits). rowGroup: row tiles that
+ * the columns pass through together, so that they stay in the second-level cache. Stages: as many as fit. */
+template <int clusterBlocks, int tileColumns, int stepsOfW, int promotion>
+struct GemmTile {
+  static constexpr bool resident = stepsOfW > 0;
+  static constexpr int cluster = clusterBlocks, columns = tileColumns, residentSteps = stepsOfW, promoteSteps = promotion;
+  static constexpr int rowGroup = 16;
+};
+
+// Rows of gemm_sm90.cu's table, in its order. Microseconds on one H200, cuBLASLt with what it needs after it in brackets, in one run.
+
+// e4m3 with 13-bit sums: 32760×1536×1536 130 [147], ×8960×1536 with GELU 899 [1201], 8192³ 766 [852].
+using GemmShared256x2 = GemmTile<2, 256, 0, 0>;
+// bf16: 65536×2048×512 with GELU 320 [387], 32760×1536×1536 with gate and residual 277 [416]; plain 32760×1536×1536 210 [201]. The cluster of
+// two changes nothing here (207 and 208 µs, 1554 and 1550 µs at 8192³).
+using GemmShared256 = GemmTile<1, 256, 0, 0>;
+// e4m3, each 512 products summed in float32: 192 columns, so that both sets of sums have registers. 32760×1536×1536 133 [142], 8192³ 766 [848].
+using GemmShared192Promoted = GemmTile<2, 192, 0, 4>;
+// k up to 512 (bf16) or 1024 (e4m3): 65536×512×512 with a float32 residual 109 [119] in bf16; the narrow n of e4m3.
+using GemmResident128 = GemmTile<1, 128, 8, 0>;
+// e4m3, k up to 512: 65536×1536×512 102 [142], ×2048×512 with GELU 254 [359].
+using GemmResident256 = GemmTile<1, 256, 4, 0>;
+// bf16 where 256 columns leave the last wave empty: 4095×1536×8960 with gate and residual 163 [170], 256 columns 199.
+using GemmShared128 = GemmTile<2, 128, 0, 0>;

@@ -124,12 +124,14 @@ DITRUN_API int ditrun_flags_wait(const uint64_t *flags, int count, int reset, ui
 
 /* ---- GEMM ---- */
 
-/* out[b] = activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]     b < batch
+/* out[b] = gate * activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]     b < batch
  * A [m, k], W [n, k] (as torch.nn.Linear stores it), out and residual [m, n]. Strides of 0 share one operand.
+ * gate float32 [n], one for all batches, or 0 for ones. out may be the residual itself.
  * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. */
 typedef struct {
   uint64_t a, w, bias, residual, out; /* bias, residual may be 0 */
   uint64_t aScale, wScale;            /* E4M3 only: [m] and [n] per batch, contiguous; one [m] or [n] where the operand is shared */
+  uint64_t gate;
   int64_t lda, ldw, ldo, ldResidual;
   int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
   int32_t m, n, k, batch;
@@ -137,6 +139,8 @@ typedef struct {
   int32_t outDtype;      /* of out: F32 or BF16 */
   int32_t biasDtype, residualDtype;
   int32_t activation;    /* ditrun_activation */
+  int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
+  int32_t reserved;
   float alpha;
 } ditrun_gemm_args;
 DITRUN_API int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream);

@@ -12,6 +12,7 @@ SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float8_e4m3fn: "e4m
 LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3}
 TWICE = {torch.float32: 2e-6, torch.bfloat16: 3.5e-3}
 NAN = float("nan")
+GEMM_TILES = 6  # rows of kernels/cuda/gemm_sm90.cu's table
 
 
 def relative(out, reference):
@@ -24,17 +25,17 @@ def address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None):
+def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None, gate=None, kernel=0):
     """Two- or three-dimensional tensors whose last dimension is contiguous; a batch stride is 0 where a batch is expanded."""
     batch = out.shape[0] if out.dim() == 3 else 1
     stride = lambda t: t.stride(0) if t is not None and t.dim() == 3 else 0
     ld = lambda t: t.stride(-2) if t is not None else 0
     return ctypes.byref(Gemm(
-        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale),
+        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale), gate=address(gate),
         lda=ld(a), ldw=ld(w), ldo=ld(out), ldResidual=ld(residual), aStride=stride(a), wStride=stride(w), outStride=stride(out), residualStride=stride(residual),
         biasStride=bias.stride(0) if bias is not None and bias.dim() == 2 else 0, m=out.shape[-2], n=out.shape[-1], k=a.shape[-1], batch=batch,
         dtype=CODE[a.dtype], outDtype=CODE[out.dtype], biasDtype=CODE[bias.dtype] if bias is not None else 0,
-        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, alpha=alpha))
+        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, kernel=kernel, alpha=alpha))
 
 
 def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None):
@@ -107,6 +108,78 @@ def checks(module, report):
             synchronized(lambda: module.gemm(gemm_args(a, shared, out, bias[0], None, GELU), 0))
             report(f"gemm {SHORT[dtype]} batch 3, shared weight and bias, gelu",
                    relative(out, ACTIVATIONS[GELU](a.double() @ w[0].double().T + bias[0].double())), TWICE[dtype])
+
+    def gemm_hopper():
+        """Every sm_90 tile: ragged rows, padded leading dimensions, batches, k that ends inside a step; twice, to the same bits."""
+        if torch.cuda.get_device_capability() != (9, 0):
+            print("skip gemm sm_90: needs compute capability 9.0", flush=True)
+            return
+        shapes = [(1, 128, 256, 64, 0), (1, 300, 256, 512, 0), (3, 4095, 512, 512, 0), (1, 4095, 1536, 1536, 16), (1, 1000, 528, 384, 16), (1, 77, 272, 80, 16),
+                  (1, 32760, 1536, 512, 0), (2, 8190, 768, 1008, 0), (1, 1, 256, 512, 0)]
+        forms = [("plain", BF16, None, False, IDENTITY, False, 1.0), ("alpha, bias", BF16, BF16, False, IDENTITY, False, 0.5), ("f32 bias, gelu", BF16, F32, False, GELU, False, 1.0),
+                 ("bias, gelu tanh", BF16, BF16, False, GELU_TANH, False, 1.0), ("gate", BF16, BF16, False, IDENTITY, True, 1.0), ("f32, bias", F32, BF16, False, IDENTITY, False, 1.0),
+                 ("residual in place", F32, F32, True, IDENTITY, False, 1.0), ("gate, residual in place", F32, F32, True, IDENTITY, True, 0.75)]
+        dtypes = {F32: torch.float32, BF16: torch.bfloat16}
+
+        def surrounded(batch, rows, columns, dtype, extra, fill=None):
+            """A view, with poisoned columns and rows after it in each batch; and the whole."""
+            whole = torch.full((batch, rows + 2, columns + extra), NAN, device="cuda", dtype=dtype)
+            if fill is not None:
+                whole[:, :rows, :columns] = fill
+            return whole[:, :rows, :columns], whole
+
+        for tile in range(GEMM_TILES):
+            for fp8 in (False, True):
+                ran, wrong = 0, []
+                for batch, m, n, k, extra in shapes:
+                    a, w, scales = random(1, m, k), random(batch, n, k, scale=k**-0.5), {}
+                    if fp8:
+                        scales = dict(aScale=a[0].abs().amax(-1) / 448, wScale=w.abs().amax(-1) / 448)
+                        a, w = (a / scales["aScale"][:, None]).to(torch.float8_e4m3fn), (w / scales["wScale"][..., None]).to(torch.float8_e4m3fn)
+                        product = (a.double() @ w.double().mT) * scales["aScale"].double()[:, None] * scales["wScale"].double()[:, None]
+                    else:
+                        a, w = surrounded(1, m, k, torch.bfloat16, extra, a)[0], surrounded(batch, n, k, torch.bfloat16, extra, w)[0]
+                        product = a.double() @ w.double().mT
+                    for name, out_dtype, bias_dtype, in_place, activation, gated, alpha in forms:
+                        bias = random(batch, n, dtype=dtypes[bias_dtype]) if bias_dtype is not None else None
+                        gate = random(n) if gated else None
+                        expected = ACTIVATIONS[activation](product * alpha + (bias.double()[:, None] if bias is not None else 0)) * (gate.double() if gated else 1)
+                        before = random(batch, m, n) if in_place else None
+                        if in_place:
+                            expected = expected + before.double()
+                        results = []
+                        for _ in range(2):
+                            out, whole = surrounded(batch, m, n, dtypes[out_dtype], extra, before)
+                            try:
+                                synchronized(lambda: module.gemm(gemm_args(a.expand(batch, m, k), w, out, bias, out if in_place else None, activation, alpha, gate=gate, kernel=2 + tile,
+                                                                           **scales), 0))
+                            except RuntimeError as refused:
+                                if "does not take these arguments" not in str(refused):
+                                    raise
+                                break
+                            results.append(out.clone())
+                            if not bool(whole[:, m:].isnan().all()) or not bool(whole[:, :, n:].isnan().all()):
+                                wrong.append(f"{batch}x{m}x{n}x{k} {name} wrote outside")
+                        if not results:
+                            continue
+                        ran += 1
+                        error = relative(results[0], expected)
+                        # e4m3: sums of up to 1536 products with about 13 bits, where a tile does not promote them.
+                        limit = (3e-3 if fp8 else LIMIT[torch.bfloat16]) if out_dtype == BF16 else (2e-3 if fp8 else LIMIT[torch.float32])
+                        if not error <= limit:
+                            wrong.append(f"{batch}x{m}x{n}x{k} {name}: {error:.3g}")
+                        if not torch.equal(results[0], results[1]):
+                            wrong.append(f"{batch}x{m}x{n}x{k} {name}: two runs differ")
+                if ran:
+                    report(f"gemm sm_90 tile {tile}, {'e4m3' if fp8 else 'bf16'}: {ran} products", len(wrong), 0, "; ".join(wrong[:6]))
+
+    def gemm_gate():
+        """cuBLASLt's way to a gate and a residual in place, which goes through the workspace in parts."""
+        for dtype, m, n, k in ((torch.bfloat16, 7001, 1536, 128), (torch.float32, 100, 40, 32)):
+            a, w, gate, bias, x = random(m, k, dtype=dtype), random(n, k, dtype=dtype), random(n), random(n), random(m, n)
+            expected = x.double() + gate.double() * (a.double() @ w.double().T + bias.double())
+            synchronized(lambda: module.gemm(gemm_args(a, w, x, bias, x, gate=gate, kernel=1), 0))
+            report(f"gemm {SHORT[dtype]}->f32 {m}x{n}x{k} gate, residual in place, cuBLASLt", relative(x, expected), LIMIT[torch.float32])
 
     def gemm_fp8():
         for m, n, k, out_dtype, bias_dtype, with_residual, activation in [
@@ -278,5 +351,5 @@ def checks(module, report):
                 reference = torch.from_numpy(expected[distribution]).view(count_rows, count_columns).cuda().to(dtype)
                 report(f"fill_random {name} {SHORT[dtype]}: the same bits", float((out != reference).sum()) + untouched(whole, count_columns), 0)
 
-    return {"gemm": gemm, "gemm batched": gemm_batched, "gemm e4m3": gemm_fp8, "layer_norm": layer_norm, "elementwise": elementwise, "quantize": quantize,
+    return {"gemm": gemm, "gemm batched": gemm_batched, "gemm e4m3": gemm_fp8, "gemm sm_90": gemm_hopper, "gemm gate": gemm_gate, "layer_norm": layer_norm, "elementwise": elementwise, "quantize": quantize,
             "tokens": tokens, "embeddings": embeddings, "random": random_numbers}

@@ -13,8 +13,8 @@ def fields(names, kind):
 
 
 class Gemm(Structure):
-    _fields_ = (fields("a w bias residual out aScale wScale", c_uint64) + fields("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride", c_int64) +
-                fields("m n k batch dtype outDtype biasDtype residualDtype activation", c_int32) + fields("alpha", c_float))
+    _fields_ = (fields("a w bias residual out aScale wScale gate", c_uint64) + fields("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride", c_int64) +
+                fields("m n k batch dtype outDtype biasDtype residualDtype activation kernel reserved", c_int32) + fields("alpha", c_float))
 
 
 class KvBlock(Structure):

@@ -51,6 +51,7 @@ interface Case {
   activation?: number;
   bias?: number;
   residual?: number;
+  gate?: boolean;
   alpha?: number;
 }
 
@@ -66,6 +67,7 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
   const w = sequence(wBatches * n * ldw, dtype, 2);
   const bias = sequence(batch * n, c.bias ?? F32, 3);
   const residual = sequence(batch * m * ldResidual, c.residual ?? F32, 4);
+  const gate = sequence(n, F32, 7);
   const aScale = sequence(batch * m, F32, 5);
   const wScale = sequence(wBatches * n, F32, 6);
   const scaled = dtype === E4M3;
@@ -81,6 +83,7 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
       biasDtype: c.bias ?? F32,
       residual: c.residual === undefined ? 0 : upload(residual, c.residual),
       residualDtype: c.residual ?? F32,
+      gate: c.gate ? upload(gate, F32) : 0,
       aScale: scaled ? upload(aScale, F32) : 0,
       wScale: scaled ? upload(wScale, F32) : 0,
       aStride: m * lda,
@@ -103,6 +106,7 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
       sum *= alpha * (scaled ? (aScale[row] ?? 0) * (wScale[wb * n + column] ?? 0) : 1);
       if (c.bias !== undefined) sum += bias[b * n + column] ?? 0;
       sum = activations[activation]?.(sum) ?? Number.NaN;
+      if (c.gate) sum *= gate[column] ?? Number.NaN;
       if (c.residual !== undefined) sum += residual[row * ldResidual + column] ?? 0;
       want[row * n + column] = sum;
       got[row * n + column] = stored[row * ldo + column] ?? 0;
@@ -121,6 +125,16 @@ describe("ditrun_gemm on the CPU", () => {
     "exact GELU": { m: 50, n: 33, k: 65, activation: 1, bias: F32 },
     "GELU by tanh": { m: 13, n: 33, k: 65, activation: 2, bias: F32 },
     "SiLU with a residual": { m: 13, n: 33, k: 65, activation: 3, residual: BF16, alpha: -0.75 },
+    "a gate after SiLU, before the residual": {
+      m: 13,
+      n: 333,
+      k: 65,
+      activation: 3,
+      bias: F32,
+      gate: true,
+      residual: F32,
+    },
+    "a gate over few rows, one for all batches": { m: 3, n: 77, k: 40, batch: 2, gate: true },
     "a batch": { m: 9, n: 17, k: 31, batch: 4, bias: F32, residual: F32 },
     "a batch with one W": { m: 9, n: 17, k: 31, batch: 4, sharedW: true },
     "a W too large to pack at once": { m: 7, n: 300, k: 17000 },
@@ -162,19 +176,20 @@ describe("ditrun_gemm on the CPU", () => {
     });
   }
 
-  it("adds a residual in place", () => {
+  it("adds a residual in place, the product gated", () => {
     const { m, n, k } = { m: 20, n: 40, k: 24 };
     const a = sequence(m * k, F32, 1);
     const w = sequence(n * k, F32, 2);
     const x = sequence(m * n, F32, 3);
+    const gate = sequence(n, F32, 4);
     const out = upload(x, F32);
     const shape = { m, n, k, lda: k, ldw: k, ldo: n, ldResidual: n };
-    check(gemm({ ...shape, a: upload(a, F32), w: upload(w, F32), out, residual: out }));
+    check(gemm({ ...shape, a: upload(a, F32), w: upload(w, F32), out, residual: out, gate: upload(gate, F32) }));
     const want = x.map((before, index) => {
       const row = Math.floor(index / n);
-      let sum = before;
+      let sum = 0;
       for (let i = 0; i < k; i++) sum += (a[row * k + i] ?? 0) * (w[(index % n) * k + i] ?? 0);
-      return sum;
+      return before + sum * (gate[index % n] ?? Number.NaN);
     });
     expect(relativeL2(download(out, m * n, F32), want)).toBeLessThan(1e-6);
   });
@@ -189,6 +204,8 @@ describe("ditrun_gemm on the CPU", () => {
       [{ dtype: E4M3 }, /aScale is 0/],
       [{ activation: 9 }, /activation is 9/],
       [{ out: 0 }, /out is 0/],
+      [{ gate: 2 }, /gate is at address 2/],
+      [{ kernel: 1 }, /kernel is 1/],
       [{ a: 257 }, /257.*4 bytes/],
       [{ batch: 2 }, /outStride is 0/],
     ];

@@ -174,7 +174,10 @@ export function maxDifference(x: ArrayLike<number>, y: ArrayLike<number>): numbe
 export function gemm(args: Fields): number {
   const zeros = { bias: 0, residual: 0, aScale: 0, wScale: 0, ldResidual: 0, aStride: 0, wStride: 0, biasStride: 0 };
   const plain = { outStride: 0, residualStride: 0, batch: 1, dtype: F32, outDtype: F32, biasDtype: F32 };
-  return raw.gemm({ ...zeros, ...plain, residualDtype: F32, activation: 0, alpha: 1, ...args }, stream);
+  return raw.gemm(
+    { ...zeros, ...plain, gate: 0, kernel: 0, reserved: 0, residualDtype: F32, activation: 0, alpha: 1, ...args },
+    stream,
+  );
 }
 export type GemmArgs = Fields;
 

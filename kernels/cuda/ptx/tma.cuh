@@ -27,8 +27,11 @@ __device__ __forceinline__ void tma_store(const CUtensorMap *map, const void *so
                : "memory");
 }
 __device__ __forceinline__ void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-/** Waits until this thread's stores have read their source. */
-__device__ __forceinline__ void tma_store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+/** Waits until at most `pending` of this thread's committed stores still read shared memory. */
+template <int pending = 0>
+__device__ __forceinline__ void tma_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
+}
 /** Waits until this thread's stores have been written. */
 __device__ __forceinline__ void tma_store_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 

@@ -100,9 +100,21 @@ export const prototypes = {
 /** The structs of those prototypes: name -> fields in order, each with its C type. */
 export const structs: Record<string, Record<string, string>> = {
   ditrun_gemm_args: fields({
-    uint64_t: ["a", "w", "bias", "residual", "out", "aScale", "wScale"],
+    uint64_t: ["a", "w", "bias", "residual", "out", "aScale", "wScale", "gate"],
     int64_t: ["lda", "ldw", "ldo", "ldResidual", "aStride", "wStride", "biasStride", "outStride", "residualStride"],
-    int32_t: ["m", "n", "k", "batch", "dtype", "outDtype", "biasDtype", "residualDtype", "activation"],
+    int32_t: [
+      "m",
+      "n",
+      "k",
+      "batch",
+      "dtype",
+      "outDtype",
+      "biasDtype",
+      "residualDtype",
+      "activation",
+      "kernel",
+      "reserved",
+    ],
     float: ["alpha"],
   }),
   ditrun_kv_block: fields({
@@ -167,6 +179,7 @@ export interface GemmArgs {
   out: Address;
   aScale: Address;
   wScale: Address;
+  gate: Address;
   lda: number;
   ldw: number;
   ldo: number;
@@ -185,6 +198,9 @@ export interface GemmArgs {
   biasDtype: number;
   residualDtype: number;
   activation: number;
+  /** 0 the fastest, 1 cuBLASLt, 2 + i an sm_90 tile. */
+  kernel: number;
+  reserved: number;
   alpha: number;
 }
 

@@ -10,11 +10,13 @@ const addressOf = (x: Tensor | undefined): Address => x?.address ?? 0;
 export interface GemmOptions {
   readonly bias?: Tensor | undefined;
   readonly residual?: Tensor | undefined;
+  /** float32 [n]. */
+  readonly gate?: Tensor | undefined;
   readonly activation?: keyof typeof activations;
 }
 
 /**
- * out = activation(a · wᵀ + bias) + residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
+ * out = gate · activation(a · wᵀ + bias) + residual; out may be the residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
  * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales.
  */
 export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options: GemmOptions = {}): void {
@@ -24,7 +26,10 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
   if (w.shape.at(-1) !== k || elements(out.shape) !== batch * m * n) {
     throw new RangeError(`gemm: a [${a.shape}], w [${w.shape}] and out [${out.shape}] do not fit together.`);
   }
-  const { bias, residual } = options;
+  const { bias, residual, gate } = options;
+  if (gate && (gate.dtype !== "fp32" || elements(gate.shape) !== n)) {
+    throw new RangeError(`gemm: the gate is ${gate.dtype} [${gate.shape}], but must be fp32 [${n}].`);
+  }
   device.launch("gemm", "gemm", () => [
     {
       a: a.address,
@@ -34,6 +39,7 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
       out: out.address,
       aScale: addressOf(a.rowScale),
       wScale: addressOf(w.rowScale),
+      gate: addressOf(gate),
       lda: a.rowStride,
       ldw: w.rowStride,
       ldo: out.rowStride,
@@ -52,6 +58,8 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
       biasDtype: deviceDtypes[bias?.dtype ?? out.dtype],
       residualDtype: deviceDtypes[residual?.dtype ?? out.dtype],
       activation: activations[options.activation ?? "identity"],
+      kernel: 0,
+      reserved: 0,
       alpha: 1,
     },
   ]);

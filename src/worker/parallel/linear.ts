@@ -4,6 +4,7 @@ import type { Context } from "../context.js";
 import type { Handle } from "../device/abi.js";
 import { cast, type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import { addGated } from "../device/wan-ops.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
 import { rangeOf, shares } from "./split.js";
@@ -48,7 +49,7 @@ interface LinearWeights {
   readonly outDtype: Tensor["dtype"];
 }
 
-type ForwardOptions = Pick<GemmOptions, "activation" | "residual">;
+type ForwardOptions = Pick<GemmOptions, "activation" | "residual" | "gate">;
 
 /** The product itself, with this rank's weights. An x that is not in their dtype yet is quantised here. */
 function multiply(context: Context, x: Tensor, out: Tensor, { w }: LinearWeights, options: GemmOptions): void {
@@ -71,6 +72,8 @@ export interface ResidualLinear {
   forward(x: Tensor): Tensor;
   /** residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. */
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void;
+  /** residual += gate · (x Wᵀ + b), gate float32 [outFeatures]. */
+  addGatedTo(residual: Tensor, x: Tensor, gate: Tensor): void;
 }
 
 /** The whole layer on every rank. Also what the parallel layers are at degree 1. */
@@ -85,7 +88,7 @@ export class Linear implements ResidualLinear {
     return this.weights.w.dtype;
   }
 
-  /** y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = activation(x Wᵀ + b) + residual. */
+  /** y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = gate · activation(x Wᵀ + b) + residual. */
   forward(x: Tensor, options: ForwardOptions & { out?: Tensor } = {}): Tensor {
     const { w, bias } = this.weights;
     const { rows } = matrixShape(x);
@@ -95,12 +98,18 @@ export class Linear implements ResidualLinear {
       bias,
       activation: options.activation ?? "identity",
       residual: options.residual,
+      gate: options.gate,
     });
     return out;
   }
 
   addTo(residual: Tensor, x: Tensor): void {
     this.forward(x, { out: residual, residual });
+  }
+
+  /** In the product's epilogue, all of it in float32. */
+  addGatedTo(residual: Tensor, x: Tensor, gate: Tensor): void {
+    this.forward(x, { out: residual, residual, gate });
   }
 }
 
@@ -131,6 +140,11 @@ export class RowParallelLinear implements ResidualLinear {
     const target = { out: residual, base: residual, bias: this.weights.bias };
     if (tokensOfRank) tp.reduceScatter(partial, tokensOfRank, target);
     else tp.allReduce(partial, target);
+  }
+
+  /** The gate goes with the whole sum, so it waits for the reduction, whose result is rounded to the layer's output dtype. */
+  addGatedTo(residual: Tensor, x: Tensor, gate: Tensor): void {
+    addGated(this.context.device, residual, residual, this.forward(x), gate);
   }
 
   /**

@@ -95,18 +95,27 @@ describe.for(layouts)("the golden Wan in float32 on one worker, %s layout", (lay
     expect(relativeL2(await tapped("patch_embedding"), transposed)).toBeLessThan(tolerance);
   });
 
-  it.for([
-    "time_embedding",
-    "time_projection",
-    "text_embedding",
-    "block.0.self_attn",
-    "block.0.ffn",
-    "block.0",
-    "block.1",
-    "block.2",
-    "head",
-  ])("agrees in %s", async (name) => {
-    expect(relativeL2(await tapped(name), await golden(`dit.${name}`))).toBeLessThan(tolerance);
+  it.for(["time_embedding", "time_projection", "text_embedding", "block.0", "block.1", "block.2", "head"])(
+    "agrees in %s",
+    async (name) => {
+      expect(relativeL2(await tapped(name), await golden(`dit.${name}`))).toBeLessThan(tolerance);
+    },
+  );
+
+  it.each([
+    ["self_attn", "patch_embedding", "block.0.before_cross_attn"],
+    ["ffn", "block.0.after_cross_attn", "block.0"],
+  ])("agrees in what %s adds to the residual stream, gated", async (branch, before, after) => {
+    const [start, end] = [await tapped(before), await tapped(after)];
+    const gate = await tapped(`block.0.${branch}_gate`);
+    const added = end.map((value, i) => value - (start[i] ?? Number.NaN));
+    const expected = await golden(`dit.block.0.${branch}`);
+    expect(
+      relativeL2(
+        added,
+        expected.map((y, i) => y * (gate[i % gate.length] ?? Number.NaN)),
+      ),
+    ).toBeLessThan(tolerance);
   });
 
   it("agrees in what cross-attention adds to the residual stream", async () => {

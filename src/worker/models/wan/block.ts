@@ -3,7 +3,6 @@ import type { Context } from "../../context.js";
 import { attentionKernels } from "../../device/abi.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
-import { addGated } from "../../device/wan-ops.js";
 import {
   type Linear,
   type Loader,
@@ -36,7 +35,7 @@ export function headsOf(loader: Loader, path: string, heads: number): number {
 
 /**
  * x += gate · selfAttention(norm1(x) modulated); x += crossAttention(norm3(x), text); x += gate · ffn(norm2(x) modulated).
- * The residual stream x is float32; what goes into a product, and a gated branch's result, is rounded to the plan's dtype.
+ * The residual stream x is float32; what goes into a product, and under tp a gated branch's sum, is rounded to the plan's dtype.
  */
 export class WanBlock {
   private constructor(
@@ -94,11 +93,10 @@ export class WanBlock {
     const { device } = this.context;
     const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation;
     if (!(shift1 && scale1 && gate1 && shift2 && scale2 && gate2)) throw new Error("A block takes six vectors.");
+    tap(`${this.path}.self_attn_gate`, gate1);
     device.arena.scope(() => {
       const h = this.#normalise(x, this.self.inputDtype, { modulation: { scale: scale1, shift: shift1 } });
-      const y = this.self.forward(h, rope, tokensOfRank);
-      tap(`${this.path}.self_attn`, y);
-      addGated(device, x, x, y, gate1);
+      this.self.o.addGatedTo(x, this.self.attend(h, rope, tokensOfRank), gate1);
     });
     device.arena.scope(() => {
       const o = this.cross.attend(this.#normalise(x, this.cross.inputDtype, this.norm3), text);
@@ -106,11 +104,11 @@ export class WanBlock {
       this.cross.o.addTo(x, o);
       tap(`${this.path}.after_cross_attn`, x);
     });
+    tap(`${this.path}.ffn_gate`, gate2);
     device.arena.scope(() => {
       const h = this.#normalise(x, this.ffn[0].inputDtype, { modulation: { scale: scale2, shift: shift2 } });
-      const y = this.ffn[1].forward(this.ffn[0].forward(h, { activation: "geluTanh" })); // inside [tokens, ffn / tp]
-      tap(`${this.path}.ffn`, y);
-      addGated(device, x, x, y, gate2);
+      const inner = this.ffn[0].forward(h, { activation: "geluTanh" }); // [tokens, ffn / tp]
+      this.ffn[1].addGatedTo(x, inner, gate2);
     });
     tap(this.path, x);
   }
@@ -130,7 +128,7 @@ class SelfAttention {
     private readonly qkv: Linear,
     private readonly norm: WideRmsNorm,
     private readonly ring: RingAttention,
-    private readonly o: ResidualLinear,
+    readonly o: ResidualLinear,
   ) {}
 
   static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<SelfAttention> {
@@ -157,14 +155,14 @@ class SelfAttention {
     return this.qkv.inputDtype;
   }
 
-  /** h [tokens, width] -> [tokens, width], whole on every tp rank. */
-  forward(h: Tensor, rope: Tensor, tokensOfRank: readonly number[]): Tensor {
+  /** h [tokens, width] -> [tokens, width / tp], before the output projection. */
+  attend(h: Tensor, rope: Tensor, tokensOfRank: readonly number[]): Tensor {
     const qkv = this.qkv.forward(h); // [3, tokens, width / tp]
     const [, tokens = 0, columns = 0] = qkv.shape;
     const q = partOf(qkv, 0);
     const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, columns]);
     this.norm.forward([q, partOf(qkv, 1)], rope);
-    return this.o.forward(this.ring.attend(q, kv, tokensOfRank));
+    return this.ring.attend(q, kv, tokensOfRank);
   }
 }
 

@@ -1,0 +1,50 @@
+// From the host side of the Hopper GEMM to its instances, which are compiled in a file per dtype.
+#pragma once
+#include "check.h"
+#include "gemm_sm90_kernel.cuh"
+
+namespace gemm_sm90 {
+
+/** What the host needs to know of a tile. */
+struct TileFacts {
+  int rows, columns, cluster, residentSteps;
+  bool promote;
+  bool bf16, e4m3;  // which instances there are
+};
+
+/** Queues one instance; the status of the launch. */
+int launch_bf16(int tile, bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream);
+int launch_e4m3(int tile, bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream);
+
+template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
+int launch(const Parameters &p, int blocks, cudaStream_t stream) {
+  using S = Shape<Tile, dtype, outBf16>;
+  const auto kernel = gemm_kernel<Tile, dtype, outBf16, activation, hasResidual>;
+  CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes));
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(384);
+  config.dynamicSmemBytes = S::sharedBytes;
+  config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = Tile::cluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  config.attrs = &attribute;
+  config.numAttrs = Tile::cluster > 1 ? 1 : 0;
+  CUDA_TRY(cudaLaunchKernelEx(&config, kernel, p));
+  return DITRUN_OK;
+}
+
+template <class Tile, int dtype>
+int launch_for(bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream) {
+  if (!outBf16)
+    return p.residual ? launch<Tile, dtype, false, DITRUN_IDENTITY, true>(p, blocks, stream) : launch<Tile, dtype, false, DITRUN_IDENTITY, false>(p, blocks, stream);
+  switch (activation) {
+    case DITRUN_GELU: return launch<Tile, dtype, true, DITRUN_GELU, false>(p, blocks, stream);
+    case DITRUN_GELU_TANH: return launch<Tile, dtype, true, DITRUN_GELU_TANH, false>(p, blocks, stream);
+    default: return launch<Tile, dtype, true, DITRUN_IDENTITY, false>(p, blocks, stream);
+  }
+}
+
+}  // namespace gemm_sm90
