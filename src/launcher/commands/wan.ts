@@ -223,7 +223,8 @@ async function generate(session: Session, task: WanGenerateTask, target: Target,
   const info = (line: string) => log.logger.info(line);
   const progress = new VideoProgress({ info, terminal: shown ? stderr : undefined }, target.frames);
   let results: unknown[];
-  let decoded = performance.now();
+  let sampled = performance.now();
+  let decoded = sampled;
   try {
     results = await session.run(task, async (_rank, name, value) => {
       if (name === "frame") {
@@ -231,7 +232,9 @@ async function generate(session: Session, task: WanGenerateTask, target: Target,
         progress.frame();
       } else if (name === "progress") {
         const report = parseMessage(wanProgressSchema, value);
-        if (report.stage === "decode") decoded = performance.now();
+        if (report.stage === "sample") sampled = performance.now();
+        // This report comes behind the last frame, which may have waited for the encoder.
+        if (report.stage === "decode") decoded = sampled + report.milliseconds;
         progress.report(report);
       }
     });

@@ -23,7 +23,10 @@ export class StageClock {
 
   /** Ends a stage, and begins the next. @returns its wall time in milliseconds, with what was spent on it before. */
   async end(stage: WanProgress["stage"], total = 1, earlierMs = 0): Promise<number> {
+    // Taken first: the report waits its turn behind the frames that the launcher has yet to encode.
+    const milliseconds = earlierMs + performance.now() - this.#started;
     await this.progress(stage, total, total, earlierMs);
-    return earlierMs + this.lap();
+    this.#started = performance.now();
+    return milliseconds;
   }
 }
