@@ -138,21 +138,10 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
       `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
     );
   }
-  const { chunks = 1 } = plan.allReduce;
-  if (chunks > 1 && plan.norms.sequenceParallel) {
-    throw new DitrunError(
-      `The plan sets allReduce.chunks to ${chunks} and norms.sequenceParallel, which has no all-reduce to cut: leave one of them out.`,
-    );
-  }
-  if (chunks > Math.floor(tokens / cp)) {
-    throw new DitrunError(
-      `The plan sets allReduce.chunks to ${chunks}, but a worker has ${Math.floor(tokens / cp)} tokens of ${model.name}: give fewer chunks.`,
-    );
-  }
   checkLayers(plan, model);
 }
 
-function checkWanPlan({ mesh, norms, embeddings, allReduce }: Plan, model: WanModel): void {
+function checkWanPlan({ mesh, norms, embeddings }: Plan, model: WanModel): void {
   if (mesh.cfg > 2) {
     throw new DitrunError(
       `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${mesh.cfg}.`,
@@ -163,9 +152,6 @@ function checkWanPlan({ mesh, norms, embeddings, allReduce }: Plan, model: WanMo
     ["embeddings.tensorParallel", embeddings.tensorParallel],
   ] as const) {
     if (used) throw new DitrunError(`The plan sets ${key}, which ${model.name} does not have: set it to false.`);
-  }
-  if (allReduce.chunks !== undefined) {
-    throw new DitrunError(`The plan sets allReduce.chunks, which ${model.name} does not have: leave it out.`);
   }
 }
 

@@ -50,8 +50,6 @@ export const planSchema = z.strictObject({
   embeddings: z.strictObject({ tensorParallel: z.boolean().default(false) }).prefault({}),
   /** Norms on a token shard per tp rank: reduce-scatter and all-gather instead of all-reduce (arXiv 2205.05198). */
   norms: z.strictObject({ sequenceParallel: z.boolean().default(false) }).prefault({}),
-  /** Token chunks of sums over tp: one is summed while the next is multiplied. By default 4, fewer of few tokens. */
-  allReduce: z.strictObject({ chunks: z.int().min(1).max(8).optional() }).prefault({}),
   /**
    * Both texts' forwards of a worker that is alone at the same time, on two streams: one fills what the other leaves idle, and
    * activations take twice the memory. By default where the tokens are few.

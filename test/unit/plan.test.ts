@@ -117,16 +117,6 @@ describe("what does not fit is refused with its numbers", () => {
     await expect(resolvePlan(flags, dit, nproc, 1)).rejects.toThrow(message);
   });
 
-  test.each([
-    ["mesh: { tp: 2 }\nallReduce: { chunks: 2 }\nnorms: { sequenceParallel: true }", "has no all-reduce to cut"],
-    ["mesh: { cp: 2, tp: 2 }\nallReduce: { chunks: 3 }", "but a worker has 2 tokens of dit: give fewer chunks"],
-    ["allReduce: { chunks: 9 }", "allReduce.chunks"],
-  ])("%j", async (text, message) => {
-    const plan = join(folder, "chunks.yaml");
-    writeFileSync(plan, text);
-    await expect(resolvePlan({ plan }, { ...dit, imageSize: 16 }, undefined, 1)).rejects.toThrow(message);
-  });
-
   test("guidance.together without guidance, or with several workers", async () => {
     const plan = file("guidance: { together: true }");
     await expect(resolvePlan({ plan }, dit, 1, 1)).rejects.toThrow("guidance.together, but dit has no guidance");

@@ -1,4 +1,3 @@
-import type { StreamName } from "../device/device.js";
 import type { Tensor } from "../device/tensor.js";
 
 /** What a sum over the group is written to: out = base + bias + Σ partial. */
@@ -11,19 +10,16 @@ export interface SumTarget {
 }
 
 /**
- * The ranks along one axis of the mesh and what they do together. Everything is queued on the compute stream, unless a call
- * names another, in the same order on every rank of the group. Sums run in rank order in float32, so every rank gets the same bits.
+ * The ranks along one axis of the mesh and what they do together. Everything is queued on the compute stream, in the same
+ * order on every rank of the group. Sums run in rank order in float32, so every rank gets the same bits.
  */
 export interface Group {
   readonly rank: number;
   readonly size: number;
-  /**
-   * A tensor [rows, columns] for this rank to write its part of the next allReduce or reduceScatter to. Partials of different
-   * chunks may be in use at once.
-   */
-  partial(rows: number, columns: number, dtype: Tensor["dtype"], chunk?: number): Tensor;
-  /** Sums what every rank wrote to its `partial` of this chunk. Consumes the partial. */
-  allReduce(partial: Tensor, target: SumTarget, chunk?: number, stream?: StreamName): void;
+  /** A tensor [rows, columns] for this rank to write its part of the next allReduce or reduceScatter to. */
+  partial(rows: number, columns: number, dtype: Tensor["dtype"]): Tensor;
+  /** Sums what every rank wrote to its `partial`. Consumes the partial. */
+  allReduce(partial: Tensor, target: SumTarget): void;
   /** The same sum, of which this rank keeps rows start … start + target rows. Consumes the partial. */
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void;
   /** A tensor [rows, columns] for this rank to write its part of the next allGather to. */

@@ -1,5 +1,5 @@
 import { deviceDtypes, type Handle } from "../device/abi.js";
-import type { Device, StreamName } from "../device/device.js";
+import type { Device } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
 import { rangeOf } from "../parallel/split.js";
@@ -56,15 +56,20 @@ export class NcclGroup implements Group {
     return this.device.allocate(dtype, [rowsOfRank[this.rank] ?? 0, columns]);
   }
 
-  allReduce(partial: Tensor, target: SumTarget, _chunk = 0, stream: StreamName = "compute"): void {
-    this.sumInPlace(partial, stream);
-    sumOf(this.device, [partial.address], partial.dtype, target, stream);
+  allReduce(partial: Tensor, target: SumTarget): void {
+    this.sumInPlace(partial);
+    sumOf(this.device, [partial.address], partial.dtype, target);
   }
 
   /** x becomes the sum of every rank's x, in its own dtype. */
-  sumInPlace(x: Tensor, stream: StreamName = "compute"): void {
-    const args = () => [this.comm, x.address, x.address, elements(x.shape), deviceDtypes[x.dtype]];
-    this.device.launch("communication", "ncclAllReduce", args, stream);
+  sumInPlace(x: Tensor): void {
+    this.device.launch("communication", "ncclAllReduce", () => [
+      this.comm,
+      x.address,
+      x.address,
+      elements(x.shape),
+      deviceDtypes[x.dtype],
+    ]);
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
@@ -128,7 +133,7 @@ export class NcclGroup implements Group {
   }
 
   /** All messages at once, on the compute stream or the copy stream. */
-  exchange(sends: readonly Message[], receives: readonly Message[], stream: StreamName = "compute"): void {
+  exchange(sends: readonly Message[], receives: readonly Message[], stream: "compute" | "copy" = "compute"): void {
     const columns = (messages: readonly Message[]) => [
       messages.map(({ address }) => address),
       messages.map(({ bytes }) => bytes),

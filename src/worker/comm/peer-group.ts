@@ -1,4 +1,4 @@
-import type { Device, StreamName } from "../device/device.js";
+import type { Device } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, matrixShape, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import { rangeOf } from "../parallel/split.js";
@@ -33,23 +33,22 @@ export class PeerGroup implements Group {
     this.size = ranks.length;
   }
 
-  partial(rows: number, columns: number, dtype: Tensor["dtype"], chunk = 0): Tensor {
-    return this.#claim(`partial/${chunk}`, rows, rows, columns, dtype);
+  partial(rows: number, columns: number, dtype: Tensor["dtype"]): Tensor {
+    return this.#claim("partial", rows, rows, columns, dtype);
   }
 
   gatherPart(rowsOfRank: readonly number[], columns: number, dtype: Tensor["dtype"]): Tensor {
     return this.#claim("part", rowsOfRank[this.rank] ?? 0, Math.max(...rowsOfRank), columns, dtype);
   }
 
-  allReduce(partial: Tensor, target: SumTarget, chunk = 0, stream: StreamName = "compute"): void {
+  allReduce(partial: Tensor, target: SumTarget): void {
     const { rows } = matrixShape(partial);
-    const read = (sources: readonly number[]) => this.#sum(sources, partial.dtype, 0, rows, target, stream);
-    this.#exchange(`partial/${chunk}`, partial, read, stream);
+    this.#exchange("partial", partial, (sources) => this.#sum(sources, partial.dtype, 0, rows, target));
   }
 
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
     const { start, count } = rangeOf(rowsOfRank, this.rank);
-    this.#exchange("partial/0", partial, (sources) => this.#sum(sources, partial.dtype, start, count, target));
+    this.#exchange("partial", partial, (sources) => this.#sum(sources, partial.dtype, start, count, target));
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
@@ -74,18 +73,11 @@ export class PeerGroup implements Group {
   }
 
   /** The sum of `rows` rows from row `start` of each source, into a target of just those rows. */
-  #sum(
-    sources: readonly number[],
-    dtype: Tensor["dtype"],
-    start: number,
-    rows: number,
-    target: SumTarget,
-    stream: StreamName = "compute",
-  ): void {
+  #sum(sources: readonly number[], dtype: Tensor["dtype"], start: number, rows: number, target: SumTarget): void {
     if (rows === 0) return;
     const offset = start * matrixShape(target.out).columns * dtypeBytes(dtype);
     const slices = sources.map((source) => source + offset);
-    sumOf(this.device, slices, dtype, target, stream);
+    sumOf(this.device, slices, dtype, target);
   }
 
   /** The tensor in this rank's block of the current turn, once every peer has read what it held before. */
@@ -97,20 +89,15 @@ export class PeerGroup implements Group {
   }
 
   /** Tells the peers that this rank's block is full, waits for theirs, reads, and gives the blocks back. */
-  #exchange(
-    kind: string,
-    mine: Tensor,
-    read: (sources: readonly number[]) => void,
-    stream: StreamName = "compute",
-  ): void {
+  #exchange(kind: string, mine: Tensor, read: (sources: readonly number[]) => void): void {
     const slot = this.#slot(kind, 0);
     if (!this.device.measuring && mine.address !== this.heap.blockAddress(slot.block, this.worldRank(this.rank))) {
       throw new Error(`The ${this.name} group was given a tensor that is not its own ${kind}.`);
     }
-    this.#raise(slot.ready, stream);
-    this.#await(slot.ready, stream);
+    this.#raise(slot.ready);
+    this.#await(slot.ready);
     read(this.ranks.map((world) => this.heap.blockAddress(slot.block, world)));
-    this.#raise(slot.free, stream);
+    this.#raise(slot.free);
     this.#turns.set(kind, (this.#turns.get(kind) ?? 0) + 1);
   }
 
@@ -136,21 +123,21 @@ export class PeerGroup implements Group {
   }
 
   /** Sets, at every peer, the flag that stands for this rank. */
-  #raise(flags: readonly Flag[], stream: StreamName = "compute"): void {
+  #raise(flags: readonly Flag[]): void {
     const mine = flags[this.rank];
     if (!mine || this.size === 1) return;
     const addresses = this.#peers().map((peer) => this.heap.flagAddress(mine, this.worldRank(peer)));
-    this.device.launch("communication", "flagsWrite", () => [addresses, addresses.length, 1], stream);
+    this.device.launch("communication", "flagsWrite", () => [addresses, addresses.length, 1]);
   }
 
   /** Waits for, and resets, this rank's flags that stand for each peer. */
-  #await(flags: readonly Flag[], stream: StreamName = "compute"): void {
+  #await(flags: readonly Flag[]): void {
     if (this.size === 1) return;
     const own = this.worldRank(this.rank);
     const addresses = this.#peers()
       .flatMap((peer) => flags[peer] ?? [])
       .map((flag) => this.heap.flagAddress(flag, own));
-    this.device.launch("communication", "flagsWait", () => [addresses, addresses.length, 1], stream);
+    this.device.launch("communication", "flagsWait", () => [addresses, addresses.length, 1]);
   }
 
   #peers(): number[] {

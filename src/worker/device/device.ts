@@ -4,9 +4,9 @@ import { type Address, type Handle, type KernelName, memoryKinds } from "./abi.j
 import { Arena } from "./arena.js";
 import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
-import { noWork, type Work, workOf } from "./work.js";
+import { type Work, workOf } from "./work.js";
 
-export type StreamName = "compute" | "copy" | "sum" | "aside";
+export type StreamName = "compute" | "copy" | "aside";
 
 interface Interval {
   name: string;
@@ -41,7 +41,6 @@ export class Device {
     this.streams = {
       compute: kernels.create("streamCreate", 0),
       copy: kernels.create("streamCreate", 1),
-      sum: kernels.create("streamCreate", 1),
       aside: kernels.create("streamCreate", 0),
     };
   }
@@ -150,9 +149,10 @@ export class Device {
     this.arena.back(this.allocatePersistent("e4m3", [bytes]).address, bytes);
   }
 
-  /** Waits, off the event loop, until every stream has done all its work. */
+  /** Waits, off the event loop, until both streams have done all their work. */
   async synchronize(): Promise<void> {
-    for (const stream of Object.values(this.streams)) await this.kernels.callBlocking("streamSynchronize", stream);
+    await this.kernels.callBlocking("streamSynchronize", this.streams.compute);
+    await this.kernels.callBlocking("streamSynchronize", this.streams.copy);
   }
 
   /** A point in a stream's work, for `waitFor`. Only the last 64 may be waited for. */
@@ -166,14 +166,9 @@ export class Device {
     return event;
   }
 
-  /** Holds a stream until the marked point of another has been reached. With a phase, a recording shows for how long. */
-  waitFor(stream: StreamName, mark: Handle, phase?: Phase): void {
-    if (this.measuring) return;
-    const queue = this.streams[stream];
-    const start = phase && this.#recording ? this.#timestamp(queue) : undefined;
-    this.kernels.call("streamWaitEvent", queue, mark);
-    if (phase && start !== undefined)
-      this.#recording?.push({ name: "wait", phase, stream, work: noWork, start, end: this.#timestamp(queue) });
+  /** Holds a stream until the marked point of another has been reached. */
+  waitFor(stream: StreamName, mark: Handle): void {
+    if (!this.measuring) this.kernels.call("streamWaitEvent", this.streams[stream], mark);
   }
 
   /**

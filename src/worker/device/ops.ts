@@ -1,6 +1,6 @@
 import type { Phase } from "../../protocol/results.js";
 import { type Address, activations, deviceDtypes, type KvBlock } from "./abi.js";
-import type { Device, StreamName } from "./device.js";
+import type { Device } from "./device.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
 
 // One function per operator: tensors in, one launch on the compute stream. Nothing here knows of other ranks.
@@ -247,10 +247,9 @@ export function sumOf(
   sources: Address[],
   sourceDtype: Tensor["dtype"],
   { out, base, bias }: { out: Tensor; base?: Tensor | undefined; bias?: Tensor | undefined },
-  stream: StreamName = "compute",
 ): void {
   const { columns } = matrixShape(out);
-  const args = () => [
+  device.launch("communication", "sum", () => [
     out.address,
     addressOf(base),
     addressOf(bias),
@@ -260,8 +259,7 @@ export function sumOf(
     elements(out.shape),
     deviceDtypes[out.dtype],
     deviceDtypes[sourceDtype],
-  ];
-  device.launch("communication", "sum", args, stream);
+  ]);
 }
 
 export interface PatchGrid {

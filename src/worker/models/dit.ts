@@ -12,7 +12,7 @@ import {
   sincosEmbedding,
   unpatchify,
 } from "../device/ops.js";
-import { matrixShape, partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import {
   ColumnParallelLinear,
   type Linear,
@@ -21,7 +21,6 @@ import {
   loadColumnLinear,
   loadRowLinear,
   type ResidualLinear,
-  RowParallelLinear,
   requirePair,
 } from "../parallel/linear.js";
 import { LayerNorm } from "../parallel/norm.js";
@@ -35,7 +34,6 @@ import {
   rangeOf,
   shares,
   splitTensorCp,
-  sumChunks,
 } from "../parallel/split.js";
 
 /** Tokens of the model's patch grid. */
@@ -255,8 +253,7 @@ class Block {
     private readonly qkv: Linear,
     readonly attention: RingAttention,
     private readonly proj: ResidualLinear,
-    private readonly expand: Linear,
-    private readonly contract: ResidualLinear,
+    private readonly mlp: readonly [Linear, ResidualLinear],
   ) {}
 
   static async load(loader: Loader, model: DitModel, path: string, attention: RingAttention): Promise<Block> {
@@ -274,55 +271,26 @@ class Block {
       await loadColumnLinear(loader, { ...linear("attn.qkv", width, 3 * width), parts: 3 }, heads),
       attention,
       await loadRowLinear(loader, linear("attn.proj", width, width)),
-      await loadColumnLinear(loader, linear("mlp.0", width, 4 * width)),
-      await loadRowLinear(loader, linear("mlp.2", 4 * width, width)),
+      [
+        await loadColumnLinear(loader, linear("mlp.0", width, 4 * width)),
+        await loadRowLinear(loader, linear("mlp.2", 4 * width, width)),
+      ],
     );
   }
 
   /** x [tokens, width], this rank's rows of the residual stream, is updated in place. */
   forward(x: Tensor, tokensOfRank: readonly number[], shards: readonly number[] | undefined): void {
     const { arena } = this.context.device;
-    const { proj, contract } = this;
-    const chunks = sumChunks(this.context, matrixShape(x).rows);
-    if (chunks.length > 1 && !shards && proj instanceof RowParallelLinear && contract instanceof RowParallelLinear) {
-      arena.scope(() => this.#forwardInChunks(x, tokensOfRank, chunks, [proj, contract]));
-      return;
-    }
-    arena.scope(() => proj.addTo(x, this.#attend(x, tokensOfRank, shards), shards));
-    arena.scope(() => contract.addTo(x, this.#expand(x, shards), shards));
-  }
-
-  /**
-   * The same with the tokens in chunks: while a chunk is summed over tp, the next one is multiplied (the overlap of
-   * arXiv 2205.05198's sums with products, by splitting tokens). Sums keep their order, so every rank has the same bits.
-   */
-  #forwardInChunks(
-    x: Tensor,
-    tokensOfRank: readonly number[],
-    chunks: readonly Range[],
-    [proj, contract]: readonly [RowParallelLinear, RowParallelLinear],
-  ): void {
-    const { device } = this.context;
-    const rows = (whole: Tensor, { start, count }: Range) => rowsOf(whole, start, count);
-    const o = this.#attend(x, tokensOfRank);
-    const projected = chunks.map((range, chunk) => proj.startAdding(rows(x, range), rows(o, range), chunk));
-    const contracted = chunks.map((range, chunk) => {
-      device.waitFor("compute", projected[chunk] ?? 0, "communication");
-      return contract.startAdding(rows(x, range), this.#expand(rows(x, range)), chunk);
+    arena.scope(() => {
+      const qkv = this.qkv.forward(this.norms[0].forward(x, this.qkv.inputDtype, shards)); // [3, tokens, width / tp]
+      const [, tokens = 0, width = 0] = qkv.shape;
+      const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, width]);
+      const o = this.attention.attend(partOf(qkv, 0), kv, tokensOfRank); // [tokens, width / tp]
+      this.proj.addTo(x, o, shards);
     });
-    for (const mark of contracted) device.waitFor("compute", mark, "communication");
-  }
-
-  /** x [tokens, width] -> attention's output [tokens, width / tp]. */
-  #attend(x: Tensor, tokensOfRank: readonly number[], shards?: readonly number[]): Tensor {
-    const qkv = this.qkv.forward(this.norms[0].forward(x, this.qkv.inputDtype, shards)); // [3, tokens, width / tp]
-    const [, tokens = 0, width = 0] = qkv.shape;
-    const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, width]);
-    return this.attention.attend(partOf(qkv, 0), kv, tokensOfRank);
-  }
-
-  /** x [tokens, width] -> the inside of the feed-forward net, [tokens, 4 width / tp]. */
-  #expand(x: Tensor, shards?: readonly number[]): Tensor {
-    return this.expand.forward(this.norms[1].forward(x, this.expand.inputDtype, shards), { activation: "gelu" });
+    arena.scope(() => {
+      const h = this.mlp[0].forward(this.norms[1].forward(x, this.mlp[0].inputDtype, shards), { activation: "gelu" }); // [tokens, 4 width / tp]
+      this.mlp[1].addTo(x, h, shards);
+    });
   }
 }

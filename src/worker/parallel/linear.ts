@@ -1,7 +1,6 @@
 import { DitrunError } from "../../protocol/failure.js";
 import type { Split } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
-import type { Handle } from "../device/abi.js";
 import { cast, type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import { addGated } from "../device/wan-ops.js";
@@ -147,22 +146,10 @@ export class RowParallelLinear implements ResidualLinear {
     addGated(this.context.device, residual, residual, this.forward(x), gate);
   }
 
-  /**
-   * The same for a chunk of the tokens, whose sum runs on a stream of its own beside what is queued next. Nothing may use these
-   * rows of the residual, nor what was allocated since, before the point that is returned.
-   */
-  startAdding(residual: Tensor, x: Tensor, chunk: number): Handle {
-    const { device, tp } = this.context;
-    const partial = this.#partial(x, chunk);
-    device.waitFor("sum", device.mark("compute"));
-    tp.allReduce(partial, { out: residual, base: residual, bias: this.weights.bias }, chunk, "sum");
-    return device.mark("sum");
-  }
-
   /** This rank's share of the sum, rounded to the plan's dtype; the sum itself is in float32. */
-  #partial(x: Tensor, chunk = 0): Tensor {
+  #partial(x: Tensor): Tensor {
     const { tp, plan } = this.context;
-    const partial = tp.partial(matrixShape(x).rows, this.weights.w.shape[0] ?? 1, plan.dtype, chunk);
+    const partial = tp.partial(matrixShape(x).rows, this.weights.w.shape[0] ?? 1, plan.dtype);
     multiply(this.context, x, partial, this.weights, {});
     return partial;
   }

@@ -29,17 +29,6 @@ export function splitTensorCp(context: Context, tokens: number): Range & { reado
   return { ...rangeOf(tokensOfRank, context.cp.rank), tokensOfRank };
 }
 
-/** Fewer tokens than this in a chunk leave multiprocessors idle in the products of the width of the DiT. */
-const CHUNK_TOKENS = 4096;
-
-/** The chunks of `tokens` rows in which sums over tp run beside products; one where there is nothing to gain. */
-export function sumChunks({ plan, tp }: Context, tokens: number): Range[] {
-  if (tp.size === 1) return [{ start: 0, count: tokens }];
-  const count = plan.allReduce.chunks ?? Math.max(1, Math.min(4, Math.floor(tokens / CHUNK_TOKENS)));
-  const chunks = shares(tokens, count);
-  return chunks.map((_, chunk) => rangeOf(chunks, chunk));
-}
-
 /** Where a rank writes the rows that gatherTensorCp will collect: its part [tokens, columns]. */
 export function partForGatherCp(
   context: CpContext,

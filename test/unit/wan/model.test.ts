@@ -78,7 +78,6 @@ describe("a plan for Wan", () => {
 
   it.for([
     ["norms: { sequenceParallel: true }", "sets norms.sequenceParallel, which wan-tiny does not have"],
-    ["allReduce: { chunks: 2 }", "sets allReduce.chunks, which wan-tiny does not have"],
     ["layers: [{ path: blocks.*.attn.qkv, split: heads }]", "its layers are blocks.*.self_attn.q, "],
     ["layers: [{ path: blocks.*.self_attn.q, split: row }]", "must be one of heads, replicated"],
     [
