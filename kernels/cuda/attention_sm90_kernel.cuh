@@ -200,6 +200,13 @@ struct Consumer {
 
   /** Queues scores = Q Kᵀ of a stage, waits for them, and frees the stage's K. */
   __device__ __forceinline__ void multiply_keys(float (&scores)[kScores], int stage, uint32_t parity) {
+    queue_keys(scores, stage, parity);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
+    release(shared.keyEmpty[stage]);
+  }
+
+  __device__ __forceinline__ void queue_keys(float (&scores)[kScores], int stage, uint32_t parity) {
     ptx::mbarrier_wait(&shared.keyFull[stage], parity);
     ptx::wgmma_pin(scores);
     ptx::wgmma_fence();
@@ -210,9 +217,6 @@ struct Consumer {
                                     keys + (stage * S::tileBytes + slab * S::slabBytes + within) / 16, step != 0);
     }
     ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
-    release(shared.keyEmpty[stage]);
   }
 
   /** Queues o += P V of a stage, P = 2^(c scores - m), a batch of keys as soon as its P is known. */
@@ -248,7 +252,8 @@ struct Consumer {
     l[row] *= factor;
   }
 
-  /** Raises m to this tile's maximum, rounded up to an integer so that m + 1/2 is exact. */
+  /** Raises m to this tile's maximum, rounded up to an integer so that m + 1/2 is exact. Before any output none is scaled. */
+  template <bool scaleOutput = true>
   __device__ __forceinline__ void raise_maximum(const float (&scores)[kScores]) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -257,7 +262,7 @@ struct Consumer {
       for (int j = 0; j < kScores / 4; ++j)
         maximum = fmaxf(maximum, fmaxf(scores[4 * j + 2 * row], scores[4 * j + 2 * row + 1]));
       const float raised = fmaxf(m[row], ceilf(quad_max(maximum) * p.scaleLog2));
-      rescale(row, m[row] == raised ? 1.0f : exp2_approx(m[row] - raised));
+      if constexpr (scaleOutput) rescale(row, m[row] == raised ? 1.0f : exp2_approx(m[row] - raised));
       m[row] = raised;
     }
   }

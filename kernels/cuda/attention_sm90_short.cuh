@@ -2,8 +2,9 @@
 //
 // The tiles, the ring and the products are those of attention_sm90_kernel.cuh, but a block of threads stays on its
 // multiprocessor and takes one tile of queries after the other: the next queries and their first keys arrive while the last
-// products run, and a finished output leaves by the copy engine from the place of its queries. The maximum runs along (no tile
-// is walked twice), and all exponentials take the special-function unit. Outputs are bf16, with nothing to merge.
+// products run, their scores are queued before the output is stored, and that leaves by the copy engine from the place of its
+// queries. The maximum runs along (no tile is walked twice), and all exponentials take the special-function unit. Outputs are
+// bf16, with nothing to merge.
 #pragma once
 
 #include "attention_sm90_kernel.cuh"
@@ -32,26 +33,51 @@ struct ShortConsumer : Consumer<headDim> {
 
   using Base::Base;
 
-  /** Walks all keys with a running maximum. On return o, l and m are complete, l summed over the row. */
-  __device__ __forceinline__ void walk() {
+  /** Queues the scores of the stage that comes next. */
+  __device__ __forceinline__ void queue_next(float (&scores)[Base::kScores]) {
+    const Place<Tile::stages> place(position);
+    this->queue_keys(scores, place.stage, place.parity);
+  }
+
+  /** Takes the scores in flight and queues the product with their V. */
+  template <bool first>
+  __device__ __forceinline__ void step(float (&scores)[Base::kScores], int remaining) {
+    const Place<Tile::stages> place(position++);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
+    this->release(shared.keyEmpty[place.stage]);
+    if constexpr (first) {
 #pragma unroll
-    for (int i = 0; i < Base::kOutputs; ++i) o[i] = 0.0f;
-    l[0] = l[1] = 0.0f;
-    m[0] = m[1] = -INFINITY;
-    int before = -1;  // the stage whose values are being multiplied
-    for (int block = 0; block < p.blockCount; ++block)
-      for (int remaining = p.length[block]; remaining > 0; remaining -= Tile::keys) {
-        const Place<Tile::stages> place(position++);
-        float scores[Base::kScores];
-        this->multiply_keys(scores, place.stage, place.parity);
-        ptx::wgmma_pin(o);
-        if (before >= 0) this->release(shared.valueEmpty[before]);
-        before = place.stage;
-        if (remaining < Tile::keys) this->mask(scores, remaining);
-        this->raise_maximum(scores);
-        this->template multiply_values<Exponentials::exact>(scores, place.stage, place.parity);
+      for (int i = 0; i < Base::kOutputs; ++i) o[i] = 0.0f;
+      m[0] = m[1] = -INFINITY;
+    } else {
+      ptx::wgmma_pin(o);
+      this->release(shared.valueEmpty[Place<Tile::stages>(position - 2).stage]);
+    }
+    if (remaining < Tile::keys) this->mask(scores, remaining);
+    this->template raise_maximum<!first>(scores);
+    this->template multiply_values<Exponentials::exact>(scores, place.stage, place.parity);
+  }
+
+  /** Walks all keys with a running maximum. The first scores are in flight at the start, the last product with V at the end. */
+  __device__ __forceinline__ void walk(float (&scores)[Base::kScores]) {
+    int block = 0, remaining = p.length[0];
+    step<true>(scores, remaining);
+    for (;;) {
+      remaining -= Tile::keys;
+      if (remaining <= 0) {
+        if (++block == p.blockCount) break;
+        remaining = p.length[block];
       }
-    this->complete_values(before);
+      queue_next(scores);
+      step<false>(scores, remaining);
+    }
+  }
+
+  /** After the wait for the last product. */
+  __device__ __forceinline__ void finish() {
+    ptx::wgmma_pin(o);
+    this->release(shared.valueEmpty[Place<Tile::stages>(position - 1).stage]);
     this->take_sums();
   }
 
@@ -151,7 +177,12 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_ke
       int position = 0;
       for (int n = 0;; ++n) {
         const QueryTile<headDim> tile(p, n);
-        if (!tile.exists(p)) break;
+        if (!tile.exists(p)) {  // the consumers' last, unused product waits for keys too
+          const Place<Tile::stages> place(position);
+          ptx::mbarrier_wait(&shared.ring.keyEmpty[place.stage], place.parity ^ 1);
+          ptx::mbarrier_arrive(&shared.ring.keyFull[place.stage]);
+          break;
+        }
         position = produce<headDim>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
       }
     } else if (threadIdx.x == S::consumers + 32) {
@@ -159,22 +190,30 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_ke
     }
   } else {
     ptx::registers_increase<Tile::consumerRegisters>();
-    int position = 0;
+    const uint32_t own = ptx::shared_address(queries + group * 64 * S::rowBytes);
+    ShortConsumer<headDim> consumer(p, shared.ring, own, ptx::shared_address(keys), ptx::shared_address(values));
+    const uint64_t firstQueries = consumer.queries;
+    float scores[ShortConsumer<headDim>::kScores];
+    ptx::mbarrier_wait(&shared.queryFull[0], 0);
+    consumer.queue_next(scores);
     for (int n = 0;; ++n) {
-      const QueryTile<headDim> tile(p, n);
-      if (!tile.exists(p)) break;
-      const uint32_t own = ptx::shared_address(queries + tile.buffer * S::queryBytes + group * 64 * S::rowBytes);
-      ShortConsumer<headDim> consumer(p, shared.ring, own, ptx::shared_address(keys), ptx::shared_address(values));
-      consumer.position = position;
-      ptx::mbarrier_wait(&shared.queryFull[tile.buffer], tile.parity);
-      consumer.walk();
-      position = consumer.position;
-      ptx::named_barrier_sync(2 + group, 128);  // the whole group has multiplied its queries, so their place is free
-      consumer.stage_output(tile.first + group * 64, tile.head, own);
+      const QueryTile<headDim> tile(p, n), next(p, n + 1);
+      consumer.walk(scores);
+      const bool more = next.exists(p);
+      if (more) ptx::mbarrier_wait(&shared.queryFull[next.buffer], next.parity);
+      consumer.queries = firstQueries + next.buffer * S::queryBytes / 16;
+      consumer.queue_next(scores);  // after the last tile: of no meaning, but without a branch
+      ptx::wgmma_wait<1>();
+      consumer.finish();
+      ptx::named_barrier_sync(2 + group, 128);  // the whole group has multiplied these queries, so their place is free
+      consumer.stage_output(tile.first + group * 64, tile.head, own + tile.buffer * S::queryBytes);
       ptx::fence_proxy_async_shared();
       __syncwarp();
       consumer.release(shared.outputFull[tile.buffer]);
+      if (!more) break;
     }
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(scores);
   }
 }
 
