@@ -14,7 +14,7 @@ UNIT, PARTS = 128, 64
 ORDER = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
 SMALLEST = torch.finfo(torch.float32).tiny
 # A probability is wrong by half a step of e4m3 (2^-4 of it at most, 2.6 % in the mean) and by a linear interpolation (4 %, 1.8 %). In o that
-# stays, since v has no mean; in lse it averages out over the keys that matter.
+# stays, since v has no mean; in lse it averages out over the keys that matter, of which a few hundred keys may have only a few.
 O_LIMIT, LSE_LIMIT, LSE_OF_FEW = 0.037, 0.045, 0.11
 
 
@@ -162,7 +162,7 @@ def checks(module, report):
                     name = f"attention e4m3 {'sm90' if kernel == SM90 else 'generic'} dim {dim}, {queries} queries, keys {lengths if len(lengths) < 9 else '16 x 33'}"
                     o, lse = run(q, blocks, torch.float32, kernel)
                     report(name, relative(o, expected), O_LIMIT)
-                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT if sum(lengths) > 100 else LSE_OF_FEW)
+                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT if sum(lengths) > 256 else LSE_OF_FEW)
                     o, _ = run(q, blocks, torch.bfloat16, kernel)
                     report(name + ", bf16 out", relative(o, expected), O_LIMIT)
                     o2, lse2 = run(q, blocks, torch.bfloat16, kernel)
