@@ -10,7 +10,7 @@ import argparse
 import ctypes
 import sys
 
-from ditrun_abi import BF16, DEVICE, E4M3, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, Random, RmsNorm
+from ditrun_abi import BF16, DEVICE, E4M3, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
 
 BYTES = {F32: 4, BF16: 2, E4M3: 1}
 
@@ -66,10 +66,40 @@ def attentions(module, new):
     attention(module, new, 2, 33, [47], 20, F32, 1, F32)
 
 
+def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=BF16, merge=False):
+    width, blocks = heads * dim, []
+    v_scale = new.empty(width)
+    for rows in lengths:
+        k, v, padded = new.normal(rows * width, BF16), new.normal(rows * width, BF16), -(-rows // 128) * 128
+        statistics = new.empty(2 * width)
+        module.kv_statistics(statistics, new.empty(64 * 2 * width), k, width, v, width, rows, width, BF16, 0)
+        block = KvBlock(k=new.empty(rows * width, E4M3), v=new.empty(width * padded, E4M3), kScale=new.empty(heads * padded // 128), kStride=width, vStride=padded, length=rows)
+        module.quantize_kv(ctypes.byref(QuantizeKv(k=k, v=v, statistics=statistics, outK=block.k, outV=block.v, kScale=block.kScale, vScale=v_scale, ldk=width, ldv=width,
+                                                   totalRows=rows, rows=rows, heads=heads, headDim=dim, statisticsCount=1, dtype=BF16)), 0)
+        blocks.append(block)
+    q, q_scale = new.empty(queries * width, E4M3), new.empty(queries * heads)
+    module.quantize_rows(q, q_scale, new.normal(queries * width, BF16), dim, queries * heads, dim, BF16, 0)
+    previous = (new.normal(queries * width), new.normal(heads * queries)) if merge else (0, 0)
+    module.attention(ctypes.byref(Attention(
+        q=q, o=new.empty(queries * width, out_dtype), lse=new.empty(heads * queries), previousO=previous[0], previousLse=previous[1], blocks=(KvBlock * len(blocks))(*blocks),
+        qScale=q_scale, vScale=v_scale, qStride=width, oStride=width, queries=queries, heads=heads, headDim=dim, blockCount=len(blocks), dtype=E4M3, oDtype=out_dtype,
+        kernel=kernel, scale=dim**-0.5)), 0)
+
+
+def fp8_attentions(module, new):
+    for dim, kernels in ((32, (1, 3)), (64, (1, 3)), (128, (1, 3)), (40, (1,))):
+        for kernel in kernels:
+            fp8_attention(module, new, 2, 193, [70, 129, 1], dim, kernel)
+            fp8_attention(module, new, 1, 65, [300], dim, kernel, F32, merge=True)
+            fp8_attention(module, new, 3, 257, [1024], dim, kernel)
+            new.free()
+
+
 def gemm(module, new, m, n, k, dtype, out_dtype, **more):
     scales = dict(aScale=new.normal(m), wScale=new.normal(n)) if dtype == E4M3 else {}
+    more = dict(dict(residual=new.normal(m * n)), **more)
     module.gemm(ctypes.byref(Gemm(
-        a=new.normal(m * k, dtype), w=new.normal(n * k, dtype), bias=new.normal(n), residual=new.normal(m * n), out=new.empty(m * n, out_dtype), lda=k, ldw=k, ldo=n,
+        a=new.normal(m * k, dtype), w=new.normal(n * k, dtype), bias=new.normal(n), out=new.empty(m * n, out_dtype), lda=k, ldw=k, ldo=n,
         ldResidual=n, m=m, n=n, k=k, batch=1, dtype=dtype, outDtype=out_dtype, biasDtype=F32, residualDtype=F32, alpha=1, **scales, **more)), 0)
 
 
@@ -83,6 +113,21 @@ def gemms(module, new):
     for m, n, k in ((33, 64, 48), (257, 512, 512)):
         gemm(module, new, m, n, k, E4M3, BF16)
         gemm(module, new, m, n, k, E4M3, F32)
+
+
+def gemm_tiles(module, new):
+    """Each tile of sm_90 with gate and residual, and with an activation; one that does not take the arguments is passed over."""
+    for tile in range(6):
+        for dtype, out_dtype, more in ((BF16, F32, dict(gate=new.normal(512))), (E4M3, F32, dict(gate=new.normal(512))), (BF16, BF16, dict(activation=GELU)),
+                                       (E4M3, BF16, dict(activation=GELU))):
+            more = dict(more) if out_dtype == F32 else dict(more, residual=0)
+            for m, k in ((300, 256), (129, 1536)):
+                try:
+                    gemm(module, new, m, 512, k, dtype, out_dtype, kernel=2 + tile, **more)
+                except RuntimeError as error:
+                    if "does not take these arguments" not in str(error):
+                        raise
+        new.free()
 
 
 def norms(module, new):
@@ -154,7 +199,7 @@ def main():
     module.device_open(0)
     new = Buffers(module)
     failed = 0
-    for part in (attentions, gemms, norms, elementwise, tokens, convolutions):
+    for part in (attentions, fp8_attentions, gemms, gemm_tiles, norms, elementwise, tokens, convolutions):
         if options.only and options.only not in part.__name__:
             continue
         try:
