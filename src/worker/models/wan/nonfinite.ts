@@ -19,6 +19,13 @@ const culpritSchema = z.object({
 });
 export type Culprit = z.infer<typeof culpritSchema>;
 
+/** A block's residual stream is tapped after each branch: what it is the first to have came from that branch. */
+function branchOf(tapped: string): string {
+  const [, block, point] = /^(block\.\d+)(\.before_cross_attn|\.after_cross_attn)?$/.exec(tapped) ?? [];
+  if (block === undefined) return tapped;
+  return `${block}.${point === undefined ? "ffn" : point === ".before_cross_attn" ? "self_attn" : "cross_attn"}`;
+}
+
 /** Counts values that are NaN or infinite, on the device. */
 export class NonfiniteCounter {
   readonly #counts: Tensor;
@@ -44,7 +51,7 @@ export class NonfiniteCounter {
       const start = seen.length;
       return (layer, x) => {
         this.#queue(seen.length, x);
-        seen.push({ slot, index: seen.length - start, layer, rank: store.rank });
+        seen.push({ slot, index: seen.length - start, layer: branchOf(layer), rank: store.rank });
       };
     });
     const counts = await this.#read(seen.length);
