@@ -17,7 +17,8 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
   encoder.height = height;
   encoder.frameRate = fps;
   encoder.quantizationParameter = 20;
-  encoder.speed = 5;
+  // The quantisation is fixed, so speed costs bytes only: 25 ms a frame of 832 × 480 against 45 at speed 5, a third more bytes.
+  encoder.speed = 10;
   encoder.groupOfPictures = Math.max(1, Math.round(fps));
   // Its in-memory file system is shared by all encoders of the process.
   encoder.outputFilename = temporaryName("video").replaceAll("/", "_");
