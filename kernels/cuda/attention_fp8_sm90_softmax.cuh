@@ -13,43 +13,16 @@
 
 #include <cstdint>
 
+#include "ptx/arithmetic.cuh"
+
 namespace attention_fp8 {
+
+using ptx::exp2_approx, ptx::half2_fma, ptx::half2_max, ptx::half2_subtract, ptx::max_or_nan;
 
 /** log2 of the mean of (1 + f) / 2^f over f in [0, 1). */
 constexpr float kBias = 0.0575f;
 /** log2 of the largest probability as the matrix unit sees it. */
 constexpr float kTop = 8.0f;
-
-__device__ __forceinline__ uint32_t half2_fma(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t d;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
-}
-
-__device__ __forceinline__ uint32_t half2_subtract(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-
-/** The larger of each pair; NaN where either is. */
-__device__ __forceinline__ uint32_t half2_max(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-
-__device__ __forceinline__ float max_or_nan(float a, float b) {
-  float d;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
-  return d;
-}
-
-__device__ __forceinline__ float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 __device__ __forceinline__ uint32_t pack_half(float low, float high) {
   uint32_t packed;

@@ -13,6 +13,7 @@
 #include <cuda.h>
 
 #include "numbers.cuh"
+#include "ptx/arithmetic.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/stmatrix.cuh"
@@ -63,33 +64,22 @@ struct Shape {
   static_assert(!(Tile::resident && Tile::cluster != 1) && !(Tile::promoteSteps && dtype != DITRUN_E4M3));
 };
 
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float reciprocal_fast(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 /** The activations for values about to be stored as bf16, to about 1e-6, in as few instructions as that takes: 14 (GELU: the formula of
  * geluForBf16) and 7 (GELU by tanh, as x σ(2u), u = √(2/π) (x + 0.044715 x³), which also keeps its tail right). */
 template <int activation>
 __device__ __forceinline__ float activate_for_store(float x) {
   if constexpr (activation == DITRUN_GELU_TANH) {
     const float exponent = x * fmaf(-0.10294325f, x * x, -2.3022082f);  // -2u log2(e)
-    return x * reciprocal_fast(1.0f + exp2_fast(exponent));
+    return x * ptx::reciprocal_approx(1.0f + ptx::exp2_approx(exponent));
   }
   if constexpr (activation == DITRUN_GELU) {
     const float size = fabsf(x), root = x * 0.84932180f;  // √(log2(e) / 2): e^(-x²/2) = 2^(-root²)
-    const float t = reciprocal_fast(fmaf(0.23164189f, size, 1.0f));
+    const float t = ptx::reciprocal_approx(fmaf(0.23164189f, size, 1.0f));
     float half = fmaf(-0.53070271f, t, 0.72657601f);
     half = fmaf(half, t, -0.71070687f);
     half = fmaf(half, t, 0.14224837f);
     half = fmaf(half, t, -0.12741480f);
-    return fmaf(half * t, size * exp2_fast(-root * root), fmaxf(x, 0.0f));
+    return fmaf(half * t, size * ptx::exp2_approx(-root * root), fmaxf(x, 0.0f));
   }
   return x;
 }
