@@ -9,8 +9,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
-import sys
 import tempfile
 
 import torch
@@ -19,7 +17,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from beside_pytorch import ditrun, error_of, median_ms
+
 SIZES = {
     "dit": dict(img_size=2048, patch_size=8, in_c=4, d=512, depth=28, heads=16, n_cls=1000),
     "dit-1k": dict(img_size=256, patch_size=8, in_c=4, d=512, depth=28, heads=16, n_cls=1000),
@@ -81,34 +80,6 @@ class DiT(nn.Module):
         return x.reshape(-1, g, g, c, p, p).permute(0, 3, 1, 4, 2, 5).reshape(-1, c, g * p, g * p)
 
 
-def median_ms(run, iterations=5):
-    run()
-    times = []
-    for _ in range(iterations):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return sorted(times)[len(times) // 2]
-
-
-def ditrun(*arguments):
-    command = ["node", os.path.join(ROOT, "bin", "ditrun.js"), "--log-level", "warn", "--json", "-", *arguments]
-    command.remove("-")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if not done.stdout:
-        sys.exit(f"{' '.join(command)} failed with exit code {done.returncode}: {done.stderr}")
-    return json.loads(done.stdout)
-
-
-def error_of(output, reference):
-    difference = (output.double() - reference.double()).abs()
-    return {"meanAbs": difference.mean().item(), "maxAbs": difference.max().item(),
-            "relL2": (difference.norm() / reference.double().norm()).item()}
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="dit", choices=SIZES)
@@ -131,10 +102,10 @@ def main():
         save_file({**case, "output": reference.contiguous()}, case_file)
 
         model = model.bfloat16()
-        rows.append(("PyTorch bf16, eager, cuDNN", median_ms(lambda: model(*inputs)), error_of(model(*inputs).float().cpu(), reference)))
+        rows.append(("PyTorch bf16, eager, cuDNN", median_ms(lambda: model(*inputs), 5), error_of(model(*inputs).float().cpu(), reference)))
         if options.compile:
             compiled = torch.compile(model)
-            rows.append(("PyTorch bf16, torch.compile, cuDNN", median_ms(lambda: compiled(*inputs)),
+            rows.append(("PyTorch bf16, torch.compile, cuDNN", median_ms(lambda: compiled(*inputs), 5),
                          error_of(compiled(*inputs).float().cpu(), reference)))
         del model
         torch.cuda.empty_cache()

@@ -11,7 +11,6 @@ import argparse
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -21,7 +20,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from beside_pytorch import ROOT, ditrun, error_of, median_ms
+
 TEXT_LENGTH, FREQUENCIES, CHANNELS, PATCH, EPSILON, SEED, TIME = 512, 256, 16, 2, 1e-6, 0, 500.0
 SIZES = {  # configs/models; 1.4B is wan-1.3b
     "1.4B": dict(width=1536, ffn=8960, heads=12, layers=30, text=4096),
@@ -180,35 +180,12 @@ def fill(model, inputs, library):
     call("stream_destroy", stream)
 
 
-def median_ms(run, iterations=3):
-    run()
-    times = []
-    for _ in range(iterations):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return sorted(times)[len(times) // 2]
-
-
-def ditrun(options, folder, *flags):
+def forward(options, folder, *flags):
     """-> median milliseconds, and the tensors of the forward: latent, text, t and output."""
     dump = os.path.join(folder, "dump.safetensors")
-    command = ["node", os.path.join(ROOT, "bin", "ditrun.js"), "--device", options.device, "--log-level", "warn", "--json", "--nproc", "1",
-               "--seed", str(SEED), "--model", options.model, *flags, "wan", "profile", "--size", options.size, "--frames", str(options.frames),
-               "--warmup", "1", "--iterations", "3", "--dump", dump]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if not done.stdout:
-        sys.exit(f"{' '.join(command)} failed with exit code {done.returncode}: {done.stderr}")
-    return json.loads(done.stdout)["latencyMs"]["median"], load_file(dump)
-
-
-def error_of(output, reference):
-    difference = (output.double() - reference.double()).abs()
-    return {"meanAbs": difference.mean().item(), "maxAbs": difference.max().item(),
-            "relL2": (difference.norm() / reference.double().norm()).item()}
+    document = ditrun("--device", options.device, "--nproc", "1", "--seed", str(SEED), "--model", options.model, *flags, "wan", "profile", "--size", options.size,
+                      "--frames", str(options.frames), "--warmup", "1", "--iterations", "3", "--dump", dump)
+    return document["latencyMs"]["median"], load_file(dump)
 
 
 def main():
@@ -255,7 +232,7 @@ def main():
         if options.ditrun_fp32:
             cases.append(("ditrun fp32", "--dtype", "fp32"))
         for name, *flags in cases:
-            ms, case = ditrun(options, folder, *flags)
+            ms, case = forward(options, folder, *flags)
             for input in inputs:
                 if not torch.equal(case[input], inputs[input].cpu()):
                     sys.exit(f"ditrun was given another {input} than PyTorch: the two make random numbers differently.")
@@ -269,7 +246,7 @@ def main():
                 if name.endswith("compiled"):
                     for block in model.blocks:
                         block.compile()
-                row(name, median_ms(run) if cuda else None, run().cpu())
+                row(name, median_ms(run, 3) if cuda else None, run().cpu())
 
     if cuda:
         theirs = rows[-1]
