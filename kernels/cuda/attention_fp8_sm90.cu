@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "attention_fp8_sm90_kernel.cuh"
+#include "attention_sm90_arguments.h"
 #include "error.h"
 #include "tensor_map.h"
 
@@ -52,16 +53,7 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   if (status != DITRUN_OK) return status;
   p.qScale = reinterpret_cast<const float *>(args.qScale);
   p.vScale = reinterpret_cast<const float *>(args.vScale);
-  p.o = reinterpret_cast<void *>(args.o);
-  p.lse = reinterpret_cast<float *>(args.lse);
-  p.previousO = reinterpret_cast<const float *>(args.previousO);
-  p.previousLse = reinterpret_cast<const float *>(args.previousLse);
-  p.waitNanoseconds = reinterpret_cast<unsigned long long *>(args.waitNanoseconds);
-  p.oStride = args.oStride;
-  p.queries = args.queries;
-  p.heads = args.heads;
-  p.blockCount = args.blockCount;
-  p.scaleLog2 = args.scale * 1.4426950408889634f;
+  take_arguments(p, args);
 
   const auto kernel = attention_fp8::attention_fp8_kernel<headDim, Output>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attention_sm90_arguments.h"
 #include "attention_sm90_short.cuh"
 #include "error.h"
 #include "tensor_map.h"
@@ -52,16 +53,7 @@ int fill(Parameters &p, const ditrun_attention_args &args) {
     p.length[i] = block.length;
     p.tiles += (block.length + S::Tile::keys - 1) / S::Tile::keys;
   }
-  p.o = reinterpret_cast<void *>(args.o);
-  p.lse = reinterpret_cast<float *>(args.lse);
-  p.previousO = reinterpret_cast<const float *>(args.previousO);
-  p.previousLse = reinterpret_cast<const float *>(args.previousLse);
-  p.waitNanoseconds = reinterpret_cast<unsigned long long *>(args.waitNanoseconds);
-  p.oStride = args.oStride;
-  p.queries = args.queries;
-  p.heads = args.heads;
-  p.blockCount = args.blockCount;
-  p.scaleLog2 = args.scale * 1.4426950408889634f;
+  take_arguments(p, args);
   return status;
 }
 

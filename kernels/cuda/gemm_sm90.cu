@@ -5,6 +5,7 @@
 
 #include "gemm_sm90.cuh"
 #include "library.h"
+#include "tensor_map.h"
 
 namespace {
 
@@ -21,21 +22,6 @@ enum : int { shared256x2, shared256, shared192Promoted, resident128, resident256
 constexpr TileFacts tiles[gemmSm90Tiles] = {factsOf<GemmShared256x2>(false, true), factsOf<GemmShared256>(true, false),  factsOf<GemmShared192Promoted>(false, true),
                                             factsOf<GemmResident128>(true, true),  factsOf<GemmResident256>(false, true), factsOf<GemmShared128>(true, false)};
 
-using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
-                                 CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/** The driver's tensor-map encoder, or null where the driver has none. */
-EncodeTiled encoder() {
-  static const EncodeTiled found = [] {
-    void *symbol = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &result) != cudaSuccess || result != cudaDriverEntryPointSuccess)
-      return static_cast<EncodeTiled>(nullptr);
-    return reinterpret_cast<EncodeTiled>(symbol);
-  }();
-  return found;
-}
-
 /** A [batches, rows, columns] tensor in boxes of boxRows rows of 128 bytes. */
 int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches, int rows, int columns, int boxRows) {
   const int bytes = dtypeBytes(dtype);
@@ -45,7 +31,7 @@ int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int6
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(batches)};
   const cuuint64_t strides[2] = {cuuint64_t(ld * bytes), cuuint64_t((batches > 1 ? stride : ld) * bytes)};
   const cuuint32_t box[3] = {cuuint32_t(128 / bytes), cuuint32_t(boxRows), 1}, steps[3] = {1, 1, 1};
-  const CUresult result = encoder()(map, type, 3, asPointer<void>(address), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+  const CUresult result = tensorMapEncoder()(map, type, 3, asPointer<void>(address), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                     CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return DITRUN_OK;
   return fail(DITRUN_DEVICE_ERROR, "The driver refused (CUresult %d) a tensor map of %s: address 0x%llx, %d × %d × %d elements of %s, strides %lld and %lld.", int(result), name,
@@ -65,7 +51,7 @@ int columnTiles(const ditrun_gemm_args &a, const TileFacts &tile) { return (a.n 
 bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   if (index < 0 || index >= gemmSm90Tiles) return false;
   const TileFacts &tile = tiles[index];
-  if (deviceFacts().major != 9 || deviceFacts().minor != 0 || encoder() == nullptr) return false;
+  if (deviceFacts().major != 9 || deviceFacts().minor != 0 || tensorMapEncoder() == nullptr) return false;
   if (!(a.dtype == DITRUN_BF16 ? tile.bf16 : a.dtype == DITRUN_E4M3 && tile.e4m3)) return false;
   if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype != DITRUN_BF16)) return false;
   const bool batched = a.batch > 1;

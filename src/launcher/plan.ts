@@ -6,6 +6,7 @@ import {
   attentionDtype,
   type ComputeDtype,
   checkDtypes,
+  checkWanParts,
   meshName,
   meshSize,
   type Plan,
@@ -141,18 +142,14 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   checkLayers(plan, model);
 }
 
-function checkWanPlan({ mesh, norms, embeddings }: Plan, model: WanModel): void {
-  if (mesh.cfg > 2) {
+function checkWanPlan(plan: Plan, model: WanModel): void {
+  const { cfg } = plan.mesh;
+  if (cfg > 2) {
     throw new DitrunError(
-      `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${mesh.cfg}.`,
+      `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${cfg}.`,
     );
   }
-  for (const [key, used] of [
-    ["norms.sequenceParallel", norms.sequenceParallel],
-    ["embeddings.tensorParallel", embeddings.tensorParallel],
-  ] as const) {
-    if (used) throw new DitrunError(`The plan sets ${key}, which ${model.name} does not have: set it to false.`);
-  }
+  checkWanParts(plan, model.name);
 }
 
 function checkLayers(plan: Plan, model: Model): void {

@@ -106,3 +106,13 @@ export function checkDtypes(plan: Plan): void {
     );
   }
 }
+
+/** Refuses what a plan may ask of the DiT but Wan does not have. @throws DitrunError */
+export function checkWanParts({ norms, embeddings }: Plan, model: string): void {
+  for (const [key, used] of [
+    ["norms.sequenceParallel", norms.sequenceParallel],
+    ["embeddings.tensorParallel", embeddings.tensorParallel],
+  ] as const) {
+    if (used) throw new DitrunError(`The plan sets ${key}, which ${model} does not have: set it to false.`);
+  }
+}

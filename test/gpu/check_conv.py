@@ -9,11 +9,11 @@ the same run. Needs PyTorch with CUDA.
 import argparse
 import ctypes
 import os
-import statistics
 import sys
 
 import torch
 
+from bench_kernels import median_ms
 from ditrun_abi import BF16, F32, Conv3d, Module
 
 CODE = {torch.float32: F32, torch.bfloat16: BF16}
@@ -128,18 +128,6 @@ def check_others(module):
             report(f"softmax_rows {dtype} {rows}x{columns}", relative(x, expected), 1e-5 if dtype == torch.float32 else LIMIT[dtype])
 
 
-def median_ms(call, repeats=10):
-    for _ in range(3):
-        call()
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
-    for start, end in pairs:
-        start.record()
-        call()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in pairs)
-
-
 def bench(module):
     """Every convolution of a decode of 832 × 480 × 81 with how often it runs: 21 chunks, the first of one frame (counted as a whole one)."""
     functional = torch.nn.functional
@@ -161,7 +149,7 @@ def bench(module):
     total = 0.0
     for name, count, shape, options in layers:
         case = Case(*shape, **options)
-        ours = median_ms(lambda: case.run(module))
+        ours = median_ms(lambda: case.run(module), 10)
         before = case.history if case.history is not None else case.x[:0]
         x = torch.cat([before, case.x]).permute(3, 0, 1, 2)[None]
         if case.upsample == 2:
@@ -169,7 +157,7 @@ def bench(module):
         x = x.contiguous(memory_format=torch.channels_last_3d)
         weight = case.weight.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
         padding = (0, 1, 1) if case.kernel[1] == 3 else 0
-        theirs = median_ms(lambda: functional.conv3d(x, weight, case.bias, 1, padding))
+        theirs = median_ms(lambda: functional.conv3d(x, weight, case.bias, 1, padding), 10)
         total += count * ours
         print(f"conv3d {name:26s} {ours * 1e3:9.1f} us {case.flops / ours / 1e9:7.1f} TF/s | cuDNN {theirs * 1e3:9.1f} us | ratio {theirs / ours:5.2f} | {count} a chunk", flush=True)
     print(f"all convolutions of a decode: {total * 21:.0f} ms")

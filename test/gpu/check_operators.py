@@ -54,19 +54,21 @@ def random(*shape, dtype=torch.float32, scale=1.0):
     return (torch.randn(*shape, device="cuda") * scale).to(dtype)
 
 
+def synchronized(call):
+    torch.cuda.synchronize()
+    call()
+    torch.cuda.synchronize()
+
+
+def padded(rows, columns, dtype, extra, fill=None):
+    """A view with `extra` columns of padding, poisoned; and the whole, to look at the padding afterwards."""
+    whole = torch.full((rows, columns + extra), NAN, device="cuda", dtype=dtype)
+    if fill is not None:
+        whole[:, :columns] = fill
+    return whole[:, :columns], whole
+
+
 def checks(module, report):
-    def synchronized(call):
-        torch.cuda.synchronize()
-        call()
-        torch.cuda.synchronize()
-
-    def padded(rows, columns, dtype, extra, fill=None):
-        """A view with `extra` columns of padding, poisoned; and the whole, to look at the padding afterwards."""
-        whole = torch.full((rows, columns + extra), NAN, device="cuda", dtype=dtype)
-        if fill is not None:
-            whole[:, :columns] = fill
-        return whole[:, :columns], whole
-
     def untouched(whole, columns):
         return 0 if whole.shape[1] == columns or bool(whole[:, columns:].isnan().all()) else 1
 

@@ -5,7 +5,7 @@ import torch
 
 from ditrun_abi import F32, GELU, IDENTITY, SILU, RmsNorm
 from check_attention import GENERIC, KERNEL, SM80, attention_args
-from check_operators import ACTIVATIONS, CODE, LIMIT, NAN, SHORT, address, layer_norm_args, random, relative
+from check_operators import ACTIVATIONS, CODE, LIMIT, NAN, SHORT, address, layer_norm_args, padded, random, relative, synchronized
 
 BOTH = (torch.float32, torch.bfloat16)
 
@@ -36,17 +36,6 @@ def rope_table(frames, height, width, headDim):
 
 
 def checks(module, report):
-    def synchronized(call):
-        torch.cuda.synchronize()
-        call()
-        torch.cuda.synchronize()
-
-    def padded(rows, columns, dtype, extra, fill=None):
-        whole = torch.full((rows, columns + extra), NAN, device="cuda", dtype=dtype)
-        if fill is not None:
-            whole[:, :columns] = fill
-        return whole[:, :columns], whole
-
     def unwritten(whole, columns):
         """1 when the padding was written."""
         return float(not bool(whole[:, columns:].isnan().all()))

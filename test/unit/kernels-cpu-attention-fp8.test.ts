@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { at, coarse, columnsOf, dequantize, keysOf, quantize, type Shape, worst } from "./kernels-cpu-kv.js";
+import { coarse, columnsOf, dequantize, keysOf, quantize, type Shape, worst } from "./kernels-cpu-kv.js";
 import {
+  at,
   attention,
   BF16,
   check,

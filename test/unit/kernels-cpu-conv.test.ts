@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import {
+  at,
   BF16,
   check,
   download,
@@ -17,8 +18,6 @@ import {
 } from "./kernels-cpu-module.js";
 
 afterEach(freeAll);
-
-const at = (x: ArrayLike<number>, index: number) => x[index] ?? Number.NaN;
 
 interface Shape {
   frames: number;

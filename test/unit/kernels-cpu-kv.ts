@@ -1,5 +1,6 @@
 // Keys and values in e4m3 for the tests of the CPU module: through its quantisers, and back by the layout of the header.
 import {
+  at,
   BF16,
   check,
   download,
@@ -16,7 +17,6 @@ import {
 export const groupKeys = 128;
 export const keyOfPlace = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
 export const padded = (keys: number) => Math.ceil(keys / groupKeys) * groupKeys;
-export const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
 
 export interface Shape {
   heads: number;

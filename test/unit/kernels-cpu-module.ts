@@ -26,6 +26,9 @@ function bindAll(names: readonly KernelName[]): Record<KernelName, Call> {
 }
 export const raw = bindAll(Object.keys(prototypes) as KernelName[]);
 
+/** An element that should be there: NaN where it is not, which no expectation accepts. */
+export const at = (x: ArrayLike<number>, index: number) => x[index] ?? Number.NaN;
+
 type Fields = Record<string, number | bigint>;
 
 /** Calls that wait, on a thread of their own, so that the test can let go of what they wait for. */

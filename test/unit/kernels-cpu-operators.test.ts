@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import {
+  at,
   BF16,
   check,
   download,
@@ -24,7 +25,6 @@ afterEach(freeAll);
 
 const all = (count: number, value: (index: number) => number) =>
   Float64Array.from({ length: count }, (_, i) => value(i));
-const at = (x: ArrayLike<number>, index: number) => x[index] ?? Number.NaN;
 const round = (x: Float64Array, dtype: number) => x.map((value) => rounded(value, dtype));
 
 describe("ditrun_cast on the CPU", () => {

@@ -1,6 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
 import {
-  at,
   coarse,
   columnsOf,
   dequantize,
@@ -15,6 +14,7 @@ import {
 } from "./kernels-cpu-kv.js";
 import {
   allocate,
+  at,
   BF16,
   check,
   download,

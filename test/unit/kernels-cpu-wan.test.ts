@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import {
   allocate,
+  at,
   attention,
   BF16,
   check,
@@ -24,7 +25,6 @@ afterEach(freeAll);
 
 const all = (count: number, value: (index: number) => number) =>
   Float64Array.from({ length: count }, (_, i) => value(i));
-const at = (x: ArrayLike<number>, index: number) => x[index] ?? Number.NaN;
 const dtypes = [F32, BF16];
 const tolerance = (dtype: number) => (dtype === F32 ? 1e-6 : 3e-3);
 

@@ -5,19 +5,19 @@ import type { WanProfileTask } from "../../protocol/job.js";
 import { wanTokens } from "../../protocol/model.js";
 import { describeRuns } from "../dry-run.js";
 import { loadModel } from "../model.js";
-import { wholeNumber } from "../options.js";
 import { aloneOf, profileOptions, profileTask, timingOf } from "../profiling.js";
 import type { Session } from "../session.js";
 import { presetOf, wanModelName } from "../wan/presets.js";
-import { checkFrames, latentOf, parseSize } from "../wan/video-size.js";
-
-const text = { type: "string", requiresArg: true } as const;
+import { chosenVideo, latentOf, videoOptions } from "../wan/video-size.js";
 
 export const wanProfileOptions = {
-  size: { ...text, describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720]" },
-  frames: { ...text, describe: "4n + 1 [default: 81]", coerce: wholeNumber("frames", 1) },
+  ...videoOptions,
   ...profileOptions,
-  dump: { ...text, describe: "Write latent, text, t and the forward's output to FILE.safetensors" },
+  dump: {
+    type: "string",
+    requiresArg: true,
+    describe: "Write latent, text, t and the forward's output to FILE.safetensors",
+  },
 } as const satisfies Record<string, Options>;
 
 /** Measures one forward of Wan's transformer with random weights, as `ditrun profile` does for the benchmark. */
@@ -27,10 +27,8 @@ export async function runWanProfile(
 ): Promise<number> {
   const name = wanModelName(session);
   const preset = presetOf(name);
-  const size = latentOf(
-    parseSize(chosen.size ?? preset?.size ?? "832*480"),
-    checkFrames(chosen.frames ?? preset?.frames ?? 81),
-  );
+  const video = chosenVideo(chosen, preset);
+  const size = latentOf(video.size, video.frames);
   const model = await loadModel(preset?.config ?? name);
   if (model.kind !== "wan") {
     throw new DitrunError(`This command runs Wan 2.1, but ${name} is a ${model.kind} model: use ditrun profile.`);

@@ -24,7 +24,7 @@ import { presetOf, published, type WanPreset, wanModelName } from "../wan/preset
 import { VideoProgress } from "../wan/progress.js";
 import { generateTable, summarizeGenerate } from "../wan/report.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../wan/texts.js";
-import { checkFrames, latentOf, parseSize } from "../wan/video-size.js";
+import { chosenVideo, latentOf, videoOptions } from "../wan/video-size.js";
 import { runWanProfile, wanProfileOptions } from "./wan-profile.js";
 
 function decimal(name: string, allowed: (value: number) => boolean, what: string) {
@@ -43,8 +43,7 @@ const text = { type: "string", requiresArg: true } as const;
 const options = {
   prompt: { ...text, demandOption: true, describe: "What the video should show" },
   "negative-prompt": { ...text, describe: "What it should not show [default: the published one]" },
-  size: { ...text, describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720]" },
-  frames: { ...text, describe: "4n + 1 [default: 81]", coerce: wholeNumber("frames", 1) },
+  ...videoOptions,
   steps: { ...text, describe: "Sampling steps [default: 50]", coerce: wholeNumber("steps", 1) },
   solver: { choices: ["unipc", "dpm++"], default: published.solver, describe: "How to sample" },
   shift: {
@@ -119,8 +118,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const name = wanModelName(session);
   const preset = presetOf(name);
   checkPrompt(chosen.prompt);
-  const size = parseSize(chosen.size ?? preset?.size ?? "832*480");
-  const frames = checkFrames(chosen.frames ?? preset?.frames ?? 81);
+  const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
   const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
   if (chosen.dump !== undefined) await checkFolder("--dump", chosen.dump);

@@ -64,6 +64,8 @@ export function wanModelName({ options, device, log }: Session): string {
 
 /** Wan2.1, generate.py and wan/configs/shared_config.py. */
 export const published = {
+  size: "832*480",
+  frames: 81,
   solver: "unipc",
   shift: 5,
   guideScale: 5,

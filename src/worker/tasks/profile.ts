@@ -55,7 +55,7 @@ export async function profileForward(
   }
   const { phases, ringWaitsMs, trace } = await recordPhases(context, subject);
   if (graph !== undefined) device.kernels.call("graphDestroy", graph);
-  const { peakTflops } = device.info;
+  const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
     rank,
     device: device.info.name,
@@ -65,11 +65,7 @@ export async function profileForward(
     kernels: kernelTotals(trace, device.info),
     peakMemoryBytes: device.kernels.memoryUsed().peak,
     modelFlops: subject.flops,
-    peakTflops: [plan.linear.dtype, plan.attention.dtype].includes("e4m3")
-      ? peakTflops.e4m3
-      : plan.dtype === "bf16"
-        ? peakTflops.bf16
-        : peakTflops.f32,
+    peakTflops: peakOf(device.info.peakTflops, narrowest),
     trace: task.trace ? trace : [],
   };
 }
@@ -94,6 +90,11 @@ async function recordPhases(
   return { phases, ringWaitsMs, trace };
 }
 
+/** Dense peak for products of this dtype, in TFLOP/s. */
+function peakOf({ f32, bf16, e4m3 }: DeviceInfo["peakTflops"], dtype: string | undefined): number | null {
+  return dtype === "e4m3" ? e4m3 : dtype === "bf16" ? bf16 : f32;
+}
+
 /** What each kernel took with each shape, on the compute stream, and what it would take at the device's peaks. */
 export function kernelTotals(
   trace: readonly TraceEvent[],
@@ -105,7 +106,7 @@ export function kernelTotals(
     const key = `${name} ${shape}`;
     const none = { name, shape, phase, launches: 0, milliseconds: 0, flops: 0, bytes: 0, roofMs: 0 };
     const total: KernelTotal = totals.get(key) ?? none;
-    const tflops = dtype === "e4m3" ? peakTflops.e4m3 : dtype === "bf16" ? peakTflops.bf16 : peakTflops.f32;
+    const tflops = peakOf(peakTflops, dtype);
     const roof = peakGBs === null || tflops === null ? null : Math.max(bytes / (peakGBs * 1e6), flops / (tflops * 1e9));
     totals.set(key, {
       ...total,

@@ -1,5 +1,6 @@
 import { DitrunError } from "../../../protocol/failure.js";
 import { type LatentSize, type WanModel, wanTokens } from "../../../protocol/model.js";
+import { checkWanParts } from "../../../protocol/plan.js";
 import type { Context } from "../../context.js";
 import { cast, copy, layerNorm } from "../../device/ops.js";
 import { type Tensor, tensorBytes } from "../../device/tensor.js";
@@ -237,10 +238,5 @@ function requireSupported({ plan, cp }: Context, model: WanModel, { height, widt
   if (tokens < cp.size) {
     throw new DitrunError(`The latent's ${tokens} tokens are fewer than the cp ${cp.size} ranks that share them.`);
   }
-  for (const [key, used] of [
-    ["norms.sequenceParallel", plan.norms.sequenceParallel],
-    ["embeddings.tensorParallel", plan.embeddings.tensorParallel],
-  ] as const) {
-    if (used) throw new DitrunError(`The plan sets ${key}, which ${name} does not have: set it to false.`);
-  }
+  checkWanParts(plan, name);
 }
