@@ -11,16 +11,22 @@ export const weightsSchema = z.discriminatedUnion("from", [
 ]);
 export type Weights = z.infer<typeof weightsSchema>;
 
+/** Of every task that times forwards. */
+const timing = {
+  /** Forwards before the clock starts, and under it. */
+  warmup: z.int().min(0),
+  iterations: z.int().min(1),
+  /** Collect the events of one more forward for a Chrome trace. */
+  trace: z.boolean(),
+};
+
 export const profileTaskSchema = z.strictObject({
   kind: z.literal("profile"),
   model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
   seed: z.int(),
-  warmup: z.int().min(0),
-  iterations: z.int().min(1),
-  /** Collect the events of one more forward for a Chrome trace. */
-  trace: z.boolean(),
+  ...timing,
 });
 export type ProfileTask = z.infer<typeof profileTaskSchema>;
 
@@ -103,10 +109,7 @@ export const wanProfileTaskSchema = z.strictObject({
   size: latentSizeSchema,
   /** Of weights and inputs. */
   seed: z.int(),
-  warmup: z.int().min(0),
-  iterations: z.int().min(1),
-  /** Collect the events of one more forward for a Chrome trace. */
-  trace: z.boolean(),
+  ...timing,
   /** Rank 0 writes what the forward was given and what it gave here, float32: `latent`, `text`, `t` and `output`. */
   dump: z.string().min(1).optional(),
 });
