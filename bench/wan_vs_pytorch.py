@@ -1,11 +1,12 @@
 """One forward of Wan 2.1's transformer on one GPU: ditrun against PyTorch, speed and accuracy, in one run.
 
-    python3 bench/wan_vs_pytorch.py [--model 1.4B] [--size 832*480] [--frames 81] [--compile] [--ditrun-fp32] [--json FILE]
+    python3 bench/wan_vs_pytorch.py [--model 1.4B] [--size 832*480] [--frames 81] [--compile] [--ditrun-fp32] [--times-only] [--json FILE]
 
 PyTorch runs the published architecture (Wan2.1, wan/modules/model.py) on the same random weights, latent and text: linear layers in
 bf16, residual stream and time step in float32, cuDNN attention, rotary embedding in float32 (the published code's is complex
 float64, and slower), eager and (with --compile) each block compiled. Errors are against PyTorch in float32 on those weights.
-Weights, latent and text are ditrun's own, made by name and seed through its kernel module. Prints a row as soon as it is measured.
+Weights, latent and text are ditrun's own, made by name and seed through its kernel module. Prints a row as soon as it is measured. --times-only spares the float32 forward, which
+takes the 14B model's memory twice and minutes.
 """
 import argparse
 import ctypes
@@ -25,6 +26,7 @@ from beside_pytorch import ROOT, ditrun, error_of, median_ms
 TEXT_LENGTH, FREQUENCIES, CHANNELS, PATCH, EPSILON, SEED, TIME = 512, 256, 16, 2, 1e-6, 0, 500.0
 SIZES = {  # configs/models; 1.4B is wan-1.3b
     "1.4B": dict(width=1536, ffn=8960, heads=12, layers=30, text=4096),
+    "14B": dict(width=5120, ffn=13824, heads=40, layers=40, text=4096),
     "wan-slice": dict(width=1536, ffn=8960, heads=12, layers=2, text=512),
     "wan-tiny": dict(width=128, ffn=320, heads=4, layers=3, text=64),
 }
@@ -195,21 +197,29 @@ def main():
     parser.add_argument("--frames", type=int, default=81)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--ditrun-fp32", action="store_true", help="ditrun in float32 too: slow at full size")
+    parser.add_argument("--times-only", action="store_true", help="no errors, and no float32 forward to take them against")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: small models only, errors without times of PyTorch")
     parser.add_argument("--library", help="kernel module to make the weights with [default: DITRUN_KERNELS, else the one in build/]")
     parser.add_argument("--json")
     options = parser.parse_args()
     library = options.library or os.environ.get("DITRUN_KERNELS") or os.path.join(ROOT, "build", f"libditrun_{options.device}.so")
     cuda = options.device == "cuda"
+    if options.times_only and not cuda:
+        parser.error("--times-only needs a GPU: nothing is timed on the CPU")
     columns, lines = (int(side) // 8 for side in options.size.split("*"))
     sizes = SIZES[options.model]
     rows = []
 
     where = f"{torch.cuda.get_device_name()}, cuDNN {torch.backends.cudnn.version()}" if cuda else "the CPU"
     print(f"{options.model}, {options.size}, {options.frames} frames, on {where}, PyTorch {torch.__version__}")
-    print(f"{'':30} {'ms':>9} {'mean abs':>10} {'max abs':>10} {'rel L2':>10}   (errors against PyTorch float32)", flush=True)
+    errors = "" if options.times_only else f" {'mean abs':>10} {'max abs':>10} {'rel L2':>10}   (errors against PyTorch float32)"
+    print(f"{'':30} {'ms':>9}{errors}", flush=True)
 
     def row(name, ms, output):
+        if options.times_only:
+            rows.append({"name": name, "ms": ms})
+            print(f"{name:30} {ms:9.2f}", flush=True)
+            return
         error = error_of(output, reference)
         rows.append({"name": name, "ms": ms, **error})
         time = f"{ms:9.2f}" if ms else f"{'':9}"
@@ -223,8 +233,9 @@ def main():
         fill(model, inputs, library)
         latent, text = inputs.values()
         rope = model.rope(latent.shape[1], lines // PATCH, columns // PATCH)
-        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if cuda else [SDPBackend.MATH]):
-            reference = model(latent, t, model.embed_text(text), rope).cpu()
+        if not options.times_only:
+            with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if cuda else [SDPBackend.MATH]):
+                reference = model(latent, t, model.embed_text(text), rope).cpu()
         # PyTorch holds no GPU work while ditrun is timed.
         if cuda:
             torch.cuda.empty_cache()

@@ -235,6 +235,7 @@ struct Consumer {
     ptx::mbarrier_wait(&shared.keyFull[stage], parity);
     multiply_keys(scores, stage);
     const float scale = shared.scale[stage];
+    __syncwarp();  // every lane has read it
     if (pending >= 0) release(shared.valueEmpty[pending]);
     release(shared.keyEmpty[stage]);
     promote();
