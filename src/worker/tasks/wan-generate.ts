@@ -72,6 +72,7 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   await run.dump.write();
   const peakMemoryBytes = device.kernels.memoryUsed().peak;
   run.guidance.close();
+  run.vae.close();
   await context.close();
   device.close();
   return {
@@ -126,7 +127,7 @@ async function loadOthers(context: Context, task: WanGenerateTask, textWidth: nu
   const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);
   context.measure(() => {
     guidance.measure();
-    vae.measureDecode(size);
+    vae.measureDecode(size, task.dump ? "fp32" : "u8");
   });
   return { transformer, vae, sampler, guidance };
 }
@@ -204,25 +205,20 @@ async function notFinite({ nonfinite, guidance, store, task }: Run, index: numbe
 const textOf = (slot: TextSlot) => (slot === "cond" ? "prompt" : "negative prompt");
 
 /** @returns the number of frames. */
-async function decode({ task, context, vae, sampler, dump }: Run, sender: FrameSender): Promise<number> {
+async function decode({ task, vae, sampler, dump }: Run, sender: FrameSender): Promise<number> {
   const { frames: latentFrames, height, width } = task.size;
   const total = videoFrames(latentFrames);
-  const latent = await values(context.device, sampler.sample);
   const video = dump.video(total, 8 * height, 8 * width);
   if (!task.dump) {
-    for await (const chunk of vae.decodeToBytes(latent, task.size)) await sender.send(chunk);
+    for await (const chunk of vae.decodeToBytes(sampler.sample)) await sender.send(chunk);
     return total;
   }
   // Every rank takes this branch if one does; only rank 0 collects.
-  for await (const chunk of vae.decode(latent, task.size)) {
+  for await (const chunk of vae.decode(sampler.sample)) {
     video?.(chunk);
     await sender.send({ ...chunk, pixels: bytesOfPixels(chunk.pixels) });
   }
   return total;
-}
-
-async function values(device: Device, x: Tensor): Promise<Float32Array> {
-  return toFloat32("F32", await device.download(x));
 }
 
 /** @throws DitrunError when the file's tensor has another shape than the latent. */

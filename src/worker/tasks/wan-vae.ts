@@ -4,10 +4,12 @@ import type { TensorFile } from "../../formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { Job, WanVaeTask } from "../../protocol/job.js";
+import type { LatentSize } from "../../protocol/model.js";
 import type { WanVaeRank } from "../../protocol/results.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
-import { type LatentSize, videoFrames, WanVae } from "../models/wan/vae/vae.js";
+import type { Tensor } from "../device/tensor.js";
+import { videoFrames, WanVae } from "../models/wan/vae/vae.js";
 import type { Store } from "../store.js";
 import { requireFinite } from "./session.js";
 
@@ -18,26 +20,29 @@ export async function runWanVae(job: Job, task: WanVaeTask, store: Store): Promi
   const decode = task.direction === "decode";
   const vae = await loadVae(context, task.model.weights, { decoder: decode, encoder: !decode });
   const { values, size } = await readInput(task);
-  await context.prepare(() => (decode ? vae.measureDecode(size) : vae.measureEncode(size)));
+  await context.prepare(() => (decode ? vae.measureDecode(size, "fp32") : vae.measureEncode(size)));
+  const { frames, height, width } = size;
+  const latent = decode ? device.allocatePersistent("fp32", [16, frames, height, width]) : undefined;
+  if (latent) await device.upload(latent, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
 
   const milliseconds: number[] = [];
   let result: Float32Array = new Float32Array();
   for (let iteration = 0; iteration < task.iterations; iteration++) {
     await store.barrier(`wan-vae/${iteration}`);
     const started = performance.now();
-    const chunks = decode ? await decodeAll(vae, values, size, task.clamp) : await vae.encode(values, size);
+    const chunks = latent ? await decodeAll(vae, latent, task.clamp) : await vae.encode(values, size);
     milliseconds.push(performance.now() - started);
     if (store.rank === 0) result = chunks instanceof Float32Array ? chunks : channelsFirst(chunks, size);
   }
   if (store.rank === 0 && task.output !== undefined) {
     const data = new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
     requireFinite(task, data);
-    const { frames, height, width } = size;
     const shape = decode ? [3, videoFrames(frames), 8 * height, 8 * width] : [16, frames, height, width];
     await writeSafetensors(task.output, { output: { dtype: "F32", shape, data } });
   }
   const peakMemoryBytes = device.kernels.memoryUsed().peak;
   await device.synchronize();
+  vae.close();
   await context.close();
   device.close();
   return { rank: store.rank, device: device.info.name, milliseconds, peakMemoryBytes };
@@ -97,9 +102,9 @@ async function readInput({ input, direction }: WanVaeTask): Promise<Input> {
 }
 
 /** The frames [frame, height, width, 3] of every chunk; none on ranks other than 0. */
-async function decodeAll(vae: WanVae, latent: Float32Array, size: LatentSize, clamp: boolean): Promise<Float32Array[]> {
+async function decodeAll(vae: WanVae, latent: Tensor, clamp: boolean): Promise<Float32Array[]> {
   const chunks: Float32Array[] = [];
-  for await (const { pixels } of vae.decode(latent, size, { clamp })) chunks.push(pixels);
+  for await (const { pixels } of vae.decode(latent, { clamp })) chunks.push(pixels);
   return chunks;
 }
 

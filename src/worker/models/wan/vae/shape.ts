@@ -13,21 +13,17 @@ export const SPATIAL_FACTOR = 8;
 export const TEMPORAL_FACTOR = 4;
 
 /** Mean and standard deviation of each latent channel over the training videos (Wan2.1, wan/modules/vae.py, WanVAE). */
-const mean = Float32Array.of(
+export const latentMean = Float32Array.of(
   ...[-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508],
   ...[0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921],
 );
-const std = Float32Array.of(
+export const latentStd = Float32Array.of(
   ...[2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743],
   ...[3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916],
 );
 
-/** A latent as the transformer knows it, to the one that the decoder takes; float32. */
-export function denormalise(value: number, channel: number): number {
-  return Math.fround(Math.fround(value * (std[channel] ?? Number.NaN)) + (mean[channel] ?? Number.NaN));
-}
-
-/** The inverse. */
+/** A value of the encoder's latent, to the one that the transformer knows; float32. The decoder takes x · std + mean. */
 export function normalise(value: number, channel: number): number {
-  return Math.fround(Math.fround(value - (mean[channel] ?? Number.NaN)) / (std[channel] ?? Number.NaN));
+  const [mean = Number.NaN, std = Number.NaN] = [latentMean[channel], latentStd[channel]];
+  return Math.fround(Math.fround(value - mean) / std);
 }

@@ -1,23 +1,16 @@
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import { DitrunError } from "../../../../protocol/failure.js";
+import type { LatentSize } from "../../../../protocol/model.js";
 import type { Context } from "../../../context.js";
 import { cast } from "../../../device/ops.js";
 import { partOf, type Tensor, tensor } from "../../../device/tensor.js";
-import { toBytes } from "../../../device/video-ops.js";
 import { type HaloExchange, makeHaloExchange } from "../../../parallel/halo-exchange.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
 import { VaeDecoder } from "./decoder.js";
+import { Decoding, type PixelDtype } from "./decoding.js";
 import { VaeEncoder } from "./encoder.js";
 import { detectVaeLayout, type VaeLoader } from "./parameters.js";
-import { denormalise, LATENT_CHANNELS, normalise, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
-import { Strip } from "./strip.js";
-
-/** Frames, rows and columns of a latent [16, frames, height, width]. */
-export interface LatentSize {
-  readonly frames: number;
-  readonly height: number;
-  readonly width: number;
-}
+import { LATENT_CHANNELS, normalise, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
 
 /** Frames of a video that are done, [frames, height, width, 3]. */
 export interface VideoChunk<Pixels extends Float32Array | Uint8Array = Float32Array> {
@@ -31,18 +24,6 @@ export interface VideoChunk<Pixels extends Float32Array | Uint8Array = Float32Ar
 /** Frames of the video that `latentFrames` latent frames stand for. */
 export function videoFrames(latentFrames: number): number {
   return 1 + TEMPORAL_FACTOR * (latentFrames - 1);
-}
-
-/** What a measured decode works with. */
-interface Decoding {
-  readonly size: LatentSize;
-  readonly strip: Strip;
-  /** This rank's rows of every latent frame, [frames, rows, width, 16], in float32. */
-  readonly latent: Tensor;
-  /** Two buffers that take turns: each rank's rows [frames, 8 · rows, 8 · width, 3] one after the other, float32. */
-  readonly outputs: readonly [Tensor, Tensor];
-  /** The same as pixels of 8 bits. */
-  readonly bytes: readonly [Tensor, Tensor];
 }
 
 /** Wan 2.1's video autoencoder. Decoding is split over all ranks of the world by rows, exactly; encoding runs on one rank. */
@@ -84,122 +65,62 @@ export class WanVae {
     return new WanVae(context, makeHaloExchange(context), decoder, encoder);
   }
 
-  /** Part of the body of Context.prepare: what a decode of latents of this size needs. Every rank calls it. */
-  measureDecode(size: LatentSize): void {
-    const { device, world } = this.context;
-    const { frames, height, width } = size;
-    const strip = new Strip(height, world, this.halo);
-    const chunk = [TEMPORAL_FACTOR, SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS];
-    const pair = (dtype: "fp32" | "u8") =>
-      [device.allocatePersistent(dtype, chunk), device.allocatePersistent(dtype, chunk)] as const;
-    this.#decoding = {
-      size,
-      strip,
-      latent: device.allocatePersistent("fp32", [frames, Math.max(1, strip.own.count), width, LATENT_CHANNELS]),
-      outputs: pair("fp32"),
-      bytes: pair("u8"),
-    };
-    for (let frame = 0; frame < Math.min(2, frames); frame++) this.#queue(this.#decoding, frame);
+  /** Part of the body of Context.prepare: what a decode of latents of this size to such pixels needs. Every rank calls it. */
+  measureDecode(size: LatentSize, pixels: PixelDtype): void {
+    if (!this.decoder) throw new Error("The VAE was loaded without its decoder.");
+    this.#decoding = new Decoding(this.context, this.decoder, this.halo, size, pixels);
   }
 
   /**
-   * latent float32 [16, frames, height, width], normalised as the transformer gives it, the same on every rank. Every rank
-   * runs the generator to its end; on rank 0 it yields the video's frames, clamped to [-1, 1] unless told otherwise, as they
-   * are done, while the next ones are computed; elsewhere it yields nothing.
+   * latent float32 [16, frames, height, width] on the device, normalised as the transformer gives it, the same on every rank.
+   * Every rank runs the generator to its end; on rank 0 it yields the video's frames, clamped to [-1, 1] unless told otherwise,
+   * as they are done, while the next ones are computed; elsewhere it yields nothing.
    * @throws DitrunError when the latent does not have the size that was measured.
    */
-  async *decode(latent: Float32Array, size: LatentSize, options: { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
+  async *decode(latent: Tensor, options: { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
     const limit = (options.clamp ?? true) ? 1 : Number.POSITIVE_INFINITY;
-    for await (const { chunk, raw } of this.#chunks(latent, size, "outputs")) {
-      const gathered = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4);
-      const pixels = this.#arrange(chunk, gathered, new Float32Array(gathered.length));
+    for await (const { raw, ...chunk } of this.#chunks(latent, "fp32")) {
+      const pixels = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4);
       for (let i = 0; i < pixels.length; i++) pixels[i] = Math.min(limit, Math.max(-limit, pixels[i] ?? Number.NaN));
       yield { ...chunk, pixels };
     }
   }
 
   /** decode to pixels of 8 bits, which the device makes: a quarter of the bytes to fetch. */
-  async *decodeToBytes(latent: Float32Array, size: LatentSize): AsyncGenerator<VideoChunk<Uint8Array>> {
-    for await (const { chunk, raw } of this.#chunks(latent, size, "bytes")) {
-      yield { ...chunk, pixels: this.#arrange(chunk, raw, new Uint8Array(raw.length)) };
-    }
+  async *decodeToBytes(latent: Tensor): AsyncGenerator<VideoChunk<Uint8Array>> {
+    for await (const { raw, ...chunk } of this.#chunks(latent, "u8")) yield { ...chunk, pixels: raw };
   }
 
-  /** On rank 0, the bytes of the frames of one latent frame after the other, as the ranks' rows lie in the gathered buffer. */
-  async *#chunks(latent: Float32Array, size: LatentSize, wanted: "outputs" | "bytes") {
+  /** On rank 0, the bytes of the frames of one latent frame after the other. */
+  async *#chunks(latent: Tensor, pixels: PixelDtype) {
     const { device, world } = this.context;
     const decoding = this.#decoding;
-    if (!decoding || !this.decoder || !sameSize(decoding.size, size)) {
-      throw new DitrunError(`The VAE was not made ready to decode latents of ${sizeText(size)}.`);
+    const [, frames = 0, height = 0, width = 0] = latent.shape;
+    const size = { frames, height, width };
+    if (!decoding || decoding.pixels !== pixels || !sameSize(decoding.size, size)) {
+      throw new DitrunError(`The VAE was not made ready to decode latents of ${sizeText(size)} to ${pixels}.`);
     }
-    requireElements(latent, LATENT_CHANNELS, size);
-    const { start, count } = decoding.strip.own;
-    await device.upload(decoding.latent, bytesOf(ownRows(latent, size, start, count)));
-    this.decoder.reset();
-    let ready = this.#queue(decoding, 0);
-    for (let frame = 0; frame < size.frames; frame++) {
+    await decoding.begin(latent);
+    let ready = decoding.queue(0);
+    for (let frame = 0; frame < frames; frame++) {
       const mark = ready;
       // The next chunk is queued before this one is waited for, so that the device never idles.
-      if (frame + 1 < size.frames) ready = this.#queue(decoding, frame + 1);
+      if (frame + 1 < frames) ready = decoding.queue(frame + 1);
       device.waitFor("copy", mark);
       if (world.rank !== 0) {
         await device.kernels.callBlocking("streamSynchronize", device.streams.copy);
         continue;
       }
-      const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
-      const [height, width] = [SPATIAL_FACTOR * size.height, SPATIAL_FACTOR * size.width];
-      const { address, dtype } = decoding[wanted][frame % 2 === 0 ? 0 : 1];
-      const raw = await device.download(tensor(address, dtype, [frames, height, width, PIXEL_CHANNELS]), "copy");
-      yield { chunk: { firstFrame: frame === 0 ? 0 : videoFrames(frame), frames, height, width }, raw };
+      const output = decoding.output(frame);
+      const [count = 0, lines = 0, columns = 0] = output.shape;
+      const firstFrame = frame === 0 ? 0 : videoFrames(frame);
+      yield { firstFrame, frames: count, height: lines, width: columns, raw: await device.download(output, "copy") };
     }
   }
 
-  /** Queues one latent frame; the mark is passed when its pixels lie in the frame's output buffer. */
-  #queue({ size, strip, latent, outputs, bytes }: Decoding, frame: number): number {
-    const { context, decoder } = this;
-    const { device, world, plan } = context;
-    if (!decoder) throw new Error("The VAE was loaded without its decoder.");
-    const turn = frame % 2 === 0 ? 0 : 1;
-    const output = outputs[turn];
-    const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
-    const pixelsOfRank = strip.rowsOfRank.map((rows) => frames * SPATIAL_FACTOR ** 2 * rows * size.width);
-    device.arena.scope(() => {
-      const part = (): Tensor => (world.size === 1 ? output : world.gatherPart(pixelsOfRank, PIXEL_CHANNELS, "fp32"));
-      if (strip.own.count === 0) {
-        decoder.takePart(strip, size.width);
-        world.allGather(part(), pixelsOfRank, output);
-        return; // such a rank is never rank 0
-      }
-      const shape = [1, strip.own.count, size.width, LATENT_CHANNELS];
-      const input = device.allocate(plan.dtype, shape);
-      cast(device, input, tensor(partOf(latent, frame).address, "fp32", shape));
-      const pixels = decoder.forward(input, strip, frame === 0);
-      const to = part();
-      cast(device, to, pixels);
-      if (world.size > 1) world.allGather(to, pixelsOfRank, output);
-      if (world.rank === 0) toBytes(device, bytes[turn], { ...output, shape: [frames, ...output.shape.slice(1)] });
-    });
-    return device.mark("compute");
-  }
-
-  /** Gathered: rank after rank, each with all frames of its rows. Returns the whole frames, in `frames` where they must move. */
-  #arrange<Pixels extends Float32Array | Uint8Array>(
-    { frames, height, width }: Omit<VideoChunk, "pixels">,
-    gathered: Pixels,
-    whole: Pixels,
-  ): Pixels {
-    const rowsOfRank = this.#decoding?.strip.rowsOfRank ?? [];
-    if (rowsOfRank.length === 1) return gathered;
-    const row = width * PIXEL_CHANNELS;
-    let [from, above] = [0, 0];
-    for (const latentRows of rowsOfRank) {
-      const run = SPATIAL_FACTOR * latentRows * row;
-      for (let t = 0; t < frames; t++, from += run) {
-        whole.set(gathered.subarray(from, from + run), t * height * row + above);
-      }
-      above += run;
-    }
-    return whole;
+  /** Frees what decoding keeps outside of tensors; the device must be idle. */
+  close(): void {
+    this.#decoding?.close();
   }
 
   /** Part of the body of Context.prepare: what an encoding to latents of this size needs. */
@@ -275,29 +196,6 @@ function channelsLast(x: Float32Array, channels: number): Float32Array {
   for (let channel = 0; channel < channels; channel++) {
     for (let pixel = 0; pixel < pixels; pixel++)
       out[pixel * channels + channel] = x[channel * pixels + pixel] ?? Number.NaN;
-  }
-  return out;
-}
-
-/** Rows start … start + count of every frame of a latent [16, frames, height, width], denormalised, as [frames, count, width, 16]. */
-function ownRows(
-  latent: Float32Array,
-  { frames, height, width }: LatentSize,
-  start: number,
-  count: number,
-): Float32Array {
-  const out = new Float32Array(frames * Math.max(1, count) * width * LATENT_CHANNELS);
-  for (let channel = 0; channel < LATENT_CHANNELS; channel++) {
-    for (let frame = 0; frame < frames; frame++) {
-      for (let row = 0; row < count; row++) {
-        const from = ((channel * frames + frame) * height + start + row) * width;
-        const to = (frame * count + row) * width;
-        for (let column = 0; column < width; column++) {
-          const value = latent[from + column] ?? Number.NaN;
-          out[(to + column) * LATENT_CHANNELS + channel] = denormalise(value, channel);
-        }
-      }
-    }
   }
   return out;
 }

@@ -1,0 +1,158 @@
+import type { LatentSize } from "../../../../protocol/model.js";
+import type { Context } from "../../../context.js";
+import type { Handle } from "../../../device/abi.js";
+import { cast } from "../../../device/ops.js";
+import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
+import { toBytes, transpose } from "../../../device/video-ops.js";
+import { addGated, addVector } from "../../../device/wan-ops.js";
+import type { HaloExchange } from "../../../parallel/halo-exchange.js";
+import { rangeOf } from "../../../parallel/split.js";
+import type { VaeDecoder } from "./decoder.js";
+import { LATENT_CHANNELS, latentMean, latentStd, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
+import { Strip } from "./strip.js";
+
+/** fp32: as the decoder gives them, not clamped. u8: 0 … 255. */
+export type PixelDtype = "fp32" | "u8";
+
+/**
+ * What is queued on the device to decode latents of one size, frame after frame, rows divided over all ranks of the world. From
+ * its second time on a frame's work is a graph, one for each of two output buffers that take turns: a frame is some hundred
+ * kernels, and with several ranks short ones. Made in a measuring pass, on every rank.
+ */
+export class Decoding {
+  readonly #strip: Strip;
+  /** [frames · height · width, 16]: the latent as the decoder takes it, channels last. */
+  readonly #latent: Tensor;
+  /** [2, 16]: std - 1 and mean of each channel. */
+  readonly #statistics: Tensor;
+  /** This rank's rows of the frame at hand, [1, rows, width, 16]. */
+  readonly #input: Tensor;
+  /** Room for four frames of the video each; on rank 0 only. */
+  readonly #outputs: readonly [Tensor, Tensor];
+  readonly #graphs = new Map<0 | 1, Handle | "not yet">();
+
+  constructor(
+    private readonly context: Context,
+    private readonly decoder: VaeDecoder,
+    halo: HaloExchange,
+    readonly size: LatentSize,
+    readonly pixels: PixelDtype,
+  ) {
+    const { device, world, plan } = context;
+    const { frames, height, width } = size;
+    this.#strip = new Strip(height, world, halo);
+    this.#latent = device.allocatePersistent("fp32", [frames * height * width, LATENT_CHANNELS]);
+    this.#statistics = device.allocatePersistent("fp32", [2, LATENT_CHANNELS]);
+    const rows = Math.max(1, this.#strip.own.count);
+    this.#input = device.allocatePersistent(plan.dtype, [1, rows, width, LATENT_CHANNELS]);
+    const frameValues = SPATIAL_FACTOR ** 2 * height * width * PIXEL_CHANNELS;
+    const output = () => device.allocatePersistent(pixels, [world.rank === 0 ? TEMPORAL_FACTOR * frameValues : 1]);
+    this.#outputs = [output(), output()];
+    for (let frame = 0; frame < Math.min(2, frames); frame++) this.#decode(frame);
+  }
+
+  /** A new video: latent float32 [16, frames, height, width] on the device, the same on every rank. */
+  async begin(latent: Tensor): Promise<void> {
+    const { device } = this.context;
+    const statistics = Float32Array.of(...latentStd.map((std) => std - 1), ...latentMean);
+    await device.upload(this.#statistics, new Uint8Array(statistics.buffer));
+    const [gain, mean] = [partOf(this.#statistics, 0), partOf(this.#statistics, 1)];
+    const [pixels = 0] = this.#latent.shape;
+    transpose(device, this.#latent, tensor(latent.address, "fp32", [LATENT_CHANNELS, pixels]));
+    addGated(device, this.#latent, this.#latent, this.#latent, gain); // x + x · (std - 1)
+    addVector(device, this.#latent, this.#latent, mean);
+    this.decoder.reset();
+  }
+
+  /** Queues one latent frame; the mark is passed when its pixels lie in the frame's output. */
+  queue(frame: number): Handle {
+    const { device, plan } = this.context;
+    const { start, count } = this.#strip.own;
+    const { height, width } = this.size;
+    if (count > 0) cast(device, this.#input, rowsOf(this.#latent, (frame * height + start) * width, count * width));
+    const known = this.#graphs.get(turnOf(frame));
+    if (frame === 0 || !plan.graph || known === undefined) {
+      // A video's first frame is unlike the others. A frame's first time also loads kernels, which no capture may do.
+      if (frame > 0) this.#graphs.set(turnOf(frame), "not yet");
+      this.#decode(frame);
+    } else {
+      const graph = known === "not yet" ? device.capture(() => this.#decode(frame)) : known;
+      this.#graphs.set(turnOf(frame), graph);
+      device.kernels.call("graphLaunch", graph, device.streams.compute);
+    }
+    return device.mark("compute");
+  }
+
+  /** On rank 0: where the pixels of a frame that has been queued will lie, [frames, 8 · height, 8 · width, 3]. */
+  output(frame: number): Tensor {
+    const { height, width } = this.size;
+    const { address, dtype } = this.#outputs[turnOf(frame)];
+    const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
+    return tensor(address, dtype, [frames, SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS]);
+  }
+
+  /** Frees the graphs; the device must have done what is queued. */
+  close(): void {
+    for (const graph of this.#graphs.values()) {
+      if (graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
+    }
+    this.#graphs.clear();
+  }
+
+  /** #input to the frame's output. */
+  #decode(frame: number): void {
+    const { device, world } = this.context;
+    const { rowsOfRank, own } = this.#strip;
+    const { width } = this.size;
+    const output = this.output(frame);
+    const columns = SPATIAL_FACTOR * width * PIXEL_CHANNELS;
+    const lines = rowsOfRank.map((rows) => rows * SPATIAL_FACTOR * (output.shape[0] ?? 0));
+    device.arena.scope(() => {
+      const part = () => world.gatherPart(lines, columns, this.pixels);
+      let mine: Tensor;
+      if (own.count === 0) {
+        this.decoder.takePart(this.#strip, width);
+        mine = part(); // such a rank is never rank 0
+      } else {
+        const decoded = this.decoder.forward(this.#input, this.#strip, frame === 0);
+        mine = world.size === 1 ? output : part();
+        this.#convert(mine, decoded);
+      }
+      if (world.size > 1) this.#gather(mine, lines, output);
+    });
+  }
+
+  /** Pixels to the dtype that is wanted. */
+  #convert(out: Tensor, decoded: Tensor): void {
+    const { device } = this.context;
+    if (this.pixels === "fp32") {
+      cast(device, out, decoded);
+      return;
+    }
+    const exact = device.allocate("fp32", decoded.shape);
+    cast(device, exact, decoded);
+    toBytes(device, out, exact);
+  }
+
+  /** Each rank sends all frames of its rows, lines [of rank] of pixels; rank 0 puts them in their places. */
+  #gather(mine: Tensor, lines: readonly number[], output: Tensor): void {
+    const { device, world } = this.context;
+    const [frames = 0, height = 0] = output.shape;
+    const columns = mine.shape.at(-1) ?? 0;
+    const gathered = device.allocate(this.pixels, [lines.reduce((sum, count) => sum + count, 0), columns]);
+    world.allGather(mine, lines, gathered);
+    if (world.rank !== 0) return;
+    const lineBytes = tensorBytes(this.pixels, [columns]);
+    lines.forEach((count, rank) => {
+      const { start } = rangeOf(lines, rank);
+      if (count === 0) return;
+      const to = output.address + (start / frames) * lineBytes;
+      const from = gathered.address + start * lineBytes;
+      const run = (count / frames) * lineBytes;
+      device.launch("communication", "copy2d", () => [to, height * lineBytes, from, run, run, frames]);
+    });
+  }
+}
+
+/** Which of the two outputs a frame takes. */
+const turnOf = (frame: number): 0 | 1 => (frame % 2 === 0 ? 0 : 1);
