@@ -350,6 +350,37 @@ DITRUN_API int ditrun_fill_random(const ditrun_random_args *args, uint64_t strea
 DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount,
                           int64_t count, int dtype, int sourceDtype, uint64_t stream);
 
+/* ---- sums and gathers over peer memory, one launch each ----
+ * Every rank of a group makes the same call, each with the group's memory as its own process maps it. The launch tells the
+ * peers that what this rank has put into its block is there, waits until all have said so, computes, and ends once every rank
+ * has read what it needs: then the block may be written again, in stream order. No other flag is needed.
+ * Ranks meet by their signals, which count up, so that a captured graph replays: uint32 [DITRUN_PEER_BLOCKS, ranks] in each
+ * rank's peer memory, 0 before the first call, used by the calls of one group and by nothing else. */
+#define DITRUN_PEER_BLOCKS 128
+#define DITRUN_MAX_PEERS 32
+
+/* out[i] = base[i] + Σ_p blocks[p][first + i] + bias[i mod columns]     0 <= i < count, p in rank order, in float32, rounded once.
+ * With shots 2 (first 0, count total) each rank sums one share of the elements only, in rank order, rounds it to sourceDtype and
+ * puts it in the place of its own summand; then all read each other's shares: 2 (ranks - 1) / ranks of the block are read from peers
+ * instead of ranks - 1 times the block, and the sum is rounded twice. Every rank gets the same bits either way, but those of
+ * one shot and two differ. Shares are the total / DITRUN_SHARE_UNIT whole units divided over the ranks, ⌊rank · units / ranks⌋ and on;
+ * what is left over is summed in one shot. */
+#define DITRUN_SHARE_UNIT 8
+typedef struct {
+  const uint64_t *blocks;  /* each rank's block, in rank order: total elements of sourceDtype; its contents are consumed */
+  const uint64_t *signals; /* each rank's signals, in rank order */
+  uint64_t out, base, bias; /* of dtype; base and bias may be 0, out may be base */
+  int64_t total;           /* the same on every rank */
+  int64_t first, count;    /* this rank's; count may be 0 */
+  int32_t rank, ranks, columns;
+  int32_t dtype, sourceDtype; /* F32 or BF16 */
+  int32_t shots;           /* 1 or 2, the same on every rank */
+} ditrun_peer_sum_args;
+DITRUN_API int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream);
+/* out = the first bytes[p] bytes of blocks[p], one rank's after the other's in rank order. bytes is the same on every rank. */
+DITRUN_API int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank,
+                                  int ranks, uint64_t stream);
+
 /* ---- NCCL (CUDA module; the CPU module answers DITRUN_UNSUPPORTED) ---- */
 
 #define DITRUN_NCCL_ID_BYTES 128

@@ -238,6 +238,15 @@ export function copy(device: Device, out: Tensor, x: Tensor, bytes: number, phas
   device.launch(phase, "copy", () => [out.address, x.address, bytes]);
 }
 
+/** What a sum is written to: out = base + bias + Σ of what is summed. */
+export interface SumTarget {
+  readonly out: Tensor;
+  /** Same shape as out, or absent; may be out itself. */
+  readonly base?: Tensor | undefined;
+  /** [columns], added once (not once per rank). */
+  readonly bias?: Tensor | undefined;
+}
+
 /**
  * out = base + Σ sources + bias: sources are addresses of tensors of out's shape (peers' too), in sourceDtype, summed in the
  * order given; base and bias [columns] are of out's dtype.
@@ -246,7 +255,7 @@ export function sumOf(
   device: Device,
   sources: Address[],
   sourceDtype: Tensor["dtype"],
-  { out, base, bias }: { out: Tensor; base?: Tensor | undefined; bias?: Tensor | undefined },
+  { out, base, bias }: SumTarget,
 ): void {
   const { columns } = matrixShape(out);
   device.launch("communication", "sum", () => [
