@@ -85,6 +85,7 @@ export const prototypes = {
   peerSum: "int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream)",
   peerGather:
     "int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank, int ranks, uint64_t stream)",
+  peerExchange: "int ditrun_peer_exchange(const ditrun_peer_exchange_args *args, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
   ncclInit: "int ditrun_nccl_init(const uint8_t *id, int rank, int size, _Out_ uint64_t *comm)",
   ncclDestroy: "int ditrun_nccl_destroy(uint64_t comm)",
@@ -164,6 +165,14 @@ export const structs: Record<string, Record<string, string>> = {
     "int32_t ": ["distribution"],
     float: ["amplitude", "offset"],
     "int32_t  ": ["outDtype", "reserved"],
+  }),
+  ditrun_neighbour: fields({
+    uint64_t: ["send", "receive", "theirEven", "theirOdd", "ownEven", "ownOdd", "theirSignals", "ownSignals"],
+  }),
+  ditrun_peer_exchange_args: fields({
+    "ditrun_neighbour *": ["neighbours"],
+    int64_t: ["pitch", "rowBytes"],
+    int32_t: ["rows", "neighbourCount"],
   }),
   ditrun_peer_sum_args: fields({
     "uint64_t *": ["blocks", "signals"],
@@ -364,6 +373,25 @@ export interface PeerSumArgs {
   shots: number;
 }
 
+export interface Neighbour {
+  send: Address;
+  receive: Address;
+  theirEven: Address;
+  theirOdd: Address;
+  ownEven: Address;
+  ownOdd: Address;
+  theirSignals: Address;
+  ownSignals: Address;
+}
+
+export interface PeerExchangeArgs {
+  neighbours: Neighbour[];
+  pitch: number;
+  rowBytes: number;
+  rows: number;
+  neighbourCount: number;
+}
+
 export const deviceDtypes = { fp32: 0, bf16: 1, e4m3: 2, fp16: 3, i32: 4, u8: 5 } as const;
 export const activations = { identity: 0, gelu: 1, geluTanh: 2, silu: 3 } as const;
 export const memoryKinds = { device: 0, peer: 1 } as const;
@@ -385,6 +413,7 @@ export type Struct =
   | RmsNormArgs
   | Conv3dArgs
   | RandomArgs
-  | PeerSumArgs;
+  | PeerSumArgs
+  | PeerExchangeArgs;
 
 export type KernelName = keyof typeof prototypes;

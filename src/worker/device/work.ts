@@ -44,6 +44,9 @@ export function workOf(name: KernelName, args: readonly Argument[]): Work {
   const [first] = args;
   if (typeof first === "object" && "k" in first && "aScale" in first) return gemmWork(first);
   if (typeof first === "object" && "shots" in first) return peerSumWork(first);
+  if (typeof first === "object" && "neighbours" in first) {
+    return streamed(first.rows, first.rowBytes, 4 * first.neighbourCount);
+  }
   if (typeof first === "object" && "blocks" in first) return attentionWork(first);
   if (typeof first === "object" && "kernelT" in first) return convolutionWork(first);
   if (typeof first === "object" && "statistics" in first) {
