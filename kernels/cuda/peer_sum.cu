@@ -12,6 +12,8 @@
 static_assert(vectorWidth == DITRUN_SHARE_UNIT);
 
 constexpr int peerThreads = 512;
+/** 16-byte loads from peers that a thread has on the way at a time. */
+constexpr int loadsInFlight = 8;
 
 namespace {
 
@@ -93,7 +95,7 @@ struct Share {
 /** target[i] = Σ_p blocks[p][first + i] for whole vectors, `width` ranks' loads in flight at a time, of several vectors. */
 template <int width, bool sourcesBf16>
 __device__ void sumVectors(const Peers &peers, const Target &target, int64_t first, int64_t vectors) {
-  constexpr int unroll = width >= 8 ? 1 : 8 / width / (sourcesBf16 ? 1 : 2);
+  constexpr int loads = width * (sourcesBf16 ? 1 : 2), unroll = loads < loadsInFlight ? loadsInFlight / loads : 1;
   const int64_t threads = int64_t(gridDim.x) * peerThreads;
   for (int64_t start = int64_t(blockIdx.x) * peerThreads + threadIdx.x; start < vectors; start += unroll * threads) {
     float total[unroll][vectorWidth];
@@ -123,7 +125,7 @@ __device__ void sumVectors(const Peers &peers, const Target &target, int64_t fir
 /** target[i] = every share's sum, from the rank that made it: this rank's own first, so that no two ranks read one peer at a time. */
 template <bool sourcesBf16>
 __device__ void readShares(const Peers &peers, const Target &target, int64_t vectors) {
-  constexpr int unroll = sourcesBf16 ? 4 : 2;
+  constexpr int unroll = loadsInFlight / (sourcesBf16 ? 2 : 4);  // half: the base is on its way beside them
   const int64_t threads = int64_t(gridDim.x) * peerThreads;
   for (int step = 0; step < peers.ranks; step++) {
     const int p = (peers.rank + step) % peers.ranks;

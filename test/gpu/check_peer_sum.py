@@ -1,4 +1,4 @@
-"""Sums and gathers over peer memory between real processes, against the same additions in numpy, bit by bit.
+"""Sums, gathers and exchanges over peer memory between real processes, against the same additions in numpy, bit by bit.
 
     python3 test/gpu/check_peer_sum.py MODULE [--ranks 2,3,4,8] [--gpus 1] [--every 1] [--times MODULE,MODULE,…]
 
@@ -15,10 +15,10 @@ from ctypes import byref, c_float, c_int64, c_uint64, create_string_buffer
 
 import numpy as np
 
-from ditrun_abi import BF16, F32, Module, PeerSum, PEER
+from ditrun_abi import BF16, F32, PEER, Module, Neighbour, PeerExchange, PeerSum
 
 NAMES = """device_open device_close malloc free peer_export peer_open peer_close upload download copy fill_zero stream_create stream_synchronize
-event_create event_record event_elapsed capture_begin capture_end graph_launch graph_destroy peer_sum peer_gather""".split()
+event_create event_record event_elapsed capture_begin capture_end graph_launch graph_destroy peer_sum peer_gather peer_exchange""".split()
 PEER_BLOCKS, SHARE_UNIT = 128, 8
 BYTES = {F32: 4, BF16: 2}
 
@@ -65,14 +65,18 @@ class Rank:
         self.module = Module(path, NAMES)
         self.module.device_open(rank % gpus)
         self.stream = self.module.stream_create(0)
-        self.signal_bytes = PEER_BLOCKS * ranks * 4
-        self.heap = self.module.malloc(self.signal_bytes + block_bytes, PEER)
+        # The group's signals, those of the pairs above and below, the block, and four slots of rows, of the same bytes.
+        self.pair_signals = PEER_BLOCKS * ranks * 4
+        self.signal_bytes = self.pair_signals + 2 * 2 * PEER_BLOCKS * 4
+        self.block_bytes = (block_bytes + 1023) // 1024 * 1024
+        self.heap = self.module.malloc(self.signal_bytes + 5 * self.block_bytes, PEER)
         self.module.fill_zero(self.heap, self.signal_bytes, self.stream)
         self.module.stream_synchronize(self.stream)
         handle = create_string_buffer(128)
         self.module.peer_export(self.heap, handle)
         handles = self.gather(handle.raw)
         heaps = [self.heap if r == rank else self.opened(handles[r]) for r in range(ranks)]
+        self.heaps = heaps
         self.signals = (c_uint64 * ranks)(*heaps)
         self.blocks = (c_uint64 * ranks)(*[heap + self.signal_bytes for heap in heaps])
 
@@ -109,6 +113,23 @@ class Rank:
     def gather_bytes(self, out, lengths):
         self.module.peer_gather(out, self.blocks, (c_int64 * self.ranks)(*lengths), self.signals, self.rank, self.ranks, self.stream)
 
+    def exchange(self, volume, rows, row_bytes):
+        """The volume's rows are 4 rowBytes apart: the halo above, the first and the last of its own, the halo below."""
+        def slot(rank, side, turn):
+            return self.heaps[rank] + self.signal_bytes + (1 + 2 * side + turn) * self.block_bytes
+
+        def signals(rank, side):
+            return self.heaps[rank] + self.pair_signals + side * 2 * PEER_BLOCKS * 4
+
+        pairs = []
+        for side, other in ((0, self.rank - 1), (1, self.rank + 1)):
+            if 0 <= other < self.ranks:
+                pairs.append(Neighbour(send=volume + (1 + side) * row_bytes, receive=volume + 3 * side * row_bytes, theirEven=slot(other, 1 - side, 0),
+                                       theirOdd=slot(other, 1 - side, 1), ownEven=slot(self.rank, side, 0), ownOdd=slot(self.rank, side, 1),
+                                       theirSignals=signals(other, 1 - side), ownSignals=signals(self.rank, side)))
+        args = PeerExchange(neighbours=(Neighbour * len(pairs))(*pairs), pitch=4 * row_bytes, rowBytes=row_bytes, rows=rows, neighbourCount=len(pairs))
+        self.module.peer_exchange(byref(args), self.stream)
+
     def close(self):
         self.gather(None)
         for r in range(self.ranks):
@@ -121,8 +142,52 @@ ROUNDS = 4  # calls of one case, queued at once
 REPLAYS = 2
 
 
+def check_exchange(rank, case, delay):
+    """Whether halos hold the neighbours' rows and nothing else has changed, call after call."""
+    rows, row_bytes = case["exchange"]
+    size = rows * 4 * row_bytes
+    volumes = [rank.module.malloc(size, 0) for _ in range(ROUNDS)]
+
+    def volume(turn, k, r):
+        return np.random.default_rng([turn, k, r]).integers(0, 256, (rows, 4, row_bytes), dtype=np.uint8)
+
+    def queue():
+        for k in range(ROUNDS):
+            rank.module.fill_zero(delay, int(np.random.default_rng([rank.rank, k]).integers(1, 1 << 24)), rank.stream)
+            rank.exchange(volumes[k], rows, row_bytes)
+
+    found = []
+    graph = None
+    for turn in range(REPLAYS + 1):
+        for k in range(ROUNDS):
+            rank.put(volumes[k], volume(turn, k, rank.rank))
+        if turn == 0:
+            queue()
+        else:
+            rank.module.graph_launch(graph, rank.stream)
+        for k in range(ROUNDS):
+            want = volume(turn, k, rank.rank)
+            if rank.rank > 0:
+                want[:, 0] = volume(turn, k, rank.rank - 1)[:, 2]
+            if rank.rank < rank.ranks - 1:
+                want[:, 3] = volume(turn, k, rank.rank + 1)[:, 1]
+            bad = np.argwhere(rank.get(volumes[k], want) != want)
+            if bad.size:
+                found.append(f"turn {turn} call {k}: {len(bad)} of {want.nbytes} bytes, the first at {bad[0]}")
+        if turn == 0:
+            rank.module.capture_begin(rank.stream)
+            queue()
+            graph = rank.module.capture_end(rank.stream)
+    rank.module.graph_destroy(graph)
+    for address in volumes:
+        rank.module.free(address)
+    return found
+
+
 def check_case(rank, case, delay):
     """Whether every call of the case gives the expected bits, and gathers give the very bytes."""
+    if "exchange" in case:
+        return check_exchange(rank, case, delay)
     own, ranks = rank.rank, rank.ranks
     gather = "lengths" in case
     rows = case.get("rows")
@@ -200,13 +265,15 @@ def cases_for(ranks, largest):
             yield f"scatter {names} {rows}", {**plain, "dtype": dtype, "source": source, "total": all_rows * 264, "columns": 264, "base": True, "inPlace": True, "rows": rows}
     for unit in (1, 4, 16, 4096):
         yield f"gather of {unit}", {"lengths": [unit * (3 + 5 * r) for r in range(ranks)]}
+    for rows, row_bytes in ((1, 1), (3, 12), (5, 16 * 7), (4, 16 * 13001), (7, 999)):
+        yield f"exchange of {rows} rows of {row_bytes} bytes", {"exchange": (rows, row_bytes)}
     yield "gather with an empty part", {"lengths": [0 if r == 1 else 4096 for r in range(ranks)]}
     yield "gather, large", {"lengths": [largest // ranks * 4] * ranks}
 
 
 def check(path, rank, ranks, gpus, link, largest, every):
     cases = dict(list(cases_for(ranks, largest))[::every])
-    block_bytes = max(max(case["lengths"]) if "lengths" in case else case["total"] * 4 for case in cases.values())
+    block_bytes = max(max(case["lengths"]) if "lengths" in case else case["total"] * 4 if "total" in case else case["exchange"][0] * case["exchange"][1] for case in cases.values())
     self = Rank(path, rank, ranks, gpus, link, block_bytes)
     delay = self.module.malloc(1 << 24, 0)
     failed = []
