@@ -40,12 +40,12 @@ struct Peers {
 };
 
 struct Target {
-  uint64_t out, base, bias;
+  uint64_t out, base, bias, gate;
   int64_t columns;
-  int dtype;
+  int dtype, biasDtype;
 };
 
-/** target[at + i] = base + Σ_p sources[p][first + i] + bias for elements [at, at + count) of the target. */
+/** target[at + i] = base + gate · (Σ_p sources[p][first + i] + bias) for elements [at, at + count) of the target. */
 void sumInto(const Target &target, int64_t at, const std::vector<uint64_t> &sources, int sourceDtype, int64_t first, int64_t count) {
   const int64_t runs = (count + runLength - 1) / runLength;
 #pragma omp parallel for schedule(static) if (count > parallelWork)
@@ -54,18 +54,20 @@ void sumInto(const Target &target, int64_t at, const std::vector<uint64_t> &sour
     const int64_t length = std::min(runLength, count - start);
     float total[runLength] = {};
     float other[runLength];
-    const auto add = [&](uint64_t term, int dtype, int64_t index) {
-      const float *const x = readRun(term, dtype, index, length, other);
+    for (const uint64_t source : sources) {
+      const float *const x = readRun(source, sourceDtype, first + start, length, other);
       for (int64_t i = 0; i < length; i++) total[i] += x[i];
-    };
-    if (target.base != 0) add(target.base, target.dtype, at + start);
-    for (const uint64_t source : sources) add(source, sourceDtype, first + start);
-    if (target.bias != 0) {
-      for (int64_t i = 0; i < length; i++) {
-        float value;
-        copyRun(target.bias, target.dtype, (at + start + i) % target.columns, 1, &value);
-        total[i] += value;
-      }
+    }
+    for (int64_t i = 0; i < length && (target.bias != 0 || target.gate != 0); i++) {
+      const int64_t column = (at + start + i) % target.columns;
+      float bias = 0;
+      if (target.bias != 0) copyRun(target.bias, target.biasDtype, column, 1, &bias);
+      total[i] += bias;
+      if (target.gate != 0) total[i] *= pointer<const float>(target.gate)[column];
+    }
+    if (target.base != 0) {
+      const float *const x = readRun(target.base, target.dtype, at + start, length, other);
+      for (int64_t i = 0; i < length; i++) total[i] += x[i];
     }
     writeRun(target.out, target.dtype, at + start, length, total);
   }
@@ -81,28 +83,31 @@ int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream) {
     const char *const f = "ditrun_peer_sum";
     require(args != nullptr, f, ": args is null.");
     requireDtype(f, "dtype", args->dtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "biasDtype", args->biasDtype, DITRUN_F32, DITRUN_BF16);
     requireDtype(f, "sourceDtype", args->sourceDtype, DITRUN_F32, DITRUN_BF16);
     const int64_t first = args->first, count = args->count, total = args->total;
     require(first >= 0 && count >= 0 && first + count <= total, f, ": elements ", first, " to ", first + count,
             " do not lie in blocks of ", total, ".");
     if (count > 0) requireAddress(f, "out", args->out, dtypeBytes(args->dtype));
     requireOptional(f, "base", args->base, dtypeBytes(args->dtype));
-    requireOptional(f, "bias", args->bias, dtypeBytes(args->dtype));
-    require(args->bias == 0 || (args->columns > 0 && count % args->columns == 0), f, ": ", count,
-            " elements are no whole rows of ", args->columns, " columns, which the bias has.");
+    requireOptional(f, "bias", args->bias, dtypeBytes(args->biasDtype));
+    requireOptional(f, "gate", args->gate, 4);
+    const bool hasColumns = args->bias != 0 || args->gate != 0;
+    require(!hasColumns || (args->columns > 0 && count % args->columns == 0), f, ": ", count, " elements are no whole rows of ",
+            args->columns, " columns, which the bias or the gate has.");
     require(args->shots == 1 || args->shots == 2, f, ": shots is ", args->shots, " but must be 1 or 2.");
-    require(args->shots == 1 || (first == 0 && count == total && (args->bias == 0 || args->columns % DITRUN_SHARE_UNIT == 0)), f,
-            ": two shots take whole blocks and a bias of whole units of ", DITRUN_SHARE_UNIT, "; got elements ", first, " to ",
+    require(args->shots == 1 || (first == 0 && count == total && (!hasColumns || args->columns % DITRUN_SHARE_UNIT == 0)), f,
+            ": two shots take whole blocks and columns of whole units of ", DITRUN_SHARE_UNIT, "; got elements ", first, " to ",
             first + count, " of ", total, " and ", args->columns, " columns.");
     const Peers peers(f, args->blocks, args->signals, args->rank, args->ranks, dtypeBytes(args->sourceDtype));
-    const Target target{args->out, args->base, args->bias, args->columns, args->dtype};
+    const Target target{args->out, args->base, args->bias, args->gate, args->columns, args->dtype, args->biasDtype};
     submit(f, stream, [=, sourceDtype = args->sourceDtype, shots = args->shots](Stream &on) {
       peers.meet(on);
       int64_t summed = 0;
       if (shots == 2) {
         const int64_t units = total / DITRUN_SHARE_UNIT;
         const auto startOf = [&](int rank) { return units * rank / peers.ranks * DITRUN_SHARE_UNIT; };
-        const Target own{peers.blocks[peers.rank], 0, 0, 1, sourceDtype};
+        const Target own{peers.blocks[peers.rank], 0, 0, 0, 1, sourceDtype, sourceDtype};
         sumInto(own, startOf(peers.rank), peers.blocks, sourceDtype, startOf(peers.rank), startOf(peers.rank + 1) - startOf(peers.rank));
         peers.meet(on);
         for (int p = 0; p < peers.ranks; p++) {

@@ -13,7 +13,7 @@ static_assert(vectorWidth == DITRUN_SHARE_UNIT);
 
 constexpr int peerThreads = 512;
 /** 16-byte loads from peers that a thread has on the way at a time. */
-constexpr int loadsInFlight = 8;
+constexpr int loadsInFlight = 4;
 
 namespace {
 
@@ -62,114 +62,123 @@ __device__ void addTo(float (&total)[vectorWidth], const Packed &packed, bool is
   for (int j = 0; j < vectorWidth; j++) total[j] += values[j];
 }
 
-/** out = base + what is summed + bias. */
+/** out = base + gate · (what is summed + bias). */
 struct Target {
   void *out;
   const void *base, *bias;
+  const float *gate;
   int columns;
-  bool isBf16;
+  bool isBf16, biasBf16;
 
-  __device__ void begin(int64_t index, float (&total)[vectorWidth]) const {
-    if (base) load8(base, index, isBf16, total);
-    else
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) total[j] = 0.0f;
-  }
-  __device__ void end(int64_t index, float (&total)[vectorWidth]) const {
+  __device__ Packed loadBase(int64_t index) const { return base ? loadPacked(base, index, isBf16) : Packed{}; }
+
+  __device__ void store(int64_t index, float (&total)[vectorWidth], const Packed &packedBase) const {
+    float values[vectorWidth];
+    const int64_t column = bias || gate ? index % columns : 0;
     if (bias) {
-      float values[vectorWidth];
-      load8(bias, index % columns, isBf16, values);
+      load8(bias, column, biasBf16, values);
 #pragma unroll
       for (int j = 0; j < vectorWidth; j++) total[j] += values[j];
     }
+    if (gate) {
+      load8(gate, column, false, values);
+#pragma unroll
+      for (int j = 0; j < vectorWidth; j++) total[j] *= values[j];
+    }
+    if (base) addTo(total, packedBase, isBf16);
     store8(out, index, isBf16, total);
   }
 };
 
-/** The units of rank p's share. */
-struct Share {
-  int64_t first, count;
-  __device__ Share(int64_t units, int p, int ranks) : first(units * p / ranks), count(units * (p + 1) / ranks - first) {}
-};
-
-/** target[i] = Σ_p blocks[p][first + i] for whole vectors, `width` ranks' loads in flight at a time, of several vectors. */
+/** target[i] = Σ_p blocks[p][first + i] for whole vectors, `width` ranks' loads on the way at a time, of several vectors. */
 template <int width, bool sourcesBf16>
 __device__ void sumVectors(const Peers &peers, const Target &target, int64_t first, int64_t vectors) {
   constexpr int loads = width * (sourcesBf16 ? 1 : 2), unroll = loads < loadsInFlight ? loadsInFlight / loads : 1;
   const int64_t threads = int64_t(gridDim.x) * peerThreads;
   for (int64_t start = int64_t(blockIdx.x) * peerThreads + threadIdx.x; start < vectors; start += unroll * threads) {
-    float total[unroll][vectorWidth];
+    float total[unroll][vectorWidth] = {};
+    Packed base[unroll];
     for (int group = 0; group < peers.ranks; group += width) {
       Packed held[unroll][width];
 #pragma unroll
+      for (int u = 0; u < unroll; u++) {
+        if (start + u * threads >= vectors) continue;
+#pragma unroll
+        for (int p = 0; p < width; p++)
+          if (group + p < peers.ranks) held[u][p] = loadPeer(peers.blocks[group + p], first + (start + u * threads) * vectorWidth, sourcesBf16);
+        if (group == 0) base[u] = target.loadBase((start + u * threads) * vectorWidth);
+      }
+#pragma unroll
       for (int u = 0; u < unroll; u++)
 #pragma unroll
         for (int p = 0; p < width; p++)
-          if (start + u * threads < vectors && group + p < peers.ranks)
-            held[u][p] = loadPeer(peers.blocks[group + p], first + (start + u * threads) * vectorWidth, sourcesBf16);
-#pragma unroll
-      for (int u = 0; u < unroll; u++) {
-        if (start + u * threads >= vectors) continue;
-        if (group == 0) target.begin((start + u * threads) * vectorWidth, total[u]);
-#pragma unroll
-        for (int p = 0; p < width; p++)
-          if (group + p < peers.ranks) addTo(total[u], held[u][p], sourcesBf16);
-      }
+          if (start + u * threads < vectors && group + p < peers.ranks) addTo(total[u], held[u][p], sourcesBf16);
     }
 #pragma unroll
     for (int u = 0; u < unroll; u++)
-      if (start + u * threads < vectors) target.end((start + u * threads) * vectorWidth, total[u]);
+      if (start + u * threads < vectors) target.store((start + u * threads) * vectorWidth, total[u], base[u]);
   }
 }
 
-/** target[i] = every share's sum, from the rank that made it: this rank's own first, so that no two ranks read one peer at a time. */
-template <bool sourcesBf16>
-__device__ void readShares(const Peers &peers, const Target &target, int64_t vectors) {
-  constexpr int unroll = loadsInFlight / (sourcesBf16 ? 2 : 4);  // half: the base is on its way beside them
-  const int64_t threads = int64_t(gridDim.x) * peerThreads;
-  for (int step = 0; step < peers.ranks; step++) {
-    const int p = (peers.rank + step) % peers.ranks;
-    const Share share(vectors, p, peers.ranks);
-    // Position i of a share is this block's in both shots: the meeting between them was between blocks of this index only.
-    for (int64_t start = int64_t(blockIdx.x) * peerThreads + threadIdx.x; start < share.count; start += unroll * threads) {
-      Packed held[unroll];
+/**
+ * target[i] = every share's sum, from the rank that made it; position by position of all shares, so that what is read from peers and
+ * what is read and written here are on the way together. firstOf[p] is the first vector of rank p's share.
+ */
+template <int width, bool sourcesBf16>
+__device__ void readShares(const Peers &peers, const Target &target, const int64_t *firstOf) {
+  constexpr int loads = width * (sourcesBf16 ? 2 : 4), unroll = loads < loadsInFlight ? loadsInFlight / loads : 1;  // the base comes as well
+  const int64_t threads = int64_t(gridDim.x) * peerThreads, longest = (firstOf[peers.ranks] + peers.ranks - 1) / peers.ranks;
+  // Position i of a share is this block's in both shots: the meeting between them was between blocks of this index only.
+  for (int64_t start = int64_t(blockIdx.x) * peerThreads + threadIdx.x; start < longest; start += unroll * threads) {
+    for (int group = 0; group < peers.ranks; group += width) {
+      Packed held[unroll][width], base[unroll][width];
+      const auto vectorOf = [&](int u, int p) { return firstOf[group + p] + start + u * threads; };
+      const auto exists = [&](int u, int p) { return group + p < peers.ranks && vectorOf(u, p) < firstOf[group + p + 1]; };
 #pragma unroll
       for (int u = 0; u < unroll; u++)
-        if (start + u * threads < share.count) held[u] = loadPeer(peers.blocks[p], (share.first + start + u * threads) * vectorWidth, sourcesBf16);
 #pragma unroll
-      for (int u = 0; u < unroll; u++) {
-        if (start + u * threads >= share.count) continue;
-        const int64_t index = (share.first + start + u * threads) * vectorWidth;
-        float total[vectorWidth];
-        target.begin(index, total);
-        addTo(total, held[u], sourcesBf16);
-        target.end(index, total);
-      }
+        for (int p = 0; p < width; p++) {
+          if (!exists(u, p)) continue;
+          held[u][p] = loadPeer(peers.blocks[group + p], vectorOf(u, p) * vectorWidth, sourcesBf16);
+          base[u][p] = target.loadBase(vectorOf(u, p) * vectorWidth);
+        }
+#pragma unroll
+      for (int u = 0; u < unroll; u++)
+#pragma unroll
+        for (int p = 0; p < width; p++) {
+          if (!exists(u, p)) continue;
+          float total[vectorWidth];
+          unpack(held[u][p], sourcesBf16, total);
+          target.store(vectorOf(u, p) * vectorWidth, total, base[u][p]);
+        }
     }
   }
 }
 
 template <int width, bool sourcesBf16>
 __global__ void __launch_bounds__(peerThreads, 1) peerSum(const __grid_constant__ Peers peers, const __grid_constant__ Target target, int64_t first, int64_t count,
-                                                       int64_t vectors, int shots) {
+                                                          int64_t vectors, int shots) {
+  __shared__ int64_t firstOf[DITRUN_MAX_PEERS + 1];  // each rank's share of the vectors
+  if (threadIdx.x <= peers.ranks) firstOf[threadIdx.x] = vectors * threadIdx.x / peers.ranks;
   uint32_t *const counter = countOf(peers);
   uint32_t meetings = *counter;
   meet(peers, meetings);
   if (shots == 1) {
     sumVectors<width, sourcesBf16>(peers, target, first, vectors);
   } else {
-    const Share share(vectors, peers.rank, peers.ranks);
-    const int64_t start = share.first * vectorWidth;
-    const Target own{static_cast<char *>(peers.blocks[peers.rank]) + start * (sourcesBf16 ? 2 : 4), nullptr, nullptr, 1, sourcesBf16};
-    sumVectors<width, sourcesBf16>(peers, own, start, share.count);
+    const int64_t shareFirst = firstOf[peers.rank] * vectorWidth;
+    const Target own{static_cast<char *>(peers.blocks[peers.rank]) + shareFirst * (sourcesBf16 ? 2 : 4), nullptr, nullptr, nullptr, 1, sourcesBf16, false};
+    sumVectors<width, sourcesBf16>(peers, own, shareFirst, firstOf[peers.rank + 1] - firstOf[peers.rank]);
     meet(peers, meetings);
-    readShares<sourcesBf16>(peers, target, vectors);
+    readShares<(width < 4 ? width : 4), sourcesBf16>(peers, target, firstOf);
   }
   const int dtype = target.isBf16 ? DITRUN_BF16 : DITRUN_F32, sourceDtype = sourcesBf16 ? DITRUN_BF16 : DITRUN_F32;
   for (int64_t i = vectors * vectorWidth + int64_t(blockIdx.x) * peerThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * peerThreads) {
-    float value = target.base ? loadOne(target.base, i, dtype) : 0.0f;
+    float value = 0.0f;
     for (int p = 0; p < peers.ranks; p++) value += loadOne(peers.blocks[p], first + i, sourceDtype);
-    if (target.bias) value += loadOne(target.bias, i % target.columns, dtype);
+    if (target.bias) value += loadOne(target.bias, i % target.columns, target.biasBf16 ? DITRUN_BF16 : DITRUN_F32);
+    if (target.gate) value *= target.gate[i % target.columns];
+    if (target.base) value += loadOne(target.base, i, dtype);
     storeOne(target.out, i, dtype, value);
   }
   meet(peers, meetings);
@@ -230,16 +239,18 @@ int peerGrid(int64_t vectors) { return int(std::clamp<int64_t>((vectors + peerTh
 
 int checkSum(const ditrun_peer_sum_args &args) {
   const char *const what = "ditrun_peer_sum";
-  if (!isFloat(args.dtype) || !isFloat(args.sourceDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "%s takes f32 or bf16, not %s and %s.", what, dtypeName(args.dtype), dtypeName(args.sourceDtype));
+  if (!isFloat(args.dtype) || !isFloat(args.sourceDtype) || !isFloat(args.biasDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "%s takes f32 or bf16, not %s from %s with a bias of %s.", what, dtypeName(args.dtype), dtypeName(args.sourceDtype),
+                dtypeName(args.biasDtype));
   if (args.first < 0 || args.count < 0 || args.first + args.count > args.total)
     return fail(DITRUN_INVALID_ARGUMENT, "%s: elements %lld to %lld do not lie in blocks of %lld.", what, (long long)args.first,
                 (long long)(args.first + args.count), (long long)args.total);
-  if (args.count > 0 && (!args.out || (args.out | args.base | args.bias) % dtypeBytes(args.dtype) != 0))
+  if (args.count > 0 && (!args.out || (args.out | args.base) % dtypeBytes(args.dtype) != 0 || args.bias % dtypeBytes(args.biasDtype) != 0))
     return fail(DITRUN_INVALID_ARGUMENT, "%s got out 0x%llx, base 0x%llx and bias 0x%llx for elements of %s.", what, (unsigned long long)args.out,
                 (unsigned long long)args.base, (unsigned long long)args.bias, dtypeName(args.dtype));
-  if (args.bias && (args.columns <= 0 || args.count % args.columns != 0))
-    return fail(DITRUN_INVALID_ARGUMENT, "%s got a bias of %d columns for %lld elements.", what, args.columns, (long long)args.count);
+  if (args.gate % 4 != 0) return fail(DITRUN_INVALID_ARGUMENT, "%s got the gate 0x%llx, which is not float32.", what, (unsigned long long)args.gate);
+  if ((args.bias || args.gate) && (args.columns <= 0 || args.count % args.columns != 0))
+    return fail(DITRUN_INVALID_ARGUMENT, "%s got a bias or a gate of %d columns for %lld elements.", what, args.columns, (long long)args.count);
   if (args.shots != 1 && args.shots != 2) return fail(DITRUN_INVALID_ARGUMENT, "%s takes 1 or 2 shots, not %d.", what, args.shots);
   return DITRUN_OK;
 }
@@ -252,19 +263,20 @@ int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream) {
   TRY(checkSum(*args));
   Peers peers{};
   TRY(checkPeers("ditrun_peer_sum", args->blocks, args->signals, args->rank, args->ranks, dtypeBytes(args->sourceDtype), &peers));
-  bool vectorized = aligned16(args->out) && aligned16(args->base) && aligned16(args->bias) && args->first % vectorWidth == 0 &&
-                    (!args->bias || args->columns % vectorWidth == 0);
+  bool vectorized = aligned16(args->out) && aligned16(args->base) && aligned16(args->bias) && aligned16(args->gate) && args->first % vectorWidth == 0 &&
+                    ((!args->bias && !args->gate) || args->columns % vectorWidth == 0);
   for (int p = 0; p < args->ranks; p++) vectorized = vectorized && aligned16(args->blocks[p]);
   if (args->shots == 2 && (!vectorized || args->first != 0 || args->count != args->total))
     return fail(DITRUN_INVALID_ARGUMENT,
-                "ditrun_peer_sum: two shots take the whole of blocks that start, like out, base and bias, at multiples of 16 bytes, and a bias of whole units of %d; "
+                "ditrun_peer_sum: two shots take the whole of blocks that start, like out, base, bias and gate, at multiples of 16 bytes, and columns of whole units of %d; "
                 "got elements %lld to %lld of %lld and %d columns.",
                 vectorWidth, (long long)args->first, (long long)(args->first + args->count), (long long)args->total, args->columns);
   const bool sourcesBf16 = args->sourceDtype == DITRUN_BF16;
   const auto kernel = args->ranks <= 2   ? sourcesBf16 ? peerSum<2, true> : peerSum<2, false>
                       : args->ranks <= 4 ? sourcesBf16 ? peerSum<4, true> : peerSum<4, false>
                                          : sourcesBf16 ? peerSum<8, true> : peerSum<8, false>;
-  const Target target{asPointer<void>(args->out), asPointer<void>(args->base), asPointer<void>(args->bias), args->columns, args->dtype == DITRUN_BF16};
+  const Target target{asPointer<void>(args->out), asPointer<void>(args->base), asPointer<void>(args->bias), asPointer<float>(args->gate), args->columns, args->dtype == DITRUN_BF16,
+                      args->biasDtype == DITRUN_BF16};
   const int grid = peerGrid(args->total / vectorWidth / (args->shots == 2 ? args->ranks : 1));
   kernel<<<grid, peerThreads, 0, asStream(stream)>>>(peers, target, args->first, args->count, vectorized ? args->count / vectorWidth : 0, args->shots);
   return launched("ditrun_peer_sum");

@@ -359,22 +359,24 @@ DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int column
 #define DITRUN_PEER_BLOCKS 128
 #define DITRUN_MAX_PEERS 32
 
-/* out[i] = base[i] + Σ_p blocks[p][first + i] + bias[i mod columns]     0 <= i < count, p in rank order, in float32, rounded once.
- * With shots 2 (first 0, count total) each rank sums one share of the elements only, in rank order, rounds it to sourceDtype and
- * puts it in the place of its own summand; then all read each other's shares: 2 (ranks - 1) / ranks of the block are read from peers
- * instead of ranks - 1 times the block, and the sum is rounded twice. Every rank gets the same bits either way, but those of
- * one shot and two differ. Shares are the total / DITRUN_SHARE_UNIT whole units divided over the ranks, ⌊rank · units / ranks⌋ and on;
- * what is left over is summed in one shot. */
+/* out[i] = base[i] + gate[i mod columns] * (Σ_p blocks[p][first + i] + bias[i mod columns])     0 <= i < count
+ * The sum is in rank order, all of it in float32, rounded once. With shots 2 (first 0, count total) each rank sums one share of the
+ * elements only, in rank order, rounds it to sourceDtype and puts it in the place of its own summand; then all read each other's
+ * shares: 2 (ranks - 1) / ranks of the block are read from peers instead of ranks - 1 times the block, and a bf16 sum is rounded twice.
+ * Every rank gets the same bits either way. Shares are the total / DITRUN_SHARE_UNIT whole units divided over the ranks,
+ * ⌊rank · units / ranks⌋ and on; what is left over is summed in one shot. */
 #define DITRUN_SHARE_UNIT 8
 typedef struct {
   const uint64_t *blocks;  /* each rank's block, in rank order: total elements of sourceDtype; its contents are consumed */
   const uint64_t *signals; /* each rank's signals, in rank order */
-  uint64_t out, base, bias; /* of dtype; base and bias may be 0, out may be base */
+  uint64_t out, base;      /* of dtype; base may be 0 or out */
+  uint64_t bias;           /* of biasDtype [columns], or 0 */
+  uint64_t gate;           /* float32 [columns], or 0 for ones */
   int64_t total;           /* the same on every rank */
   int64_t first, count;    /* this rank's; count may be 0 */
   int32_t rank, ranks, columns;
-  int32_t dtype, sourceDtype; /* F32 or BF16 */
-  int32_t shots;           /* 1 or 2, the same on every rank */
+  int32_t dtype, sourceDtype, biasDtype; /* F32 or BF16 */
+  int32_t shots, reserved; /* 1 or 2, the same on every rank */
 } ditrun_peer_sum_args;
 DITRUN_API int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream);
 /* out = the first bytes[p] bytes of blocks[p], one rank's after the other's in rank order. bytes is the same on every rank. */

@@ -39,21 +39,29 @@ def random(seed, count, dtype):
     return to_bits(np.random.default_rng(seed).standard_normal(count, dtype=np.float32), dtype)
 
 
+def gate_of(case):
+    """Powers of two, so that a product is exact whether or not it is fused with the addition."""
+    return np.exp2(np.random.default_rng(9).integers(-3, 4, case["columns"])).astype(np.float32)
+
+
 def expected(case, blocks, base, bias):
     """The sum in the header's order and roundings."""
     first, count, ranks = case["first"], case["count"], len(blocks)
     terms = [from_bits(block, case["source"]) for block in blocks]
-    total = np.zeros(count, np.float32) if base is None else from_bits(base, case["dtype"]).copy()
+    total = np.zeros(count, np.float32)
     shared = case["total"] // SHARE_UNIT * SHARE_UNIT if case["shots"] == 2 else 0
     if shared:
         share = np.zeros(shared, np.float32)
         for term in terms:
             share += term[:shared]
-        total[:shared] += from_bits(to_bits(share, case["source"]), case["source"])
+        total[:shared] = from_bits(to_bits(share, case["source"]), case["source"])
     for term in terms:
         total[shared:] += term[first + shared:first + count]
-    if bias is not None:
-        total += np.resize(from_bits(bias, case["dtype"]), count)
+    if base is not None:
+        total += np.resize(from_bits(bias, case["biasDtype"]), count)
+        if case["gated"]:
+            total *= np.resize(gate_of(case), count)
+        total += from_bits(base, case["dtype"])
     return to_bits(total, case["dtype"])
 
 
@@ -105,8 +113,8 @@ class Rank:
             self.module.download(result.ctypes.data, address, result.nbytes, self.stream)
         return result
 
-    def sum(self, case, out, base, bias):
-        args = PeerSum(blocks=self.blocks, signals=self.signals, out=out, base=base, bias=bias, total=case["total"], first=case["first"], count=case["count"],
+    def sum(self, case, out, base, bias, gate=0):
+        args = PeerSum(blocks=self.blocks, signals=self.signals, out=out, base=base, bias=bias, gate=gate, biasDtype=case.get("biasDtype", case["dtype"]), total=case["total"], first=case["first"], count=case["count"],
                        rank=self.rank, ranks=self.ranks, columns=case["columns"], dtype=case["dtype"], sourceDtype=case["source"], shots=case["shots"])
         self.module.peer_sum(byref(args), self.stream)
 
@@ -200,9 +208,10 @@ def check_case(rank, case, delay):
     outs = [rank.module.malloc(max(16, sum(case["lengths"]) if gather else case["count"] * 4), 0) for _ in range(ROUNDS)]
     base = bias = None
     if not gather and case["base"]:
-        base, bias = random([7, own], case["count"], dtype), random(8, case["columns"], dtype)
+        base, bias = random([7, own], case["count"], dtype), random(8, case["columns"], case["biasDtype"])
     bias_at = rank.made(bias) if bias is not None else 0
     base_at = rank.made(base) if base is not None else 0
+    gate_at = rank.made(gate_of(case)) if base is not None and case["gated"] else 0
 
     def queue():
         for k in range(ROUNDS):
@@ -213,7 +222,7 @@ def check_case(rank, case, delay):
             else:
                 if base is not None and case["inPlace"]:
                     rank.module.copy(outs[k], base_at, max(base.nbytes, 4), rank.stream)
-                rank.sum(case, outs[k], outs[k] if base is not None and case["inPlace"] else base_at, bias_at)
+                rank.sum(case, outs[k], outs[k] if base is not None and case["inPlace"] else base_at, bias_at, gate_at)
 
     def wrong(turn):
         found = []
@@ -243,26 +252,28 @@ def check_case(rank, case, delay):
         found += wrong(turn)
     rank.module.stream_synchronize(rank.stream)
     rank.module.graph_destroy(graph)
-    for address in [*sources, *outs, *([bias_at] if bias_at else []), *([base_at] if base_at else [])]:
+    for address in [*sources, *outs, *([bias_at] if bias_at else []), *([base_at] if base_at else []), *([gate_at] if gate_at else [])]:
         rank.module.free(address)
     return found
 
 
 def cases_for(ranks, largest):
-    plain = {"first": 0, "base": False, "inPlace": False, "shots": 1}
+    plain = {"first": 0, "base": False, "inPlace": False, "gated": False, "shots": 1}
     for dtype, source in ((F32, F32), (F32, BF16), (BF16, BF16)):
         names = f"{'f32' if dtype == F32 else 'bf16'} of {'f32' if source == F32 else 'bf16'}"
         for rows, columns in ((1, 1), (3, 5), (1, 8), (13, 264), (129, 1003), (largest // 1536, 1536)):
             total = rows * columns
-            for base, in_place in ((False, False), (True, False), (True, True)):
+            for base, in_place, gated in ((False, False, False), (True, False, False), (True, True, True)):
                 for shots in (1, 2):
                     if shots == 2 and columns % SHARE_UNIT:
                         continue
-                    yield f"sum {names} {rows}x{columns} base {base}{' in place' if in_place else ''}, {shots} shots", {
-                        **plain, "dtype": dtype, "source": source, "total": total, "count": total, "columns": columns, "base": base, "inPlace": in_place, "shots": shots}
+                    yield f"sum {names} {rows}x{columns} base {base}{' in place, gated' if in_place else ''}, {shots} shots", {
+                        **plain, "dtype": dtype, "source": source, "total": total, "count": total, "columns": columns, "base": base, "inPlace": in_place, "gated": gated,
+                        "biasDtype": BF16 if gated else dtype, "shots": shots}
         for all_rows in (ranks * 5, ranks * 31 + 1, ranks - 1):
             rows = [(r + 1) * all_rows // ranks - r * all_rows // ranks for r in range(ranks)]
-            yield f"scatter {names} {rows}", {**plain, "dtype": dtype, "source": source, "total": all_rows * 264, "columns": 264, "base": True, "inPlace": True, "rows": rows}
+            yield f"scatter {names} {rows}", {**plain, "dtype": dtype, "source": source, "total": all_rows * 264, "columns": 264, "base": True, "inPlace": True,
+                                                "biasDtype": dtype, "rows": rows}
     for unit in (1, 4, 16, 4096):
         yield f"gather of {unit}", {"lengths": [unit * (3 + 5 * r) for r in range(ranks)]}
     for rows, row_bytes in ((1, 1), (3, 12), (5, 16 * 7), (4, 16 * 13001), (7, 999)):

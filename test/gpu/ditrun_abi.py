@@ -53,8 +53,8 @@ class Conv3d(Structure):
 
 
 class PeerSum(Structure):
-    _fields_ = (fields("blocks signals", POINTER(c_uint64)) + fields("out base bias", c_uint64) + fields("total first count", c_int64) +
-                fields("rank ranks columns dtype sourceDtype shots", c_int32))
+    _fields_ = (fields("blocks signals", POINTER(c_uint64)) + fields("out base bias gate", c_uint64) + fields("total first count", c_int64) +
+                fields("rank ranks columns dtype sourceDtype biasDtype shots reserved", c_int32))
 
 
 class Neighbour(Structure):

@@ -176,9 +176,9 @@ export const structs: Record<string, Record<string, string>> = {
   }),
   ditrun_peer_sum_args: fields({
     "uint64_t *": ["blocks", "signals"],
-    uint64_t: ["out", "base", "bias"],
+    uint64_t: ["out", "base", "bias", "gate"],
     int64_t: ["total", "first", "count"],
-    int32_t: ["rank", "ranks", "columns", "dtype", "sourceDtype", "shots"],
+    int32_t: ["rank", "ranks", "columns", "dtype", "sourceDtype", "biasDtype", "shots", "reserved"],
   }),
 };
 
@@ -362,6 +362,7 @@ export interface PeerSumArgs {
   out: Address;
   base: Address;
   bias: Address;
+  gate: Address;
   total: number;
   first: number;
   count: number;
@@ -370,7 +371,9 @@ export interface PeerSumArgs {
   columns: number;
   dtype: number;
   sourceDtype: number;
+  biasDtype: number;
   shots: number;
+  reserved: number;
 }
 
 export interface Neighbour {

@@ -22,11 +22,11 @@ export interface PeerSumOptions {
   readonly shots: 1 | 2;
 }
 
-/** out [rows, columns] = base + Σ blocks[p][first …] + bias, over the ranks p. `memory` is not called while measuring. */
+/** out [rows, columns] = base + gate · (Σ blocks[p][first …] + bias), over the ranks p. `memory` is not called while measuring. */
 export function peerSum(
   device: Device,
   memory: () => PeerMemory,
-  { out, base, bias }: SumTarget,
+  { out, base, bias, gate }: SumTarget,
   options: PeerSumOptions,
 ): void {
   device.launch("communication", "peerSum", () => {
@@ -38,6 +38,7 @@ export function peerSum(
         out: out.address,
         base: base?.address ?? 0,
         bias: bias?.address ?? 0,
+        gate: gate?.address ?? 0,
         total: options.total,
         first: options.first,
         count: options.count,
@@ -46,7 +47,9 @@ export function peerSum(
         columns: matrixShape(out).columns,
         dtype: deviceDtypes[out.dtype],
         sourceDtype: deviceDtypes[options.dtype],
+        biasDtype: deviceDtypes[bias?.dtype ?? out.dtype],
         shots: options.shots,
+        reserved: 0,
       },
     ];
   });
