@@ -6,20 +6,8 @@
 
 namespace ditrun {
 
-// Many workers share few cores: look a few times, then let others run, then sleep for short whiles.
 void waitFlag(uint64_t flag, Stream &stream) {
-  const std::atomic_ref<uint32_t> word(*pointer<uint32_t>(flag));
-  constexpr int looks = 64;
-  constexpr int yields = 64;
-  for (int i = 0; word.load(std::memory_order_acquire) != 1; i++) {
-    if (i < looks) continue;
-    if (stream.stop().load(std::memory_order_relaxed)) throw Stopped{};
-    if (i < looks + yields) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(i < looks + yields + 100 ? 20 : 100));
-    }
-  }
+  waitWord(*pointer<uint32_t>(flag), stream, [](uint32_t value) { return value == 1; });
 }
 
 namespace {

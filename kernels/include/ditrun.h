@@ -350,6 +350,57 @@ DITRUN_API int ditrun_fill_random(const ditrun_random_args *args, uint64_t strea
 DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount,
                           int64_t count, int dtype, int sourceDtype, uint64_t stream);
 
+/* ---- sums, gathers and exchanges over peer memory, one launch each ----
+ * Every rank of a group makes the same call, each with the group's memory as its own process maps it. The launch tells the
+ * peers that what this rank has put into its block is there, waits until all have said so, computes, and ends once every rank
+ * has read what it needs: then the block may be written again, in stream order. No other flag is needed.
+ * Ranks meet by their signals, which count up, so that a captured graph replays: uint32 [DITRUN_PEER_BLOCKS, ranks] in each
+ * rank's peer memory, 0 before the first call, used by the calls of one group and by nothing else. */
+#define DITRUN_PEER_BLOCKS 128
+#define DITRUN_MAX_PEERS 32
+
+/* out[i] = base[i] + gate[i mod columns] * (Σ_p blocks[p][first + i] + bias[i mod columns])     0 <= i < count
+ * The sum is in rank order, all of it in float32, rounded once. With shots 2 (first 0, count total) each rank sums one share of the
+ * elements only, in rank order, rounds it to sourceDtype and puts it in the place of its own summand; then all read each other's
+ * shares: 2 (ranks - 1) / ranks of the block are read from peers instead of ranks - 1 times the block, and a bf16 sum is rounded twice.
+ * Every rank gets the same bits either way. Shares are the total / DITRUN_SHARE_UNIT whole units divided over the ranks,
+ * ⌊rank · units / ranks⌋ and on; what is left over is summed in one shot. */
+#define DITRUN_SHARE_UNIT 8
+typedef struct {
+  const uint64_t *blocks;  /* each rank's block, in rank order: total elements of sourceDtype; its contents are consumed */
+  const uint64_t *signals; /* each rank's signals, in rank order */
+  uint64_t out, base;      /* of dtype; base may be 0 or out */
+  uint64_t bias;           /* of biasDtype [columns], or 0 */
+  uint64_t gate;           /* float32 [columns], or 0 for ones */
+  int64_t total;           /* the same on every rank */
+  int64_t first, count;    /* this rank's; count may be 0 */
+  int32_t rank, ranks, columns;
+  int32_t dtype, sourceDtype, biasDtype; /* F32 or BF16 */
+  int32_t shots, reserved; /* 1 or 2, the same on every rank */
+} ditrun_peer_sum_args;
+DITRUN_API int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream);
+/* out = the first bytes[p] bytes of blocks[p], one rank's after the other's in rank order. bytes is the same on every rank. */
+DITRUN_API int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank,
+                                  int ranks, uint64_t stream);
+
+/* A rank with which rows are exchanged, both ways, each time that this rank calls with it as it calls with this rank. */
+typedef struct {
+  uint64_t send, receive;     /* first row that goes to it, and where its first row comes to */
+  uint64_t theirEven, theirOdd; /* in its peer memory: slots that this rank fills in turn */
+  uint64_t ownEven, ownOdd;   /* in this rank's peer memory: those that it fills */
+  uint64_t theirSignals, ownSignals; /* uint32 [2, DITRUN_PEER_BLOCKS] for this pair alone on each of the two, 0 before the first call */
+} ditrun_neighbour;
+#define DITRUN_MAX_NEIGHBOURS 2
+/* Sends rows of rowBytes, pitch bytes apart, to each neighbour and receives as many from it; it ends when they are in place. Both sides of
+ * a pair make the call with the same rows and rowBytes; slots hold at least rows · rowBytes. All addresses and the pitch are multiples of
+ * 16 where rowBytes is one, else of 4 where it is one. A rank can be no more than one call ahead of a neighbour: two slots are enough. */
+typedef struct {
+  const ditrun_neighbour *neighbours;
+  int64_t pitch, rowBytes;
+  int32_t rows, neighbourCount;
+} ditrun_peer_exchange_args;
+DITRUN_API int ditrun_peer_exchange(const ditrun_peer_exchange_args *args, uint64_t stream);
+
 /* ---- NCCL (CUDA module; the CPU module answers DITRUN_UNSUPPORTED) ---- */
 
 #define DITRUN_NCCL_ID_BYTES 128

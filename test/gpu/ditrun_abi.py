@@ -52,6 +52,19 @@ class Conv3d(Structure):
                 fields("padTop padBottom padLeft padRight upsample dtype", c_int32))
 
 
+class PeerSum(Structure):
+    _fields_ = (fields("blocks signals", POINTER(c_uint64)) + fields("out base bias gate", c_uint64) + fields("total first count", c_int64) +
+                fields("rank ranks columns dtype sourceDtype biasDtype shots reserved", c_int32))
+
+
+class Neighbour(Structure):
+    _fields_ = fields("send receive theirEven theirOdd ownEven ownOdd theirSignals ownSignals", c_uint64)
+
+
+class PeerExchange(Structure):
+    _fields_ = [("neighbours", POINTER(Neighbour))] + fields("pitch rowBytes", c_int64) + fields("rows neighbourCount", c_int32)
+
+
 U, L, I = c_uint64, c_int64, c_int
 SIGNATURES = {
     "device_count": [POINTER(I)], "device_open": [I], "device_close": [], "device_info": [c_char_p, I],
@@ -73,6 +86,7 @@ SIGNATURES = {
     "add_gated": [U, U, I, U, I, U, I, I, U], "multiply": [U, U, U, L, I, U], "combine": [U, POINTER(U), POINTER(c_float), I, L, U],
     "gather_rows": [U, I, U, I, I, U, I, I, U],
     "patchify_video": [U, I, U, I, I, I, I, I, I, I, I, U], "unpatchify_video": [U, I, U, I, I, I, I, I, I, I, I, U],
+    "peer_sum": [POINTER(PeerSum), U], "peer_gather": [U, POINTER(U), POINTER(L), POINTER(U), I, I, U], "peer_exchange": [POINTER(PeerExchange), U],
     "nccl_unique_id": [c_char_p], "nccl_init": [c_char_p, I, I, POINTER(U)], "nccl_destroy": [U], "nccl_check": [U],
     "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U], "nccl_reduce_scatter": [U, U, U, L, I, U], "nccl_broadcast": [U, U, L, I, U],
     "nccl_exchange": [U, POINTER(U), POINTER(L), POINTER(I), I, POINTER(U), POINTER(L), POINTER(I), I, U],
@@ -82,12 +96,14 @@ RETURNS = {"malloc", "stream_create", "event_create", "capture_end"}
 
 
 class Module:
-    def __init__(self, path):
+    """The functions named, of a module that may have only those; all, if none are named."""
+
+    def __init__(self, path, names=tuple(SIGNATURES)):
         self.lib = ctypes.CDLL(path)
         self.lib.ditrun_last_error.restype = c_char_p
         self.lib.ditrun_module.restype = c_char_p
-        for name, arguments in SIGNATURES.items():
-            getattr(self.lib, f"ditrun_{name}").argtypes = arguments
+        for name in names:
+            getattr(self.lib, f"ditrun_{name}").argtypes = SIGNATURES[name]
 
     def memory_used(self):
         now, peak = c_uint64(), c_uint64()

@@ -1,7 +1,15 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { ABI_VERSION, FP8_KEYS, prototypes, STATISTICS_PARTS, structs } from "../../src/worker/device/abi.js";
+import {
+  ABI_VERSION,
+  FP8_KEYS,
+  PEER_BLOCKS,
+  prototypes,
+  SHARE_UNIT,
+  STATISTICS_PARTS,
+  structs,
+} from "../../src/worker/device/abi.js";
 
 // The header, the TypeScript binding and both modules must name the same functions.
 const header = readFileSync("kernels/include/ditrun.h", "utf8");
@@ -54,8 +62,10 @@ describe("the C ABI", () => {
 
   it("has the same constants", () => {
     const constant = (name: string) => Number(new RegExp(`^#define ${name} (\\d+)`, "m").exec(header)?.[1]);
-    expect([ABI_VERSION, FP8_KEYS, STATISTICS_PARTS]).toEqual(
-      ["DITRUN_ABI_VERSION", "DITRUN_FP8_KEYS", "DITRUN_STATISTICS_PARTS"].map(constant),
+    expect([ABI_VERSION, FP8_KEYS, STATISTICS_PARTS, PEER_BLOCKS, SHARE_UNIT]).toEqual(
+      ["ABI_VERSION", "FP8_KEYS", "STATISTICS_PARTS", "PEER_BLOCKS", "SHARE_UNIT"].map((name) =>
+        constant(`DITRUN_${name}`),
+      ),
     );
   });
 

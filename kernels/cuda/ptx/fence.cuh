@@ -53,6 +53,11 @@ __device__ __forceinline__ uint32_t load_acquire_system(const uint32_t *flag) {
   return value;
 }
 
+/** Sets a flag of another GPU or process; what this thread has seen, read and written is before it. */
+__device__ __forceinline__ void store_release_system(uint32_t *flag, uint32_t value) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+}
+
 /** Gives registers of this warp group back to the block's pool, or takes them; `count` a thread afterwards. */
 template <int count>
 __device__ __forceinline__ void registers_decrease() {

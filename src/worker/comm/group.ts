@@ -1,17 +1,11 @@
+import type { SumTarget } from "../device/ops.js";
 import type { Tensor } from "../device/tensor.js";
 
-/** What a sum over the group is written to: out = base + bias + Σ partial. */
-export interface SumTarget {
-  readonly out: Tensor;
-  /** Same shape as out, or absent; may be out itself. */
-  readonly base?: Tensor | undefined;
-  /** [columns], added once (not once per rank). */
-  readonly bias?: Tensor | undefined;
-}
+export type { SumTarget };
 
 /**
  * The ranks along one axis of the mesh and what they do together. Everything is queued on the compute stream, in the same
- * order on every rank of the group. Sums run in rank order in float32, so every rank gets the same bits.
+ * order on every rank of the group. Sums run in rank order in float32, and every rank gets the same bits.
  */
 export interface Group {
   readonly rank: number;

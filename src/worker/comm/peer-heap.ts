@@ -7,7 +7,7 @@ import type { Store } from "../store.js";
 
 const FLAG_BYTES = 4;
 
-/** One 32-bit word on every rank, at the same offset of every rank's heap (kernels/include/ditrun.h, flags). */
+/** A 32-bit word on every rank, or the first of several, at the same offset of every rank's heap (kernels/include/ditrun.h, flags). */
 export interface Flag {
   readonly offset: number;
 }
@@ -33,6 +33,8 @@ const announcement = z.object({
 export class PeerHeap {
   readonly #blocks = new Map<string, HeapBlock>();
   readonly #flags = new Map<string, Flag>();
+  /** Words of all flags. */
+  #flagWords = 0;
   /** Flags that are 1 before anything has happened: credits. */
   readonly #credits: Flag[] = [];
   #bases: Address[] | undefined;
@@ -60,17 +62,26 @@ export class PeerHeap {
   flag(name: string, credit = false): Flag {
     const known = this.#flags.get(name);
     if (known) return known;
-    this.#mustBeReserving(`Flag ${name}`);
-    const flag = { offset: this.#flags.size * FLAG_BYTES };
-    this.#flags.set(name, flag);
+    const flag = this.words(name, 1);
     if (credit) this.#credits.push(flag);
+    return flag;
+  }
+
+  /** So many words of this name, which start at 0. */
+  words(name: string, count: number): Flag {
+    const known = this.#flags.get(name);
+    if (known) return known;
+    this.#mustBeReserving(`Flag ${name}`);
+    const flag = { offset: this.#flagWords * FLAG_BYTES };
+    this.#flagWords += count;
+    this.#flags.set(name, flag);
     return flag;
   }
 
   /** Bytes that have been asked for so far. */
   get reservedBytes(): number {
     const blocks = [...this.#blocks.values()].reduce((sum, { bytes }) => sum + alignUp(bytes), 0);
-    return blocks + alignUp(this.#flags.size * FLAG_BYTES);
+    return blocks + alignUp(this.#flagWords * FLAG_BYTES);
   }
 
   #mustBeReserving(what: string): void {
@@ -105,7 +116,7 @@ export class PeerHeap {
       return;
     }
     const own = device.allocatePersistent("e4m3", [bytes], "peer").address;
-    device.kernels.call("fillZero", own, this.#flags.size * FLAG_BYTES, device.streams.compute);
+    device.kernels.call("fillZero", own, this.#flagWords * FLAG_BYTES, device.streams.compute);
     const one = new Uint8Array(new Uint32Array([1]).buffer);
     for (const { offset } of this.#credits) {
       await device.kernels.callBlocking("upload", own + offset, one, FLAG_BYTES, device.streams.compute);
@@ -145,7 +156,7 @@ export class PeerHeap {
       }
       for (const { name, bytes } of theirs.blocks) this.block(name, bytes);
     }
-    let end = alignUp(own.flags.length * FLAG_BYTES);
+    let end = alignUp(this.#flagWords * FLAG_BYTES);
     for (const block of this.#blocks.values()) {
       block.offset = end;
       end += alignUp(block.bytes);

@@ -82,6 +82,10 @@ export const prototypes = {
   toBytes: "int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
   sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
+  peerSum: "int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream)",
+  peerGather:
+    "int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank, int ranks, uint64_t stream)",
+  peerExchange: "int ditrun_peer_exchange(const ditrun_peer_exchange_args *args, uint64_t stream)",
   ncclUniqueId: "int ditrun_nccl_unique_id(_Out_ uint8_t *id)",
   ncclInit: "int ditrun_nccl_init(const uint8_t *id, int rank, int size, _Out_ uint64_t *comm)",
   ncclDestroy: "int ditrun_nccl_destroy(uint64_t comm)",
@@ -161,6 +165,20 @@ export const structs: Record<string, Record<string, string>> = {
     "int32_t ": ["distribution"],
     float: ["amplitude", "offset"],
     "int32_t  ": ["outDtype", "reserved"],
+  }),
+  ditrun_neighbour: fields({
+    uint64_t: ["send", "receive", "theirEven", "theirOdd", "ownEven", "ownOdd", "theirSignals", "ownSignals"],
+  }),
+  ditrun_peer_exchange_args: fields({
+    "ditrun_neighbour *": ["neighbours"],
+    int64_t: ["pitch", "rowBytes"],
+    int32_t: ["rows", "neighbourCount"],
+  }),
+  ditrun_peer_sum_args: fields({
+    "uint64_t *": ["blocks", "signals"],
+    uint64_t: ["out", "base", "bias", "gate"],
+    int64_t: ["total", "first", "count"],
+    int32_t: ["rank", "ranks", "columns", "dtype", "sourceDtype", "biasDtype", "shots", "reserved"],
   }),
 };
 
@@ -338,17 +356,67 @@ export interface RandomArgs {
   reserved: number;
 }
 
+export interface PeerSumArgs {
+  blocks: Address[];
+  signals: Address[];
+  out: Address;
+  base: Address;
+  bias: Address;
+  gate: Address;
+  total: number;
+  first: number;
+  count: number;
+  rank: number;
+  ranks: number;
+  columns: number;
+  dtype: number;
+  sourceDtype: number;
+  biasDtype: number;
+  shots: number;
+  reserved: number;
+}
+
+export interface Neighbour {
+  send: Address;
+  receive: Address;
+  theirEven: Address;
+  theirOdd: Address;
+  ownEven: Address;
+  ownOdd: Address;
+  theirSignals: Address;
+  ownSignals: Address;
+}
+
+export interface PeerExchangeArgs {
+  neighbours: Neighbour[];
+  pitch: number;
+  rowBytes: number;
+  rows: number;
+  neighbourCount: number;
+}
+
 export const deviceDtypes = { fp32: 0, bf16: 1, e4m3: 2, fp16: 3, i32: 4, u8: 5 } as const;
 export const activations = { identity: 0, gelu: 1, geluTanh: 2, silu: 3 } as const;
 export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
-/** DITRUN_ABI_VERSION, DITRUN_FP8_KEYS and DITRUN_STATISTICS_PARTS of the header. */
+/** DITRUN_ABI_VERSION, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
 export const ABI_VERSION = 2;
 export const FP8_KEYS = 128;
 export const STATISTICS_PARTS = 64;
+export const PEER_BLOCKS = 128;
+export const SHARE_UNIT = 8;
 
-export type Struct = GemmArgs | AttentionArgs | QuantizeKvArgs | LayerNormArgs | RmsNormArgs | Conv3dArgs | RandomArgs;
+export type Struct =
+  | GemmArgs
+  | AttentionArgs
+  | QuantizeKvArgs
+  | LayerNormArgs
+  | RmsNormArgs
+  | Conv3dArgs
+  | RandomArgs
+  | PeerSumArgs
+  | PeerExchangeArgs;
 
 export type KernelName = keyof typeof prototypes;

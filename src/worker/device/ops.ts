@@ -2,6 +2,7 @@ import type { Phase } from "../../protocol/results.js";
 import { type Address, activations, deviceDtypes, type KvBlock } from "./abi.js";
 import type { Device } from "./device.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
+import { addGated } from "./wan-ops.js";
 
 // One function per operator: tensors in, one launch on the compute stream. Nothing here knows of other ranks.
 
@@ -238,16 +239,32 @@ export function copy(device: Device, out: Tensor, x: Tensor, bytes: number, phas
   device.launch(phase, "copy", () => [out.address, x.address, bytes]);
 }
 
+/** What a sum is written to: out = base + gate · (Σ of what is summed + bias). */
+export interface SumTarget {
+  readonly out: Tensor;
+  /** Same shape as out, or absent; may be out itself. */
+  readonly base?: Tensor | undefined;
+  /** [columns], added once (not once per rank); of out's dtype unless there is a gate. */
+  readonly bias?: Tensor | undefined;
+  /** float32 [columns]; needs a base. */
+  readonly gate?: Tensor | undefined;
+}
+
 /**
- * out = base + Σ sources + bias: sources are addresses of tensors of out's shape (peers' too), in sourceDtype, summed in the
- * order given; base and bias [columns] are of out's dtype.
+ * out = base + gate · (Σ sources + bias): sources are addresses of tensors of out's shape (peers' too), in sourceDtype, summed in
+ * the order given; base is of out's dtype. A sum that waits for its gate is rounded to the bias's dtype.
  */
-export function sumOf(
-  device: Device,
-  sources: Address[],
-  sourceDtype: Tensor["dtype"],
-  { out, base, bias }: { out: Tensor; base?: Tensor | undefined; bias?: Tensor | undefined },
-): void {
+export function sumOf(device: Device, sources: Address[], sourceDtype: Tensor["dtype"], target: SumTarget): void {
+  const { out, base, bias, gate } = target;
+  if (gate) {
+    device.arena.scope(() => {
+      if (!base) throw new Error("A gated sum is added to a base.");
+      const sum = device.allocate(bias?.dtype ?? out.dtype, out.shape);
+      sumOf(device, sources, sourceDtype, { out: sum, bias });
+      addGated(device, out, base, sum, gate);
+    });
+    return;
+  }
   const { columns } = matrixShape(out);
   device.launch("communication", "sum", () => [
     out.address,

@@ -1,4 +1,11 @@
-import { type AttentionArgs, type Conv3dArgs, deviceDtypes, type GemmArgs, type KernelName } from "./abi.js";
+import {
+  type AttentionArgs,
+  type Conv3dArgs,
+  deviceDtypes,
+  type GemmArgs,
+  type KernelName,
+  type PeerSumArgs,
+} from "./abi.js";
 import type { Argument } from "./kernels.js";
 import { type DType, dtypeBytes } from "./tensor.js";
 
@@ -36,6 +43,10 @@ const sizeOf = (index: number) => dtypeBytes(dtypeOf(index));
 export function workOf(name: KernelName, args: readonly Argument[]): Work {
   const [first] = args;
   if (typeof first === "object" && "k" in first && "aScale" in first) return gemmWork(first);
+  if (typeof first === "object" && "shots" in first) return peerSumWork(first);
+  if (typeof first === "object" && "neighbours" in first) {
+    return streamed(first.rows, first.rowBytes, 4 * first.neighbourCount);
+  }
   if (typeof first === "object" && "blocks" in first) return attentionWork(first);
   if (typeof first === "object" && "kernelT" in first) return convolutionWork(first);
   if (typeof first === "object" && "statistics" in first) {
@@ -82,6 +93,11 @@ export function workOf(name: KernelName, args: readonly Argument[]): Work {
       const result = sizeOf(at(7)) * (at(1) === 0 ? 1 : 2);
       return streamed(at(6) / at(3), at(3), countOf(4) * sizeOf(at(8)) + result);
     }
+    case "peerGather": {
+      const lengths = args[2];
+      const gathered = Array.isArray(lengths) ? lengths.reduce<number>((sum, length) => sum + (length ?? 0), 0) : 0;
+      return streamed(1, gathered, 2);
+    }
     case "copy":
       return streamed(1, at(2), 2);
     case "copy2d":
@@ -106,6 +122,12 @@ function gemmWork({ m, n, k, batch, dtype, outDtype, residual, residualDtype }: 
     dtype: name,
     shape: `${m}×${batch === 1 ? n : `${batch}·${n}`}×${k} ${name}`,
   };
+}
+
+/** Over two shots each rank's summands are read once by all ranks together, and the sums are written and read again. */
+function peerSumWork({ count, columns, ranks, shots, base, dtype, sourceDtype }: PeerSumArgs): Work {
+  const summands = shots === 1 ? ranks : 2 + 1 / ranks;
+  return streamed(count / columns, columns, summands * sizeOf(sourceDtype) + (base === 0 ? 1 : 2) * sizeOf(dtype));
 }
 
 function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype }: AttentionArgs): Work {

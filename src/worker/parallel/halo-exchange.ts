@@ -1,6 +1,7 @@
 import { NcclGroup } from "../comm/nccl-group.js";
 import { PeerGroup } from "../comm/peer-group.js";
 import type { Context } from "../context.js";
+import { PEER_BLOCKS } from "../device/abi.js";
 import { dtypeBytes, type Tensor } from "../device/tensor.js";
 
 /** Which neighbours of the world a rank's strip of rows has: 1 or 0 rows of theirs above and below its own. */
@@ -40,59 +41,56 @@ function boundaryOf(volume: Tensor, { top, bottom }: Neighbours) {
 }
 
 /**
- * Each rank pushes its boundary rows into a slot of its neighbour's memory and raises a flag there; the neighbour copies the
- * slot into its volume and gives a credit back. Two sets of slots take turns, so that a rank may push the next rows while
- * its neighbour still reads the last.
+ * In one launch each rank pushes its boundary rows into a slot of its neighbour's memory, and moves what the neighbour has pushed
+ * into its own volume. Two slots take turns, so that a rank may push the next rows while its neighbour still moves the last.
  */
 class PeerHalo implements HaloExchange {
-  #turn = 0;
-
   constructor(
     private readonly context: Context,
     private readonly world: PeerGroup,
   ) {
     // Ranks without rows never exchange, but the ranks' heaps must be laid out alike.
-    this.#slots(0, 0);
-    this.#slots(1, 0);
+    this.#places(0);
   }
 
   exchange(volume: Tensor, neighbours: Neighbours): void {
     const { device, heap } = this.context;
     const { frames, rowBytes, framePitch, sides } = boundaryOf(volume, neighbours);
     if (sides.length === 0) return;
-    const slots = this.#slots(this.#turn++ % 2, frames * rowBytes);
+    const places = this.#places(frames * rowBytes);
     const here = this.world.worldRank(this.world.rank);
-    const there = (step: -1 | 1) => this.world.worldRank(this.world.rank + step);
-
-    const credits = sides.map(({ side }) => heap.flagAddress(slots[side].free, here));
-    device.launch("communication", "flagsWait", () => [credits, credits.length, 1]);
-    for (const { opposite, step, own } of sides) {
-      const slot = heap.blockAddress(slots[opposite].block, there(step));
-      device.launch("communication", "copy2d", () => [slot, rowBytes, own, framePitch, rowBytes, frames]);
-    }
-    const arrived = sides.map(({ opposite, step }) => heap.flagAddress(slots[opposite].full, there(step)));
-    device.launch("communication", "flagsWrite", () => [arrived, arrived.length, 1]);
-
-    const full = sides.map(({ side }) => heap.flagAddress(slots[side].full, here));
-    device.launch("communication", "flagsWait", () => [full, full.length, 1]);
-    for (const { side, halo } of sides) {
-      const slot = heap.blockAddress(slots[side].block, here);
-      device.launch("communication", "copy2d", () => [halo, framePitch, slot, rowBytes, rowBytes, frames]);
-    }
-    const free = sides.map(({ opposite, step }) => heap.flagAddress(slots[opposite].free, there(step)));
-    device.launch("communication", "flagsWrite", () => [free, free.length, 1]);
+    device.launch("communication", "peerExchange", () => [
+      {
+        neighbours: sides.map(({ side, opposite, step, own, halo }) => {
+          const there = this.world.worldRank(this.world.rank + step);
+          return {
+            send: own,
+            receive: halo,
+            theirEven: heap.blockAddress(places[opposite].even, there),
+            theirOdd: heap.blockAddress(places[opposite].odd, there),
+            ownEven: heap.blockAddress(places[side].even, here),
+            ownOdd: heap.blockAddress(places[side].odd, here),
+            theirSignals: heap.flagAddress(places[opposite].signals, there),
+            ownSignals: heap.flagAddress(places[side].signals, here),
+          };
+        }),
+        pitch: framePitch,
+        rowBytes,
+        rows: frames,
+        neighbourCount: sides.length,
+      },
+    ]);
   }
 
-  /** On every rank: what the neighbour above (below) sends, whether it has come, and whether it may be replaced at the neighbour's. */
-  #slots(turn: number, bytes: number) {
+  /** On every rank: slots for what the neighbour above (below) sends, and the signals of the two. */
+  #places(bytes: number) {
     const { heap } = this.context;
-    const slot = (side: Side) => ({
-      block: heap.block(`halo/${turn}/${side}`, bytes),
-      full: heap.flag(`halo/${turn}/${side}/full`),
-      /** The neighbour on this side has read what this rank sent it (a credit). */
-      free: heap.flag(`halo/${turn}/${side}/free`, true),
+    const place = (side: Side) => ({
+      even: heap.block(`halo/${side}/even`, bytes),
+      odd: heap.block(`halo/${side}/odd`, bytes),
+      signals: heap.words(`halo/${side}/signals`, 2 * PEER_BLOCKS),
     });
-    return { above: slot("above"), below: slot("below") };
+    return { above: place("above"), below: place("below") };
   }
 }
 

@@ -3,7 +3,6 @@ import type { Split } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
 import { cast, type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
-import { addGated } from "../device/wan-ops.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
 import { rangeOf, shares } from "./split.js";
@@ -141,9 +140,10 @@ export class RowParallelLinear implements ResidualLinear {
     else tp.allReduce(partial, target);
   }
 
-  /** The gate goes with the whole sum, so it waits for the reduction, whose result is rounded to the layer's output dtype. */
+  /** The gate goes with the whole sum. */
   addGatedTo(residual: Tensor, x: Tensor, gate: Tensor): void {
-    addGated(this.context.device, residual, residual, this.forward(x), gate);
+    const target = { out: residual, base: residual, bias: this.weights.bias, gate };
+    this.context.tp.allReduce(this.#partial(x), target);
   }
 
   /** This rank's share of the sum, rounded to the plan's dtype; the sum itself is in float32. */
