@@ -1,7 +1,7 @@
 import type { LatentSize } from "../../../../protocol/model.js";
 import type { Context } from "../../../context.js";
 import type { Handle } from "../../../device/abi.js";
-import { cast } from "../../../device/ops.js";
+import { cast, copy } from "../../../device/ops.js";
 import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
 import { toBytes, transpose } from "../../../device/video-ops.js";
 import { addGated, addVector } from "../../../device/wan-ops.js";
@@ -16,8 +16,8 @@ export type PixelDtype = "fp32" | "u8";
 
 /**
  * What is queued on the device to decode latents of one size, frame after frame, rows divided over all ranks of the world. From
- * its second time on a frame's work is a graph, one for each of two output buffers that take turns: a frame is some hundred
- * kernels, and with several ranks short ones. Made in a measuring pass, on every rank.
+ * its second time on a frame's work is a graph: it is some hundred kernels, with several ranks short ones. Made in a measuring
+ * pass, on every rank.
  */
 export class Decoding {
   readonly #strip: Strip;
@@ -27,9 +27,12 @@ export class Decoding {
   readonly #statistics: Tensor;
   /** This rank's rows of the frame at hand, [1, rows, width, 16]. */
   readonly #input: Tensor;
-  /** Room for four frames of the video each; on rank 0 only. */
+  /** The pixels of the frame at hand: room for four frames of the video; on rank 0 only. */
+  readonly #pixels: Tensor;
+  /** Copies of it, which take turns: one is fetched while the next frame is computed. */
   readonly #outputs: readonly [Tensor, Tensor];
-  readonly #graphs = new Map<0 | 1, Handle | "not yet">();
+  /** Of every frame but a video's first. */
+  #graph: Handle | "not yet" | undefined;
 
   constructor(
     private readonly context: Context,
@@ -46,8 +49,9 @@ export class Decoding {
     const rows = Math.max(1, this.#strip.own.count);
     this.#input = device.allocatePersistent(plan.dtype, [1, rows, width, LATENT_CHANNELS]);
     const frameValues = SPATIAL_FACTOR ** 2 * height * width * PIXEL_CHANNELS;
-    const output = () => device.allocatePersistent(pixels, [world.rank === 0 ? TEMPORAL_FACTOR * frameValues : 1]);
-    this.#outputs = [output(), output()];
+    const room = () => device.allocatePersistent(pixels, [world.rank === 0 ? TEMPORAL_FACTOR * frameValues : 1]);
+    this.#pixels = room();
+    this.#outputs = [room(), room()];
     for (let frame = 0; frame < Math.min(2, frames); frame++) this.#decode(frame);
   }
 
@@ -66,45 +70,50 @@ export class Decoding {
 
   /** Queues one latent frame; the mark is passed when its pixels lie in the frame's output. */
   queue(frame: number): Handle {
-    const { device, plan } = this.context;
+    const { device, plan, world } = this.context;
     const { start, count } = this.#strip.own;
     const { height, width } = this.size;
     if (count > 0) cast(device, this.#input, rowsOf(this.#latent, (frame * height + start) * width, count * width));
-    const known = this.#graphs.get(turnOf(frame));
-    if (frame === 0 || !plan.graph || known === undefined) {
-      // A video's first frame is unlike the others. A frame's first time also loads kernels, which no capture may do.
-      if (frame > 0) this.#graphs.set(turnOf(frame), "not yet");
+    if (frame === 0 || !plan.graph || this.#graph === undefined) {
+      // A video's first frame is unlike the others. Their first time also loads kernels, which no capture may do.
+      if (frame > 0) this.#graph = "not yet";
       this.#decode(frame);
     } else {
-      const graph = known === "not yet" ? device.capture(() => this.#decode(frame)) : known;
-      this.#graphs.set(turnOf(frame), graph);
-      device.kernels.call("graphLaunch", graph, device.streams.compute);
+      if (this.#graph === "not yet") this.#graph = device.capture(() => this.#decode(frame));
+      device.kernels.call("graphLaunch", this.#graph, device.streams.compute);
+    }
+    if (world.rank === 0) {
+      const output = this.output(frame);
+      copy(device, output, this.#pixels, tensorBytes(output.dtype, output.shape));
     }
     return device.mark("compute");
   }
 
   /** On rank 0: where the pixels of a frame that has been queued will lie, [frames, 8 · height, 8 · width, 3]. */
   output(frame: number): Tensor {
+    return this.#shaped(this.#outputs[frame % 2 === 0 ? 0 : 1], frame);
+  }
+
+  #shaped({ address, dtype }: Tensor, frame: number): Tensor {
     const { height, width } = this.size;
-    const { address, dtype } = this.#outputs[turnOf(frame)];
     const frames = frame === 0 ? 1 : TEMPORAL_FACTOR;
     return tensor(address, dtype, [frames, SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS]);
   }
 
-  /** Frees the graphs; the device must have done what is queued. */
+  /** Frees the graph; the device must have done what is queued. */
   close(): void {
-    for (const graph of this.#graphs.values()) {
-      if (graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
+    if (this.#graph !== undefined && this.#graph !== "not yet") {
+      this.context.device.kernels.call("graphDestroy", this.#graph);
     }
-    this.#graphs.clear();
+    this.#graph = undefined;
   }
 
-  /** #input to the frame's output. */
+  /** #input to #pixels. */
   #decode(frame: number): void {
     const { device, world } = this.context;
     const { rowsOfRank, own } = this.#strip;
     const { width } = this.size;
-    const output = this.output(frame);
+    const output = this.#shaped(this.#pixels, frame);
     const columns = SPATIAL_FACTOR * width * PIXEL_CHANNELS;
     const lines = rowsOfRank.map((rows) => rows * SPATIAL_FACTOR * (output.shape[0] ?? 0));
     device.arena.scope(() => {
@@ -153,6 +162,3 @@ export class Decoding {
     });
   }
 }
-
-/** Which of the two outputs a frame takes. */
-const turnOf = (frame: number): 0 | 1 => (frame % 2 === 0 ? 0 : 1);
