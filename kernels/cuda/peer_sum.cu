@@ -190,30 +190,39 @@ struct Extents {
   int64_t start[DITRUN_MAX_PEERS + 1];
 };
 
-template <class Word>
-__global__ void __launch_bounds__(peerThreads, 1) peerGather(char *out, const __grid_constant__ Peers peers, const __grid_constant__ Extents extents) {
-  constexpr int unroll = 4;
+/** Position by position of all parts, so that this rank's own, which takes no link, is copied beside those that come over the links. */
+template <class Word, int width>
+__global__ void __launch_bounds__(peerThreads) peerGather(char *out, const __grid_constant__ Peers peers, const __grid_constant__ Extents extents, int64_t longest) {
+  constexpr int unroll = loadsInFlight / width;
   uint32_t *const counter = countOf(peers);
   uint32_t meetings = *counter;
   meet(peers, meetings);
   const int64_t threads = int64_t(gridDim.x) * peerThreads;
-  for (int step = 0; step < peers.ranks; step++) {
-    const int p = (peers.rank + step) % peers.ranks;
-    const Word *source = static_cast<const Word *>(peers.blocks[p]);
-    Word *destination = reinterpret_cast<Word *>(out + extents.start[p]);
-    const int64_t words = (extents.start[p + 1] - extents.start[p]) / int64_t(sizeof(Word));
-    for (int64_t start = int64_t(blockIdx.x) * peerThreads + threadIdx.x; start < words; start += unroll * threads) {
-      Word held[unroll];
+  for (int64_t start = int64_t(blockIdx.x) * peerThreads + threadIdx.x; start < longest; start += unroll * threads) {
+    for (int group = 0; group < peers.ranks; group += width) {
+      Word held[unroll][width];
+      const auto exists = [&](int u, int p) {
+        return group + p < peers.ranks && (start + u * threads) * int64_t(sizeof(Word)) < extents.start[group + p + 1] - extents.start[group + p];
+      };
 #pragma unroll
       for (int u = 0; u < unroll; u++)
-        if (start + u * threads < words) held[u] = __ldcg(source + start + u * threads);
+#pragma unroll
+        for (int p = 0; p < width; p++)
+          if (exists(u, p)) held[u][p] = __ldcg(static_cast<const Word *>(peers.blocks[group + p]) + start + u * threads);
 #pragma unroll
       for (int u = 0; u < unroll; u++)
-        if (start + u * threads < words) destination[start + u * threads] = held[u];
+#pragma unroll
+        for (int p = 0; p < width; p++)
+          if (exists(u, p)) reinterpret_cast<Word *>(out + extents.start[group + p])[start + u * threads] = held[u][p];
     }
   }
   meet(peers, meetings);
   if (threadIdx.x == 0) *counter = meetings;
+}
+
+template <class Word>
+constexpr auto gatherFor(int ranks) {
+  return ranks <= 2 ? peerGather<Word, 2> : peerGather<Word, 4>;
 }
 
 int checkPeers(const char *what, const uint64_t *blocks, const uint64_t *signals, int rank, int ranks, int blockAlignment, Peers *peers) {
@@ -288,14 +297,16 @@ int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *byte
   TRY(checkPeers("ditrun_peer_gather", blocks, signals, rank, ranks, 1, &peers));
   if (!out || !bytes) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_peer_gather got out 0x%llx and the list of bytes %p.", (unsigned long long)out, (const void *)bytes);
   Extents extents{};
+  int64_t longest = 0;
   uint64_t bits = out;  // of every address and length, to see what they are multiples of
   for (int p = 0; p < ranks; p++) {
     if (bytes[p] < 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_peer_gather got %lld bytes of rank %d.", (long long)bytes[p], p);
     extents.start[p + 1] = extents.start[p] + bytes[p];
+    longest = std::max(longest, bytes[p]);
     bits |= blocks[p] | uint64_t(bytes[p]);
   }
-  const auto kernel = bits % 16 == 0 ? peerGather<uint4> : bits % 4 == 0 ? peerGather<uint32_t> : peerGather<uint8_t>;
-  const int grid = peerGrid(extents.start[ranks] / ranks / 16);
-  kernel<<<grid, peerThreads, 0, asStream(stream)>>>(asPointer<char>(out), peers, extents);
+  const int word = bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 1;
+  const auto kernel = word == 16 ? gatherFor<uint4>(ranks) : word == 4 ? gatherFor<uint32_t>(ranks) : gatherFor<uint8_t>(ranks);
+  kernel<<<peerGrid(longest / 16), peerThreads, 0, asStream(stream)>>>(asPointer<char>(out), peers, extents, longest / word);
   return launched("ditrun_peer_gather");
 }
