@@ -14,79 +14,107 @@ struct LayerNorm {
   float epsilon;
 };
 
-/** y = y * (plus + factor) + term for a run of columns; unless both are there, factor and term may be nullptr. */
-template <bool both, int width>
+/** y = y * (plus + factor) + term for a run of columns; factor and term may be nullptr. */
+template <int width>
 __device__ inline void scaleAndShift(const void *factor, const void *term, bool isBf16, float plus, int column, float (&y)[width]) {
   float factors[width], terms[width];
 #pragma unroll
   for (int j = 0; j < width; j++) factors[j] = 1, terms[j] = 0;
-  if (both || factor) loadRun(factor, column, isBf16, factors);
-  if (both || term) loadRun(term, column, isBf16, terms);
+  if (factor) loadRun(factor, column, isBf16, factors);
+  if (term) loadRun(term, column, isBf16, terms);
 #pragma unroll
   for (int j = 0; j < width; j++) y[j] = y[j] * (plus + factors[j]) + terms[j];
 }
 
-/** What a kernel knows when it is compiled: nothing, or that weight and bias are both there, in this dtype, without modulation
- * after them, and that out is bf16 if it is there. Deciding that for every run would cost more instructions than the norm. */
-enum class Pair { unknown, f32, bf16 };
-
-/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
- * plus: see scaleAndShift; 1 where modulation takes the place of weight and bias. */
-template <class Shape, Pair pair>
-__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args, float plus) {
-  constexpr bool known = pair != Pair::unknown;
-  constexpr int threadsPerRow = Shape::threadsPerRow, chunks = Shape::chunks, width = Shape::width;
-  const int row = Shape::row();
-  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
-  float values[chunks][width];
-  loadRow<Shape>(args.x, row * args.ldx, runs, values);
-
+/** The first half: `values` become their distances from the row's mean; returns 1 / sqrt(variance + epsilon). */
+template <class Shape>
+__device__ inline float centre(const LayerNorm &args, int runs, float (&values)[Shape::chunks][Shape::width]) {
   float sum = 0, squares = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++)
+  for (int c = 0; c < Shape::chunks; c++)
 #pragma unroll
-    for (int j = 0; j < width; j++) sum += values[c][j];
-  const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
+    for (int j = 0; j < Shape::width; j++) sum += values[c][j];
+  const float mean = reduceRow<Shape::threadsPerRow, sumOf>(sum) / args.columns;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
+  for (int c = 0; c < Shape::chunks; c++) {
     if (c >= runs) continue;
 #pragma unroll
-    for (int j = 0; j < width; j++) {
+    for (int j = 0; j < Shape::width; j++) {
       values[c][j] -= mean;
       squares += values[c][j] * values[c][j];
     }
   }
-  const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+  return rsqrtf(reduceRow<Shape::threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+}
 
+/** Writes a row in e4m3, and its scale. Every thread must call; `inside`: this thread's row is there. Overwrites values. */
+template <class Shape>
+__device__ inline void storeQuantized(const LayerNorm &args, int row, bool inside, int runs, float (&values)[Shape::chunks][Shape::width]) {
+  float amax = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
+  for (int c = 0; c < Shape::chunks; c++) {
+    if (c >= runs) continue;
+#pragma unroll
+    for (int j = 0; j < Shape::width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+  }
+  const float rowScale = fmaxf(reduceRow<Shape::threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
+  const float reciprocal = __frcp_rn(rowScale);
+  if (inside && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
+#pragma unroll
+  for (int c = 0; c < Shape::chunks; c++) {
+    if (c >= runs) continue;
+#pragma unroll
+    for (int j = 0; j < Shape::width; j++) values[c][j] = quotient(values[c][j], rowScale, reciprocal);
+    if (inside) storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
+  }
+}
+
+/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
+template <class Shape>
+__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args) {
+  const int row = Shape::row();
+  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
+  float values[Shape::chunks][Shape::width];
+  loadRow<Shape>(args.x, row * args.ldx, runs, values);
+  const float scale = centre<Shape>(args, runs, values);
+#pragma unroll
+  for (int c = 0; c < Shape::chunks; c++) {
     if (c >= runs) continue;
     const int column = Shape::column(c);
 #pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] *= scale;
-    if (known || args.weight || args.bias) scaleAndShift<known>(args.weight, args.bias, known ? pair == Pair::bf16 : args.weightBf16, plus, column, values[c]);
-    if (!known && args.modScale) scaleAndShift<true>(args.modScale, args.modShift, false, 1.0f, column, values[c]);
-    if (args.out) storeRun(args.out, row * args.ldo + column, known || args.outBf16, values[c]);
+    for (int j = 0; j < Shape::width; j++) values[c][j] *= scale;
+    if (args.weight || args.bias) scaleAndShift(args.weight, args.bias, args.weightBf16, 0.0f, column, values[c]);
+    if (args.modScale) scaleAndShift(args.modScale, args.modShift, false, 1.0f, column, values[c]);
+    if (args.out) storeRun(args.out, row * args.ldo + column, args.outBf16, values[c]);
   }
-  if (!args.quantized) return;
+  if (args.quantized) storeQuantized<Shape>(args, row, row < args.rows, runs, values);
+}
 
-  float amax = 0;
+/** The same for whole rows with one factor and one term, y = x̂ * (plus + factor) + term, and one output, bf16 or e4m3. What is known when
+ * it is compiled need not be decided for each run: branches would cost more instructions than the norm, and keep loads apart. */
+template <class Shape, bool factorsBf16>
+__global__ void __launch_bounds__(rowBlockThreads) layerNormWhole(const __grid_constant__ LayerNorm args, const void *factor, const void *term, float plus) {
+  constexpr int chunks = Shape::chunks, width = Shape::width;
+  const bool inside = Shape::row() < args.rows;
+  const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
+  float values[chunks][width];
+  loadRow<Shape>(args.x, row * args.ldx, chunks, values);
+  const float scale = centre<Shape>(args, chunks, values), plusScale = plus * scale;
 #pragma unroll
   for (int c = 0; c < chunks; c++) {
-    if (c >= runs) continue;
+    float factors[width], terms[width];
+    loadRun(factor, Shape::column(c), factorsBf16, factors);
+    loadRun(term, Shape::column(c), factorsBf16, terms);
 #pragma unroll
-    for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+    for (int j = 0; j < width; j++) values[c][j] = values[c][j] * fmaf(factors[j], scale, plusScale) + terms[j];
   }
-  const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-  const float reciprocal = __frcp_rn(rowScale);
-  if (row < args.rows && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
-#pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    if (c >= runs) continue;
-#pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] = quotient(values[c][j], rowScale, reciprocal);
-    storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
+  if (args.quantized) {
+    storeQuantized<Shape>(args, row, inside, chunks, values);
+    return;
   }
+#pragma unroll
+  for (int c = 0; c < chunks; c++)
+    if (inside) storeRun(args.out, row * args.ldo + Shape::column(c), true, values[c]);
 }
 
 /** Any width and alignment: one block a row, which is read again for each step (from cache while it is not too wide). */
@@ -122,18 +150,18 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
 
 template <bool xBf16, int threadsPerRow, int valuesEach>
 static int launchShape(const LayerNorm &args, cudaStream_t stream) {
+  using Whole = RowShape<xBf16, threadsPerRow, valuesEach, true>;
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
-  LayerNorm given = args;
-  const bool modulationAlone = args.modScale && !args.weight && !args.bias;
-  if (modulationAlone) {
-    given.weight = args.modScale, given.bias = args.modShift, given.weightBf16 = false;
-    given.modScale = given.modShift = nullptr;
+  const int blocks = (args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock;
+  const bool affine = args.weight && args.bias && !args.modScale, modulated = args.modScale && !args.weight && !args.bias;
+  const bool oneOutput = args.quantized ? !args.out : args.outBf16;
+  if (args.columns == Whole::wholeColumns && oneOutput && (affine || modulated)) {
+    const void *factor = affine ? args.weight : args.modScale, *term = affine ? args.bias : args.modShift;
+    const auto kernel = affine && args.weightBf16 ? layerNormWhole<Whole, true> : layerNormWhole<Whole, false>;
+    kernel<<<blocks, rowBlockThreads, 0, stream>>>(args, factor, term, affine ? 0.0f : 1.0f);
+  } else {
+    layerNormRegisters<Shape><<<blocks, rowBlockThreads, 0, stream>>>(args);
   }
-  const bool known = given.weight && given.bias && !given.modScale && (!given.out || given.outBf16);
-  const auto kernel = !known            ? layerNormRegisters<Shape, Pair::unknown>
-                      : given.weightBf16 ? layerNormRegisters<Shape, Pair::bf16>
-                                         : layerNormRegisters<Shape, Pair::f32>;
-  kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(given, modulationAlone ? 1.0f : 0.0f);
   return launched("ditrun_layer_norm");
 }
 

@@ -260,13 +260,15 @@ DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int f
 /* ---- Wan: rotary embedding, modulation, sampling ---- */
 
 /* y = activation(x * rsqrt(mean(x²) + epsilon) * weight) over the last dimension, then, with rope, each head's adjacent pairs
- * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x. */
+ * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x.
+ * With quantized ≠ 0 (and out 0) writes e4m3 [rows, columns], contiguous, with quantizedScale[row, head] = amax / 448 of each head. */
 typedef struct {
   uint64_t x, weight, out;
+  uint64_t quantized, quantizedScale;
   uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
   uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
   int64_t ldx, ldo;
-  int32_t rows, columns, fullColumns, headDim; /* headDim only with rope */
+  int32_t rows, columns, fullColumns, headDim; /* headDim only with rope or quantized */
   int32_t xDtype, weightDtype, outDtype;
   int32_t activation;
   float epsilon;

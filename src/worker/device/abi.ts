@@ -143,7 +143,7 @@ export const structs: Record<string, Record<string, string>> = {
     float: ["epsilon"],
   }),
   ditrun_rms_norm_args: fields({
-    uint64_t: ["x", "weight", "out", "sumSquares", "rope"],
+    uint64_t: ["x", "weight", "out", "quantized", "quantizedScale", "sumSquares", "rope"],
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
     float: ["epsilon"],
@@ -280,6 +280,8 @@ export interface RmsNormArgs {
   x: Address;
   weight: Address;
   out: Address;
+  quantized: Address;
+  quantizedScale: Address;
   sumSquares: Address;
   rope: Address;
   ldx: number;

@@ -1,6 +1,8 @@
 import type { WanModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
 import { attentionKernels } from "../../device/abi.js";
+import type { Device } from "../../device/device.js";
+import { allocateQueries } from "../../device/fp8-ops.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
 import {
@@ -125,6 +127,7 @@ export class WanBlock {
 /** q, k with RMSNorm over the whole width and rotary embedding; a ring over cp, heads split over tp. */
 class SelfAttention {
   private constructor(
+    private readonly device: Device,
     private readonly qkv: Linear,
     private readonly norm: WideRmsNorm,
     private readonly ring: RingAttention,
@@ -139,6 +142,7 @@ class SelfAttention {
     const split = loader.splitOf(`${path}.q`) === "heads";
     const paths = [`${path}.norm_q`, `${path}.norm_k`];
     return new SelfAttention(
+      loader.context.device,
       await loadColumnLinear(loader, spec, heads),
       await WideRmsNorm.load(loader, { paths, width, split, epsilon }),
       ring,
@@ -159,10 +163,12 @@ class SelfAttention {
   attend(h: Tensor, rope: Tensor, tokensOfRank: readonly number[]): Tensor {
     const qkv = this.qkv.forward(h); // [3, tokens, width / tp]
     const [, tokens = 0, columns = 0] = qkv.shape;
-    const q = partOf(qkv, 0);
-    const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, columns]);
-    this.norm.forward([q, partOf(qkv, 1)], rope);
-    return this.ring.attend(q, kv, tokensOfRank);
+    const [q, k] = [partOf(qkv, 0), partOf(qkv, 1)];
+    const kv = tensor(k.address, qkv.dtype, [2, tokens, columns]);
+    const heads = columns / (rope.shape.at(-1) ?? 1);
+    const queries = this.ring.queryDtype === "e4m3" ? allocateQueries(this.device, [tokens, columns], heads) : q;
+    this.norm.forward([q, k], { rope, outs: [queries, k] });
+    return this.ring.attend(queries, kv, tokensOfRank);
   }
 }
 
