@@ -231,6 +231,10 @@ def checks(module, report):
                 report(name, relative(out, expected) + untouched(whole, columns), limit)
                 report(name + ", e4m3 rows", relative(quantized.double() * scale.double()[:, None], expected), 0.04)
                 report(name + ", scales", relative(scale, expected.abs().amax(1) / 448), 1e-5)
+                alone, alone_scale = torch.zeros_like(quantized), torch.full_like(scale, NAN)
+                synchronized(lambda: module.layer_norm(layer_norm_args(x, None, weight, bias, alone, alone_scale), 0))
+                report(name + ", e4m3 rows alone", relative(alone.double() * alone_scale.double()[:, None], expected), 0.04)
+                report(name + ", e4m3 rows alone, scales", relative(alone_scale, expected.abs().amax(1) / 448), 1e-5)
         x = random(65, 512, dtype=torch.bfloat16)
         expected = torch.nn.functional.layer_norm(x.double(), (512,))
         synchronized(lambda: module.layer_norm(layer_norm_args(x, x, None, None), 0))
@@ -281,7 +285,8 @@ def checks(module, report):
         report("copy_2d", float((out[:65, :50] != x[:, :50]).sum()) + float((~out[:, 50:].isnan()).sum()) + float((~out[65:].isnan()).sum()), 0)
 
     def quantize():
-        for rows, columns, dtype in ((77, 512, torch.bfloat16), (5, 33, torch.float32), (300, 2048, torch.float32)):
+        for rows, columns, dtype in ((77, 512, torch.bfloat16), (5, 33, torch.float32), (300, 2048, torch.float32), (33, 8960, torch.bfloat16), (7, 1544, torch.bfloat16),
+                                     (3, 8964, torch.bfloat16), (9, 5120, torch.float32), (5, 13824, torch.bfloat16), (2, 30000, torch.float32), (1, 100_008, torch.bfloat16)):
             x = random(rows, columns, dtype=dtype)
             x[0] = 0
             out, scale = torch.full((rows, columns), NAN, device="cuda").to(torch.float8_e4m3fn), torch.full((rows,), NAN, device="cuda")

@@ -131,7 +131,7 @@ def gemm_tiles(module, new):
 
 
 def norms(module, new):
-    for rows, columns in ((5, 512), (33, 1536), (7, 5120), (3, 72)):
+    for rows, columns in ((5, 512), (33, 1536), (7, 5120), (3, 72), (3, 8960)):
         for dtype in (F32, BF16):
             module.layer_norm(ctypes.byref(LayerNorm(
                 x=new.normal(rows * columns), weight=new.normal(columns), bias=new.normal(columns), out=new.empty(rows * columns, dtype),
@@ -141,6 +141,12 @@ def norms(module, new):
             module.rms_norm(ctypes.byref(RmsNorm(
                 x=new.normal(rows * columns, dtype), weight=new.normal(columns), out=new.empty(rows * columns, dtype), rope=new.normal(rows * head), ldx=columns, ldo=columns,
                 rows=rows, columns=columns, fullColumns=columns, headDim=head, xDtype=dtype, weightDtype=F32, outDtype=dtype, epsilon=1e-6)), 0)
+            module.rms_norm(ctypes.byref(RmsNorm(
+                x=new.normal(rows * columns, dtype), weight=new.normal(columns), quantized=new.empty(rows * columns, E4M3), quantizedScale=new.empty(rows * columns // head),
+                rope=new.normal(rows * head), ldx=columns, rows=rows, columns=columns, fullColumns=columns, headDim=head, xDtype=dtype, weightDtype=F32, epsilon=1e-6)), 0)
+            module.layer_norm(ctypes.byref(LayerNorm(
+                x=new.normal(rows * columns, dtype), quantized=new.empty(rows * columns, E4M3), quantizedScale=new.empty(rows), modScale=new.normal(columns),
+                modShift=new.normal(columns), ldx=columns, rows=rows, columns=columns, xDtype=dtype, weightDtype=F32, epsilon=1e-6)), 0)
             module.row_sum_squares(new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.quantize_rows(new.empty(rows * columns, E4M3), new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.softmax_rows(new.normal(rows * columns, dtype), rows, columns, 0.5, dtype, 0)
