@@ -71,7 +71,7 @@ __device__ inline void storeQuantized(const LayerNorm &args, int row, bool insid
 
 /** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
 template <class Shape>
-__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args) {
+__global__ void __launch_bounds__(Shape::blockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args) {
   const int row = Shape::row();
   const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
   float values[Shape::chunks][Shape::width];
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __gr
 /** The same for whole rows with one factor and one term, y = x̂ * (plus + factor) + term, and one output, bf16 or e4m3. What is known when
  * it is compiled need not be decided for each run: branches would cost more instructions than the norm, and keep loads apart. */
 template <class Shape, bool factorsBf16>
-__global__ void __launch_bounds__(rowBlockThreads) layerNormWhole(const __grid_constant__ LayerNorm args, const void *factor, const void *term, float plus) {
+__global__ void __launch_bounds__(Shape::blockThreads) layerNormWhole(const __grid_constant__ LayerNorm args, const void *factor, const void *term, float plus) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
   const bool inside = Shape::row() < args.rows;
   const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
@@ -158,9 +158,9 @@ static int launchShape(const LayerNorm &args, cudaStream_t stream) {
   if (args.columns == Whole::wholeColumns && oneOutput && (affine || modulated)) {
     const void *factor = affine ? args.weight : args.modScale, *term = affine ? args.bias : args.modShift;
     const auto kernel = affine && args.weightBf16 ? layerNormWhole<Whole, true> : layerNormWhole<Whole, false>;
-    kernel<<<blocks, rowBlockThreads, 0, stream>>>(args, factor, term, affine ? 0.0f : 1.0f);
+    kernel<<<blocks, Shape::blockThreads, 0, stream>>>(args, factor, term, affine ? 0.0f : 1.0f);
   } else {
-    layerNormRegisters<Shape><<<blocks, rowBlockThreads, 0, stream>>>(args);
+    layerNormRegisters<Shape><<<blocks, Shape::blockThreads, 0, stream>>>(args);
   }
   return launched("ditrun_layer_norm");
 }

@@ -16,16 +16,14 @@ __device__ inline float largestOf(const uint4 &packed) {
   }
 }
 
-/** Any width and alignment: a warp a row, which is read twice, the second time from cache. */
-__global__ void __launch_bounds__(256) quantizeAnyRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int rows, int columns, int dtype) {
-  const int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= rows) return;
-  const int64_t source = row * ldx, destination = int64_t(row) * columns;
+/** Any width and alignment: a block a row, which is read twice, the second time from cache while it is not too wide. */
+__global__ void __launch_bounds__(256) quantizeAnyRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int columns, int dtype) {
+  const int64_t source = blockIdx.x * ldx, destination = int64_t(blockIdx.x) * columns;
   float amax = 0;
-  for (int column = lane; column < columns; column += 32) amax = fmaxf(amax, fabsf(loadOne(x, source + column, dtype)));
-  const float rowScale = fmaxf(reduceRow<32, maxOf>(amax), smallestAmax) / largestE4m3;
-  if (lane == 0) scale[row] = rowScale;
-  for (int column = lane; column < columns; column += 32)
+  for (int column = threadIdx.x; column < columns; column += 256) amax = fmaxf(amax, fabsf(loadOne(x, source + column, dtype)));
+  const float rowScale = fmaxf(reduceRow<256, maxOf>(amax), smallestAmax) / largestE4m3;
+  if (threadIdx.x == 0) scale[blockIdx.x] = rowScale;
+  for (int column = threadIdx.x; column < columns; column += 256)
     storeOne(out, destination + column, DITRUN_E4M3, __fdiv_rn(loadOne(x, source + column, dtype), rowScale));
 }
 
@@ -105,9 +103,9 @@ static bool launchVectors(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx,
   if (runs <= 32 * 2) launchRows<isBf16, 32, 2>(out, scale, x, ldx, rows, columns, stream);
   else if (runs <= 32 * 6) launchRows<isBf16, 32, 6>(out, scale, x, ldx, rows, columns, stream);
   else if (runs <= 128 * 5) launchRows<isBf16, 128, 5>(out, scale, x, ldx, rows, columns, stream);
-  else if (runs <= 128 * 9) launchRows<isBf16, 128, 9>(out, scale, x, ldx, rows, columns, stream);
-  else if (runs <= 256 * 9) launchRows<isBf16, 256, 9>(out, scale, x, ldx, rows, columns, stream);
-  else if (runs <= 1024 * 9) launchRows<isBf16, 1024, 9>(out, scale, x, ldx, rows, columns, stream);
+  else if (runs <= 160 * 7) launchRows<isBf16, 160, 7>(out, scale, x, ldx, rows, columns, stream);
+  else if (runs <= 288 * 8) launchRows<isBf16, 288, 8>(out, scale, x, ldx, rows, columns, stream);
+  else if (runs <= 1024 * 8) launchRows<isBf16, 1024, 8>(out, scale, x, ldx, rows, columns, stream);
   else return false;
   return true;
 }
@@ -127,6 +125,6 @@ int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, 
   else if (vectorized && columns == 128)
     launchNarrowRows<16>(out, scale, x, ldx, rows, xDtype, stream);
   else if (!vectorized || !(xDtype == DITRUN_BF16 ? launchVectors<true>(out, scale, x, ldx, rows, columns, stream) : launchVectors<false>(out, scale, x, ldx, rows, columns, stream)))
-    quantizeAnyRows<<<(rows + 7) / 8, 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, rows, columns, xDtype);
+    quantizeAnyRows<<<rows, 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, columns, xDtype);
   return launched("ditrun_quantize_rows");
 }

@@ -40,7 +40,7 @@ __device__ inline float rowFactor(const RmsNorm &args, int row, const float (&va
 
 /** Needs columns, head dim, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
 template <class Shape, int activation>
-__global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid_constant__ RmsNorm args) {
+__global__ void __launch_bounds__(Shape::blockThreads) rmsNormRegisters(const __grid_constant__ RmsNorm args) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
   const int row = Shape::row();
   const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
@@ -106,7 +106,7 @@ __device__ inline void storeQuantizedHeads(const RmsNorm &args, int row, bool in
 
 /** The same for whole rows to bf16, or to e4m3 by heads. */
 template <class Shape, bool weightBf16, After after>
-__global__ void __launch_bounds__(rowBlockThreads) rmsNormWhole(const __grid_constant__ RmsNorm args) {
+__global__ void __launch_bounds__(Shape::blockThreads) rmsNormWhole(const __grid_constant__ RmsNorm args) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
   const bool inside = Shape::row() < args.rows;
   const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
@@ -215,7 +215,7 @@ static void (*kernelForWholeRows(const RmsNorm &args))(RmsNorm) {
 
 struct RowKernel {
   void (*run)(RmsNorm);  // or nullptr
-  int rowsPerBlock;
+  int rowsPerBlock, threads;
 };
 
 template <bool xBf16, int threadsPerRow, int valuesEach>
@@ -223,10 +223,10 @@ static RowKernel kernelOfShape(const RmsNorm &args) {
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
   if constexpr (xBf16) {
     const auto whole = kernelForWholeRows<threadsPerRow, valuesEach>(args);
-    if (whole) return {whole, Shape::rowsPerBlock};
+    if (whole) return {whole, Shape::rowsPerBlock, Shape::blockThreads};
   }
-  if (args.quantized) return {nullptr, 0};
-  return {args.activation == DITRUN_SILU ? rmsNormRegisters<Shape, DITRUN_SILU> : rmsNormRegisters<Shape, DITRUN_IDENTITY>, Shape::rowsPerBlock};
+  if (args.quantized) return {nullptr, 0, 0};
+  return {args.activation == DITRUN_SILU ? rmsNormRegisters<Shape, DITRUN_SILU> : rmsNormRegisters<Shape, DITRUN_IDENTITY>, Shape::rowsPerBlock, Shape::blockThreads};
 }
 
 /** The smallest shape that holds a row of at most mostInRegisters columns. */
@@ -263,10 +263,10 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
                      a->xDtype == DITRUN_BF16, a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
   const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) && aligned16(a->x) &&
                           aligned16(a->weight) && aligned16(a->out) && a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
-  RowKernel kernel{nullptr, 0};
+  RowKernel kernel{nullptr, 0, 0};
   if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU)) kernel = args.xBf16 ? kernelFor<true>(args) : kernelFor<false>(args);
   if (kernel.run)
-    kernel.run<<<(a->rows + kernel.rowsPerBlock - 1) / kernel.rowsPerBlock, rowBlockThreads, 0, asStream(stream)>>>(args);
+    kernel.run<<<(a->rows + kernel.rowsPerBlock - 1) / kernel.rowsPerBlock, kernel.threads, 0, asStream(stream)>>>(args);
   else
     rmsNormAnyWidth<<<a->rows, 256, 0, asStream(stream)>>>(args);
   return launched("ditrun_rms_norm");

@@ -2,7 +2,6 @@
 #pragma once
 #include "numbers.cuh"
 
-constexpr int rowBlockThreads = 128;
 /** Wider rows are read from memory anew for each step. */
 constexpr int mostInRegisters = 128 * 40;
 
@@ -41,8 +40,8 @@ __device__ float reduceRow(float value) {
 template <bool xBf16, int threads, int valuesEach, bool whole = false>
 struct RowShape {
   static constexpr int threadsPerRow = threads, width = xBf16 ? 8 : 4, chunks = valuesEach / width, step = threads * width;
-  static constexpr int rowsPerBlock = rowBlockThreads / threads, wholeColumns = threads * valuesEach;
-  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == rowBlockThreads);
+  static constexpr int blockThreads = threads > 32 ? threads : 128, rowsPerBlock = blockThreads / threads, wholeColumns = threads * valuesEach;
+  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == blockThreads && (threads <= 32 || threads % 32 == 0));
 
   __device__ static int lane() { return threadIdx.x % threads; }
   __device__ static int row() { return blockIdx.x * rowsPerBlock + threadIdx.x / threads; }
@@ -51,16 +50,12 @@ struct RowShape {
   __device__ static int runs(int columns) { return whole ? chunks : (columns - lane() * width + step - 1) / step; }
 };
 
-/** This thread's first `runs` runs of the row that begins at element `start`; zeros in place of the others. Read once: __ldcs. */
+/** This thread's first `runs` runs of the row that begins at element `start`; zeros in place of the others. */
 template <class Shape>
 __device__ inline void loadRow(const void *x, int64_t start, int runs, float (&values)[Shape::chunks][Shape::width]) {
   const uint4 *source = static_cast<const uint4 *>(x) + start / Shape::width;
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
-#ifdef PLAINLOAD
     unpackRun(c < runs ? source[Shape::column(c) / Shape::width] : make_uint4(0, 0, 0, 0), values[c]);
-#else
-    unpackRun(c < runs ? __ldcs(source + Shape::column(c) / Shape::width) : make_uint4(0, 0, 0, 0), values[c]);
-#endif
   }
 }
