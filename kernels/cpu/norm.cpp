@@ -75,6 +75,9 @@ void layerNorm(const ditrun_layer_norm_args &n) {
       for (int64_t i = 0; i < columns; i++) y[i] = y[i] * (1.0f + modScale[i]) + modShift[i];
     }
     if (n.out != 0) writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
+    if (n.bound != 0) {
+      pointer<float>(n.bound)[row] = n.boundFactor * std::sqrt(sumOfSquares(y, 0.0f, columns)) + n.boundTerm;
+    }
     if (n.quantized != 0) quantizeRow(y, columns, n.quantized, row * columns, pointer<float>(n.quantizedScale) + row);
   }
 }
@@ -144,6 +147,8 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream) {
     requireOptional(f, "weight", n.weight, dtypeBytes(n.weightDtype));
     requireOptional(f, "bias", n.bias, dtypeBytes(n.weightDtype));
     if (n.quantized != 0) requireAddress(f, "quantizedScale", n.quantizedScale, 4);
+    requireOptional(f, "bound", n.bound, 4);
+    require(n.bound == 0 || n.quantized != 0, f, ": a bound is written beside e4m3 rows only, but quantized is 0.");
     require((n.modScale == 0) == (n.modShift == 0), f, ": modScale and modShift are needed together, but one is 0.");
     requireOptional(f, "modScale", n.modScale, 4);
     requireOptional(f, "modShift", n.modShift, 4);

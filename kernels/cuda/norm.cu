@@ -1,4 +1,4 @@
-// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16, 32 or 128 threads while its mean, then the
+// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16 to 128 threads while its mean, then the
 // mean of its squared distances from that mean, are computed in float32.
 #include "device.h"
 #include "rows.cuh"
@@ -7,11 +7,11 @@ struct LayerNorm {
   const void *x, *weight, *bias;
   const float *modScale, *modShift;
   void *out, *quantized;
-  float *quantizedScale;
+  float *quantizedScale, *bound;
   int64_t ldx, ldo;
   int rows, columns;
   bool xBf16, weightBf16, outBf16;
-  float epsilon;
+  float epsilon, boundFactor, boundTerm;
 };
 
 /** y = y * (plus + factor) + term for a run of columns; factor and term may be nullptr. */
@@ -47,9 +47,20 @@ __device__ inline float centre(const LayerNorm &args, int runs, float (&values)[
   return rsqrtf(reduceRow<Shape::threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
 }
 
-/** Writes a row in e4m3, and its scale. Every thread must call; `inside`: this thread's row is there. Overwrites values. */
+/** Writes a row in e4m3, its scale, and its bound if asked for. Every thread must call; `inside`: this thread's row is there. Overwrites values. */
 template <class Shape>
 __device__ inline void storeQuantized(const LayerNorm &args, int row, bool inside, int runs, float (&values)[Shape::chunks][Shape::width]) {
+  if (args.bound) {
+    float squares = 0;
+#pragma unroll
+    for (int c = 0; c < Shape::chunks; c++) {
+      if (c >= runs) continue;
+#pragma unroll
+      for (int j = 0; j < Shape::width; j++) squares += values[c][j] * values[c][j];
+    }
+    squares = reduceRow<Shape::threadsPerRow, sumOf>(squares);
+    if (inside && Shape::lane() == 0) args.bound[row] = args.boundFactor * sqrtf(squares) + args.boundTerm;
+  }
   float amax = 0;
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
@@ -57,8 +68,7 @@ __device__ inline void storeQuantized(const LayerNorm &args, int row, bool insid
 #pragma unroll
     for (int j = 0; j < Shape::width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
   }
-  const float rowScale = fmaxf(reduceRow<Shape::threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-  const float reciprocal = __frcp_rn(rowScale);
+  const float rowScale = scaleOfAmax(reduceRow<Shape::threadsPerRow, maxOf>(amax)), reciprocal = reciprocalOfNormal(rowScale);
   if (inside && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
@@ -136,8 +146,17 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
     return args.modScale ? y * (1.0f + args.modScale[column]) + args.modShift[column] : y;
   };
   if (args.quantized) {
-    for (int column = threadIdx.x; column < args.columns; column += 256) amax = fmaxf(amax, fabsf(normalized(column)));
-    const float rowScale = fmaxf(reduceRow<256, maxOf>(amax), smallestAmax) / largestE4m3;
+    float length = 0;  // squared
+    for (int column = threadIdx.x; column < args.columns; column += 256) {
+      const float y = normalized(column);
+      amax = fmaxf(amax, fabsf(y));
+      length += y * y;
+    }
+    if (args.bound) {
+      length = reduceRow<256, sumOf>(length);
+      if (threadIdx.x == 0) args.bound[row] = args.boundFactor * sqrtf(length) + args.boundTerm;
+    }
+    const float rowScale = scaleOfAmax(reduceRow<256, maxOf>(amax));
     if (threadIdx.x == 0) args.quantizedScale[row] = rowScale;
     for (int column = threadIdx.x; column < args.columns; column += 256)
       storeOne(args.quantized, int64_t(row) * args.columns + column, DITRUN_E4M3, __fdiv_rn(normalized(column), rowScale));
@@ -170,7 +189,7 @@ template <bool xBf16>
 static int launchVectors(const LayerNorm &args, cudaStream_t stream) {
   if (args.columns <= 16 * 32) return launchShape<xBf16, 16, 32>(args, stream);
   if (args.columns <= 32 * 32) return launchShape<xBf16, 32, 32>(args, stream);
-  if (args.columns <= 32 * 48) return launchShape<xBf16, 32, 48>(args, stream);
+  if (args.columns <= 64 * 24) return launchShape<xBf16, 64, 24>(args, stream);
   if (args.columns <= 32 * 64) return launchShape<xBf16, 32, 64>(args, stream);
   if (args.columns <= 128 * 32) return launchShape<xBf16, 128, 32>(args, stream);
   return launchShape<xBf16, 128, 40>(args, stream);
@@ -188,12 +207,14 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
   if ((a->modScale == 0) != (a->modShift == 0))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm takes modScale and modShift together, got 0x%llx and 0x%llx.", (unsigned long long)a->modScale,
                 (unsigned long long)a->modShift);
+  if (a->bound && !a->quantized) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm writes a bound (0x%llx) beside e4m3 rows only.", (unsigned long long)a->bound);
   if (a->quantized && a->quantizedScale == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got a place for e4m3 rows but none for their scales.");
   if (a->rows == 0) return DITRUN_OK;
   const LayerNorm args{asPointer<void>(a->x),          asPointer<void>(a->weight),    asPointer<void>(a->bias),          asPointer<float>(a->modScale),
                        asPointer<float>(a->modShift),  asPointer<void>(a->out),       asPointer<void>(a->quantized),     asPointer<float>(a->quantizedScale),
-                       a->ldx,                         a->ldo,                        a->rows,                           a->columns,
-                       a->xDtype == DITRUN_BF16,       a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16,        a->epsilon};
+                       asPointer<float>(a->bound),     a->ldx,                        a->ldo,                            a->rows,
+                       a->columns,                     a->xDtype == DITRUN_BF16,      a->weightDtype == DITRUN_BF16,     a->outDtype == DITRUN_BF16,
+                       a->epsilon,                     a->boundFactor,                a->boundTerm};
   const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) &&
                           aligned16(a->x) && aligned16(a->weight) && aligned16(a->bias) && aligned16(a->modScale) && aligned16(a->modShift) && aligned16(a->out) &&
                           a->quantized % vectorWidth == 0;

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(256) quantizeAnyRows(uint8_t *out, float *scal
   const int64_t source = blockIdx.x * ldx, destination = int64_t(blockIdx.x) * columns;
   float amax = 0;
   for (int column = threadIdx.x; column < columns; column += 256) amax = fmaxf(amax, fabsf(loadOne(x, source + column, dtype)));
-  const float rowScale = fmaxf(reduceRow<256, maxOf>(amax), smallestAmax) / largestE4m3;
+  const float rowScale = scaleOfAmax(reduceRow<256, maxOf>(amax));
   if (threadIdx.x == 0) scale[blockIdx.x] = rowScale;
   for (int column = threadIdx.x; column < columns; column += 256)
     storeOne(out, destination + column, DITRUN_E4M3, __fdiv_rn(loadOne(x, source + column, dtype), rowScale));
@@ -37,11 +37,11 @@ __global__ void __launch_bounds__(threads < 128 ? 128 : threads) quantizeRows(ui
   const int count = columns / width - lane;  // of runs from this thread's first to the row's end
   uint4 packed[runs];
 #pragma unroll
-  for (int i = 0; i < runs; i++) packed[i] = i * threads < count ? __ldcs(source + lane + i * threads) : make_uint4(0, 0, 0, 0);
+  for (int i = 0; i < runs; i++) packed[i] = i * threads < count ? source[lane + i * threads] : make_uint4(0, 0, 0, 0);
   float amax = 0;
 #pragma unroll
   for (int i = 0; i < runs; i++) amax = fmaxf(amax, largestOf<isBf16>(packed[i]));
-  const float rowScale = fmaxf(reduceRow<threads, maxOf>(amax), smallestAmax) / largestE4m3, reciprocal = __frcp_rn(rowScale);
+  const float rowScale = scaleOfAmax(reduceRow<threads, maxOf>(amax)), reciprocal = reciprocalOfNormal(rowScale);
   if (lane == 0) scale[row] = rowScale;
 #pragma unroll
   for (int i = 0; i < runs; i++) {
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(256) quantizeNarrowRows(uint8_t *out, float *s
     for (int j = 0; j < vectorWidth; j++) amax = fmaxf(amax, fabsf(values[j]));
 #pragma unroll
     for (int distance = threads / 2; distance > 0; distance /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, distance));
-    const float rowScale = fmaxf(amax, smallestAmax) / largestE4m3, reciprocal = __frcp_rn(rowScale);
+    const float rowScale = scaleOfAmax(amax), reciprocal = reciprocalOfNormal(rowScale);
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) values[j] = quotient(values[j], rowScale, reciprocal);
     if (row >= rows) continue;

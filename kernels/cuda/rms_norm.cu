@@ -95,7 +95,7 @@ __device__ inline void storeQuantizedHeads(const RmsNorm &args, int row, bool in
   float *scales = args.quantizedScale + row * int64_t(headsPerStep * chunks) + Shape::lane() / threadsPerHead;
 #pragma unroll
   for (int c = 0; c < chunks; c++) {
-    const float scale = fmaxf(amax[c], smallestAmax) / largestE4m3, reciprocal = __frcp_rn(scale);
+    const float scale = scaleOfAmax(amax[c]), reciprocal = reciprocalOfNormal(scale);
 #pragma unroll
     for (int j = 0; j < width; j++) values[c][j] = quotient(values[c][j], scale, reciprocal);
     if (!inside) continue;
@@ -153,7 +153,7 @@ __device__ inline void quantizeHeads(const RmsNorm &args, int row, Normalized no
     };
     float amax = 0;
     forPairs([&](int64_t, float a, float b) { amax = fmaxf(amax, fmaxf(fabsf(a), fabsf(b))); });
-    const float scale = fmaxf(reduceRow<32, maxOf>(amax), smallestAmax) / largestE4m3;
+    const float scale = scaleOfAmax(reduceRow<32, maxOf>(amax));
     if (lane == 0) args.quantizedScale[int64_t(row) * heads + head] = scale;
     forPairs([&](int64_t at, float a, float b) {
       storeOne(args.quantized, at, DITRUN_E4M3, __fdiv_rn(a, scale));
@@ -236,7 +236,7 @@ static RowKernel kernelFor(const RmsNorm &args) {
   if (args.columns <= 8 * 24) return kernelOfShape<xBf16, 8, 24>(args);
   if (args.columns <= 16 * 24) return kernelOfShape<xBf16, 16, 24>(args);
   if (args.columns <= 32 * 24) return kernelOfShape<xBf16, 32, 24>(args);
-  if (args.columns <= 32 * 48) return kernelOfShape<xBf16, 32, 48>(args);
+  if (args.columns <= 64 * 24) return kernelOfShape<xBf16, 64, 24>(args);
   if (args.columns <= 128 * 24) return kernelOfShape<xBf16, 128, 24>(args);
   return kernelOfShape<xBf16, 128, 40>(args);
 }

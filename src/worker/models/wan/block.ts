@@ -69,7 +69,7 @@ export class WanBlock {
       { weight: await vector(`${path}.norm3.weight`, 1), bias: await vector(`${path}.norm3.bias`, 0) },
       await CrossAttention.load(loader, model, `${path}.cross_attn`),
       [
-        await loadColumnLinear(loader, { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn }),
+        await loadColumnLinear(loader, { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn, bounded: true }),
         await loadRowLinear(loader, {
           path: `${path}.ffn.2`,
           inFeatures: ffn,
@@ -108,9 +108,16 @@ export class WanBlock {
     });
     tap(`${this.path}.ffn_gate`, gate2);
     device.arena.scope(() => {
-      const h = this.#normalise(x, this.ffn[0].inputDtype, { modulation: { scale: scale2, shift: shift2 } });
-      const inner = this.ffn[0].forward(h, { activation: "geluTanh" }); // [tokens, ffn / tp]
-      this.ffn[1].addGatedTo(x, inner, gate2);
+      const [up, down] = this.ffn;
+      // |gelu(y)| <= |y|, so a bound of up's outputs is one for down's inputs, and no kernel need look for their largest.
+      const bound = down.inputDtype === "e4m3" ? up.bound : undefined;
+      const outScale = bound && device.allocate("fp32", [matrixShape(x).rows]);
+      const h = this.#normalise(x, up.inputDtype, {
+        modulation: { scale: scale2, shift: shift2 },
+        bound: outScale && { ...bound, out: outScale },
+      });
+      const inner = up.forward(h, { activation: "geluTanh", outScale }); // [tokens, ffn / tp]
+      down.addGatedTo(x, inner, gate2);
     });
     tap(this.path, x);
   }
