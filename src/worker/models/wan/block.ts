@@ -13,6 +13,7 @@ import {
   type ResidualLinear,
   requirePair,
 } from "../../parallel/linear.js";
+import { Mlp } from "../../parallel/mlp.js";
 import type { RingAttention } from "../../parallel/ring-attention.js";
 import { WideRmsNorm } from "../../parallel/rms-norm.js";
 import type { Tap } from "./tap.js";
@@ -47,14 +48,13 @@ export class WanBlock {
     private readonly self: SelfAttention,
     private readonly norm3: { readonly weight: Tensor; readonly bias: Tensor },
     private readonly cross: CrossAttention,
-    private readonly ffn: readonly [Linear, ResidualLinear],
+    private readonly ffn: Mlp,
   ) {}
 
   /** @param ring shared by all blocks, made for the heads that `headsOf` gives for `self_attn`. */
   static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<WanBlock> {
     const { context, source } = loader;
     const { width, ffn } = model;
-    requirePair(loader, `${path}.ffn.0`, "column", `${path}.ffn.2`);
     const vector = async (name: string, value: number) => {
       const out = context.device.allocatePersistent("fp32", [width]);
       const parameter = { name, shape: [width], init: { kind: "constant", value } as const };
@@ -68,15 +68,10 @@ export class WanBlock {
       await SelfAttention.load(loader, model, `${path}.self_attn`, ring),
       { weight: await vector(`${path}.norm3.weight`, 1), bias: await vector(`${path}.norm3.bias`, 0) },
       await CrossAttention.load(loader, model, `${path}.cross_attn`),
-      [
-        await loadColumnLinear(loader, { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn, bounded: true }),
-        await loadRowLinear(loader, {
-          path: `${path}.ffn.2`,
-          inFeatures: ffn,
-          outFeatures: width,
-          outDtype: context.plan.dtype,
-        }),
-      ],
+      await Mlp.load(loader, "geluTanh", {
+        up: { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn },
+        down: { path: `${path}.ffn.2`, inFeatures: ffn, outFeatures: width, outDtype: context.plan.dtype },
+      }),
     );
   }
 
@@ -108,16 +103,9 @@ export class WanBlock {
     });
     tap(`${this.path}.ffn_gate`, gate2);
     device.arena.scope(() => {
-      const [up, down] = this.ffn;
-      // |gelu(y)| <= |y|, so a bound of up's outputs is one for down's inputs, and no kernel need look for their largest.
-      const bound = down.inputDtype === "e4m3" ? up.bound : undefined;
-      const outScale = bound && device.allocate("fp32", [matrixShape(x).rows]);
-      const h = this.#normalise(x, up.inputDtype, {
-        modulation: { scale: scale2, shift: shift2 },
-        bound: outScale && { ...bound, out: outScale },
-      });
-      const inner = up.forward(h, { activation: "geluTanh", outScale }); // [tokens, ffn / tp]
-      down.addGatedTo(x, inner, gate2);
+      const bound = this.ffn.boundOf(matrixShape(x).rows);
+      const h = this.#normalise(x, this.ffn.inputDtype, { modulation: { scale: scale2, shift: shift2 }, bound });
+      this.ffn.down.addGatedTo(x, this.ffn.inside(h, bound), gate2); // inside: [tokens, ffn / tp]
     });
     tap(this.path, x);
   }
