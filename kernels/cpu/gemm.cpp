@@ -52,6 +52,10 @@ struct Gemm : ditrun_gemm_args {
             readRun(residual, residualDtype, b * residualStride + (row0 + r) * ldResidual + column0, columns, other);
         for (int64_t c = 0; c < columns; c++) x[c] += add[c];
       }
+      if (outDtype == DITRUN_E4M3) {
+        const float factor = 1.0f / pointer<const float>(outScale)[b * m + row0 + r];
+        for (int64_t c = 0; c < columns; c++) x[c] *= factor;
+      }
       writeRun(out, outDtype, b * outStride + (row0 + r) * ldo + column0, columns, x);
     }
   }
@@ -176,7 +180,13 @@ void check(const ditrun_gemm_args &g) {
   require(g.m > 0 && g.n > 0 && g.k > 0 && g.batch > 0, f, ": m, n, k, batch are ", g.m, ", ", g.n, ", ", g.k, ", ",
           g.batch, " but must be positive.");
   requireDtype(f, "dtype", g.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3);
-  requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16);
+  if (g.dtype == DITRUN_E4M3 && g.outDtype == DITRUN_E4M3) {
+    requireAddress(f, "outScale", g.outScale, 4);
+    require(g.residual == 0 && g.gate == 0, f, ": out is e4m3, which takes no residual (", g.residual, ") and no gate (",
+            g.gate, ").");
+  } else {
+    requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16);
+  }
   require(g.lda >= g.k, f, ": lda is ", g.lda, " but a row of A has k = ", g.k, " elements.");
   require(g.ldw >= g.k, f, ": ldw is ", g.ldw, " but a row of W has k = ", g.k, " elements.");
   require(g.ldo >= g.n, f, ": ldo is ", g.ldo, " but a row of out has n = ", g.n, " elements.");

@@ -75,6 +75,9 @@ void layerNorm(const ditrun_layer_norm_args &n) {
       for (int64_t i = 0; i < columns; i++) y[i] = y[i] * (1.0f + modScale[i]) + modShift[i];
     }
     if (n.out != 0) writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
+    if (n.bound != 0) {
+      pointer<float>(n.bound)[row] = n.boundFactor * std::sqrt(sumOfSquares(y, 0.0f, columns)) + n.boundTerm;
+    }
     if (n.quantized != 0) quantizeRow(y, columns, n.quantized, row * columns, pointer<float>(n.quantizedScale) + row);
   }
 }
@@ -110,7 +113,12 @@ void rmsNorm(const ditrun_rms_norm_args &n) {
     }
     activateRun(y, columns, n.activation);
     if (n.rope != 0) rotate(y, columns, pointer<const float>(n.rope) + row * n.headDim, n.headDim);
-    writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
+    if (n.out != 0) writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
+    if (n.quantized == 0) continue;
+    for (int64_t head = 0; head < columns / n.headDim; head++) {
+      float *const scale = pointer<float>(n.quantizedScale) + row * (columns / n.headDim) + head;
+      quantizeRow(y + head * n.headDim, n.headDim, n.quantized, row * columns + head * n.headDim, scale);
+    }
   }
 }
 
@@ -139,6 +147,8 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream) {
     requireOptional(f, "weight", n.weight, dtypeBytes(n.weightDtype));
     requireOptional(f, "bias", n.bias, dtypeBytes(n.weightDtype));
     if (n.quantized != 0) requireAddress(f, "quantizedScale", n.quantizedScale, 4);
+    requireOptional(f, "bound", n.bound, 4);
+    require(n.bound == 0 || n.quantized != 0, f, ": a bound is written beside e4m3 rows only, but quantized is 0.");
     require((n.modScale == 0) == (n.modShift == 0), f, ": modScale and modShift are needed together, but one is 0.");
     requireOptional(f, "modScale", n.modScale, 4);
     requireOptional(f, "modShift", n.modShift, 4);
@@ -153,12 +163,18 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
     const ditrun_rms_norm_args n = *args;
     require(n.rows > 0 && n.columns > 0, f, ": rows and columns are ", n.rows, " and ", n.columns,
             " but must be positive.");
-    require(n.ldx >= n.columns && n.ldo >= n.columns, f, ": ldx is ", n.ldx, " and ldo ", n.ldo, " but a row has ",
-            n.columns, " elements.");
+    require((n.out == 0) != (n.quantized == 0), f, ": out and quantized are ", n.out, " and ", n.quantized,
+            " but one of them, and only one, must be given.");
+    require(n.ldx >= n.columns && (n.out == 0 || n.ldo >= n.columns), f, ": ldx is ", n.ldx, " and ldo ", n.ldo,
+            " but a row has ", n.columns, " elements.");
     requireDtype(f, "xDtype", n.xDtype, DITRUN_F32, DITRUN_BF16);
-    requireDtype(f, "outDtype", n.outDtype, DITRUN_F32, DITRUN_BF16);
     requireAddress(f, "x", n.x, dtypeBytes(n.xDtype));
-    requireAddress(f, "out", n.out, dtypeBytes(n.outDtype));
+    if (n.out != 0) {
+      requireDtype(f, "outDtype", n.outDtype, DITRUN_F32, DITRUN_BF16);
+      requireAddress(f, "out", n.out, dtypeBytes(n.outDtype));
+    } else {
+      requireAddress(f, "quantizedScale", n.quantizedScale, 4);
+    }
     if (n.weight != 0) {
       requireDtype(f, "weightDtype", n.weightDtype, DITRUN_F32, DITRUN_BF16);
       requireAddress(f, "weight", n.weight, dtypeBytes(n.weightDtype));
@@ -170,8 +186,8 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
       require(n.fullColumns >= n.columns, f, ": sumSquares is of ", n.fullColumns, " columns, fewer than the ", n.columns,
               " of x.");
     }
-    if (n.rope != 0) {
-      requireAddress(f, "rope", n.rope, 4);
+    requireOptional(f, "rope", n.rope, 4);
+    if (n.rope != 0 || n.quantized != 0) {
       require(n.headDim > 0 && n.headDim % 2 == 0 && n.columns % n.headDim == 0, f, ": headDim is ", n.headDim,
               " but must be even and divide the ", n.columns, " columns.");
     }

@@ -246,9 +246,13 @@ static int checkArguments(const ditrun_gemm_args *a) {
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm got leading dimensions %lld (A), %lld (W), %lld (out), %lld (residual) for k %d and n %d.", (long long)a->lda,
                 (long long)a->ldw, (long long)a->ldo, (long long)a->ldResidual, a->k, a->n);
   const bool fp8 = a->dtype == DITRUN_E4M3;
-  if (!(isFloat(a->dtype) || fp8) || !isFloat(a->outDtype) || (a->dtype == DITRUN_F32 && a->outDtype != DITRUN_F32))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm multiplies f32 to f32, bf16 to f32 or bf16, and e4m3 to f32 or bf16, not %s to %s.", dtypeName(a->dtype),
+  const bool toE4m3 = fp8 && a->outDtype == DITRUN_E4M3;
+  if (!(isFloat(a->dtype) || fp8) || !(isFloat(a->outDtype) || toE4m3) || (a->dtype == DITRUN_F32 && a->outDtype != DITRUN_F32))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm multiplies f32 to f32, bf16 to f32 or bf16, and e4m3 to f32, bf16 or e4m3, not %s to %s.", dtypeName(a->dtype),
                 dtypeName(a->outDtype));
+  if (toE4m3 && (a->outScale == 0 || a->residual || a->gate))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm writes e4m3 with a scale for each row (0x%llx) and without residual (0x%llx) and gate (0x%llx).", (unsigned long long)a->outScale,
+                (unsigned long long)a->residual, (unsigned long long)a->gate);
   if ((a->bias && !isFloat(a->biasDtype)) || (a->residual && !isFloat(a->residualDtype)))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm takes a bias and residual of f32 or bf16, not %s and %s.", dtypeName(a->biasDtype), dtypeName(a->residualDtype));
   if (a->activation < DITRUN_IDENTITY || a->activation > DITRUN_SILU)
@@ -376,6 +380,27 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   return DITRUN_OK;
 }
 
+/** An e4m3 out by way of bf16 in the workspace, some rows at a time. */
+static int multiplyToE4m3(const ditrun_gemm_args &a, cudaStream_t stream) {
+  void *workspace = workspaceOf(stream);
+  const int64_t ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * 2) / 128 * 128;
+  if (!workspace || most < 1)
+    return fail(DITRUN_UNSUPPORTED, "ditrun_gemm writes e4m3 (m %d, n %d, k %d) through a workspace of %zu bytes, which %s.", a.m, a.n, a.k, workspacePart,
+                workspace ? "128 rows do not fit" : "two other streams hold: use one of those streams");
+  for (int64_t row = 0; row < a.m; row += most) {
+    ditrun_gemm_args part = a;
+    part.m = int32_t(std::min(most, a.m - row));
+    part.a += uint64_t(row * a.lda);
+    part.aScale += uint64_t(row) * sizeof(float);
+    part.out = reinterpret_cast<uint64_t>(workspace);
+    part.outDtype = DITRUN_BF16;
+    part.ldo = ld;
+    TRY(multiplyInto(part, part.out, ld, nullptr, stream));
+    TRY(gemmQuantize(asPointer<uint8_t>(a.out) + row * a.ldo, a.ldo, workspace, ld, asPointer<float>(a.outScale) + row, part.m, a.n, stream));
+  }
+  return DITRUN_OK;
+}
+
 int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   TRY(useDevice());
   TRY(checkArguments(args));
@@ -388,7 +413,7 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   std::lock_guard<std::mutex> lock(gemmMutex);
   if (!gemm.ready)
     return fail(DITRUN_LIBRARY_MISSING, "%s", gemm.lt.library.problem.empty() ? "cuBLASLt was not opened." : gemm.lt.library.problem.c_str());
-  if (args->dtype != DITRUN_E4M3 || args->batch == 1) return multiply(*args, asStream(stream));
+  if (args->dtype != DITRUN_E4M3 || (args->batch == 1 && args->outDtype != DITRUN_E4M3)) return multiply(*args, asStream(stream));
   // Scales per row and column are one pair of vectors a call; an operand that all batches share has one vector of them.
   for (int b = 0; b < args->batch; b++) {
     ditrun_gemm_args one = *args;
@@ -400,7 +425,8 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
     one.wScale += uint64_t(args->wStride == 0 ? 0 : b) * uint64_t(args->n) * sizeof(float);
     if (one.bias) one.bias += uint64_t(b * args->biasStride * dtypeBytes(args->biasDtype));
     if (one.residual) one.residual += uint64_t(b * args->residualStride * dtypeBytes(args->residualDtype));
-    TRY(multiply(one, asStream(stream)));
+    if (one.outScale) one.outScale += uint64_t(b) * uint64_t(args->m) * sizeof(float);
+    TRY(one.outDtype == DITRUN_E4M3 ? multiplyToE4m3(one, asStream(stream)) : multiply(one, asStream(stream)));
   }
   return DITRUN_OK;
 }

@@ -15,3 +15,6 @@ struct GemmFinish {
   int outDtype, biasDtype, residualDtype, activation;
 };
 int gemmFinish(const GemmFinish &args, cudaStream_t stream);
+
+/** out e4m3 [m, n] = x (bf16) · 1 / scale[row], saturating. */
+int gemmQuantize(uint8_t *out, int64_t ldo, const void *x, int64_t ldx, const float *scale, int m, int n, cudaStream_t stream);

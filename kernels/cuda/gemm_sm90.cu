@@ -22,17 +22,17 @@ enum : int { shared256x2, shared256, shared192Promoted, resident128, resident256
 constexpr TileFacts tiles[gemmSm90Tiles] = {factsOf<GemmShared256x2>(false, true), factsOf<GemmShared256>(true, false),  factsOf<GemmShared192Promoted>(false, true),
                                             factsOf<GemmResident128>(true, true),  factsOf<GemmResident256>(false, true), factsOf<GemmShared128>(true, false)};
 
-/** A [batches, rows, columns] tensor in boxes of boxRows rows of 128 bytes. */
-int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches, int rows, int columns, int boxRows) {
+/** A [batches, rows, columns] tensor in boxes of boxRows rows of 128 bytes, or 64. */
+int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches, int rows, int columns, int boxRows, int boxBytes = 128) {
   const int bytes = dtypeBytes(dtype);
   const CUtensorMapDataType type = dtype == DITRUN_F32    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
                                    : dtype == DITRUN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                                           : CU_TENSOR_MAP_DATA_TYPE_UINT8;
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(batches)};
   const cuuint64_t strides[2] = {cuuint64_t(ld * bytes), cuuint64_t((batches > 1 ? stride : ld) * bytes)};
-  const cuuint32_t box[3] = {cuuint32_t(128 / bytes), cuuint32_t(boxRows), 1}, steps[3] = {1, 1, 1};
+  const cuuint32_t box[3] = {cuuint32_t(boxBytes / bytes), cuuint32_t(boxRows), 1}, steps[3] = {1, 1, 1};
   const CUresult result = tensorMapEncoder()(map, type, 3, asPointer<void>(address), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+                                    boxBytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return DITRUN_OK;
   return fail(DITRUN_DEVICE_ERROR, "The driver refused (CUresult %d) a tensor map of %s: address 0x%llx, %d × %d × %d elements of %s, strides %lld and %lld.", int(result), name,
               (unsigned long long)address, batches, rows, columns, dtypeName(dtype), (long long)ld, (long long)stride);
@@ -53,7 +53,8 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   const TileFacts &tile = tiles[index];
   if (deviceFacts().major != 9 || deviceFacts().minor != 0 || tensorMapEncoder() == nullptr) return false;
   if (!(a.dtype == DITRUN_BF16 ? tile.bf16 : a.dtype == DITRUN_E4M3 && tile.e4m3)) return false;
-  if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype != DITRUN_BF16)) return false;
+  if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype == DITRUN_F32)) return false;
+  if (a.outDtype == DITRUN_E4M3 && (a.dtype != DITRUN_E4M3 || a.gate)) return false;
   const bool batched = a.batch > 1;
   if (!copyable(a.a, a.lda, batched ? a.aStride : 0, a.dtype) || !copyable(a.w, a.ldw, batched ? a.wStride : 0, a.dtype) ||
       !copyable(a.out, a.ldo, batched ? a.outStride : 0, a.outDtype) || a.n * dtypeBytes(a.outDtype) % 16 != 0)
@@ -66,8 +67,8 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
 }
 
 int gemmSm90Choice(const ditrun_gemm_args &a, bool fastAccumulate) {
-  // Below, tiles of this size leave multiprocessors idle.
-  if (a.m < 2048) return -1;
+  // Below, tiles of this size leave multiprocessors idle. (e4m3 has no other way out in one kernel.)
+  if (a.m < 2048 && a.outDtype != DITRUN_E4M3) return -1;
   const auto fitting = [&](int tile) { return gemmSm90Fits(a, tile) ? tile : -1; };
   if (a.dtype == DITRUN_E4M3) {
     if (a.k <= 512) return fitting(a.n % 256 == 0 ? resident256 : resident128);
@@ -93,10 +94,12 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   p.wBatched = batched && a.wStride != 0;
   TRY(encode(&p.a, "A", a.dtype, a.a, a.lda, a.aStride, p.aBatched ? a.batch : 1, a.m, a.k, tile.rows));
   TRY(encode(&p.w, "W", a.dtype, a.w, a.ldw, a.wStride, p.wBatched ? a.batch : 1, a.n, a.k, tile.columns / tile.cluster));
+  if (a.outDtype == DITRUN_E4M3) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, 64));
   if (a.outDtype == DITRUN_BF16) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16));
   p.aScale = asPointer<float>(a.aScale);
   p.wScale = asPointer<float>(a.wScale);
   p.gate = asPointer<float>(a.gate);
+  p.outScale = asPointer<float>(a.outScale);
   p.bias = asPointer<void>(a.bias);
   p.residual = asPointer<float>(a.residual);
   p.out = asPointer<float>(a.out);
@@ -121,6 +124,6 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   } else {
     blocks = std::min(multiprocessors / tile.cluster, p.rowTiles * p.columnTiles) * tile.cluster;
   }
-  return a.dtype == DITRUN_BF16 ? gemm_sm90::launch_bf16(index, a.outDtype == DITRUN_BF16, a.activation, p, blocks, stream)
-                                : gemm_sm90::launch_e4m3(index, a.outDtype == DITRUN_BF16, a.activation, p, blocks, stream);
+  return a.dtype == DITRUN_BF16 ? gemm_sm90::launch_bf16(index, a.outDtype, a.activation, p, blocks, stream)
+                                : gemm_sm90::launch_e4m3(index, a.outDtype, a.activation, p, blocks, stream);
 }

@@ -1,4 +1,4 @@
-// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16, 32 or 128 threads while its mean, then the
+// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16 to 128 threads while its mean, then the
 // mean of its squared distances from that mean, are computed in float32.
 #include "device.h"
 #include "rows.cuh"
@@ -7,86 +7,124 @@ struct LayerNorm {
   const void *x, *weight, *bias;
   const float *modScale, *modShift;
   void *out, *quantized;
-  float *quantizedScale;
+  float *quantizedScale, *bound;
   int64_t ldx, ldo;
   int rows, columns;
   bool xBf16, weightBf16, outBf16;
-  float epsilon;
+  float epsilon, boundFactor, boundTerm;
 };
 
-/** y = y * (plus + factor) + term for a run of columns; unless both are there, factor and term may be nullptr. */
-template <bool both, int width>
+/** y = y * (plus + factor) + term for a run of columns; factor and term may be nullptr. */
+template <int width>
 __device__ inline void scaleAndShift(const void *factor, const void *term, bool isBf16, float plus, int column, float (&y)[width]) {
   float factors[width], terms[width];
 #pragma unroll
   for (int j = 0; j < width; j++) factors[j] = 1, terms[j] = 0;
-  if (both || factor) loadRun(factor, column, isBf16, factors);
-  if (both || term) loadRun(term, column, isBf16, terms);
+  if (factor) loadRun(factor, column, isBf16, factors);
+  if (term) loadRun(term, column, isBf16, terms);
 #pragma unroll
   for (int j = 0; j < width; j++) y[j] = y[j] * (plus + factors[j]) + terms[j];
 }
 
-/** What a kernel knows when it is compiled: nothing, or that weight and bias are both there, in this dtype, without modulation
- * after them, and that out is bf16 if it is there. Deciding that for every run would cost more instructions than the norm. */
-enum class Pair { unknown, f32, bf16 };
-
-/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
- * plus: see scaleAndShift; 1 where modulation takes the place of weight and bias. */
-template <class Shape, Pair pair>
-__global__ void __launch_bounds__(rowBlockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args, float plus) {
-  constexpr bool known = pair != Pair::unknown;
-  constexpr int threadsPerRow = Shape::threadsPerRow, chunks = Shape::chunks, width = Shape::width;
-  const int row = Shape::row();
-  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
-  float values[chunks][width];
-  loadRow<Shape>(args.x, row * args.ldx, runs, values);
-
+/** The first half: `values` become their distances from the row's mean; returns 1 / sqrt(variance + epsilon). */
+template <class Shape>
+__device__ inline float centre(const LayerNorm &args, int runs, float (&values)[Shape::chunks][Shape::width]) {
   float sum = 0, squares = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++)
+  for (int c = 0; c < Shape::chunks; c++)
 #pragma unroll
-    for (int j = 0; j < width; j++) sum += values[c][j];
-  const float mean = reduceRow<threadsPerRow, sumOf>(sum) / args.columns;
+    for (int j = 0; j < Shape::width; j++) sum += values[c][j];
+  const float mean = reduceRow<Shape::threadsPerRow, sumOf>(sum) / args.columns;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
+  for (int c = 0; c < Shape::chunks; c++) {
     if (c >= runs) continue;
 #pragma unroll
-    for (int j = 0; j < width; j++) {
+    for (int j = 0; j < Shape::width; j++) {
       values[c][j] -= mean;
       squares += values[c][j] * values[c][j];
     }
   }
-  const float scale = rsqrtf(reduceRow<threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+  return rsqrtf(reduceRow<Shape::threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+}
 
+/** Writes a row in e4m3, its scale, and its bound if asked for. Every thread must call; `inside`: this thread's row is there. Overwrites values. */
+template <class Shape>
+__device__ inline void storeQuantized(const LayerNorm &args, int row, bool inside, int runs, float (&values)[Shape::chunks][Shape::width]) {
+  if (args.bound) {
+    float squares = 0;
 #pragma unroll
-  for (int c = 0; c < chunks; c++) {
+    for (int c = 0; c < Shape::chunks; c++) {
+      if (c >= runs) continue;
+#pragma unroll
+      for (int j = 0; j < Shape::width; j++) squares += values[c][j] * values[c][j];
+    }
+    squares = reduceRow<Shape::threadsPerRow, sumOf>(squares);
+    if (inside && Shape::lane() == 0) args.bound[row] = args.boundFactor * sqrtf(squares) + args.boundTerm;
+  }
+  float amax = 0;
+#pragma unroll
+  for (int c = 0; c < Shape::chunks; c++) {
+    if (c >= runs) continue;
+#pragma unroll
+    for (int j = 0; j < Shape::width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+  }
+  const float rowScale = scaleOfAmax(reduceRow<Shape::threadsPerRow, maxOf>(amax)), reciprocal = reciprocalOfNormal(rowScale);
+  if (inside && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
+#pragma unroll
+  for (int c = 0; c < Shape::chunks; c++) {
+    if (c >= runs) continue;
+#pragma unroll
+    for (int j = 0; j < Shape::width; j++) values[c][j] = quotient(values[c][j], rowScale, reciprocal);
+    if (inside) storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
+  }
+}
+
+/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
+template <class Shape>
+__global__ void __launch_bounds__(Shape::blockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args) {
+  const int row = Shape::row();
+  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
+  float values[Shape::chunks][Shape::width];
+  loadRow<Shape>(args.x, row * args.ldx, runs, values);
+  const float scale = centre<Shape>(args, runs, values);
+#pragma unroll
+  for (int c = 0; c < Shape::chunks; c++) {
     if (c >= runs) continue;
     const int column = Shape::column(c);
 #pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] *= scale;
-    if (known || args.weight || args.bias) scaleAndShift<known>(args.weight, args.bias, known ? pair == Pair::bf16 : args.weightBf16, plus, column, values[c]);
-    if (!known && args.modScale) scaleAndShift<true>(args.modScale, args.modShift, false, 1.0f, column, values[c]);
-    if (args.out) storeRun(args.out, row * args.ldo + column, known || args.outBf16, values[c]);
+    for (int j = 0; j < Shape::width; j++) values[c][j] *= scale;
+    if (args.weight || args.bias) scaleAndShift(args.weight, args.bias, args.weightBf16, 0.0f, column, values[c]);
+    if (args.modScale) scaleAndShift(args.modScale, args.modShift, false, 1.0f, column, values[c]);
+    if (args.out) storeRun(args.out, row * args.ldo + column, args.outBf16, values[c]);
   }
-  if (!args.quantized) return;
+  if (args.quantized) storeQuantized<Shape>(args, row, row < args.rows, runs, values);
+}
 
-  float amax = 0;
+/** The same for whole rows with one factor and one term, y = x̂ * (plus + factor) + term, and one output, bf16 or e4m3. What is known when
+ * it is compiled need not be decided for each run: branches would cost more instructions than the norm, and keep loads apart. */
+template <class Shape, bool factorsBf16>
+__global__ void __launch_bounds__(Shape::blockThreads) layerNormWhole(const __grid_constant__ LayerNorm args, const void *factor, const void *term, float plus) {
+  constexpr int chunks = Shape::chunks, width = Shape::width;
+  const bool inside = Shape::row() < args.rows;
+  const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
+  float values[chunks][width];
+  loadRow<Shape>(args.x, row * args.ldx, chunks, values);
+  const float scale = centre<Shape>(args, chunks, values), plusScale = plus * scale;
 #pragma unroll
   for (int c = 0; c < chunks; c++) {
-    if (c >= runs) continue;
+    float factors[width], terms[width];
+    loadRun(factor, Shape::column(c), factorsBf16, factors);
+    loadRun(term, Shape::column(c), factorsBf16, terms);
 #pragma unroll
-    for (int j = 0; j < width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
+    for (int j = 0; j < width; j++) values[c][j] = values[c][j] * fmaf(factors[j], scale, plusScale) + terms[j];
   }
-  const float rowScale = fmaxf(reduceRow<threadsPerRow, maxOf>(amax), smallestAmax) / largestE4m3;
-  const float reciprocal = __frcp_rn(rowScale);
-  if (row < args.rows && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
-#pragma unroll
-  for (int c = 0; c < chunks; c++) {
-    if (c >= runs) continue;
-#pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] = quotient(values[c][j], rowScale, reciprocal);
-    storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
+  if (args.quantized) {
+    storeQuantized<Shape>(args, row, inside, chunks, values);
+    return;
   }
+#pragma unroll
+  for (int c = 0; c < chunks; c++)
+    if (inside) storeRun(args.out, row * args.ldo + Shape::column(c), true, values[c]);
 }
 
 /** Any width and alignment: one block a row, which is read again for each step (from cache while it is not too wide). */
@@ -108,8 +146,17 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
     return args.modScale ? y * (1.0f + args.modScale[column]) + args.modShift[column] : y;
   };
   if (args.quantized) {
-    for (int column = threadIdx.x; column < args.columns; column += 256) amax = fmaxf(amax, fabsf(normalized(column)));
-    const float rowScale = fmaxf(reduceRow<256, maxOf>(amax), smallestAmax) / largestE4m3;
+    float length = 0;  // squared
+    for (int column = threadIdx.x; column < args.columns; column += 256) {
+      const float y = normalized(column);
+      amax = fmaxf(amax, fabsf(y));
+      length += y * y;
+    }
+    if (args.bound) {
+      length = reduceRow<256, sumOf>(length);
+      if (threadIdx.x == 0) args.bound[row] = args.boundFactor * sqrtf(length) + args.boundTerm;
+    }
+    const float rowScale = scaleOfAmax(reduceRow<256, maxOf>(amax));
     if (threadIdx.x == 0) args.quantizedScale[row] = rowScale;
     for (int column = threadIdx.x; column < args.columns; column += 256)
       storeOne(args.quantized, int64_t(row) * args.columns + column, DITRUN_E4M3, __fdiv_rn(normalized(column), rowScale));
@@ -122,18 +169,18 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
 
 template <bool xBf16, int threadsPerRow, int valuesEach>
 static int launchShape(const LayerNorm &args, cudaStream_t stream) {
+  using Whole = RowShape<xBf16, threadsPerRow, valuesEach, true>;
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
-  LayerNorm given = args;
-  const bool modulationAlone = args.modScale && !args.weight && !args.bias;
-  if (modulationAlone) {
-    given.weight = args.modScale, given.bias = args.modShift, given.weightBf16 = false;
-    given.modScale = given.modShift = nullptr;
+  const int blocks = (args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock;
+  const bool affine = args.weight && args.bias && !args.modScale, modulated = args.modScale && !args.weight && !args.bias;
+  const bool oneOutput = args.quantized ? !args.out : args.outBf16;
+  if (args.columns == Whole::wholeColumns && oneOutput && (affine || modulated)) {
+    const void *factor = affine ? args.weight : args.modScale, *term = affine ? args.bias : args.modShift;
+    const auto kernel = affine && args.weightBf16 ? layerNormWhole<Whole, true> : layerNormWhole<Whole, false>;
+    kernel<<<blocks, Shape::blockThreads, 0, stream>>>(args, factor, term, affine ? 0.0f : 1.0f);
+  } else {
+    layerNormRegisters<Shape><<<blocks, Shape::blockThreads, 0, stream>>>(args);
   }
-  const bool known = given.weight && given.bias && !given.modScale && (!given.out || given.outBf16);
-  const auto kernel = !known            ? layerNormRegisters<Shape, Pair::unknown>
-                      : given.weightBf16 ? layerNormRegisters<Shape, Pair::bf16>
-                                         : layerNormRegisters<Shape, Pair::f32>;
-  kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(given, modulationAlone ? 1.0f : 0.0f);
   return launched("ditrun_layer_norm");
 }
 
@@ -142,7 +189,7 @@ template <bool xBf16>
 static int launchVectors(const LayerNorm &args, cudaStream_t stream) {
   if (args.columns <= 16 * 32) return launchShape<xBf16, 16, 32>(args, stream);
   if (args.columns <= 32 * 32) return launchShape<xBf16, 32, 32>(args, stream);
-  if (args.columns <= 32 * 48) return launchShape<xBf16, 32, 48>(args, stream);
+  if (args.columns <= 64 * 24) return launchShape<xBf16, 64, 24>(args, stream);
   if (args.columns <= 32 * 64) return launchShape<xBf16, 32, 64>(args, stream);
   if (args.columns <= 128 * 32) return launchShape<xBf16, 128, 32>(args, stream);
   return launchShape<xBf16, 128, 40>(args, stream);
@@ -160,12 +207,14 @@ int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
   if ((a->modScale == 0) != (a->modShift == 0))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm takes modScale and modShift together, got 0x%llx and 0x%llx.", (unsigned long long)a->modScale,
                 (unsigned long long)a->modShift);
+  if (a->bound && !a->quantized) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm writes a bound (0x%llx) beside e4m3 rows only.", (unsigned long long)a->bound);
   if (a->quantized && a->quantizedScale == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got a place for e4m3 rows but none for their scales.");
   if (a->rows == 0) return DITRUN_OK;
   const LayerNorm args{asPointer<void>(a->x),          asPointer<void>(a->weight),    asPointer<void>(a->bias),          asPointer<float>(a->modScale),
                        asPointer<float>(a->modShift),  asPointer<void>(a->out),       asPointer<void>(a->quantized),     asPointer<float>(a->quantizedScale),
-                       a->ldx,                         a->ldo,                        a->rows,                           a->columns,
-                       a->xDtype == DITRUN_BF16,       a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16,        a->epsilon};
+                       asPointer<float>(a->bound),     a->ldx,                        a->ldo,                            a->rows,
+                       a->columns,                     a->xDtype == DITRUN_BF16,      a->weightDtype == DITRUN_BF16,     a->outDtype == DITRUN_BF16,
+                       a->epsilon,                     a->boundFactor,                a->boundTerm};
   const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) &&
                           aligned16(a->x) && aligned16(a->weight) && aligned16(a->bias) && aligned16(a->modScale) && aligned16(a->modShift) && aligned16(a->out) &&
                           a->quantized % vectorWidth == 0;

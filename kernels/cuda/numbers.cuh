@@ -182,11 +182,21 @@ __device__ inline float activateFor(float x, bool toBf16) {
 constexpr float smallestAmax = 1e-12f;
 constexpr float largestE4m3 = 448.0f;
 
-/** x / divisor rounded to nearest, where reciprocal is __frcp_rn(divisor) and nothing overflows: Markstein's correction of x * reciprocal,
+/** x / divisor rounded to nearest, where reciprocal is 1 / divisor rounded to nearest and nothing overflows: Markstein's correction of x * reciprocal,
  * a quarter of the instructions of __fdiv_rn for many quotients of one divisor. */
 __device__ inline float quotient(float x, float divisor, float reciprocal) {
   const float estimate = x * reciprocal;
   return fmaf(fmaf(-estimate, divisor, x), reciprocal, estimate);
+}
+
+/** What a row (or head) of this largest absolute value is divided by: amax / 448, rounded to nearest. */
+__device__ inline float scaleOfAmax(float amax) { return quotient(fmaxf(amax, smallestAmax), largestE4m3, 1.0f / largestE4m3); }
+
+/** 1 / x rounded to nearest where x and the result are normal numbers: __frcp_rn without the branch for others. */
+__device__ inline float reciprocalOfNormal(float x) {
+  float estimate;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(estimate) : "f"(x));
+  return fmaf(fmaf(-x, estimate, 1.0f), estimate, estimate);
 }
 
 /** Blocks for a loop over items with a grid stride: enough to fill the device, no more than there is work. */

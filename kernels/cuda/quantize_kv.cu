@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
 #pragma unroll
   for (int i = 0; i < keyRuns; i++) {
     const int row = firstKey + (i * threads + threadIdx.x) / runs;
-    keys[i] = row < a.rows ? __ldcs(reinterpret_cast<const uint4 *>(k + row * a.ldk + run * 8)) : make_uint4(0, 0, 0, 0);
+    keys[i] = row < a.rows ? *reinterpret_cast<const uint4 *>(k + row * a.ldk + run * 8) : make_uint4(0, 0, 0, 0);
   }
 #pragma unroll
   for (int i = 0; i < wordRuns; i++) {
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const int row = firstKey + word / 4 * 16 + word % 4 * 2 + j / 2 * 8 + j % 2;
-      values[i][j] = row < a.rows ? __ldcs(reinterpret_cast<const uint4 *>(v + row * a.ldv + run * 8)) : make_uint4(0, 0, 0, 0);
+      values[i][j] = row < a.rows ? *reinterpret_cast<const uint4 *>(v + row * a.ldv + run * 8) : make_uint4(0, 0, 0, 0);
     }
   }
   readStatistics(a, head, blockIdx.y == 0, mean, vScale);

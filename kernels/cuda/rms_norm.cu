@@ -6,6 +6,8 @@
 struct RmsNorm {
   const void *x, *weight;
   void *out;
+  void *quantized;
+  float *quantizedScale;
   const float *sumSquares, *rope;
   int64_t ldx, ldo;
   int rows, columns, countedColumns, headDim, activation;
@@ -20,27 +22,31 @@ __device__ inline void rotate(float &a, float &b, float cosine, float sine) {
   a = turned;
 }
 
-/** Needs columns, head dim, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
- * bf16: weight is there, and it and out are bf16, which then need not be decided for every run. */
-template <class Shape, int activation, bool bf16>
-__global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid_constant__ RmsNorm args) {
-  constexpr int chunks = Shape::chunks, width = Shape::width;
-  const int row = Shape::row();
-  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
-  float values[chunks][width];
-  loadRow<Shape>(args.x, row * args.ldx, runs, values);
-
+/** 1 / root mean square of the row. Every thread must call. */
+template <class Shape>
+__device__ inline float rowFactor(const RmsNorm &args, int row, const float (&values)[Shape::chunks][Shape::width]) {
   float squares = 0;
   if (args.sumSquares) {
     if (row < args.rows) squares = args.sumSquares[row];
   } else {
 #pragma unroll
-    for (int c = 0; c < chunks; c++)
+    for (int c = 0; c < Shape::chunks; c++)
 #pragma unroll
-      for (int j = 0; j < width; j++) squares += values[c][j] * values[c][j];
+      for (int j = 0; j < Shape::width; j++) squares += values[c][j] * values[c][j];
     squares = reduceRow<Shape::threadsPerRow, sumOf>(squares);
   }
-  const float scale = rsqrtf(squares / args.countedColumns + args.epsilon);
+  return rsqrtf(squares / args.countedColumns + args.epsilon);
+}
+
+/** Needs columns, head dim, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
+template <class Shape, int activation>
+__global__ void __launch_bounds__(Shape::blockThreads) rmsNormRegisters(const __grid_constant__ RmsNorm args) {
+  constexpr int chunks = Shape::chunks, width = Shape::width;
+  const int row = Shape::row();
+  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
+  float values[chunks][width];
+  loadRow<Shape>(args.x, row * args.ldx, runs, values);
+  const float scale = rowFactor<Shape>(args, row, values);
 
   // Where in its head this thread's run lies: followed by subtraction, since a division a run would cost as much as the rest.
   int inHead = args.rope ? Shape::lane() * width % args.headDim : 0;
@@ -53,9 +59,9 @@ __global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid
     float factor[width];
 #pragma unroll
     for (int j = 0; j < width; j++) factor[j] = 1;
-    if (bf16 || args.weight) loadRun(args.weight, column, bf16 || args.weightBf16, factor);
+    if (args.weight) loadRun(args.weight, column, args.weightBf16, factor);
 #pragma unroll
-    for (int j = 0; j < width; j++) values[c][j] = activateFor<activation>(values[c][j] * scale * factor[j], bf16);
+    for (int j = 0; j < width; j++) values[c][j] = activateFor<activation>(values[c][j] * scale * factor[j], false);
     if (args.rope) {
       float turn[width];
       loadRun(turns, inHead, false, turn);
@@ -64,7 +70,95 @@ __global__ void __launch_bounds__(rowBlockThreads) rmsNormRegisters(const __grid
       inHead += headStep;
       if (inHead >= args.headDim) inHead -= args.headDim;
     }
-    storeRun(args.out, row * args.ldo + column, bf16 || args.outBf16, values[c]);
+    storeRun(args.out, row * args.ldo + column, args.outBf16, values[c]);
+  }
+}
+
+/** What a kernel for whole rows knows when it is compiled, and need not decide for each run: that weight is there, in this dtype, and
+ * what comes after it. turned: rope, of heads that a thread meets at the same place in all of its runs. */
+enum class After { nothing, silu, turned };
+
+/** Writes this thread's runs of heads in e4m3, and the heads' scales: heads lie within a warp. Every thread must call. */
+template <class Shape>
+__device__ inline void storeQuantizedHeads(const RmsNorm &args, int row, bool inside, float (&values)[Shape::chunks][Shape::width]) {
+  constexpr int chunks = Shape::chunks, width = Shape::width;
+  const int threadsPerHead = args.headDim / width;
+  float amax[chunks] = {};
+#pragma unroll
+  for (int c = 0; c < chunks; c++)
+#pragma unroll
+    for (int j = 0; j < width; j++) amax[c] = fmaxf(amax[c], fabsf(values[c][j]));
+  for (int distance = threadsPerHead / 2; distance > 0; distance /= 2)
+#pragma unroll
+    for (int c = 0; c < chunks; c++) amax[c] = fmaxf(amax[c], __shfl_xor_sync(0xffffffffu, amax[c], distance));
+  const int headsPerStep = Shape::step / args.headDim;
+  float *scales = args.quantizedScale + row * int64_t(headsPerStep * chunks) + Shape::lane() / threadsPerHead;
+#pragma unroll
+  for (int c = 0; c < chunks; c++) {
+    const float scale = scaleOfAmax(amax[c]), reciprocal = reciprocalOfNormal(scale);
+#pragma unroll
+    for (int j = 0; j < width; j++) values[c][j] = quotient(values[c][j], scale, reciprocal);
+    if (!inside) continue;
+    storeRunE4m3(args.quantized, int64_t(row) * args.columns + Shape::column(c), values[c]);
+    if (Shape::lane() % threadsPerHead == 0) scales[c * headsPerStep] = scale;
+  }
+}
+
+/** The same for whole rows to bf16, or to e4m3 by heads. */
+template <class Shape, bool weightBf16, After after>
+__global__ void __launch_bounds__(Shape::blockThreads) rmsNormWhole(const __grid_constant__ RmsNorm args) {
+  constexpr int chunks = Shape::chunks, width = Shape::width;
+  const bool inside = Shape::row() < args.rows;
+  const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
+  float values[chunks][width], turn[width];
+  loadRow<Shape>(args.x, row * args.ldx, chunks, values);
+  if (after == After::turned) loadRun(args.rope, int64_t(row) * args.headDim + Shape::lane() * width % args.headDim, false, turn);
+  const float scale = rowFactor<Shape>(args, row, values);
+#pragma unroll
+  for (int c = 0; c < chunks; c++) {
+    float factor[width];
+    loadRun(args.weight, Shape::column(c), weightBf16, factor);
+#pragma unroll
+    for (int j = 0; j < width; j++) values[c][j] = activateFor<after == After::silu ? DITRUN_SILU : DITRUN_IDENTITY>(values[c][j] * scale * factor[j], true);
+    if (after == After::turned)
+#pragma unroll
+      for (int j = 0; j < width; j += 2) rotate(values[c][j], values[c][j + 1], turn[j], turn[j + 1]);
+  }
+  if (after == After::turned && args.quantized) {
+    storeQuantizedHeads<Shape>(args, row, inside, values);
+    return;
+  }
+#pragma unroll
+  for (int c = 0; c < chunks; c++)
+    if (inside) storeRun(args.out, row * args.ldo + Shape::column(c), true, values[c]);
+}
+
+__device__ inline void turnPair(const RmsNorm &args, int row, int column, float &a, float &b) {
+  const float *turn = args.rope + int64_t(row) * args.headDim + column % args.headDim;
+  rotate(a, b, turn[0], turn[1]);
+}
+
+/** A warp a head, whose elements are computed twice. headDim is even. */
+template <class Normalized>
+__device__ inline void quantizeHeads(const RmsNorm &args, int row, Normalized normalized) {
+  const int heads = args.columns / args.headDim, lane = threadIdx.x % 32;
+  for (int head = threadIdx.x / 32; head < heads; head += 256 / 32) {
+    const auto forPairs = [&](auto use) {
+      for (int inHead = 2 * lane; inHead < args.headDim; inHead += 64) {
+        const int column = head * args.headDim + inHead;
+        float a = normalized(column), b = normalized(column + 1);
+        if (args.rope) turnPair(args, row, column, a, b);
+        use(int64_t(row) * args.columns + column, a, b);
+      }
+    };
+    float amax = 0;
+    forPairs([&](int64_t, float a, float b) { amax = fmaxf(amax, fmaxf(fabsf(a), fabsf(b))); });
+    const float scale = scaleOfAmax(reduceRow<32, maxOf>(amax));
+    if (lane == 0) args.quantizedScale[int64_t(row) * heads + head] = scale;
+    forPairs([&](int64_t at, float a, float b) {
+      storeOne(args.quantized, at, DITRUN_E4M3, __fdiv_rn(a, scale));
+      storeOne(args.quantized, at + 1, DITRUN_E4M3, __fdiv_rn(b, scale));
+    });
   }
 }
 
@@ -87,67 +181,94 @@ __global__ void __launch_bounds__(256) rmsNormAnyWidth(const __grid_constant__ R
     const float weight = args.weight ? loadOne(args.weight, column, weightDtype) : 1.0f;
     return activate(loadOne(args.x, row * args.ldx + column, xDtype) * scale * weight, args.activation);
   };
+  if (args.quantized) {
+    quantizeHeads(args, row, normalized);
+    return;
+  }
   // Each element is written by the thread that read it: out may be x.
   if (!args.rope) {
     for (int column = threadIdx.x; column < args.columns; column += 256) storeOne(args.out, row * args.ldo + column, outDtype, normalized(column));
     return;
   }
   for (int column = 2 * threadIdx.x; column < args.columns; column += 512) {
-    const float *turn = args.rope + int64_t(row) * args.headDim + column % args.headDim;
     float a = normalized(column), b = normalized(column + 1);
-    rotate(a, b, turn[0], turn[1]);
+    turnPair(args, row, column, a, b);
     storeOne(args.out, row * args.ldo + column, outDtype, a);
     storeOne(args.out, row * args.ldo + column + 1, outDtype, b);
   }
 }
 
+/** nullptr: these arguments need the kernel that decides as it runs. */
+template <int threadsPerRow, int valuesEach>
+static void (*kernelForWholeRows(const RmsNorm &args))(RmsNorm) {
+  using Shape = RowShape<true, threadsPerRow, valuesEach, true>;
+  if (args.columns != Shape::wholeColumns || !args.weight || (args.out && !args.outBf16)) return nullptr;
+  if (args.rope) {
+    const int threadsPerHead = args.headDim / Shape::width;
+    const bool turned = Shape::step % args.headDim == 0 && threadsPerHead <= 32 && (threadsPerHead & (threadsPerHead - 1)) == 0;
+    return turned && !args.weightBf16 && args.activation == DITRUN_IDENTITY ? rmsNormWhole<Shape, false, After::turned> : nullptr;
+  }
+  if (args.quantized) return nullptr;
+  if (args.activation == DITRUN_SILU) return args.weightBf16 ? rmsNormWhole<Shape, true, After::silu> : nullptr;
+  return args.weightBf16 ? rmsNormWhole<Shape, true, After::nothing> : rmsNormWhole<Shape, false, After::nothing>;
+}
+
+struct RowKernel {
+  void (*run)(RmsNorm);  // or nullptr
+  int rowsPerBlock, threads;
+};
+
 template <bool xBf16, int threadsPerRow, int valuesEach>
-static int launchShape(const RmsNorm &args, cudaStream_t stream) {
+static RowKernel kernelOfShape(const RmsNorm &args) {
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
-  const bool bf16 = args.weight && args.weightBf16 && args.outBf16;
-  const auto kernel = args.activation == DITRUN_SILU ? (bf16 ? rmsNormRegisters<Shape, DITRUN_SILU, true> : rmsNormRegisters<Shape, DITRUN_SILU, false>)
-                                                     : (bf16 ? rmsNormRegisters<Shape, DITRUN_IDENTITY, true> : rmsNormRegisters<Shape, DITRUN_IDENTITY, false>);
-  kernel<<<(args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock, rowBlockThreads, 0, stream>>>(args);
-  return launched("ditrun_rms_norm");
+  if constexpr (xBf16) {
+    const auto whole = kernelForWholeRows<threadsPerRow, valuesEach>(args);
+    if (whole) return {whole, Shape::rowsPerBlock, Shape::blockThreads};
+  }
+  if (args.quantized) return {nullptr, 0, 0};
+  return {args.activation == DITRUN_SILU ? rmsNormRegisters<Shape, DITRUN_SILU> : rmsNormRegisters<Shape, DITRUN_IDENTITY>, Shape::rowsPerBlock, Shape::blockThreads};
 }
 
 /** The smallest shape that holds a row of at most mostInRegisters columns. */
 template <bool xBf16>
-static int launchVectors(const RmsNorm &args, cudaStream_t stream) {
-  if (args.columns <= 4 * 24) return launchShape<xBf16, 4, 24>(args, stream);
-  if (args.columns <= 8 * 24) return launchShape<xBf16, 8, 24>(args, stream);
-  if (args.columns <= 16 * 24) return launchShape<xBf16, 16, 24>(args, stream);
-  if (args.columns <= 32 * 24) return launchShape<xBf16, 32, 24>(args, stream);
-  if (args.columns <= 32 * 48) return launchShape<xBf16, 32, 48>(args, stream);
-  if (args.columns <= 128 * 24) return launchShape<xBf16, 128, 24>(args, stream);
-  return launchShape<xBf16, 128, 40>(args, stream);
+static RowKernel kernelFor(const RmsNorm &args) {
+  if (args.columns <= 4 * 24) return kernelOfShape<xBf16, 4, 24>(args);
+  if (args.columns <= 8 * 24) return kernelOfShape<xBf16, 8, 24>(args);
+  if (args.columns <= 16 * 24) return kernelOfShape<xBf16, 16, 24>(args);
+  if (args.columns <= 32 * 24) return kernelOfShape<xBf16, 32, 24>(args);
+  if (args.columns <= 64 * 24) return kernelOfShape<xBf16, 64, 24>(args);
+  if (args.columns <= 128 * 24) return kernelOfShape<xBf16, 128, 24>(args);
+  return kernelOfShape<xBf16, 128, 40>(args);
 }
 
 int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
   TRY(useDevice());
-  if (!a || a->rows < 0 || a->columns <= 0 || a->x == 0 || a->out == 0)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm needs x, out and columns above 0: got %d rows of %d columns.", a ? a->rows : 0, a ? a->columns : 0);
-  if (!isFloat(a->xDtype) || !isFloat(a->weightDtype) || !isFloat(a->outDtype))
+  if (!a || a->rows < 0 || a->columns <= 0 || a->x == 0 || (a->out == 0) == (a->quantized == 0))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm needs x, either out or quantized, and columns above 0: got %d rows of %d columns.", a ? a->rows : 0, a ? a->columns : 0);
+  if (a->quantized && a->quantizedScale == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got a place for e4m3 rows but none for their scales.");
+  if (!isFloat(a->xDtype) || !isFloat(a->weightDtype) || (a->out && !isFloat(a->outDtype)))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm takes f32 or bf16, got x %s, weight %s, out %s.", dtypeName(a->xDtype), dtypeName(a->weightDtype),
                 dtypeName(a->outDtype));
-  if (a->ldx < a->columns || a->ldo < a->columns)
+  if (a->ldx < a->columns || (a->out && a->ldo < a->columns))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got rows of %d columns with strides %lld (x) and %lld (out).", a->columns, (long long)a->ldx, (long long)a->ldo);
   if (a->sumSquares && a->fullColumns < a->columns)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got sums over %d columns, fewer than the %d of x.", a->fullColumns, a->columns);
-  if (a->rope && (a->headDim <= 0 || a->headDim % 2 != 0 || a->columns % a->headDim != 0))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm rotates heads of an even number of columns that divides %d, got %d.", a->columns, a->headDim);
+  if ((a->rope || a->quantized) && (a->headDim <= 0 || a->headDim % 2 != 0 || a->columns % a->headDim != 0))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm rotates or quantizes heads of an even number of columns that divides %d, got %d.", a->columns, a->headDim);
   if (a->activation < DITRUN_IDENTITY || a->activation > DITRUN_SILU)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", a->activation);
   if (a->rows == 0) return DITRUN_OK;
-  const RmsNorm args{asPointer<void>(a->x), asPointer<void>(a->weight), asPointer<void>(a->out), asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo,
-                     a->rows, a->columns, a->sumSquares ? a->fullColumns : a->columns, a->headDim, a->activation, a->xDtype == DITRUN_BF16,
-                     a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
-  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && a->ldo % vectorWidth == 0 && aligned16(a->x) &&
-                          aligned16(a->weight) && aligned16(a->out) && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
-  const cudaStream_t queue = asStream(stream);
-  if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU))
-    return args.xBf16 ? launchVectors<true>(args, queue) : launchVectors<false>(args, queue);
-  rmsNormAnyWidth<<<a->rows, 256, 0, queue>>>(args);
+  const RmsNorm args{asPointer<void>(a->x), asPointer<void>(a->weight), asPointer<void>(a->out), asPointer<void>(a->quantized), asPointer<float>(a->quantizedScale),
+                     asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo, a->rows, a->columns, a->sumSquares ? a->fullColumns : a->columns, a->headDim, a->activation,
+                     a->xDtype == DITRUN_BF16, a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) && aligned16(a->x) &&
+                          aligned16(a->weight) && aligned16(a->out) && a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
+  RowKernel kernel{nullptr, 0, 0};
+  if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU)) kernel = args.xBf16 ? kernelFor<true>(args) : kernelFor<false>(args);
+  if (kernel.run)
+    kernel.run<<<(a->rows + kernel.rowsPerBlock - 1) / kernel.rowsPerBlock, kernel.threads, 0, asStream(stream)>>>(args);
+  else
+    rmsNormAnyWidth<<<a->rows, 256, 0, asStream(stream)>>>(args);
   return launched("ditrun_rms_norm");
 }
 

@@ -2,12 +2,18 @@
 #pragma once
 #include "numbers.cuh"
 
-constexpr int rowBlockThreads = 128;
 /** Wider rows are read from memory anew for each step. */
 constexpr int mostInRegisters = 128 * 40;
 
 __device__ inline float sumOf(float a, float b) { return a + b; }
 __device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
+
+/** 16 bytes of bf16 or float32. */
+__device__ inline void unpackRun(const uint4 &packed, float (&values)[8]) { unpack({packed, {}}, true, values); }
+__device__ inline void unpackRun(const uint4 &packed, float (&values)[4]) {
+  values[0] = __uint_as_float(packed.x), values[1] = __uint_as_float(packed.y);
+  values[2] = __uint_as_float(packed.z), values[3] = __uint_as_float(packed.w);
+}
 
 /** Reduces over the threads that share a row: neighbours within a warp, or all threads of the block. Every thread must call. */
 template <int threadsPerRow, float (*combine)(float, float)>
@@ -29,27 +35,27 @@ __device__ float reduceRow(float value) {
 }
 
 /** The columns that one thread holds of its row: `chunks` runs of `width` neighbours. A run is 16 bytes of x (8 of bf16, 4 of
- * float32), so that the threads of a row read and write whole 128-byte lines. */
-template <bool xBf16, int threads, int valuesEach>
+ * float32), so that the threads of a row read and write whole 128-byte lines. `whole`: rows are as long as all runs together, so
+ * that a kernel has no branches between its loads. */
+template <bool xBf16, int threads, int valuesEach, bool whole = false>
 struct RowShape {
   static constexpr int threadsPerRow = threads, width = xBf16 ? 8 : 4, chunks = valuesEach / width, step = threads * width;
-  static constexpr int rowsPerBlock = rowBlockThreads / threads;
-  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == rowBlockThreads);
+  static constexpr int blockThreads = threads > 32 ? threads : 128, rowsPerBlock = blockThreads / threads, wholeColumns = threads * valuesEach;
+  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == blockThreads && (threads <= 32 || threads % 32 == 0));
 
   __device__ static int lane() { return threadIdx.x % threads; }
   __device__ static int row() { return blockIdx.x * rowsPerBlock + threadIdx.x / threads; }
   __device__ static int column(int chunk) { return chunk * step + lane() * width; }
   /** How many of its runs lie inside the row (columns is a multiple of 8). */
-  __device__ static int runs(int columns) { return (columns - lane() * width + step - 1) / step; }
+  __device__ static int runs(int columns) { return whole ? chunks : (columns - lane() * width + step - 1) / step; }
 };
 
 /** This thread's first `runs` runs of the row that begins at element `start`; zeros in place of the others. */
 template <class Shape>
 __device__ inline void loadRow(const void *x, int64_t start, int runs, float (&values)[Shape::chunks][Shape::width]) {
+  const uint4 *source = static_cast<const uint4 *>(x) + start / Shape::width;
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
-#pragma unroll
-    for (int j = 0; j < Shape::width; j++) values[c][j] = 0;
-    if (c < runs) loadRun(x, start + Shape::column(c), Shape::width == 8, values[c]);
+    unpackRun(c < runs ? source[Shape::column(c) / Shape::width] : make_uint4(0, 0, 0, 0), values[c]);
   }
 }

@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define DITRUN_ABI_VERSION 2
+#define DITRUN_ABI_VERSION 3
 
 enum ditrun_status {
   DITRUN_OK = 0,
@@ -127,16 +127,18 @@ DITRUN_API int ditrun_flags_wait(const uint64_t *flags, int count, int reset, ui
 /* out[b] = gate * activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]     b < batch
  * A [m, k], W [n, k] (as torch.nn.Linear stores it), out and residual [m, n]. Strides of 0 share one operand.
  * gate float32 [n], one for all batches, or 0 for ones. out may be the residual itself.
- * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. */
+ * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. An E4M3 out is the above times
+ * 1 / outScale[row], saturating: the caller knows scales beforehand that are large enough (ditrun_layer_norm's bound). */
 typedef struct {
   uint64_t a, w, bias, residual, out; /* bias, residual may be 0 */
   uint64_t aScale, wScale;            /* E4M3 only: [m] and [n] per batch, contiguous; one [m] or [n] where the operand is shared */
   uint64_t gate;
+  uint64_t outScale;                   /* E4M3 out only: float32 [m] per batch, contiguous */
   int64_t lda, ldw, ldo, ldResidual;
   int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
   int32_t m, n, k, batch;
   int32_t dtype;         /* of A and W: F32, BF16 or E4M3 */
-  int32_t outDtype;      /* of out: F32 or BF16 */
+  int32_t outDtype;      /* of out: F32 or BF16; after E4M3, also E4M3 without gate and residual */
   int32_t biasDtype, residualDtype;
   int32_t activation;    /* ditrun_activation */
   int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
@@ -215,15 +217,18 @@ DITRUN_API int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t 
 
 /* y = LayerNorm(x) * weight + bias over the last dimension [rows, columns]; weight and bias may be 0.
  * With modulation (modScale and modShift, float32 [columns], or 0): y = y * (1 + modScale) + modShift.
- * With quantized ≠ 0, also (or, out 0, only) writes e4m3 rows with quantizedScale[row] = amax / 448. */
+ * With quantized ≠ 0, also (or, out 0, only) writes e4m3 rows with quantizedScale[row] = amax / 448.
+ * With bound too: bound[row] = boundFactor * ‖y‖ + boundTerm (‖ ‖ the Euclidean norm), float32 [rows]. By Cauchy and Schwarz no
+ * element of W y + b is larger than max‖w‖ ‖y‖ + max|b|, w the rows of W, so bound can be a scale for that product's e4m3 rows.
+ * Loose scales cost nothing, e4m3 being a floating-point format, until values reach its smallest normal number, 2^-6. */
 typedef struct {
   uint64_t x, weight, bias, out;
-  uint64_t quantized, quantizedScale;
+  uint64_t quantized, quantizedScale, bound;
   uint64_t modScale, modShift;
   int64_t ldx, ldo;
   int32_t rows, columns;
   int32_t xDtype, weightDtype, outDtype; /* F32 or BF16 */
-  float epsilon;
+  float epsilon, boundFactor, boundTerm;
 } ditrun_layer_norm_args;
 DITRUN_API int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream);
 
@@ -260,13 +265,15 @@ DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int f
 /* ---- Wan: rotary embedding, modulation, sampling ---- */
 
 /* y = activation(x * rsqrt(mean(x²) + epsilon) * weight) over the last dimension, then, with rope, each head's adjacent pairs
- * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x. */
+ * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x.
+ * With quantized ≠ 0 (and out 0) writes e4m3 [rows, columns], contiguous, with quantizedScale[row, head] = amax / 448 of each head. */
 typedef struct {
   uint64_t x, weight, out;
+  uint64_t quantized, quantizedScale;
   uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
   uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
   int64_t ldx, ldo;
-  int32_t rows, columns, fullColumns, headDim; /* headDim only with rope */
+  int32_t rows, columns, fullColumns, headDim; /* headDim only with rope or quantized */
   int32_t xDtype, weightDtype, outDtype;
   int32_t activation;
   float epsilon;

@@ -25,25 +25,26 @@ def address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None, gate=None, kernel=0):
+def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None, gate=None, kernel=0, outScale=None):
     """Two- or three-dimensional tensors whose last dimension is contiguous; a batch stride is 0 where a batch is expanded."""
     batch = out.shape[0] if out.dim() == 3 else 1
     stride = lambda t: t.stride(0) if t is not None and t.dim() == 3 else 0
     ld = lambda t: t.stride(-2) if t is not None else 0
     return ctypes.byref(Gemm(
-        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale), gate=address(gate),
+        a=address(a), w=address(w), bias=address(bias), residual=address(residual), out=address(out), aScale=address(aScale), wScale=address(wScale), gate=address(gate), outScale=address(outScale),
         lda=ld(a), ldw=ld(w), ldo=ld(out), ldResidual=ld(residual), aStride=stride(a), wStride=stride(w), outStride=stride(out), residualStride=stride(residual),
         biasStride=bias.stride(0) if bias is not None and bias.dim() == 2 else 0, m=out.shape[-2], n=out.shape[-1], k=a.shape[-1], batch=batch,
         dtype=CODE[a.dtype], outDtype=CODE[out.dtype], biasDtype=CODE[bias.dtype] if bias is not None else 0,
         residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, kernel=kernel, alpha=alpha))
 
 
-def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None):
+def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None, bound=None, boundFactor=0.0, boundTerm=0.0):
     return ctypes.byref(LayerNorm(
         x=address(x), weight=address(weight), bias=address(bias), out=address(out), quantized=address(quantized), quantizedScale=address(scale),
-        modScale=address(modScale), modShift=address(modShift), ldx=x.stride(0),
+        bound=address(bound), modScale=address(modScale), modShift=address(modShift), ldx=x.stride(0),
         ldo=out.stride(0) if out is not None else 0, rows=x.shape[0], columns=x.shape[1], xDtype=CODE[x.dtype],
-        weightDtype=CODE[weight.dtype] if weight is not None else F32, outDtype=CODE[out.dtype] if out is not None else F32, epsilon=epsilon))
+        weightDtype=CODE[weight.dtype] if weight is not None else F32, outDtype=CODE[out.dtype] if out is not None else F32, epsilon=epsilon,
+        boundFactor=boundFactor, boundTerm=boundTerm))
 
 
 ACTIVATIONS = {IDENTITY: lambda x: x, GELU: torch.nn.functional.gelu, GELU_TANH: lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
@@ -204,6 +205,45 @@ def checks(module, report):
                 in_place = residual.clone()
                 synchronized(lambda: module.gemm(gemm_args(a8, w8, in_place, bias, in_place, aScale=aScale, wScale=wScale), 0))
                 report(f"gemm e4m3->{SHORT[out_dtype]} {m}x{n}x{k} residual in place", relative(in_place, expected), 4e-3 if out_dtype == torch.bfloat16 else 5e-4)
+        for tile in range(-1, GEMM_TILES):
+            ran, wrong = 0, []
+            for batch, m, n, k, activation in ((1, 777, 512, 512, GELU), (1, 4095, 528, 1536, GELU_TANH), (2, 300, 256, 512, IDENTITY), (1, 33, 64, 48, GELU_TANH), (1, 129, 8960, 1536, GELU_TANH)):
+                a, w, bias = random(1, m, k), random(batch, n, k) / k**0.5, random(batch, n)
+                aScale, wScale = a[0].abs().amax(1) / 448, w.abs().amax(-1) / 448
+                a8, w8 = (a / aScale[:, None]).to(torch.float8_e4m3fn), (w / wScale[..., None]).to(torch.float8_e4m3fn)
+                expected = ACTIVATIONS[activation]((a8.double() @ w8.double().mT) * aScale.double()[:, None] * wScale.double()[:, None] + bias.double()[:, None])
+                outScale = (expected.abs().amax(-1).float() * (torch.rand(batch, m, device="cuda") * 20 + 1) / 448).contiguous()
+                results = []
+                for _ in range(2):
+                    whole = torch.full((batch, m + 2, n + 16), 77.0, device="cuda").to(torch.float8_e4m3fn)
+                    out = whole[:, :m, :n]
+                    try:
+                        synchronized(lambda: module.gemm(gemm_args(a8.expand(batch, m, k), w8, out, bias, None, activation, aScale=aScale, wScale=wScale, outScale=outScale,
+                                                                   kernel=2 + tile), 0))
+                    except RuntimeError as refused:
+                        if "does not take these arguments" not in str(refused):
+                            raise
+                        break
+                    results.append(whole.float())
+                if not results:
+                    continue
+                ran += 1
+                error = relative(results[0][:, :m, :n].double() * outScale.double()[..., None], expected)
+                if not error <= 0.04:
+                    wrong.append(f"{batch}x{m}x{n}x{k}: {error:.3g}")
+                # An element is its expected value rounded: at most half a step of e4m3 away, and what 13-bit sums and bf16 on the way add.
+                scaled = expected / outScale.double()[..., None]
+                allowed = 0.07 * scaled.abs() + 2e-3 + 1e-3 * scaled.abs().amax(-1, keepdim=True)
+                over = float(((results[0][:, :m, :n].double() - scaled).abs() / allowed).max())
+                if not over <= 1:
+                    wrong.append(f"{batch}x{m}x{n}x{k}: an element is off by {over:.3g} times what its rounding allows")
+                if not torch.equal(results[0], results[1]):
+                    wrong.append(f"{batch}x{m}x{n}x{k}: two runs differ")
+                untouched_value = torch.tensor(77.0).to(torch.float8_e4m3fn).float().item()
+                if not bool((results[0][:, m:] == untouched_value).all()) or not bool((results[0][:, :, n:] == untouched_value).all()):
+                    wrong.append(f"{batch}x{m}x{n}x{k} wrote outside")
+            if ran:
+                report(f"gemm e4m3->e4m3 {'cuBLASLt' if tile < 0 else f'tile {tile}'}: {ran} products", len(wrong), 0, "; ".join(wrong[:6]))
         batch = 2
         a, w = random(batch, 48, 64).to(torch.float8_e4m3fn), random(batch, 32, 64).to(torch.float8_e4m3fn)
         aScale, wScale = torch.rand(batch, 48, device="cuda") + 0.5, torch.rand(batch, 32, device="cuda") + 0.5
@@ -231,6 +271,12 @@ def checks(module, report):
                 report(name, relative(out, expected) + untouched(whole, columns), limit)
                 report(name + ", e4m3 rows", relative(quantized.double() * scale.double()[:, None], expected), 0.04)
                 report(name + ", scales", relative(scale, expected.abs().amax(1) / 448), 1e-5)
+                alone, alone_scale = torch.zeros_like(quantized), torch.full_like(scale, NAN)
+                bound = torch.full_like(scale, NAN)
+                synchronized(lambda: module.layer_norm(layer_norm_args(x, None, weight, bias, alone, alone_scale, bound=bound, boundFactor=0.25, boundTerm=3.0), 0))
+                report(name + ", bound", relative(bound, 0.25 * expected.norm(dim=1) + 3), 4e-6)
+                report(name + ", e4m3 rows alone", relative(alone.double() * alone_scale.double()[:, None], expected), 0.04)
+                report(name + ", e4m3 rows alone, scales", relative(alone_scale, expected.abs().amax(1) / 448), 1e-5)
         x = random(65, 512, dtype=torch.bfloat16)
         expected = torch.nn.functional.layer_norm(x.double(), (512,))
         synchronized(lambda: module.layer_norm(layer_norm_args(x, x, None, None), 0))
@@ -281,7 +327,8 @@ def checks(module, report):
         report("copy_2d", float((out[:65, :50] != x[:, :50]).sum()) + float((~out[:, 50:].isnan()).sum()) + float((~out[65:].isnan()).sum()), 0)
 
     def quantize():
-        for rows, columns, dtype in ((77, 512, torch.bfloat16), (5, 33, torch.float32), (300, 2048, torch.float32)):
+        for rows, columns, dtype in ((77, 512, torch.bfloat16), (5, 33, torch.float32), (300, 2048, torch.float32), (33, 8960, torch.bfloat16), (7, 1544, torch.bfloat16),
+                                     (3, 8964, torch.bfloat16), (9, 5120, torch.float32), (5, 13824, torch.bfloat16), (2, 30000, torch.float32), (1, 100_008, torch.bfloat16)):
             x = random(rows, columns, dtype=dtype)
             x[0] = 0
             out, scale = torch.full((rows, columns), NAN, device="cuda").to(torch.float8_e4m3fn), torch.full((rows,), NAN, device="cuda")

@@ -10,11 +10,12 @@ from check_operators import ACTIVATIONS, CODE, LIMIT, NAN, SHORT, address, layer
 BOTH = (torch.float32, torch.bfloat16)
 
 
-def rms_norm_args(x, out, weight=None, rope=None, sumSquares=None, fullColumns=0, activation=IDENTITY, epsilon=1e-6):
+def rms_norm_args(x, out, weight=None, rope=None, sumSquares=None, fullColumns=0, activation=IDENTITY, epsilon=1e-6, quantized=None, scale=None, headDim=0):
     return ctypes.byref(RmsNorm(
-        x=address(x), weight=address(weight), out=address(out), sumSquares=address(sumSquares), rope=address(rope), ldx=x.stride(0), ldo=out.stride(0), rows=x.shape[0],
-        columns=x.shape[1], fullColumns=fullColumns, headDim=rope.shape[1] if rope is not None else 0, xDtype=CODE[x.dtype],
-        weightDtype=CODE[weight.dtype] if weight is not None else F32, outDtype=CODE[out.dtype], activation=activation, epsilon=epsilon))
+        x=address(x), weight=address(weight), out=address(out), quantized=address(quantized), quantizedScale=address(scale), sumSquares=address(sumSquares), rope=address(rope),
+        ldx=x.stride(0), ldo=out.stride(0) if out is not None else 0, rows=x.shape[0], columns=x.shape[1], fullColumns=fullColumns,
+        headDim=rope.shape[1] if rope is not None else headDim, xDtype=CODE[x.dtype], weightDtype=CODE[weight.dtype] if weight is not None else F32,
+        outDtype=CODE[out.dtype] if out is not None else F32, activation=activation, epsilon=epsilon))
 
 
 def rotated(x, rope):
@@ -60,11 +61,12 @@ def checks(module, report):
         for rows, columns, extra, headDim in ((77, 512, 0, 32), (33, 1536, 8, 128), (6, 5120, 0, 128), (1001, 96, 0, 0), (65, 192, 8, 24), (7, 384, 0, 128), (5, 768, 0, 128),
                                               (9, 4096, 0, 64), (55, 30, 3, 10), (3, 10002, 2, 6), (17, 2560, 8, 128), (2, 8192, 0, 128), (11, 120, 0, 40)):
             for x_dtype, out_dtype, weight_dtype in ((torch.bfloat16, torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32, torch.float32),
-                                                     (torch.float32, torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32, torch.float32)):
+                                                     (torch.float32, torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32, torch.float32),
+                                                     (torch.bfloat16, torch.bfloat16, torch.float32)):
                 x, _ = padded(rows, columns, x_dtype, extra, random(rows, columns) * 3)
                 weight = random(columns, dtype=weight_dtype)
                 plain = x.double() * (x.double().square().mean(1, keepdim=True) + 1e-6).rsqrt() * weight.double()
-                name = f"rms_norm {rows}x{columns} {SHORT[x_dtype]}->{SHORT[out_dtype]}"
+                name = f"rms_norm {rows}x{columns} {SHORT[x_dtype]}->{SHORT[out_dtype]}, weight {SHORT[weight_dtype]}"
                 for activation in (IDENTITY, GELU, SILU):
                     out, whole = padded(rows, columns, out_dtype, extra)
                     synchronized(lambda: module.rms_norm(rms_norm_args(x, out, weight, activation=activation), 0))
@@ -75,6 +77,13 @@ def checks(module, report):
                 out, whole = padded(rows, columns, out_dtype, extra)
                 synchronized(lambda: module.rms_norm(rms_norm_args(x, out, weight, rope), 0))
                 report(f"{name} rope of {headDim}", relative(out, rotated(plain, rope)) + unwritten(whole, columns) * bool(extra), LIMIT[out_dtype])
+                for turned, table in ((rotated(plain, rope), rope), (plain, None)):
+                    quantized = torch.full((rows, columns), NAN, device="cuda").to(torch.float8_e4m3fn)
+                    scale = torch.full((rows, columns // headDim), NAN, device="cuda")
+                    synchronized(lambda: module.rms_norm(rms_norm_args(x, None, weight, table, quantized=quantized, scale=scale, headDim=headDim), 0))
+                    heads = turned.view(rows, -1, headDim)
+                    report(f"{name} heads of {headDim} in e4m3{', rope' if table is not None else ''}", relative(quantized.double().view(heads.shape) * scale.double()[..., None], heads), 0.04)
+                    report(f"{name} heads of {headDim} in e4m3, scales", relative(scale, heads.abs().amax(2) / 448), 1e-5)
                 # A tensor parallel rank: its columns, everyone's sum.
                 given = x.double().square().sum(1).float() * 1.7
                 scaled = x.double() * (given.double()[:, None] / (2 * columns) + 1e-6).rsqrt()

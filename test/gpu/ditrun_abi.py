@@ -13,7 +13,7 @@ def fields(names, kind):
 
 
 class Gemm(Structure):
-    _fields_ = (fields("a w bias residual out aScale wScale gate", c_uint64) + fields("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride", c_int64) +
+    _fields_ = (fields("a w bias residual out aScale wScale gate outScale", c_uint64) + fields("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride", c_int64) +
                 fields("m n k batch dtype outDtype biasDtype residualDtype activation kernel reserved", c_int32) + fields("alpha", c_float))
 
 
@@ -32,12 +32,12 @@ class QuantizeKv(Structure):
 
 
 class LayerNorm(Structure):
-    _fields_ = (fields("x weight bias out quantized quantizedScale modScale modShift", c_uint64) + fields("ldx ldo", c_int64) +
-                fields("rows columns xDtype weightDtype outDtype", c_int32) + fields("epsilon", c_float))
+    _fields_ = (fields("x weight bias out quantized quantizedScale bound modScale modShift", c_uint64) + fields("ldx ldo", c_int64) +
+                fields("rows columns xDtype weightDtype outDtype", c_int32) + fields("epsilon boundFactor boundTerm", c_float))
 
 
 class RmsNorm(Structure):
-    _fields_ = (fields("x weight out sumSquares rope", c_uint64) + fields("ldx ldo", c_int64) +
+    _fields_ = (fields("x weight out quantized quantizedScale sumSquares rope", c_uint64) + fields("ldx ldo", c_int64) +
                 fields("rows columns fullColumns headDim xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
 
 

@@ -113,13 +113,14 @@ def gemms(module, new):
     for m, n, k in ((33, 64, 48), (257, 512, 512)):
         gemm(module, new, m, n, k, E4M3, BF16)
         gemm(module, new, m, n, k, E4M3, F32)
+        gemm(module, new, m, n, k, E4M3, E4M3, residual=0, outScale=new.normal(m))
 
 
 def gemm_tiles(module, new):
     """Each tile of sm_90 with gate and residual, and with an activation; one that does not take the arguments is passed over."""
     for tile in range(6):
         for dtype, out_dtype, more in ((BF16, F32, dict(gate=new.normal(512))), (E4M3, F32, dict(gate=new.normal(512))), (BF16, BF16, dict(activation=GELU)),
-                                       (E4M3, BF16, dict(activation=GELU))):
+                                       (E4M3, BF16, dict(activation=GELU)), (E4M3, E4M3, dict(activation=GELU, outScale=new.normal(300)))):
             more = dict(more) if out_dtype == F32 else dict(more, residual=0)
             for m, k in ((300, 256), (129, 1536)):
                 try:
@@ -131,7 +132,7 @@ def gemm_tiles(module, new):
 
 
 def norms(module, new):
-    for rows, columns in ((5, 512), (33, 1536), (7, 5120), (3, 72)):
+    for rows, columns in ((5, 512), (33, 1536), (7, 5120), (3, 72), (3, 8960)):
         for dtype in (F32, BF16):
             module.layer_norm(ctypes.byref(LayerNorm(
                 x=new.normal(rows * columns), weight=new.normal(columns), bias=new.normal(columns), out=new.empty(rows * columns, dtype),
@@ -141,6 +142,12 @@ def norms(module, new):
             module.rms_norm(ctypes.byref(RmsNorm(
                 x=new.normal(rows * columns, dtype), weight=new.normal(columns), out=new.empty(rows * columns, dtype), rope=new.normal(rows * head), ldx=columns, ldo=columns,
                 rows=rows, columns=columns, fullColumns=columns, headDim=head, xDtype=dtype, weightDtype=F32, outDtype=dtype, epsilon=1e-6)), 0)
+            module.rms_norm(ctypes.byref(RmsNorm(
+                x=new.normal(rows * columns, dtype), weight=new.normal(columns), quantized=new.empty(rows * columns, E4M3), quantizedScale=new.empty(rows * columns // head),
+                rope=new.normal(rows * head), ldx=columns, rows=rows, columns=columns, fullColumns=columns, headDim=head, xDtype=dtype, weightDtype=F32, epsilon=1e-6)), 0)
+            module.layer_norm(ctypes.byref(LayerNorm(
+                x=new.normal(rows * columns, dtype), quantized=new.empty(rows * columns, E4M3), quantizedScale=new.empty(rows), bound=new.empty(rows),
+                modScale=new.normal(columns), modShift=new.normal(columns), ldx=columns, rows=rows, columns=columns, xDtype=dtype, weightDtype=F32, epsilon=1e-6)), 0)
             module.row_sum_squares(new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.quantize_rows(new.empty(rows * columns, E4M3), new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.softmax_rows(new.normal(rows * columns, dtype), rows, columns, 0.5, dtype, 0)

@@ -16,6 +16,7 @@ const gemm = {
     residual: 1,
     out: 1,
     gate: 0,
+    outScale: 0,
     aScale: 0,
     wScale: 0,
     ldResidual: 0,

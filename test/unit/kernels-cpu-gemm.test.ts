@@ -8,6 +8,7 @@ import {
   freeAll,
   gemm,
   lastError,
+  maxDifference,
   poisoned,
   relativeL2,
   rounded,
@@ -53,6 +54,8 @@ interface Case {
   residual?: number;
   gate?: boolean;
   alpha?: number;
+  /** E4M3 out only: of every row. */
+  outScale?: (row: number) => number;
 }
 
 /** Runs one product with padded rows and poisoned padding; returns what was stored and what should have been. */
@@ -86,6 +89,12 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
       gate: c.gate ? upload(gate, F32) : 0,
       aScale: scaled ? upload(aScale, F32) : 0,
       wScale: scaled ? upload(wScale, F32) : 0,
+      outScale: c.outScale
+        ? upload(
+            Float64Array.from({ length: batch * m }, (_, row) => c.outScale?.(row) ?? 0),
+            F32,
+          )
+        : 0,
       aStride: m * lda,
       wStride: sharedW ? 0 : n * ldw,
       biasStride: n,
@@ -176,6 +185,21 @@ describe("ditrun_gemm on the CPU", () => {
     });
   }
 
+  it("e4m3 to e4m3: by the reciprocals of given scales, rounded once, saturating", () => {
+    const shape = { m: 53, n: 70, k: 129, batch: 2, dtype: E4M3, bias: F32, activation: 2 };
+    const exact = run({ ...shape, outDtype: F32 });
+    const most = Math.max(...exact.want.map(Math.abs));
+    // The last rows' scale is too small for their largest values.
+    const outScale = (row: number) => Math.fround((most / 448) * (row < 100 ? 1 + (row % 5) * 7 : 0.2));
+    const { got, untouched } = run({ ...shape, outDtype: E4M3, outScale });
+    const want = exact.got.map((value, index) =>
+      rounded(Math.fround(value * Math.fround(1 / outScale(Math.floor(index / shape.n)))), E4M3),
+    );
+    expect(maxDifference(got, want)).toBe(0);
+    expect(Math.max(...got)).toBe(448);
+    expect(untouched).toBe(true);
+  });
+
   it("adds a residual in place, the product gated", () => {
     const { m, n, k } = { m: 20, n: 40, k: 24 };
     const a = sequence(m * k, F32, 1);
@@ -202,6 +226,8 @@ describe("ditrun_gemm on the CPU", () => {
       [{ dtype: 4 }, /dtype 4 \(i32\).*f32, bf16, e4m3/],
       [{ outDtype: E4M3 }, /outDtype/],
       [{ dtype: E4M3 }, /aScale is 0/],
+      [{ dtype: E4M3, outDtype: E4M3, aScale: 256, wScale: 256 }, /outScale is 0/],
+      [{ dtype: E4M3, outDtype: E4M3, outScale: 256, gate: 256 }, /no residual \(0\) and no gate \(256\)/],
       [{ activation: 9 }, /activation is 9/],
       [{ out: 0 }, /out is 0/],
       [{ gate: 2 }, /gate is at address 2/],

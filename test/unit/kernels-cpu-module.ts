@@ -178,7 +178,18 @@ export function gemm(args: Fields): number {
   const zeros = { bias: 0, residual: 0, aScale: 0, wScale: 0, ldResidual: 0, aStride: 0, wStride: 0, biasStride: 0 };
   const plain = { outStride: 0, residualStride: 0, batch: 1, dtype: F32, outDtype: F32, biasDtype: F32 };
   return raw.gemm(
-    { ...zeros, ...plain, gate: 0, kernel: 0, reserved: 0, residualDtype: F32, activation: 0, alpha: 1, ...args },
+    {
+      ...zeros,
+      ...plain,
+      gate: 0,
+      outScale: 0,
+      kernel: 0,
+      reserved: 0,
+      residualDtype: F32,
+      activation: 0,
+      alpha: 1,
+      ...args,
+    },
     stream,
   );
 }
@@ -198,12 +209,13 @@ export function quantizeKv(args: Fields): number {
 
 export function layerNorm(args: Fields): number {
   const zeros = { weight: 0, bias: 0, out: 0, quantized: 0, quantizedScale: 0, modScale: 0, modShift: 0, ldo: 0 };
-  const plain = { ...zeros, xDtype: F32, weightDtype: F32, outDtype: F32 };
+  const plain = { ...zeros, bound: 0, boundFactor: 0, boundTerm: 0, xDtype: F32, weightDtype: F32, outDtype: F32 };
   return raw.layerNorm({ ...plain, epsilon: 1e-5, ...args }, stream);
 }
 
 export function rmsNorm(args: Fields): number {
-  const zeros = { weight: 0, sumSquares: 0, rope: 0, fullColumns: 0, headDim: 0, activation: 0 };
+  const places = { out: 0, quantized: 0, quantizedScale: 0, ldo: 0 };
+  const zeros = { ...places, weight: 0, sumSquares: 0, rope: 0, fullColumns: 0, headDim: 0, activation: 0 };
   const plain = { ...zeros, xDtype: F32, weightDtype: F32, outDtype: F32 };
   return raw.rmsNorm({ ...plain, epsilon: 1e-6, ...args }, stream);
 }

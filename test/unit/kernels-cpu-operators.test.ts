@@ -141,7 +141,16 @@ describe("ditrun_layer_norm and ditrun_quantize_rows on the CPU", () => {
     const want = normalised(x, undefined, undefined);
     const quantized = poisoned(rows * columns, E4M3);
     const quantizedScale = poisoned(rows, F32);
-    check(layerNorm({ x: upload(x, F32), ldx, rows, columns, quantized, quantizedScale }));
+    const bound = poisoned(rows, F32);
+    const bounds = { bound, boundFactor: 0.25, boundTerm: 3 };
+    check(layerNorm({ x: upload(x, F32), ldx, rows, columns, quantized, quantizedScale, ...bounds }));
+    const lengths = all(rows, (row) => Math.hypot(...want.subarray(row * columns, (row + 1) * columns)));
+    expect(
+      relativeL2(
+        download(bound, rows, F32),
+        lengths.map((length) => 0.25 * length + 3),
+      ),
+    ).toBeLessThan(1e-6);
     const scales = download(quantizedScale, rows, F32);
     const q = download(quantized, rows * columns, E4M3);
     for (let row = 0; row < rows; row++) {

@@ -6,6 +6,7 @@ import {
   BF16,
   check,
   download,
+  E4M3,
   F32,
   freeAll,
   lastError,
@@ -111,6 +112,22 @@ describe("ditrun_rms_norm and ditrun_row_sum_squares on the CPU", () => {
         for (let row = 0; row < rows; row++) expect(stored[row * ldo + columns]).toBeNaN();
       });
     }
+
+    it(`quantises each head with a scale of its own, rounded once, dtype ${dtype}`, () => {
+      const x = upload(input(dtype), dtype);
+      const weight = upload(sequence(columns, F32, 2), F32);
+      const rope = upload(sequence(rows * headDim, F32, 3), F32);
+      const sizes = { x, weight, rope, headDim, ldx, rows, columns, xDtype: dtype };
+      const exact = poisoned(rows * columns, F32);
+      check(rmsNorm({ ...sizes, out: exact, ldo: columns }));
+      const [quantized, quantizedScale] = [poisoned(rows * columns, E4M3), poisoned(rows * heads, F32)];
+      check(rmsNorm({ ...sizes, quantized, quantizedScale }));
+      // The same bits as heads quantised as rows, from float32.
+      const [out, scale] = [poisoned(rows * columns, E4M3), poisoned(rows * heads, F32)];
+      check(raw.quantizeRows(out, scale, exact, headDim, rows * heads, headDim, F32, stream));
+      expect(download(quantizedScale, rows * heads, F32)).toEqual(download(scale, rows * heads, F32));
+      expect(download(quantized, rows * columns, E4M3)).toEqual(download(out, rows * columns, E4M3));
+    });
 
     it(`normalises some columns by the sum of squares of all, in place, dtype ${dtype}`, () => {
       const x = input(dtype);
@@ -303,6 +320,12 @@ describe("Wan's operators refuse what does not fit, with the numbers", () => {
       /of 4 columns, fewer than the 8 of x/,
     ],
     [() => rmsNorm({ x: 256, out: 256, ldx: 8, ldo: 8, rows: 1, columns: 8, activation: 4 }), /activation is 4/],
+    [() => rmsNorm({ x: 256, ldx: 8, rows: 1, columns: 8 }), /out and quantized are 0 and 0/],
+    [() => rmsNorm({ x: 256, quantized: 256, ldx: 8, rows: 1, columns: 8, headDim: 4 }), /quantizedScale is 0/],
+    [
+      () => rmsNorm({ x: 256, quantized: 256, quantizedScale: 256, ldx: 8, rows: 1, columns: 8, headDim: 3 }),
+      /headDim is 3/,
+    ],
     [() => raw.rowSumSquares(256, 256, 3, 1, 4, F32, stream), /ldx is 3 but a row has 4/],
     [() => raw.rope3d(256, 2, 2, 0, 4, 4, stream), /headDim is 4 .* at least 6/],
     [() => raw.addGated(256, 256, F32, 256, F32, 0, 1, 4, stream), /gate is 0/],

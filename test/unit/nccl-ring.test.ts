@@ -8,6 +8,7 @@ import { attention } from "../../src/worker/device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensorBytes } from "../../src/worker/device/tensor.js";
 import { asTheyAre, inE4m3, type KeyValuePayload, type MakePayload } from "../../src/worker/parallel/kv-payload.js";
 import { NcclRing } from "../../src/worker/parallel/nccl-ring.js";
+import type { RingSettings } from "../../src/worker/parallel/ring-attention.js";
 import { relativeL2 } from "../compare.js";
 import { sequence } from "./kernels-cpu-module.js";
 
@@ -107,7 +108,7 @@ describe("the ring over NCCL", () => {
             sent.push({ as: passedOn, from: kept });
             copyBytes(receive.address, arriving.address, receive.bytes);
           };
-          const settings = { heads, kernel: 0, makePayload: () => payload };
+          const settings: RingSettings = { heads, kernel: 0, makePayload: () => payload, queryDtype: "fp32" };
           const ring = new NcclRing({ device }, { rank, size: ranks, exchange }, settings);
           const q = at(qOfRank, rank);
           const attended = ring.attend(q, at(kvOfRank, rank), tokensOfRank);

@@ -104,7 +104,7 @@ export const prototypes = {
 /** The structs of those prototypes: name -> fields in order, each with its C type. */
 export const structs: Record<string, Record<string, string>> = {
   ditrun_gemm_args: fields({
-    uint64_t: ["a", "w", "bias", "residual", "out", "aScale", "wScale", "gate"],
+    uint64_t: ["a", "w", "bias", "residual", "out", "aScale", "wScale", "gate", "outScale"],
     int64_t: ["lda", "ldw", "ldo", "ldResidual", "aStride", "wStride", "biasStride", "outStride", "residualStride"],
     int32_t: [
       "m",
@@ -141,13 +141,13 @@ export const structs: Record<string, Record<string, string>> = {
     int32_t: ["rows", "heads", "headDim", "statisticsCount", "dtype", "reserved"],
   }),
   ditrun_layer_norm_args: fields({
-    uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale", "modScale", "modShift"],
+    uint64_t: ["x", "weight", "bias", "out", "quantized", "quantizedScale", "bound", "modScale", "modShift"],
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "xDtype", "weightDtype", "outDtype"],
-    float: ["epsilon"],
+    float: ["epsilon", "boundFactor", "boundTerm"],
   }),
   ditrun_rms_norm_args: fields({
-    uint64_t: ["x", "weight", "out", "sumSquares", "rope"],
+    uint64_t: ["x", "weight", "out", "quantized", "quantizedScale", "sumSquares", "rope"],
     int64_t: ["ldx", "ldo"],
     int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
     float: ["epsilon"],
@@ -198,6 +198,7 @@ export interface GemmArgs {
   aScale: Address;
   wScale: Address;
   gate: Address;
+  outScale: Address;
   lda: number;
   ldw: number;
   ldo: number;
@@ -282,6 +283,7 @@ export interface LayerNormArgs {
   out: Address;
   quantized: Address;
   quantizedScale: Address;
+  bound: Address;
   modScale: Address;
   modShift: Address;
   ldx: number;
@@ -292,12 +294,16 @@ export interface LayerNormArgs {
   weightDtype: number;
   outDtype: number;
   epsilon: number;
+  boundFactor: number;
+  boundTerm: number;
 }
 
 export interface RmsNormArgs {
   x: Address;
   weight: Address;
   out: Address;
+  quantized: Address;
+  quantizedScale: Address;
   sumSquares: Address;
   rope: Address;
   ldx: number;
@@ -402,7 +408,7 @@ export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
 /** DITRUN_ABI_VERSION, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 export const FP8_KEYS = 128;
 export const STATISTICS_PARTS = 64;
 export const PEER_BLOCKS = 128;

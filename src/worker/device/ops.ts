@@ -18,7 +18,8 @@ export interface GemmOptions {
 
 /**
  * out = gate · activation(a · wᵀ + bias) + residual; out may be the residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
- * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales.
+ * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales, and so does out if it is e4m3 too: they are
+ * read, not written (see BoundOptions).
  */
 export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options: GemmOptions = {}): void {
   const { rows: m, columns: k } = matrixShape(a);
@@ -41,6 +42,7 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
       aScale: addressOf(a.rowScale),
       wScale: addressOf(w.rowScale),
       gate: addressOf(gate),
+      outScale: addressOf(out.rowScale),
       lda: a.rowStride,
       ldw: w.rowStride,
       ldo: out.rowStride,
@@ -147,12 +149,21 @@ export interface LayerNormOptions {
   readonly bias?: Tensor | undefined;
   /** float32 [columns] each: y becomes y · (1 + scale) + shift. */
   readonly modulation?: { readonly scale: Tensor; readonly shift: Tensor } | undefined;
+  /** Only where out is e4m3. */
+  readonly bound?: BoundOptions | undefined;
   readonly epsilon: number;
+}
+
+/** What makes the row scales of a product of out known before it: out [rows] (float32) = factor · ‖row‖ + term. */
+export interface BoundOptions {
+  readonly out: Tensor;
+  readonly factor: number;
+  readonly term: number;
 }
 
 /** out = LayerNorm(x) · weight + bias over the last dimension; out has x's shape and may differ in dtype: e4m3 with row scales. */
 export function layerNorm(device: Device, out: Tensor, x: Tensor, options: LayerNormOptions): void {
-  const { weight, bias, modulation, epsilon } = options;
+  const { weight, bias, modulation, bound, epsilon } = options;
   const { rows, columns } = matrixShape(x);
   device.launch("elementwise", "layerNorm", () => [
     {
@@ -162,6 +173,7 @@ export function layerNorm(device: Device, out: Tensor, x: Tensor, options: Layer
       out: out.rowScale ? 0 : out.address,
       quantized: out.rowScale ? out.address : 0,
       quantizedScale: addressOf(out.rowScale),
+      bound: addressOf(bound?.out),
       modScale: addressOf(modulation?.scale),
       modShift: addressOf(modulation?.shift),
       ldx: x.rowStride,
@@ -172,6 +184,8 @@ export function layerNorm(device: Device, out: Tensor, x: Tensor, options: Layer
       weightDtype: deviceDtypes[weight?.dtype ?? "fp32"],
       outDtype: deviceDtypes[out.rowScale ? "fp32" : out.dtype],
       epsilon,
+      boundFactor: bound?.factor ?? 0,
+      boundTerm: bound?.term ?? 0,
     },
   ]);
 }

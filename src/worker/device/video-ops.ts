@@ -94,6 +94,8 @@ export function channelNorm(device: Device, out: Tensor, x: Tensor, gamma: Tenso
       x: x.address,
       weight: gamma.address,
       out: out.address,
+      quantized: 0,
+      quantizedScale: 0,
       sumSquares: 0,
       rope: 0,
       ldx: columns,

@@ -15,15 +15,22 @@ export interface RmsNormOptions {
   readonly epsilon: number;
 }
 
-/** out = rotate(activation(x / √(mean x² + ε) · weight)) over the last dimension; out may be x, and may differ in dtype. */
+/**
+ * out = rotate(activation(x / √(mean x² + ε) · weight)) over the last dimension; out may be x, and may differ in dtype: e4m3 with
+ * a scale per head, rowScale [rows · heads], as allocateQueries makes it.
+ */
 export function rmsNorm(device: Device, out: Tensor, x: Tensor, options: RmsNormOptions): void {
   const { weight, rope, sumSquares } = options;
   const { rows, columns } = matrixShape(x);
+  const { rowScale } = out;
+  const headDim = rowScale ? (rows * columns) / elements(rowScale.shape) : (rope?.shape.at(-1) ?? 0);
   device.launch("elementwise", "rmsNorm", () => [
     {
       x: x.address,
       weight: weight?.address ?? 0,
-      out: out.address,
+      out: rowScale ? 0 : out.address,
+      quantized: rowScale ? out.address : 0,
+      quantizedScale: rowScale?.address ?? 0,
       sumSquares: sumSquares?.sums.address ?? 0,
       rope: rope?.address ?? 0,
       ldx: x.rowStride,
@@ -31,10 +38,10 @@ export function rmsNorm(device: Device, out: Tensor, x: Tensor, options: RmsNorm
       rows,
       columns,
       fullColumns: sumSquares?.fullColumns ?? columns,
-      headDim: rope?.shape.at(-1) ?? 0,
+      headDim,
       xDtype: deviceDtypes[x.dtype],
       weightDtype: deviceDtypes[weight?.dtype ?? "fp32"],
-      outDtype: deviceDtypes[out.dtype],
+      outDtype: deviceDtypes[rowScale ? "fp32" : out.dtype],
       activation: activations[options.activation ?? "identity"],
       epsilon: options.epsilon,
     },

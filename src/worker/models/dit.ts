@@ -12,7 +12,7 @@ import {
   sincosEmbedding,
   unpatchify,
 } from "../device/ops.js";
-import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import { matrixShape, partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import {
   ColumnParallelLinear,
   type Linear,
@@ -23,6 +23,7 @@ import {
   type ResidualLinear,
   requirePair,
 } from "../parallel/linear.js";
+import { Mlp } from "../parallel/mlp.js";
 import { LayerNorm } from "../parallel/norm.js";
 import { makeRingAttention, type RingAttention } from "../parallel/ring-attention.js";
 import {
@@ -253,13 +254,12 @@ class Block {
     private readonly qkv: Linear,
     readonly attention: RingAttention,
     private readonly proj: ResidualLinear,
-    private readonly mlp: readonly [Linear, ResidualLinear],
+    private readonly mlp: Mlp,
   ) {}
 
   static async load(loader: Loader, model: DitModel, path: string, attention: RingAttention): Promise<Block> {
     const { width, heads } = model;
     requirePair(loader, `${path}.attn.qkv`, "heads", `${path}.attn.proj`);
-    requirePair(loader, `${path}.mlp.0`, "column", `${path}.mlp.2`);
     const linear = (name: string, inFeatures: number, outFeatures: number) => ({
       path: `${path}.${name}`,
       inFeatures,
@@ -271,10 +271,10 @@ class Block {
       await loadColumnLinear(loader, { ...linear("attn.qkv", width, 3 * width), parts: 3 }, heads),
       attention,
       await loadRowLinear(loader, linear("attn.proj", width, width)),
-      [
-        await loadColumnLinear(loader, linear("mlp.0", width, 4 * width)),
-        await loadRowLinear(loader, linear("mlp.2", 4 * width, width)),
-      ],
+      await Mlp.load(loader, "gelu", {
+        up: linear("mlp.0", width, 4 * width),
+        down: linear("mlp.2", 4 * width, width),
+      }),
     );
   }
 
@@ -289,8 +289,10 @@ class Block {
       this.proj.addTo(x, o, shards);
     });
     arena.scope(() => {
-      const h = this.mlp[0].forward(this.norms[1].forward(x, this.mlp[0].inputDtype, shards), { activation: "gelu" }); // [tokens, 4 width / tp]
-      this.mlp[1].addTo(x, h, shards);
+      // Where rows are gathered after the norm, they are quantised after that.
+      const bound = shards ? undefined : this.mlp.boundOf(matrixShape(x).rows);
+      const h = this.norms[1].forward(x, this.mlp.inputDtype, shards, bound);
+      this.mlp.down.addTo(x, this.mlp.inside(h, bound), shards); // inside: [tokens, 4 width / tp]
     });
   }
 }

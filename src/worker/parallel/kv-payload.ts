@@ -19,7 +19,10 @@ export interface KeyValuePayload {
   blockOf(address: Address, tokens: number, flag?: Address): KeyValues;
 }
 
-/** Queues what makes a payload of q [tokens, columns] and kv [2, tokens, columns], both contiguous; it lives in the arena. */
+/**
+ * Queues what makes a payload of q [tokens, columns] and kv [2, tokens, columns], both contiguous; it lives in the arena. Where the
+ * payload is e4m3, q may be so already (RingAttention.queryDtype).
+ */
 export type MakePayload = (q: Tensor, kv: Tensor, tokensOfRank: readonly number[]) => KeyValuePayload;
 
 /** Keys and values as they are. */
@@ -64,7 +67,7 @@ export function inE4m3(context: Pick<Context, "cp" | "device">, heads: number): 
     const { rows: tokens, columns } = matrixShape(q);
     const message = (address: Address, count: number) => e4m3Message(address, count, columns, heads);
     const bytes = (count: number) => message(0, count).bytes;
-    const quantized = quantizeQueries(device, q, heads);
+    const quantized = q.dtype === "e4m3" ? q : quantizeQueries(device, q, heads);
     const { address } = device.allocate("e4m3", [bytes(tokens)]);
     const vScale = device.allocate("fp32", [columns]);
     device.arena.scope(() => {

@@ -1,8 +1,10 @@
 import { DitrunError } from "../../protocol/failure.js";
 import type { Split } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
+import type { Device } from "../device/device.js";
 import { cast, type GemmOptions, gemm, quantizeRows } from "../device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import { rowSumSquares } from "../device/wan-ops.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
 import { rangeOf, shares } from "./split.js";
@@ -24,6 +26,8 @@ export interface LinearSpec {
   readonly keepDtype?: boolean;
   /** Weights, bias and output in float32 whatever the plan says. */
   readonly inFloat32?: boolean;
+  /** Where the weights are e4m3, find out how large its outputs can be: `Linear.bound`. */
+  readonly bounded?: boolean;
   /** The weight's shape in the checkpoint, if it is not [outFeatures, inFeatures]. */
   readonly storedShape?: readonly number[];
 }
@@ -40,11 +44,18 @@ export interface Loader {
 /** torch.nn.Linear's initialisation: weight and bias uniform in ±1/√inFeatures. */
 const linearInit = (inFeatures: number): Init => ({ kind: "uniform", bound: inFeatures ** -0.5 });
 
+/** No output of a layer for an input row x is larger than 448 (factor · ‖x‖ + term): 448 times a scale for e4m3 rows. */
+interface Bound {
+  readonly factor: number;
+  readonly term: number;
+}
+
 /** The weights of this rank: w [n, k] or [parts, n, k]; e4m3 with row scales when the plan says so. */
 interface LinearWeights {
   readonly w: Tensor;
   readonly bias?: Tensor | undefined;
   readonly outDtype: Tensor["dtype"];
+  readonly bound?: Bound | undefined;
 }
 
 type ForwardOptions = Pick<GemmOptions, "activation" | "residual" | "gate">;
@@ -66,6 +77,8 @@ function multiply(context: Context, x: Tensor, out: Tensor, { w }: LinearWeights
 
 /** A layer whose output is added to the residual stream (float32), in place. */
 export interface ResidualLinear {
+  /** What x is multiplied as: whoever makes x may as well make it so. */
+  readonly inputDtype: Tensor["dtype"];
   /** y [rows, outFeatures] = x Wᵀ + b, whole on every rank. */
   forward(x: Tensor): Tensor;
   /** residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. */
@@ -81,17 +94,28 @@ export class Linear implements ResidualLinear {
     private readonly weights: LinearWeights,
   ) {}
 
-  /** What x is multiplied as: whoever makes x may as well make it so. */
   get inputDtype(): Tensor["dtype"] {
     return this.weights.w.dtype;
   }
 
-  /** y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = gate · activation(x Wᵀ + b) + residual. */
-  forward(x: Tensor, options: ForwardOptions & { out?: Tensor } = {}): Tensor {
-    const { w, bias } = this.weights;
+  /** Of a layer loaded as `bounded`, while its weights are e4m3. */
+  get bound(): Bound | undefined {
+    return this.weights.bound;
+  }
+
+  /**
+   * y [rows, outFeatures] (or [parts, rows, outFeatures / parts]) = gate · activation(x Wᵀ + b) + residual. With outScale (float32
+   * [rows], from `bound`) y is e4m3 with these row scales, rounded once.
+   */
+  forward(x: Tensor, options: ForwardOptions & { out?: Tensor; outScale?: Tensor | undefined } = {}): Tensor {
+    const { w, bias, outDtype } = this.weights;
     const { rows } = matrixShape(x);
+    const { outScale } = options;
     const shape = w.shape.length === 3 ? [w.shape[0] ?? 1, rows, w.shape[1] ?? 1] : [rows, w.shape[0] ?? 1];
-    const out = options.out ?? this.context.device.allocate(this.weights.outDtype, shape);
+    const { device } = this.context;
+    const out =
+      options.out ??
+      (outScale ? { ...device.allocate("e4m3", shape), rowScale: outScale } : device.allocate(outDtype, shape));
     multiply(this.context, x, out, this.weights, {
       bias,
       activation: options.activation ?? "identity",
@@ -123,6 +147,10 @@ export class RowParallelLinear implements ResidualLinear {
     private readonly context: Context,
     private readonly weights: LinearWeights,
   ) {}
+
+  get inputDtype(): Tensor["dtype"] {
+    return this.weights.w.dtype;
+  }
 
   forward(x: Tensor): Tensor {
     const { device, tp } = this.context;
@@ -250,6 +278,28 @@ function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) 
   });
 }
 
+/**
+ * By Cauchy and Schwarz |w · x + b| <= max‖w‖ ‖x‖ + max|b|; rounding w and x to e4m3 makes each element at most 1/16 longer, and
+ * 1 % is for the sums' own rounding. The term is never zero, so that a row of zeros has a scale.
+ */
+async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Promise<Bound> {
+  const { rows } = matrixShape(w);
+  const largest = async (queue: (out: Tensor) => void) => {
+    const address = device.kernels.create("malloc", tensorBytes("fp32", [rows]), 0);
+    try {
+      const out = tensor(address, "fp32", [rows]);
+      queue(out);
+      const values = new Float32Array((await device.download(out)).buffer);
+      return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    } finally {
+      device.kernels.call("free", address);
+    }
+  };
+  const squares = await largest((out) => rowSumSquares(device, out, w));
+  const offset = bias ? await largest((out) => cast(device, out, bias)) : 0;
+  return { factor: (1.01 * (17 / 16) ** 2 * Math.sqrt(squares)) / 448, term: offset / 448 + 1e-15 };
+}
+
 async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promise<LinearWeights> {
   const { context, source } = loader;
   const { device, plan } = context;
@@ -299,13 +349,17 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
     const plain = precision && device.allocatePersistent(dtype, shape);
     if (plain) cast(device, plain, exact);
     await device.synchronize();
-    if (!plain) return { w, bias, outDtype };
+    const bound = spec.bounded ? await boundOf(device, exact, bias) : undefined;
+    if (!plain) return { w, bias, outDtype, bound };
     return {
       get w() {
         return precision.quantised ? w : plain;
       },
       bias,
       outDtype,
+      get bound() {
+        return precision.quantised ? bound : undefined;
+      },
     };
   } finally {
     device.kernels.call("free", staging);

@@ -1,5 +1,5 @@
 import type { Context } from "../context.js";
-import { layerNorm } from "../device/ops.js";
+import { type BoundOptions, layerNorm } from "../device/ops.js";
 import { matrixShape, type Tensor } from "../device/tensor.js";
 import type { Loader } from "./linear.js";
 
@@ -26,13 +26,13 @@ export class LayerNorm {
 
   /**
    * x [rows, width], this tp rank's rows if tokensOfRank is given -> [all rows, width] in this dtype, e4m3 with row scales. Rows
-   * that are gathered travel in the plan's dtype.
+   * that are gathered travel in the plan's dtype. A bound only of e4m3 rows that are not.
    */
-  forward(x: Tensor, dtype: Tensor["dtype"], tokensOfRank?: readonly number[]): Tensor {
+  forward(x: Tensor, dtype: Tensor["dtype"], tokensOfRank?: readonly number[], bound?: BoundOptions): Tensor {
     const { device, tp, plan } = this.context;
     const { rows, columns } = matrixShape(x);
     const normalise = (out: Tensor) =>
-      layerNorm(device, out, x, { weight: this.weight, bias: this.bias, epsilon: 1e-5 });
+      layerNorm(device, out, x, { weight: this.weight, bias: this.bias, bound, epsilon: 1e-5 });
     if (!tokensOfRank) {
       const out = device.allocateMatrix(dtype, [rows, columns]);
       normalise(out);

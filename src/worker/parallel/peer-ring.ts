@@ -22,9 +22,13 @@ export class PeerRing implements RingAttention {
     private readonly settings: RingSettings,
   ) {}
 
+  get queryDtype(): Tensor["dtype"] {
+    return this.settings.queryDtype;
+  }
+
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
     const { device } = this.context;
-    const o = device.allocate(q.dtype, q.shape);
+    const o = device.allocate(kv.dtype, q.shape);
     device.arena.scope(() => this.#attend(o, this.settings.makePayload(q, kv, tokensOfRank), tokensOfRank));
     return o;
   }

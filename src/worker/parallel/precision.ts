@@ -18,8 +18,12 @@ export function withoutQuantisation(plan: Plan): Plan {
 
 /** Attention by one of two rings, as the precision says. They may share peer memory: all ranks use them in the same order. */
 export function switchedRing(precision: Precision, quantised: RingAttention, plain: RingAttention): RingAttention {
+  const chosen = () => (precision.quantised ? quantised : plain);
   return {
-    attend: (...args) => (precision.quantised ? quantised : plain).attend(...args),
+    get queryDtype() {
+      return chosen().queryDtype;
+    },
+    attend: (...args) => chosen().attend(...args),
     async takeWaits() {
       const waits = await quantised.takeWaits();
       const more = await plain.takeWaits();

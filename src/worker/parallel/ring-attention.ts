@@ -12,9 +12,11 @@ import { PeerRing } from "./peer-ring.js";
 
 /**
  * Attention of this rank's queries to the keys and values of every cp rank.
- * q and the result [tokens, heads · headDim]; kv [2, tokens, heads · headDim], contiguous; tokensOfRank the tokens of each cp rank.
+ * q and the result, in kv's dtype, [tokens, heads · headDim]; kv [2, tokens, heads · headDim], contiguous; tokensOfRank the tokens of each cp rank.
  */
 export interface RingAttention {
+  /** What q is turned into: whoever makes q may as well make it so (e4m3: as allocateQueries). kv stays in the plan's dtype. */
+  readonly queryDtype: Tensor["dtype"];
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor;
   /** After a synchronize: milliseconds that attention waited for the block of each ring step, summed over layers; then zero again. */
   takeWaits(): Promise<number[]>;
@@ -26,13 +28,20 @@ export interface RingSettings {
   /** One of attentionKernels. */
   readonly kernel: number;
   readonly makePayload: MakePayload;
+  /** Of the payload's q. */
+  readonly queryDtype: Tensor["dtype"];
 }
 
 /** The ring for the context's cp group, transport and dtype; at degree 1 it is plain attention. */
 export function makeRingAttention(context: Context, heads: number): RingAttention {
   const { cp, plan } = context;
-  const makePayload = attentionDtype(plan) === "e4m3" ? inE4m3(context, heads) : asTheyAre;
-  const settings = { heads, kernel: attentionKernels[plan.attention.kernel], makePayload };
+  const quantised = attentionDtype(plan) === "e4m3";
+  const settings: RingSettings = {
+    heads,
+    kernel: attentionKernels[plan.attention.kernel],
+    makePayload: quantised ? inE4m3(context, heads) : asTheyAre,
+    queryDtype: quantised ? "e4m3" : plan.dtype,
+  };
   if (cp instanceof PeerGroup) return new PeerRing(context, cp, settings);
   if (cp instanceof NcclGroup) return new NcclRing(context, cp, settings);
   return new PlainAttention(context, settings);
@@ -44,10 +53,14 @@ class PlainAttention implements RingAttention {
     private readonly settings: RingSettings,
   ) {}
 
+  get queryDtype(): Tensor["dtype"] {
+    return this.settings.queryDtype;
+  }
+
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
     const { device } = this.context;
     const { heads, kernel, makePayload } = this.settings;
-    const o = device.allocate(q.dtype, q.shape);
+    const o = device.allocate(kv.dtype, q.shape);
     device.arena.scope(() => {
       const payload = makePayload(q, kv, tokensOfRank);
       const block = payload.blockOf(payload.address, matrixShape(q).rows);

@@ -43,16 +43,21 @@ export class WideRmsNorm {
   }
 
   /**
-   * Normalises each tensor [rows, columns] in place, and turns its heads by the rotary table [rows, headDim] if given. Under
-   * tp the sums of squares of all of them cross the group in one float32 sum.
+   * Normalises each tensor [rows, columns] in place, or to its place in outs, and turns its heads by the rotary table
+   * [rows, headDim] if given. Under tp the sums of squares of all of them cross the group in one float32 sum.
    */
-  forward(tensors: readonly Tensor[], rope?: Tensor): void {
+  forward(tensors: readonly Tensor[], { rope, outs }: { rope?: Tensor; outs?: readonly Tensor[] } = {}): void {
     const { device } = this.context;
     device.arena.scope(() => {
       const sums = this.split ? this.#sumSquares(tensors) : undefined;
       tensors.forEach((x, index) => {
         const own = sums && { sums: rowsOf(sums, index, 1), fullColumns: this.width };
-        rmsNorm(device, x, x, { weight: this.weights[index], rope, sumSquares: own, epsilon: this.epsilon });
+        rmsNorm(device, outs?.[index] ?? x, x, {
+          weight: this.weights[index],
+          rope,
+          sumSquares: own,
+          epsilon: this.epsilon,
+        });
       });
     });
   }

@@ -1,6 +1,8 @@
 import type { WanModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
 import { attentionKernels } from "../../device/abi.js";
+import type { Device } from "../../device/device.js";
+import { allocateQueries } from "../../device/fp8-ops.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
 import {
@@ -11,6 +13,7 @@ import {
   type ResidualLinear,
   requirePair,
 } from "../../parallel/linear.js";
+import { Mlp } from "../../parallel/mlp.js";
 import type { RingAttention } from "../../parallel/ring-attention.js";
 import { WideRmsNorm } from "../../parallel/rms-norm.js";
 import type { Tap } from "./tap.js";
@@ -45,14 +48,13 @@ export class WanBlock {
     private readonly self: SelfAttention,
     private readonly norm3: { readonly weight: Tensor; readonly bias: Tensor },
     private readonly cross: CrossAttention,
-    private readonly ffn: readonly [Linear, ResidualLinear],
+    private readonly ffn: Mlp,
   ) {}
 
   /** @param ring shared by all blocks, made for the heads that `headsOf` gives for `self_attn`. */
   static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<WanBlock> {
     const { context, source } = loader;
     const { width, ffn } = model;
-    requirePair(loader, `${path}.ffn.0`, "column", `${path}.ffn.2`);
     const vector = async (name: string, value: number) => {
       const out = context.device.allocatePersistent("fp32", [width]);
       const parameter = { name, shape: [width], init: { kind: "constant", value } as const };
@@ -66,15 +68,10 @@ export class WanBlock {
       await SelfAttention.load(loader, model, `${path}.self_attn`, ring),
       { weight: await vector(`${path}.norm3.weight`, 1), bias: await vector(`${path}.norm3.bias`, 0) },
       await CrossAttention.load(loader, model, `${path}.cross_attn`),
-      [
-        await loadColumnLinear(loader, { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn }),
-        await loadRowLinear(loader, {
-          path: `${path}.ffn.2`,
-          inFeatures: ffn,
-          outFeatures: width,
-          outDtype: context.plan.dtype,
-        }),
-      ],
+      await Mlp.load(loader, "geluTanh", {
+        up: { path: `${path}.ffn.0`, inFeatures: width, outFeatures: ffn },
+        down: { path: `${path}.ffn.2`, inFeatures: ffn, outFeatures: width, outDtype: context.plan.dtype },
+      }),
     );
   }
 
@@ -106,9 +103,9 @@ export class WanBlock {
     });
     tap(`${this.path}.ffn_gate`, gate2);
     device.arena.scope(() => {
-      const h = this.#normalise(x, this.ffn[0].inputDtype, { modulation: { scale: scale2, shift: shift2 } });
-      const inner = this.ffn[0].forward(h, { activation: "geluTanh" }); // [tokens, ffn / tp]
-      this.ffn[1].addGatedTo(x, inner, gate2);
+      const bound = this.ffn.boundOf(matrixShape(x).rows);
+      const h = this.#normalise(x, this.ffn.inputDtype, { modulation: { scale: scale2, shift: shift2 }, bound });
+      this.ffn.down.addGatedTo(x, this.ffn.inside(h, bound), gate2); // inside: [tokens, ffn / tp]
     });
     tap(this.path, x);
   }
@@ -125,6 +122,7 @@ export class WanBlock {
 /** q, k with RMSNorm over the whole width and rotary embedding; a ring over cp, heads split over tp. */
 class SelfAttention {
   private constructor(
+    private readonly device: Device,
     private readonly qkv: Linear,
     private readonly norm: WideRmsNorm,
     private readonly ring: RingAttention,
@@ -139,6 +137,7 @@ class SelfAttention {
     const split = loader.splitOf(`${path}.q`) === "heads";
     const paths = [`${path}.norm_q`, `${path}.norm_k`];
     return new SelfAttention(
+      loader.context.device,
       await loadColumnLinear(loader, spec, heads),
       await WideRmsNorm.load(loader, { paths, width, split, epsilon }),
       ring,
@@ -159,10 +158,12 @@ class SelfAttention {
   attend(h: Tensor, rope: Tensor, tokensOfRank: readonly number[]): Tensor {
     const qkv = this.qkv.forward(h); // [3, tokens, width / tp]
     const [, tokens = 0, columns = 0] = qkv.shape;
-    const q = partOf(qkv, 0);
-    const kv = tensor(partOf(qkv, 1).address, qkv.dtype, [2, tokens, columns]);
-    this.norm.forward([q, partOf(qkv, 1)], rope);
-    return this.ring.attend(q, kv, tokensOfRank);
+    const [q, k] = [partOf(qkv, 0), partOf(qkv, 1)];
+    const kv = tensor(k.address, qkv.dtype, [2, tokens, columns]);
+    const heads = columns / (rope.shape.at(-1) ?? 1);
+    const queries = this.ring.queryDtype === "e4m3" ? allocateQueries(this.device, [tokens, columns], heads) : q;
+    this.norm.forward([q, k], { rope, outs: [queries, k] });
+    return this.ring.attend(queries, kv, tokensOfRank);
   }
 }
 
