@@ -1,7 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError } from "../protocol/failure.js";
 import {
   type DitModel,
   type LatentSize,
@@ -11,7 +10,7 @@ import {
   wanTokens,
 } from "../protocol/model.js";
 import type { WanCheckpoint } from "./checkpoint/layout.js";
-import { checkDocument, findDocument, readDocument } from "./documents.js";
+import { checkDocument, findDocument, readDocument, readJson } from "./documents.js";
 import { modelsDirectory } from "./paths.js";
 
 /** A model by name (configs/models) or from a YAML file. @throws DitrunError when it is unknown or impossible. */
@@ -124,13 +123,8 @@ export async function loadWanModel({ layout, transformer }: WanCheckpoint): Prom
   return model;
 }
 
-async function readJson(file: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(file, "utf8"));
-  } catch (error) {
-    throw new DitrunError(`${file} could not be read as JSON: ${messageOf(error)}.`, undefined, { cause: error });
-  }
-}
+/** Of the attention kernels that take any head dimension, on a GPU. */
+const MOST_HEAD_DIM = 256;
 
 function checkModel(model: Model, file: string): Model {
   if (model.kind === "dit" && model.imageSize % model.patch !== 0) {
@@ -138,9 +132,25 @@ function checkModel(model: Model, file: string): Model {
       `${file}: an image of ${model.imageSize} pixels cannot be cut into patches of ${model.patch}; make imageSize a multiple of patch.`,
     );
   }
+  if (model.kind === "dit" && model.width % 4 !== 0) {
+    throw new DitrunError(
+      `${file}: positions are sines and cosines in two directions, but the width of ${model.width} is not a multiple of 4; make it one.`,
+    );
+  }
   if (model.width % model.heads !== 0) {
     throw new DitrunError(
       `${file}: a width of ${model.width} cannot be shared by ${model.heads} heads; make width a multiple of heads.`,
+    );
+  }
+  const headDim = model.width / model.heads;
+  if (model.kind === "wan" && (headDim < 6 || headDim % 2 !== 0)) {
+    throw new DitrunError(
+      `${file}: rotary positions turn pairs of a head's columns in three directions, but heads of ${headDim} are not even and at least 6; change width or heads.`,
+    );
+  }
+  if (headDim > MOST_HEAD_DIM) {
+    throw new DitrunError(
+      `${file}: a width of ${model.width} with ${model.heads} heads makes heads of ${headDim}, and attention takes ${MOST_HEAD_DIM} at most; choose more heads.`,
     );
   }
   return model;

@@ -118,7 +118,7 @@ export class Rendezvous {
       } catch (error) {
         const rank = this.#peers.get(route.toString("hex"));
         this.events.warning(
-          `A message of ${rank === undefined ? "a peer" : `rank ${rank}`} is not valid: ${messageOf(error)}`,
+          `A message of ${rank === undefined ? "a peer" : `rank ${rank}`} is not valid: ${messageOf(error)}.`,
         );
       }
     }

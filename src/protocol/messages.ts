@@ -46,7 +46,12 @@ export const rendezvousVariables = {
   logLevel: "DITRUN_LOG_LEVEL",
 } as const;
 
-/** Parses one JSON frame. @throws Error when it is not JSON or not a message of this schema. */
+/** Parses one JSON frame. @throws Error, of one line, when it is not JSON or not a message of this schema. */
 export function parseMessage<T>(schema: z.ZodType<T>, frame: Uint8Array): T {
-  return schema.parse(JSON.parse(new TextDecoder().decode(frame)));
+  const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(frame)));
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new Error(issue ? `at ${issue.path.join(".") || "its top"}, ${issue.message}` : "it has no known form", {
+    cause: parsed.error,
+  });
 }

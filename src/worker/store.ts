@@ -191,7 +191,9 @@ export class WorkerStore implements Store {
       try {
         message = parseMessage(launcherMessageSchema, header);
       } catch (error) {
-        this.#end(new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}`, exitCodes.rendezvous));
+        this.#end(
+          new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}.`, exitCodes.rendezvous),
+        );
         continue;
       }
       if (message.type === "abort") {
