@@ -28,7 +28,8 @@ function unknownWord(names: readonly string[], argv: readonly string[], commands
   const typed = argv.find((word) => names.includes(word.replace(/^--?(no-)?/, "").replace(/=.*$/s, "")));
   const word = typed ?? names[0] ?? "";
   if (word.startsWith("-")) return `There is no option ${word.replace(/=.*$/s, "")}`;
-  if (argv.some((other) => commands.includes(other))) return `"${word.replaceAll('"', "")}" is one word too many`;
+  const before = argv[argv.indexOf(word) - 1];
+  if (before !== undefined) return `"${word.replaceAll('"', "")}" is not understood after ${before}`;
   return `There is no command "${word.replaceAll('"', "")}": name ${alternatives(commands)}`;
 }
 
