@@ -67,7 +67,7 @@ export class WorkerStore implements Store {
   static async join(environment: WorkerEnvironment): Promise<WorkerStore> {
     const store = new WorkerStore(environment);
     try {
-      store.#socket.connect(`tcp://${environment.address}:${environment.port}`);
+      store.#connect();
       void store.#receive();
       const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
       const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
@@ -77,6 +77,19 @@ export class WorkerStore implements Store {
     } catch (error) {
       store.close();
       throw error;
+    }
+  }
+
+  #connect(): void {
+    const { address, port } = this.environment;
+    try {
+      this.#socket.connect(`tcp://${address}:${port}`);
+    } catch (error) {
+      throw new DitrunError(
+        `There is no way to a launcher at ${address}:${port} (${messageOf(error)}): check MASTER_ADDR and MASTER_PORT.`,
+        exitCodes.rendezvous,
+        { cause: error },
+      );
     }
   }
 
