@@ -1,7 +1,13 @@
 import { Context, curveKeyPair, Router } from "zeromq";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
-import { type LauncherMessage, parseMessage, type WorkerMessage, workerMessageSchema } from "../protocol/messages.js";
+import {
+  type LauncherMessage,
+  parseMessage,
+  pulsesPerTimeout,
+  type WorkerMessage,
+  workerMessageSchema,
+} from "../protocol/messages.js";
 import { admitOnly } from "./zap.js";
 
 /** What the rendezvous tells the agent. */
@@ -10,7 +16,7 @@ export interface RendezvousEvents {
   /** A rank handed something over, which it waits to be dealt with. */
   emitted(rank: number, name: string, value: Uint8Array): Promise<void>;
   failed(rank: number, message: string, exitCode: number): void;
-  /** Some ranks did not join in time; the message names them. */
+  /** Some ranks did not join in time, or have fallen silent; the message names them. */
   overdue(message: string): void;
   /** Something odd that does not end the job. */
   warning(message: string): void;
@@ -22,6 +28,8 @@ interface Question {
 }
 
 const LOOPBACK = "127.0.0.1";
+/** Beyond the timeout, for a rank that is alive on a machine with far too much to do. */
+const SILENCE_MARGIN_MILLISECONDS = 3000;
 
 /**
  * Where a job's workers meet: a ZeroMQ ROUTER on loopback that hands out the job, keeps a key-value store, counts
@@ -40,6 +48,8 @@ export class Rendezvous {
   readonly #barriers = new Map<string, { arrived: Map<number, Question>; deadline: NodeJS.Timeout }>();
   readonly #deadlines = new Set<NodeJS.Timeout>();
   readonly #closers: (() => void)[] = [];
+  /** When each rank that has joined and has no result yet was last heard of, by performance.now(). */
+  readonly #lastHeard = new Map<number, number>();
   #sending: Promise<void> = Promise.resolve();
   #closed = false;
 
@@ -84,6 +94,7 @@ export class Rendezvous {
       const missing = rendezvous.#missing(rendezvous.#routes.keys());
       if (missing.length > 0) events.overdue(`${rankList(missing)} did not join within ${job.timeoutSeconds} s.`);
     });
+    rendezvous.#listenForSilence();
     void rendezvous.#receive();
     return rendezvous;
   }
@@ -110,6 +121,29 @@ export class Rendezvous {
     for (const close of this.#closers) close();
   }
 
+  /** Ends the job when a rank has given no sign of life for the timeout. */
+  #listenForSilence(): void {
+    const { timeoutSeconds } = this.job;
+    const period = Math.max(100, (timeoutSeconds * 1000) / pulsesPerTimeout);
+    let lastLook = performance.now();
+    const look = setInterval(() => {
+      const now = performance.now();
+      const late = now - lastLook > 2 * period;
+      lastLook = now;
+      // The launcher itself was stopped for a while (Ctrl-Z, a laptop's lid): what came meanwhile is still to be read.
+      if (late) for (const rank of this.#lastHeard.keys()) this.#lastHeard.set(rank, now);
+      const allowed = timeoutSeconds * 1000 + SILENCE_MARGIN_MILLISECONDS;
+      const silent = [...this.#lastHeard].filter(([, heard]) => now - heard > allowed).map(([rank]) => rank);
+      if (silent.length === 0) return;
+      clearInterval(look);
+      const has = silent.length === 1 ? "has" : "have";
+      this.events.overdue(
+        `${rankList(silent.sort((a, b) => a - b))} ${has} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver.`,
+      );
+    }, period);
+    this.#closers.push(() => clearInterval(look));
+  }
+
   async #receive(): Promise<void> {
     for await (const [route, header, value] of this.#socket) {
       if (route === undefined || header === undefined) continue;
@@ -134,6 +168,7 @@ export class Rendezvous {
       this.#refuse(route, message.id, `A ${message.type} message came before a join.`);
       return;
     }
+    if (this.#lastHeard.has(rank)) this.#lastHeard.set(rank, performance.now());
     const question: Question = { rank, id: message.id };
     switch (message.type) {
       case "put":
@@ -152,11 +187,14 @@ export class Rendezvous {
         // Where this fails the job ends, and with it the wait for an answer.
         void this.events.emitted(rank, message.name, value ?? new Uint8Array()).then(() => this.#done(question));
         break;
+      case "alive":
+        break;
       case "fail":
         this.#done(question);
         this.events.failed(rank, message.message, message.exitCode);
         break;
       case "result":
+        this.#lastHeard.delete(rank);
         this.#done(question);
         this.events.result(rank, message.value);
         break;
@@ -172,6 +210,7 @@ export class Rendezvous {
     } else {
       this.#routes.set(rank, route);
       this.#peers.set(route.toString("hex"), rank);
+      this.#lastHeard.set(rank, performance.now());
       this.#sendTo(route, { type: "job", id, job: this.job });
     }
   }

@@ -49,13 +49,13 @@ export function readEnvironment(variables: NodeJS.ProcessEnv): WorkerEnvironment
       `The environment variable ${name} has ${value.length} characters; it must be the ${KEY_CHARACTERS} of a CURVE key in Z85.`,
     );
   };
-  const timeoutSeconds = Number(text(rendezvousVariables.timeoutSeconds));
-  if (!(timeoutSeconds > 0)) refuse(rendezvousVariables.timeoutSeconds, "a number of seconds above 0");
   whole("LOCAL_RANK", 0);
   whole("LOCAL_WORLD_SIZE", 1);
   const rank = whole("RANK", 0);
   const size = whole("WORLD_SIZE", 1);
   if (rank >= size) throw new DitrunError(`RANK is ${rank}, but WORLD_SIZE is ${size}: ranks are 0 to ${size - 1}.`);
+  const timeoutSeconds = Number(text(rendezvousVariables.timeoutSeconds));
+  if (!(timeoutSeconds > 0)) refuse(rendezvousVariables.timeoutSeconds, "a number of seconds above 0");
   return {
     rank,
     size,

@@ -3,7 +3,13 @@ import { Context, Dealer } from "zeromq";
 import { z } from "zod";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
-import { type LauncherMessage, launcherMessageSchema, parseMessage, type WorkerMessage } from "../protocol/messages.js";
+import {
+  type LauncherMessage,
+  launcherMessageSchema,
+  parseMessage,
+  pulsesPerTimeout,
+  type WorkerMessage,
+} from "../protocol/messages.js";
 import type { WorkerEnvironment } from "./environment.js";
 
 /** What the ranks of a job share through their launcher. */
@@ -50,6 +56,7 @@ export class WorkerStore implements Store {
   #job: Job | undefined;
   #closed = false;
   #ended: DitrunError | undefined;
+  #pulse: NodeJS.Timeout | undefined;
 
   private constructor(private readonly environment: WorkerEnvironment) {
     this.#socket = new Dealer({
@@ -73,6 +80,7 @@ export class WorkerStore implements Store {
       const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
       if (message.type !== "job") throw new DitrunError(`The launcher answered a join with ${message.type}.`);
       store.#job = message.job;
+      store.#startPulse();
       return store;
     } catch (error) {
       store.close();
@@ -91,6 +99,13 @@ export class WorkerStore implements Store {
         { cause: error },
       );
     }
+  }
+
+  /** Comes from the thread that must not block, and so tells a worker that is stopped or stuck from one that computes. */
+  #startPulse(): void {
+    const alive: WorkerMessage = { type: "alive", id: 0 };
+    const milliseconds = (this.job.timeoutSeconds * 1000) / pulsesPerTimeout;
+    this.#pulse = setInterval(() => this.#send(JSON.stringify(alive)), milliseconds).unref();
   }
 
   get rank(): number {
@@ -152,6 +167,7 @@ export class WorkerStore implements Store {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearInterval(this.#pulse);
     this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
     this.#socket.close();
   }

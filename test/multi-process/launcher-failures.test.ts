@@ -61,6 +61,15 @@ describe("deadlines", () => {
     await pids.expectGone(3);
   });
 
+  test("a rank that is stopped is named, though nobody asks it for anything", async () => {
+    const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "3");
+    expect(stderr).toMatch(
+      /^ditrun: Rank 1 has given no sign of life for more than 3 s: stopped, or stuck in a driver\.$/m,
+    );
+    expect(exitCode).toBe(4);
+    await pids.expectGone(2);
+  });
+
   test("a key that nobody puts is named", async () => {
     const { exitCode, stderr, pids } = await profileWith(1, { 0: "get a missing key" }, "--timeout", "6");
     expect(stderr).toContain('No rank has put "nobody puts this" within 6 s.');
