@@ -123,37 +123,37 @@ export async function loadWanModel({ layout, transformer }: WanCheckpoint): Prom
   return model;
 }
 
+function checkModel(model: Model, file: string): Model {
+  const misfit = misfitOf(model);
+  if (misfit !== undefined) throw new DitrunError(`${file}: ${misfit}.`);
+  return model;
+}
+
 /** Of the attention kernels that take any head dimension, on a GPU. */
 const MOST_HEAD_DIM = 256;
 
-function checkModel(model: Model, file: string): Model {
-  if (model.kind === "dit" && model.imageSize % model.patch !== 0) {
-    throw new DitrunError(
-      `${file}: an image of ${model.imageSize} pixels cannot be cut into patches of ${model.patch}; make imageSize a multiple of patch.`,
-    );
-  }
-  if (model.kind === "dit" && model.width % 4 !== 0) {
-    throw new DitrunError(
-      `${file}: positions are sines and cosines in two directions, but the width of ${model.width} is not a multiple of 4; make it one.`,
-    );
-  }
-  if (model.width % model.heads !== 0) {
-    throw new DitrunError(
-      `${file}: a width of ${model.width} cannot be shared by ${model.heads} heads; make width a multiple of heads.`,
-    );
-  }
-  const headDim = model.width / model.heads;
-  if (model.kind === "wan" && (headDim < 6 || headDim % 2 !== 0)) {
-    throw new DitrunError(
-      `${file}: rotary positions turn pairs of a head's columns in three directions, but heads of ${headDim} are not even and at least 6; change width or heads.`,
-    );
+/** What keeps any kernel from computing the model, and what would mend it. */
+function misfitOf(model: Model): string | undefined {
+  const { width, heads } = model;
+  const headDim = width / heads;
+  if (!Number.isInteger(headDim)) {
+    return `a width of ${width} cannot be shared by ${heads} heads; make width a multiple of heads`;
   }
   if (headDim > MOST_HEAD_DIM) {
-    throw new DitrunError(
-      `${file}: a width of ${model.width} with ${model.heads} heads makes heads of ${headDim}, and attention takes ${MOST_HEAD_DIM} at most; choose more heads.`,
-    );
+    return `a width of ${width} with ${heads} heads makes heads of ${headDim}, and attention takes ${MOST_HEAD_DIM} at most; choose more heads`;
   }
-  return model;
+  if (model.kind === "wan") {
+    if (headDim >= 6 && headDim % 2 === 0) return undefined;
+    return `rotary positions turn pairs of a head's columns in three directions, but heads of ${headDim} are not even and at least 6; change width or heads`;
+  }
+  const { imageSize, patch } = model;
+  if (imageSize % patch !== 0) {
+    return `an image of ${imageSize} pixels cannot be cut into patches of ${patch}; make imageSize a multiple of patch`;
+  }
+  if (width % 4 !== 0) {
+    return `positions are sines and cosines in two directions, but a width of ${width} is not a multiple of 4; make it one`;
+  }
+  return undefined;
 }
 
 /** Tokens of one forward: (imageSize / patch)² of an image; of a video's latent, by default of 81 frames of 832 × 480. */

@@ -151,7 +151,8 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
       `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
     );
   }
-  checkLayers(plan, model);
+  checkLayerRules(plan, model);
+  checkSplits(plan, model);
 }
 
 function checkWanPlan(plan: Plan, model: WanModel): void {
@@ -164,9 +165,9 @@ function checkWanPlan(plan: Plan, model: WanModel): void {
   checkWanParts(plan, model.name);
 }
 
-function checkLayers(plan: Plan, model: Model): void {
-  const layers = linearLayers(model);
-  const paths = layers.map(({ path }) => path);
+/** Each rule of the plan must match a layer, and give it a split that this layer can have. */
+function checkLayerRules(plan: Plan, model: Model): void {
+  const paths = linearLayers(model).map(({ path }) => path);
   for (const [index, { path: pattern, split }] of plan.layers.entries()) {
     const matched = paths.filter((path) => matchesPath(pattern, path));
     if (matched.length === 0) {
@@ -184,8 +185,12 @@ function checkLayers(plan: Plan, model: Model): void {
       }
     }
   }
+}
+
+/** tp must divide what is split by columns, and a layer and the one that takes its output must be split alike. */
+function checkSplits(plan: Plan, model: Model): void {
   const { tp } = plan.mesh;
-  for (const { path, outputs } of layers) {
+  for (const { path, outputs } of linearLayers(model)) {
     const split = splitOf(plan, layerRulesOf(model), path);
     if (split === "column" && outputs % tp !== 0) {
       throw new DitrunError(

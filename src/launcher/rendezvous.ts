@@ -1,13 +1,8 @@
 import { Context, curveKeyPair, Router } from "zeromq";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
-import {
-  type LauncherMessage,
-  parseMessage,
-  pulsesPerTimeout,
-  type WorkerMessage,
-  workerMessageSchema,
-} from "../protocol/messages.js";
+import { type LauncherMessage, parseMessage, type WorkerMessage, workerMessageSchema } from "../protocol/messages.js";
+import { SignsOfLife } from "./signs-of-life.js";
 import { admitOnly } from "./zap.js";
 
 /** What the rendezvous tells the agent. */
@@ -28,8 +23,6 @@ interface Question {
 }
 
 const LOOPBACK = "127.0.0.1";
-/** Beyond the timeout, for a rank that is alive on a machine with far too much to do. */
-const SILENCE_MARGIN_MILLISECONDS = 3000;
 
 /**
  * Where a job's workers meet: a ZeroMQ ROUTER on loopback that hands out the job, keeps a key-value store, counts
@@ -48,8 +41,7 @@ export class Rendezvous {
   readonly #barriers = new Map<string, { arrived: Map<number, Question>; deadline: NodeJS.Timeout }>();
   readonly #deadlines = new Set<NodeJS.Timeout>();
   readonly #closers: (() => void)[] = [];
-  /** When each rank that has joined and has no result yet was last heard of, by performance.now(). */
-  readonly #lastHeard = new Map<number, number>();
+  readonly #life: SignsOfLife;
   #sending: Promise<void> = Promise.resolve();
   #closed = false;
 
@@ -58,6 +50,8 @@ export class Rendezvous {
     readonly size: number,
     private readonly events: RendezvousEvents,
   ) {
+    this.#life = new SignsOfLife(job.timeoutSeconds, (ranks) => this.#silent(ranks));
+    this.#closers.push(() => this.#life.close());
     const keys = curveKeyPair();
     this.serverKey = keys.publicKey;
     this.#socket = new Router({
@@ -94,7 +88,6 @@ export class Rendezvous {
       const missing = rendezvous.#missing(rendezvous.#routes.keys());
       if (missing.length > 0) events.overdue(`${rankList(missing)} did not join within ${job.timeoutSeconds} s.`);
     });
-    rendezvous.#listenForSilence();
     void rendezvous.#receive();
     return rendezvous;
   }
@@ -121,29 +114,6 @@ export class Rendezvous {
     for (const close of this.#closers) close();
   }
 
-  /** Ends the job when a rank has given no sign of life for the timeout. */
-  #listenForSilence(): void {
-    const { timeoutSeconds } = this.job;
-    const period = Math.max(100, (timeoutSeconds * 1000) / pulsesPerTimeout);
-    let lastLook = performance.now();
-    const look = setInterval(() => {
-      const now = performance.now();
-      const late = now - lastLook > 2 * period;
-      lastLook = now;
-      // The launcher itself was stopped for a while (Ctrl-Z, a laptop's lid): what came meanwhile is still to be read.
-      if (late) for (const rank of this.#lastHeard.keys()) this.#lastHeard.set(rank, now);
-      const allowed = timeoutSeconds * 1000 + SILENCE_MARGIN_MILLISECONDS;
-      const silent = [...this.#lastHeard].filter(([, heard]) => now - heard > allowed).map(([rank]) => rank);
-      if (silent.length === 0) return;
-      clearInterval(look);
-      const has = silent.length === 1 ? "has" : "have";
-      this.events.overdue(
-        `${rankList(silent.sort((a, b) => a - b))} ${has} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver.`,
-      );
-    }, period);
-    this.#closers.push(() => clearInterval(look));
-  }
-
   async #receive(): Promise<void> {
     for await (const [route, header, value] of this.#socket) {
       if (route === undefined || header === undefined) continue;
@@ -168,7 +138,7 @@ export class Rendezvous {
       this.#refuse(route, message.id, `A ${message.type} message came before a join.`);
       return;
     }
-    if (this.#lastHeard.has(rank)) this.#lastHeard.set(rank, performance.now());
+    this.#life.heard(rank);
     const question: Question = { rank, id: message.id };
     switch (message.type) {
       case "put":
@@ -194,7 +164,7 @@ export class Rendezvous {
         this.events.failed(rank, message.message, message.exitCode);
         break;
       case "result":
-        this.#lastHeard.delete(rank);
+        this.#life.forget(rank);
         this.#done(question);
         this.events.result(rank, message.value);
         break;
@@ -210,7 +180,7 @@ export class Rendezvous {
     } else {
       this.#routes.set(rank, route);
       this.#peers.set(route.toString("hex"), rank);
-      this.#lastHeard.set(rank, performance.now());
+      this.#life.expect(rank);
       this.#sendTo(route, { type: "job", id, job: this.job });
     }
   }
@@ -255,6 +225,14 @@ export class Rendezvous {
     const missing = rankList(this.#missing(arrived.keys()));
     const message = `${missing} did not come to barrier "${name}" within ${this.job.timeoutSeconds} s.`;
     for (const question of arrived.values()) this.#deny(question, message);
+  }
+
+  #silent(ranks: readonly number[]): void {
+    const { timeoutSeconds } = this.job;
+    const have = ranks.length === 1 ? "has" : "have";
+    this.events.overdue(
+      `${rankList(ranks)} ${have} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver.`,
+    );
   }
 
   #missing(present: Iterable<number>): number[] {

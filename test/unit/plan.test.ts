@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadCheckpointModel, loadDitModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
-import { modelsDirectory, plansDirectory } from "../../src/launcher/paths.js";
+import { modelsDirectory, packageRoot, plansDirectory } from "../../src/launcher/paths.js";
 import { describeDtypes, planPrecision, resolvePlan, singleDevicePlan, weightBytes } from "../../src/launcher/plan.js";
 import { attentionDtype, meshSize, planSchema, ringDtype } from "../../src/protocol/plan.js";
 
@@ -248,6 +248,11 @@ describe("the files that come with the package", () => {
     ],
   ])("a model that no kernel computes is refused: %j", async (text, message) => {
     await expect(loadModel(file(`${text}\nname: odd`))).rejects.toThrow(message);
+  });
+
+  test("the README's plan is one", async () => {
+    const [, plan] = readFileSync(join(packageRoot, "README.md"), "utf8").match(/^```yaml\n(.*?)^```/ms) ?? [];
+    expect((await resolvePlan({ plan: file(plan ?? "") }, dit, 8, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 2 });
   });
 
   test("the benchmark has 65,536 tokens", () => {
