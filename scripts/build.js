@@ -1,6 +1,8 @@
-// Compiles TypeScript to dist/ and the kernel modules to build/. Runs at `npm ci` (prepare) and as `npm run build`.
+// Compiles TypeScript to dist/ and the kernel modules to build/. Runs at `npm ci` (the modules by the script install, TypeScript
+// by prepare) and as `npm run build`. A published package has dist/ and no sources in TypeScript: there only the modules are built.
 //   node scripts/build.js [--typescript] [--kernels]     both without a flag
 import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,7 +23,7 @@ function run(command, args, missing) {
   }
 }
 
-if (wants("--typescript")) {
+if (wants("--typescript") && existsSync(join(root, "tsconfig.build.json"))) {
   run(join(root, "node_modules", ".bin", "tsc"), ["-p", "tsconfig.build.json"], "run npm ci first.");
 }
 if (wants("--kernels")) {

@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
+import { checkOutputFile, temporaryName } from "./output-file.js";
 import { openShards } from "./sharded.js";
 import {
   describe,
@@ -160,7 +160,8 @@ export async function writeSafetensors(path: string, tensors: Readonly<Record<st
   const lengthBytes = Buffer.alloc(8);
   lengthBytes.writeBigUInt64LE(BigInt(headerBytes.byteLength));
 
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  await checkOutputFile(path, true);
+  const temporary = temporaryName(path);
   try {
     const handle = await open(temporary, "wx");
     try {

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
 import { rendezvousVariables } from "../protocol/messages.js";
-import { listenForInterrupts } from "./interrupts.js";
+import { type Interrupt, interruptExitCode, listenForInterrupts } from "./interrupts.js";
 import type { Log } from "./logs.js";
 import { workerEntry } from "./paths.js";
 import { Rendezvous, rankList } from "./rendezvous.js";
@@ -148,8 +148,8 @@ class Agent {
     this.#wake();
   }
 
-  #interrupted(signal: NodeJS.Signals, count: number): void {
-    const exitCode = 128 + constants.signals[signal];
+  #interrupted(signal: Interrupt, count: number): void {
+    const exitCode = interruptExitCode(signal);
     if (count === 1) {
       this.#failures.push({ message: `The job was ended by ${signal}.`, exitCode, echo: false });
       this.options.log.logger.info(

@@ -4,9 +4,11 @@ import yargs from "yargs";
 import { z } from "zod";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import { commands } from "./commands/index.js";
+import { endOnInterrupt } from "./interrupts.js";
 import { type GlobalArguments, globalOptions } from "./options.js";
 import { packageRoot } from "./paths.js";
 import { Session } from "./session.js";
+import { alternatives, usageMessage } from "./usage-message.js";
 
 export interface Overrides {
   /** Another program for the workers, for those who use the launcher as a library. */
@@ -16,6 +18,7 @@ export interface Overrides {
 /** Runs one command line (without node and the script). Never throws. @returns the exit code. */
 export async function main(argv: readonly string[], overrides: Overrides = {}): Promise<number> {
   let debug = false;
+  const stopListening = endOnInterrupt();
   try {
     const selected = await parse(argv);
     if (!selected) return exitCodes.ok;
@@ -26,6 +29,8 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     const stack = debug && !known && error instanceof Error ? `\n${error.stack}` : "";
     process.stderr.write(`ditrun: ${messageOf(error)}${stack}\n`);
     return known ? error.exitCode : exitCodes.internal;
+  } finally {
+    stopListening();
   }
 }
 
@@ -34,13 +39,17 @@ interface Selected {
   run(session: Session): Promise<number>;
 }
 
+const commandNames = commands.map(({ name }) => name);
+
 /** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
 async function parse(argv: readonly string[]): Promise<Selected | undefined> {
+  if (argv.includes("--")) throw new DitrunError('"--" ends no options here: leave it out.');
   let selected: Selected | undefined;
   let parser = yargs()
     .scriptName("ditrun")
     .usage("$0 COMMAND [OPTIONS]\n\nThe torchrun of diffusion transformers.")
     .locale("en")
+    .updateStrings({ "Options:": "Of every command:" })
     .parserConfiguration({ "duplicate-arguments-array": false })
     .options(globalOptions);
   for (const command of commands) {
@@ -50,14 +59,17 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
     parser.example(command.example.command, command.example.describe);
   }
   await parser
-    .demandCommand(1, `Name a command: ${commands.map(({ name }) => name).join(" or ")}`)
+    .demandCommand(1, `Name a command: ${alternatives(commandNames)}`)
     .strict()
     .version(packageVersion())
     .help()
-    .wrap(120)
+    .alias("help", "h")
+    .wrap(Math.min(120, process.stdout.columns || 120))
     .exitProcess(false)
     .fail((message, error) => {
-      throw error instanceof DitrunError ? error : new DitrunError(asSentence(message ?? messageOf(error)));
+      throw error instanceof DitrunError
+        ? error
+        : new DitrunError(usageMessage(message ?? messageOf(error), argv, commandNames));
     })
     .parseAsync(withOptionalJsonFile(argv));
   return selected;
@@ -71,11 +83,6 @@ function withOptionalJsonFile(argv: readonly string[]): string[] {
     const bare = word === "--json" && (next === undefined || next.startsWith("-") || names.includes(next));
     return bare ? "--json=" : word;
   });
-}
-
-function asSentence(message: string): string {
-  const line = message.replace(/\s*\n\s*/g, " ").trim();
-  return `${/[.!?]$/.test(line) ? line : `${line}.`} See ditrun --help.`;
 }
 
 function packageVersion(): string {

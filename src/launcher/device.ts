@@ -4,7 +4,7 @@ import { execa } from "execa";
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../protocol/failure.js";
 import type { Log } from "./logs.js";
-import { builtKernels, probeEntry } from "./paths.js";
+import { builtKernels, packageRoot, probeEntry } from "./paths.js";
 
 export const deviceNames = ["auto", "cpu", "cuda"] as const;
 export type DeviceName = (typeof deviceNames)[number];
@@ -39,7 +39,7 @@ export async function chooseDevice(wanted: DeviceName, log: Log, look = true): P
   if (!look && wanted !== "auto") return { device: wanted, kernels: builtKernels(wanted), count: 1 };
   if (wanted === "cuda" && !existsSync(cuda)) {
     throw environmentError(
-      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist: install nvcc and run npm run build, or use --device cpu.`,
+      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist: install nvcc and run npm run build in ${packageRoot}, or use --device cpu.`,
     );
   }
   if (wanted !== "cpu" && existsSync(cuda)) {
@@ -50,7 +50,9 @@ export async function chooseDevice(wanted: DeviceName, log: Log, look = true): P
     log.logger.info(`Running on the CPU, since the CUDA module cannot be used: ${reason}`);
   }
   if (look && !existsSync(cpu)) {
-    throw environmentError(`There is no kernel module for the CPU: ${shown(cpu)} does not exist; run npm run build.`);
+    throw environmentError(
+      `There is no kernel module for the CPU: ${shown(cpu)} does not exist; run npm run build in ${packageRoot}.`,
+    );
   }
   return { device: "cpu", kernels: cpu, count: 1 };
 }

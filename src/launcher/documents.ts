@@ -3,7 +3,7 @@ import { basename, join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { fileFailure } from "../formats/file-failure.js";
-import { DitrunError, exitCodes } from "../protocol/failure.js";
+import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 
 /**
  * Finds a YAML document by file or by name.
@@ -15,7 +15,7 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
   const names = (await readdir(folder)).filter((file) => file.endsWith(".yaml")).map((file) => basename(file, ".yaml"));
   if (names.includes(nameOrFile)) return join(folder, `${nameOrFile}.yaml`);
   throw new DitrunError(
-    `There is no ${kind} named ${nameOrFile}: choose one of ${names.sort().join(", ")}, or give a file that ends in .yaml.`,
+    `There is no ${kind} named "${nameOrFile}": choose one of ${names.sort().join(", ")}, or give a file that ends in .yaml.`,
   );
 }
 
@@ -24,20 +24,47 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
  * @throws DitrunError naming the file, the path in it, the value found and what is allowed.
  */
 export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promise<T> {
-  let text: string;
+  const text = await readText(file);
+  return checkDocument(shown(file), parseYaml(text, shown(file)), schema);
+}
+
+/** Reads a JSON file, still to be checked. @throws DitrunError when it cannot be read or is no JSON. */
+export async function readJson(file: string): Promise<unknown> {
+  const text = await readText(file);
   try {
-    text = await readFile(file, "utf8");
+    return JSON.parse(text);
+  } catch (error) {
+    throw new DitrunError(`${shown(file)} is not valid JSON (${messageOf(error)}): copy or download it again.`);
+  }
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
   } catch (error) {
     throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
   }
+}
+
+/** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
+function parseYaml(text: string, source: string): unknown {
   const document = parseDocument(text);
-  const [mistake] = document.errors;
+  const [mistake] = [...document.errors, ...document.warnings];
   if (mistake) {
     const where = mistake.linePos ? `, line ${mistake.linePos[0].line}, column ${mistake.linePos[0].col}` : "";
     const what = mistake.message.split("\n")[0]?.replace(/ at line \d+, column \d+:?$/, "");
-    throw new DitrunError(`${shown(file)}${where} is not valid YAML: ${what}.`);
+    const words = mistake.code === "MULTIPLE_DOCS" ? "it holds more than one document" : what;
+    throw new DitrunError(`${source}${where} is not valid YAML: ${words}.`);
   }
-  return checkDocument(shown(file), document.toJS() ?? {}, schema);
+  let contents: unknown;
+  try {
+    contents = document.toJS();
+  } catch (error) {
+    // Aliases are only looked at here.
+    throw new DitrunError(`${source} is not valid YAML: ${messageOf(error)}.`, undefined, { cause: error });
+  }
+  if (contents !== null) return contents;
+  throw new DitrunError(`${source} is empty; it must be a mapping of keys to values, as those in configs/ are.`);
 }
 
 /** Checks a parsed document. @throws DitrunError as readDocument does, with this exit code. */
@@ -67,7 +94,15 @@ function describe(issue: z.core.$ZodIssue, document: unknown, schema: z.ZodType)
   }
   const value = valueAt(document, issue.path);
   if (value === undefined) return `${path} is missing; it must be ${allowedBy(issue)}`;
-  return `${path} is ${JSON.stringify(value)}; it must be ${allowedBy(issue)}`;
+  return `${path} is ${shortText(value)}; it must be ${allowedBy(issue)}`;
+}
+
+const MOST_CHARACTERS = 100;
+
+/** A value as its author would know it again; JSON has no infinity and no NaN. */
+function shortText(value: unknown): string {
+  const text = typeof value === "number" ? String(value) : JSON.stringify(value);
+  return text.length <= MOST_CHARACTERS ? text : `${text.slice(0, MOST_CHARACTERS)} …`;
 }
 
 function allowedBy(issue: z.core.$ZodIssue): string {

@@ -1,12 +1,46 @@
+import { constants } from "node:os";
+
 const handled = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 export type Interrupt = (typeof handled)[number];
+type Listener = (signal: Interrupt, count: number) => void;
 
-/** Listens for the signals by which a user or a scheduler ends the launcher. Returns how to stop listening. */
-export function listenForInterrupts(onInterrupt: (signal: Interrupt, count: number) => void): () => void {
-  let count = 0;
-  const listeners = handled.map((signal) => ({ signal, listener: () => onInterrupt(signal, ++count) }));
-  for (const { signal, listener } of listeners) process.on(signal, listener);
+/** Who is told of a signal: only the last, which knows best what is going on. */
+const listeners: { listener: Listener; count: number }[] = [];
+
+function dispatch(signal: Interrupt): void {
+  const last = listeners.at(-1);
+  if (last) last.listener(signal, ++last.count);
+}
+
+/**
+ * Listens for the signals by which a user or a scheduler ends the launcher, until another listens or this one stops.
+ * @param onInterrupt gets the number of signals that it was told of, this one included.
+ * @returns how to stop listening.
+ */
+export function listenForInterrupts(onInterrupt: Listener): () => void {
+  const entry = { listener: onInterrupt, count: 0 };
+  if (listeners.push(entry) === 1) for (const signal of handled) process.on(signal, dispatch);
   return () => {
-    for (const { signal, listener } of listeners) process.off(signal, listener);
+    const index = listeners.indexOf(entry);
+    if (index >= 0) listeners.splice(index, 1);
+    if (listeners.length === 0) for (const signal of handled) process.off(signal, dispatch);
   };
+}
+
+/**
+ * For work outside a job, which has no end of its own: a signal ends the launcher as soon as `cleanUp` has, a second one at once.
+ * @returns how to stop listening.
+ */
+export function endOnInterrupt(cleanUp: () => Promise<void> = async () => undefined): () => void {
+  return listenForInterrupts((signal, count) => {
+    const exit = () => process.exit(interruptExitCode(signal));
+    if (count > 1) exit();
+    process.stderr.write(`ditrun: Ended by ${signal}.\n`);
+    cleanUp().then(exit, exit);
+  });
+}
+
+/** What a shell reports of a process that a signal ended. */
+export function interruptExitCode(signal: Interrupt): number {
+  return 128 + constants.signals[signal];
 }

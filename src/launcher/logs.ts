@@ -1,4 +1,4 @@
-import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
+import { createWriteStream, mkdirSync, openSync, type WriteStream, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
@@ -23,6 +23,23 @@ export interface WorkerLog {
 
 const recordSchema = z.object({ msg: z.string() });
 
+/** A full disk is said once, and the job goes on without the file. */
+function openLauncherLog(path: string, stderr: NodeJS.WritableStream): { write(line: string): void } {
+  const file = openSync(path, "a");
+  let broken = false;
+  return {
+    write(line) {
+      if (broken) return;
+      try {
+        writeSync(file, line);
+      } catch (error) {
+        broken = true;
+        stderr.write(`ditrun: ${path} cannot be written any more: ${fileFailure(error)}.\n`);
+      }
+    },
+  };
+}
+
 /**
  * Logs to the launcher's stderr as `ditrun: sentence` lines, and with a folder also to launcher.log there (JSON lines) and
  * to JOB/rank-N.stdout.log and JOB/rank-N.stderr.log. Worker lines reach stderr at every level, prefixed `[rank N] `.
@@ -37,9 +54,9 @@ export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.Writabl
   if (folder !== undefined) {
     try {
       mkdirSync(folder, { recursive: true });
-      streams.push({ level: "debug", stream: pino.destination({ dest: join(folder, "launcher.log"), sync: true }) });
+      streams.push({ level: "debug", stream: openLauncherLog(join(folder, "launcher.log"), stderr) });
     } catch (error) {
-      throw new DitrunError(`--log-dir ${folder} cannot be written: ${fileFailure(error)}.`, undefined, {
+      throw new DitrunError(`--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, undefined, {
         cause: error,
       });
     }

@@ -1,7 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError } from "../protocol/failure.js";
 import {
   type DitModel,
   type LatentSize,
@@ -11,7 +10,7 @@ import {
   wanTokens,
 } from "../protocol/model.js";
 import type { WanCheckpoint } from "./checkpoint/layout.js";
-import { checkDocument, findDocument, readDocument } from "./documents.js";
+import { checkDocument, findDocument, readDocument, readJson } from "./documents.js";
 import { modelsDirectory } from "./paths.js";
 
 /** A model by name (configs/models) or from a YAML file. @throws DitrunError when it is unknown or impossible. */
@@ -124,26 +123,37 @@ export async function loadWanModel({ layout, transformer }: WanCheckpoint): Prom
   return model;
 }
 
-async function readJson(file: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(file, "utf8"));
-  } catch (error) {
-    throw new DitrunError(`${file} could not be read as JSON: ${messageOf(error)}.`, undefined, { cause: error });
-  }
+function checkModel(model: Model, file: string): Model {
+  const misfit = misfitOf(model);
+  if (misfit !== undefined) throw new DitrunError(`${file}: ${misfit}.`);
+  return model;
 }
 
-function checkModel(model: Model, file: string): Model {
-  if (model.kind === "dit" && model.imageSize % model.patch !== 0) {
-    throw new DitrunError(
-      `${file}: an image of ${model.imageSize} pixels cannot be cut into patches of ${model.patch}; make imageSize a multiple of patch.`,
-    );
+/** Of the attention kernels that take any head dimension, on a GPU. */
+const MOST_HEAD_DIM = 256;
+
+/** What keeps any kernel from computing the model, and what would mend it. */
+function misfitOf(model: Model): string | undefined {
+  const { width, heads } = model;
+  const headDim = width / heads;
+  if (!Number.isInteger(headDim)) {
+    return `a width of ${width} cannot be shared by ${heads} heads; make width a multiple of heads`;
   }
-  if (model.width % model.heads !== 0) {
-    throw new DitrunError(
-      `${file}: a width of ${model.width} cannot be shared by ${model.heads} heads; make width a multiple of heads.`,
-    );
+  if (headDim > MOST_HEAD_DIM) {
+    return `a width of ${width} with ${heads} heads makes heads of ${headDim}, and attention takes ${MOST_HEAD_DIM} at most; choose more heads`;
   }
-  return model;
+  if (model.kind === "wan") {
+    if (headDim >= 6 && headDim % 2 === 0) return undefined;
+    return `rotary positions turn pairs of a head's columns in three directions, but heads of ${headDim} are not even and at least 6; change width or heads`;
+  }
+  const { imageSize, patch } = model;
+  if (imageSize % patch !== 0) {
+    return `an image of ${imageSize} pixels cannot be cut into patches of ${patch}; make imageSize a multiple of patch`;
+  }
+  if (width % 4 !== 0) {
+    return `positions are sines and cosines in two directions, but a width of ${width} is not a multiple of 4; make it one`;
+  }
+  return undefined;
 }
 
 /** Tokens of one forward: (imageSize / patch)² of an image; of a video's latent, by default of 81 frames of 832 × 480. */

@@ -1,23 +1,28 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError } from "../protocol/failure.js";
-import { dtypeSchema } from "../protocol/plan.js";
+import { dtypeSchema, mostWorkers } from "../protocol/plan.js";
 import { deviceNames } from "./device.js";
 import { logLevels } from "./logs.js";
 
 /** Checks a number typed on the command line; yargs itself turns text into NaN. */
-export function wholeNumber(name: string, least: number): (text: string | undefined) => number | undefined {
+export function wholeNumber(
+  name: string,
+  least: number,
+  most = Number.MAX_SAFE_INTEGER,
+): (text: string | undefined) => number | undefined {
   return (text) => {
     if (text === undefined) return undefined;
     const value = Number(text);
-    if (text.trim() === "" || !Number.isSafeInteger(value) || value < least) {
-      throw new DitrunError(`--${name} is "${text}"; it must be a whole number of at least ${least}.`);
+    if (text.trim() === "" || !Number.isInteger(value) || value < least || value > most) {
+      const limit = value > most ? `from ${least} to ${most}` : `of at least ${least}`;
+      throw new DitrunError(`--${name} is "${text}"; it must be a whole number ${limit}.`);
     }
     return value;
   };
 }
 
-function count(name: string, description: string) {
-  return { type: "string", describe: description, requiresArg: true, coerce: wholeNumber(name, 1) } as const;
+function degree(name: string, describe: string) {
+  return { type: "string", requiresArg: true, describe, coerce: wholeNumber(name, 1, mostWorkers) } as const;
 }
 
 /** Options of every command; they may stand before or after it. */
@@ -28,20 +33,24 @@ export const globalOptions = {
     describe: "Workers on this host: a number, gpu (one per GPU) or auto (all GPUs, or what the plan needs)",
     coerce: (text: string | undefined) => {
       if (text === undefined || text === "auto" || text === "gpu") return text;
-      return wholeNumber("nproc", 1)(text);
+      return wholeNumber("nproc", 1, mostWorkers)(text);
     },
   },
-  cfg: count("cfg", "Guidance parallel degree"),
-  cp: count("cp", "Context parallel degree: workers that share the tokens"),
-  tp: count("tp", "Tensor parallel degree: workers that share heads and hidden columns"),
+  cfg: degree("cfg", "Guidance parallel degree"),
+  cp: degree("cp", "Context parallel degree: workers that share the tokens"),
+  tp: degree("tp", "Tensor parallel degree: workers that share heads and hidden columns"),
   plan: { type: "string", requiresArg: true, describe: "Parallelism plan: a name in configs/plans or FILE.yaml" },
   model: {
     type: "string",
     requiresArg: true,
     describe: "Model: a name in configs/models or FILE.yaml; wan: 1.4B, 14B or tiny",
   },
-  device: { choices: deviceNames, default: "auto", describe: "What to run on" },
-  dtype: { choices: dtypeSchema.options, describe: "Weights and activations [default: the plan's, bf16]" },
+  device: { choices: deviceNames, requiresArg: true, default: "auto", describe: "What to run on" },
+  dtype: {
+    choices: dtypeSchema.options,
+    requiresArg: true,
+    describe: "Weights and activations [default: the plan's, bf16]",
+  },
   fp8: {
     type: "boolean",
     describe: "Linear layers, self-attention and its ring in e4m3 (plan files choose part by part)",
@@ -72,7 +81,7 @@ export const globalOptions = {
     describe: "Port of the rendezvous on 127.0.0.1 [default: MASTER_PORT, else any free one]",
     coerce: (text: string | undefined) => portNumber("--master-port", text),
   },
-  "log-level": { choices: logLevels, default: "info", describe: "What the launcher says on stderr" },
+  "log-level": { choices: logLevels, requiresArg: true, default: "info", describe: "What the launcher says on stderr" },
   "log-dir": {
     type: "string",
     requiresArg: true,
@@ -86,6 +95,9 @@ export const globalOptions = {
   },
 } as const satisfies Record<string, Options>;
 
+/** Above the options of one command in its --help; those of every command come after them. */
+export const ownOptions = "Of this command:";
+
 export type GlobalOptions = InferredOptionTypes<typeof globalOptions>;
 export type GlobalArguments = ArgumentsCamelCase<GlobalOptions>;
 
@@ -93,7 +105,7 @@ export type GlobalArguments = ArgumentsCamelCase<GlobalOptions>;
 export function portNumber(name: string, text: string | undefined): number | undefined {
   if (text === undefined || text === "") return undefined;
   const port = Number(text);
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+  if (!/^\d+$/.test(text) || port > 65_535) {
     throw new DitrunError(`${name} is "${text}"; it must be a port from 0 to 65535.`);
   }
   return port;

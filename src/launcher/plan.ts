@@ -48,7 +48,11 @@ export async function resolvePlan(
   if (!meshGiven) plan.mesh = defaultMesh(nproc ?? available, model);
   for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
   if (flags.dtype !== undefined) plan.dtype = flags.dtype;
-  if (flags.fp8) for (const part of ["linear", "attention", "ring"] as const) plan[part].dtype = "e4m3";
+  for (const part of ["linear", "attention", "ring"] as const) {
+    if (flags.fp8) plan[part].dtype = "e4m3";
+    // --no-fp8 of a plan that has it.
+    if (flags.fp8 === false && plan[part].dtype === "e4m3") delete plan[part].dtype;
+  }
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
@@ -109,6 +113,9 @@ export function singleDevicePlan(plan: Plan): Plan {
   return single;
 }
 
+/** DITRUN_MAX_KV_BLOCKS of ditrun.h. */
+const MOST_RING_RANKS = 16;
+
 /** Checks a plan by itself and against a model. @throws DitrunError with the numbers that do not fit and what would. */
 export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   const { cfg, cp, tp } = plan.mesh;
@@ -134,12 +141,18 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
+  if (cp > MOST_RING_RANKS && plan.ring.transport !== "nccl") {
+    throw new DitrunError(
+      `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
+    );
+  }
   if (tokens < cp * (plan.norms.sequenceParallel ? tp : 1)) {
     throw new DitrunError(
       `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
     );
   }
-  checkLayers(plan, model);
+  checkLayerRules(plan, model);
+  checkSplits(plan, model);
 }
 
 function checkWanPlan(plan: Plan, model: WanModel): void {
@@ -152,7 +165,8 @@ function checkWanPlan(plan: Plan, model: WanModel): void {
   checkWanParts(plan, model.name);
 }
 
-function checkLayers(plan: Plan, model: Model): void {
+/** Each rule of the plan must match a layer, and give it a split that this layer can have. */
+function checkLayerRules(plan: Plan, model: Model): void {
   const paths = linearLayers(model).map(({ path }) => path);
   for (const [index, { path: pattern, split }] of plan.layers.entries()) {
     const matched = paths.filter((path) => matchesPath(pattern, path));
@@ -171,10 +185,20 @@ function checkLayers(plan: Plan, model: Model): void {
       }
     }
   }
-  for (const path of paths) {
+}
+
+/** tp must divide what is split by columns, and a layer and the one that takes its output must be split alike. */
+function checkSplits(plan: Plan, model: Model): void {
+  const { tp } = plan.mesh;
+  for (const { path, outputs } of linearLayers(model)) {
+    const split = splitOf(plan, layerRulesOf(model), path);
+    if (split === "column" && outputs % tp !== 0) {
+      throw new DitrunError(
+        `The ${outputs} outputs of ${path} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${outputs}, or split it as replicated.`,
+      );
+    }
     const next = consumer(path);
     if (next === undefined) continue;
-    const split = splitOf(plan, layerRulesOf(model), path);
     const nextSplit = splitOf(plan, layerRulesOf(model), next);
     // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
     if ((split === "replicated") !== (nextSplit === "replicated")) {

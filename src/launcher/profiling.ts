@@ -1,5 +1,6 @@
 import type { InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
+import { checkOutputFile } from "../formats/output-file.js";
 import { exitCodes } from "../protocol/failure.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
@@ -59,6 +60,7 @@ export async function profileTask(
   task: ProfileTask | WanProfileTask,
   { baseline, trace }: ProfileOptions,
 ): Promise<void> {
+  if (trace !== undefined) await checkOutputFile(trace, false);
   const ranks = await measure(session, task);
   const summary = summarizeProfile(task, ranks, session.device);
   session.print(profileTable(summary));

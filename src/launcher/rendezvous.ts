@@ -2,6 +2,7 @@ import { Context, curveKeyPair, Router } from "zeromq";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
 import { type LauncherMessage, parseMessage, type WorkerMessage, workerMessageSchema } from "../protocol/messages.js";
+import { SignsOfLife } from "./signs-of-life.js";
 import { admitOnly } from "./zap.js";
 
 /** What the rendezvous tells the agent. */
@@ -10,7 +11,7 @@ export interface RendezvousEvents {
   /** A rank handed something over, which it waits to be dealt with. */
   emitted(rank: number, name: string, value: Uint8Array): Promise<void>;
   failed(rank: number, message: string, exitCode: number): void;
-  /** Some ranks did not join in time; the message names them. */
+  /** Some ranks did not join in time, or have fallen silent; the message names them. */
   overdue(message: string): void;
   /** Something odd that does not end the job. */
   warning(message: string): void;
@@ -40,6 +41,7 @@ export class Rendezvous {
   readonly #barriers = new Map<string, { arrived: Map<number, Question>; deadline: NodeJS.Timeout }>();
   readonly #deadlines = new Set<NodeJS.Timeout>();
   readonly #closers: (() => void)[] = [];
+  readonly #life: SignsOfLife;
   #sending: Promise<void> = Promise.resolve();
   #closed = false;
 
@@ -48,6 +50,8 @@ export class Rendezvous {
     readonly size: number,
     private readonly events: RendezvousEvents,
   ) {
+    this.#life = new SignsOfLife(job.timeoutSeconds, (ranks) => this.#silent(ranks));
+    this.#closers.push(() => this.#life.close());
     const keys = curveKeyPair();
     this.serverKey = keys.publicKey;
     this.#socket = new Router({
@@ -118,7 +122,7 @@ export class Rendezvous {
       } catch (error) {
         const rank = this.#peers.get(route.toString("hex"));
         this.events.warning(
-          `A message of ${rank === undefined ? "a peer" : `rank ${rank}`} is not valid: ${messageOf(error)}`,
+          `A message of ${rank === undefined ? "a peer" : `rank ${rank}`} is not valid: ${messageOf(error)}.`,
         );
       }
     }
@@ -134,6 +138,7 @@ export class Rendezvous {
       this.#refuse(route, message.id, `A ${message.type} message came before a join.`);
       return;
     }
+    this.#life.heard(rank);
     const question: Question = { rank, id: message.id };
     switch (message.type) {
       case "put":
@@ -152,11 +157,14 @@ export class Rendezvous {
         // Where this fails the job ends, and with it the wait for an answer.
         void this.events.emitted(rank, message.name, value ?? new Uint8Array()).then(() => this.#done(question));
         break;
+      case "alive":
+        break;
       case "fail":
         this.#done(question);
         this.events.failed(rank, message.message, message.exitCode);
         break;
       case "result":
+        this.#life.forget(rank);
         this.#done(question);
         this.events.result(rank, message.value);
         break;
@@ -172,6 +180,7 @@ export class Rendezvous {
     } else {
       this.#routes.set(rank, route);
       this.#peers.set(route.toString("hex"), rank);
+      this.#life.expect(rank);
       this.#sendTo(route, { type: "job", id, job: this.job });
     }
   }
@@ -216,6 +225,14 @@ export class Rendezvous {
     const missing = rankList(this.#missing(arrived.keys()));
     const message = `${missing} did not come to barrier "${name}" within ${this.job.timeoutSeconds} s.`;
     for (const question of arrived.values()) this.#deny(question, message);
+  }
+
+  #silent(ranks: readonly number[]): void {
+    const { timeoutSeconds } = this.job;
+    const have = ranks.length === 1 ? "has" : "have";
+    this.events.overdue(
+      `${rankList(ranks)} ${have} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver.`,
+    );
   }
 
   #missing(present: Iterable<number>): number[] {

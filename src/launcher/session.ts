@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { fileFailure } from "../formats/file-failure.js";
+import { checkOutputFile } from "../formats/output-file.js";
 import { DitrunError } from "../protocol/failure.js";
 import type { Task } from "../protocol/job.js";
 import type { DitModel, Model } from "../protocol/model.js";
@@ -21,8 +22,9 @@ export class Session {
     private readonly entry: string | undefined,
   ) {}
 
-  /** @throws DitrunError when the log folder, the device or the kernel module cannot be had. */
+  /** @throws DitrunError when the log folder, the file for --json, the device or the kernel module cannot be had. */
   static async open(options: GlobalArguments, entry?: string): Promise<Session> {
+    if (options.json) await checkOutputFile(options.json, false);
     const log = openLog(options.logLevel, options.logDir);
     const device = await chooseDevice(options.device, log, !options.dryRun);
     return new Session(options, device, log, entry);

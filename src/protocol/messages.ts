@@ -19,11 +19,16 @@ export const workerMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("barrier"), id, name: z.string() }),
   /** Hands the second frame to the command that runs; answered with `done` when it has been dealt with, one after the other. */
   z.strictObject({ type: z.literal("emit"), id, name: z.string() }),
+  /** Nothing but a sign of life, of which a rank gives some in every timeout; not answered. */
+  z.strictObject({ type: z.literal("alive"), id }),
   /** This rank cannot go on; answered with `done`. */
   z.strictObject({ type: z.literal("fail"), id, message: z.string(), exitCode: z.int().min(1).max(255) }),
   /** This rank's result, after which it ends; answered with `done`. */
   z.strictObject({ type: z.literal("result"), id, value: z.json() }),
 ]);
+/** Signs of life that a rank gives in the time after which its silence ends the job. */
+export const pulsesPerTimeout = 4;
+
 export type WorkerMessage = z.infer<typeof workerMessageSchema>;
 
 export const launcherMessageSchema = z.discriminatedUnion("type", [
@@ -46,7 +51,12 @@ export const rendezvousVariables = {
   logLevel: "DITRUN_LOG_LEVEL",
 } as const;
 
-/** Parses one JSON frame. @throws Error when it is not JSON or not a message of this schema. */
+/** Parses one JSON frame. @throws Error, of one line, when it is not JSON or not a message of this schema. */
 export function parseMessage<T>(schema: z.ZodType<T>, frame: Uint8Array): T {
-  return schema.parse(JSON.parse(new TextDecoder().decode(frame)));
+  const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(frame)));
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new Error(issue ? `at ${issue.path.join(".") || "its top"}, ${issue.message}` : "it has no known form", {
+    cause: parsed.error,
+  });
 }

@@ -1,6 +1,11 @@
 import { z } from "zod";
 
-const size = z.int().min(1);
+/** Far above any model, and far below what would never end. */
+const size = z
+  .int()
+  .min(1)
+  .max(2 ** 24);
+const count = z.int().min(1).max(10_000);
 
 /** The DiT benchmark model: patch embedding, `depth` transformer blocks, linear head (configs/models/dit.yaml). */
 export const ditModelSchema = z.strictObject({
@@ -12,8 +17,8 @@ export const ditModelSchema = z.strictObject({
   patch: size,
   /** Model width d. */
   width: size,
-  depth: size,
-  heads: size,
+  depth: count,
+  heads: count,
   classes: size,
 });
 export type DitModel = z.infer<typeof ditModelSchema>;
@@ -24,9 +29,9 @@ export const textEncoderModelSchema = z.strictObject({
   vocabulary: size,
   width: size,
   ffn: size,
-  heads: size,
+  heads: count,
   headDim: size,
-  layers: size,
+  layers: count,
 });
 export type TextEncoderModel = z.infer<typeof textEncoderModelSchema>;
 
@@ -36,8 +41,8 @@ export const wanModelSchema = z.strictObject({
   name: z.string().min(1),
   width: size,
   ffn: size,
-  heads: size,
-  layers: size,
+  heads: count,
+  layers: count,
   /** Channels of the latent, in and out. */
   channels: size,
   /** Height and width of a patch of the latent; a patch spans one latent frame. */

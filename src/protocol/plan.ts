@@ -11,7 +11,10 @@ export type ComputeDtype = z.infer<typeof dtypeSchema>;
 export const lowDtypeSchema = z.enum(["fp32", "bf16", "e4m3"]);
 export type LowDtype = z.infer<typeof lowDtypeSchema>;
 
-const degree = z.int().min(1).max(1024);
+/** Of one job: more are a slip of the finger. */
+export const mostWorkers = 1024;
+
+const degree = z.int().min(1).max(mostWorkers);
 
 export const meshSchema = z
   .strictObject({ cfg: degree.default(1), cp: degree.default(1), tp: degree.default(1) })

@@ -3,7 +3,13 @@ import { Context, Dealer } from "zeromq";
 import { z } from "zod";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
-import { type LauncherMessage, launcherMessageSchema, parseMessage, type WorkerMessage } from "../protocol/messages.js";
+import {
+  type LauncherMessage,
+  launcherMessageSchema,
+  parseMessage,
+  pulsesPerTimeout,
+  type WorkerMessage,
+} from "../protocol/messages.js";
 import type { WorkerEnvironment } from "./environment.js";
 
 /** What the ranks of a job share through their launcher. */
@@ -50,6 +56,7 @@ export class WorkerStore implements Store {
   #job: Job | undefined;
   #closed = false;
   #ended: DitrunError | undefined;
+  #pulse: NodeJS.Timeout | undefined;
 
   private constructor(private readonly environment: WorkerEnvironment) {
     this.#socket = new Dealer({
@@ -67,17 +74,38 @@ export class WorkerStore implements Store {
   static async join(environment: WorkerEnvironment): Promise<WorkerStore> {
     const store = new WorkerStore(environment);
     try {
-      store.#socket.connect(`tcp://${environment.address}:${environment.port}`);
+      store.#connect();
       void store.#receive();
       const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
       const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
       if (message.type !== "job") throw new DitrunError(`The launcher answered a join with ${message.type}.`);
       store.#job = message.job;
+      store.#startPulse();
       return store;
     } catch (error) {
       store.close();
       throw error;
     }
+  }
+
+  #connect(): void {
+    const { address, port } = this.environment;
+    try {
+      this.#socket.connect(`tcp://${address}:${port}`);
+    } catch (error) {
+      throw new DitrunError(
+        `There is no way to a launcher at ${address}:${port} (${messageOf(error)}): check MASTER_ADDR and MASTER_PORT.`,
+        exitCodes.rendezvous,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Comes from the thread that must not block, and so tells a worker that is stopped or stuck from one that computes. */
+  #startPulse(): void {
+    const alive: WorkerMessage = { type: "alive", id: 0 };
+    const milliseconds = (this.job.timeoutSeconds * 1000) / pulsesPerTimeout;
+    this.#pulse = setInterval(() => this.#send(JSON.stringify(alive)), milliseconds).unref();
   }
 
   get rank(): number {
@@ -139,6 +167,7 @@ export class WorkerStore implements Store {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearInterval(this.#pulse);
     this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
     this.#socket.close();
   }
@@ -191,7 +220,9 @@ export class WorkerStore implements Store {
       try {
         message = parseMessage(launcherMessageSchema, header);
       } catch (error) {
-        this.#end(new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}`, exitCodes.rendezvous));
+        this.#end(
+          new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}.`, exitCodes.rendezvous),
+        );
         continue;
       }
       if (message.type === "abort") {

@@ -1,5 +1,10 @@
+import { spawnSync } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
-import { describe, expect, test } from "vitest";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test, vi } from "vitest";
+import { packageRoot } from "../../src/launcher/paths.js";
 import { profileWith, start } from "./launch.js";
 
 const NO_STACK = /^\s+at .*:\d+:\d+/m;
@@ -54,6 +59,15 @@ describe("deadlines", () => {
     expect(stderr).toContain('Rank 1 did not come to barrier "lonely" within 6 s.');
     expect(exitCode).toBe(4);
     await pids.expectGone(3);
+  });
+
+  test("a rank that is stopped is named, though nobody asks it for anything", async () => {
+    const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "3");
+    expect(stderr).toMatch(
+      /^ditrun: Rank 1 has given no sign of life for more than 3 s: stopped, or stuck in a driver\.$/m,
+    );
+    expect(exitCode).toBe(4);
+    await pids.expectGone(2);
   });
 
   test("a key that nobody puts is named", async () => {
@@ -119,6 +133,22 @@ describe("signals to the launcher", () => {
     await pids.expectGone(2);
   });
 
+  test("one that comes before a job, or between two, ends the launcher too and leaves no temporary folder", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ditrun-interrupted-"));
+    const { process, pids } = start(["accuracy", "--device", "cpu", "--plans", "single,cp2"], {
+      env: { TMPDIR: folder },
+    });
+    // As soon as the folder is there, which is before the first job listens.
+    await vi.waitFor(() => expect(readdirSync(folder)).toHaveLength(1), { timeout: 30_000, interval: 1 });
+    process.kill("SIGTERM");
+    const { exitCode, stderr } = await process;
+    expect(exitCode).toBe(143);
+    expect(stderr).toMatch(/^ditrun: (Ended|The job was ended) by SIGTERM\.$/m);
+    expect(readdirSync(folder)).toEqual([]);
+    await pids.expectGone(pids.all().length);
+    rmSync(folder, { recursive: true });
+  });
+
   test("SIGKILL leaves no worker behind, blocked ones and grandchildren included", async () => {
     const { process, pids } = start(
       ["profile", "--device", "cpu", "--nproc", "4", "--cp", "4", "--log-level", "debug"],
@@ -131,6 +161,16 @@ describe("signals to the launcher", () => {
     expect((await process).signal).toBe("SIGKILL");
     await pids.expectGone(5);
   });
+});
+
+test("a stdout that cannot be written is one sentence, and exit code 2", () => {
+  const program = join(packageRoot, "bin", "ditrun.js");
+  const full = openSync("/dev/full", "w");
+  const line = [program, "profile", "--device", "cpu", "--dry-run", "--model", "dit"];
+  const { status, stderr } = spawnSync("node", line, { stdio: ["ignore", full, "pipe"], encoding: "utf8" });
+  closeSync(full);
+  expect(stderr).toMatch(/^ditrun: stdout cannot be written: the disk is full; [^\n]*\n$/);
+  expect(status).toBe(2);
 });
 
 test("a taken port is one sentence, and no worker starts", async () => {

@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadCheckpointModel, loadDitModel, loadModel, parameterCount, tokenCount } from "../../src/launcher/model.js";
-import { modelsDirectory, plansDirectory } from "../../src/launcher/paths.js";
+import { modelsDirectory, packageRoot, plansDirectory } from "../../src/launcher/paths.js";
 import { describeDtypes, planPrecision, resolvePlan, singleDevicePlan, weightBytes } from "../../src/launcher/plan.js";
 import { attentionDtype, meshSize, planSchema, ringDtype } from "../../src/protocol/plan.js";
 
@@ -60,6 +60,12 @@ describe("the mesh", () => {
   });
 });
 
+test("--no-fp8 takes e4m3 out of a plan that has it", async () => {
+  const plan = await resolvePlan({ plan: "cp4-tp2-fp8", fp8: false }, dit, undefined, 1);
+  expect([plan.linear.dtype, plan.attention.dtype, plan.ring.dtype]).toEqual([undefined, undefined, undefined]);
+  expect(plan.name).toBe("cp4×tp2 bf16");
+});
+
 describe("dtypes of attention and its ring", () => {
   const resolve = (text: string, flags = {}) => resolvePlan({ plan: file(text), ...flags }, dit, undefined, 1);
 
@@ -111,10 +117,26 @@ describe("what does not fit is refused with its numbers", () => {
     [{ cp: 4, tp: 2 }, 4, "The mesh cfg 1 × cp 4 × tp 2 needs 8 workers, but --nproc is 4"],
     [{ tp: 3 }, 3, "The 16 heads of dit cannot be shared by tp 3"],
     [{ cfg: 2 }, 2, "so cfg must be 1, but it is 2"],
-    [{ plan: "cp9" }, undefined, "There is no plan named cp9: choose one of cfg2, "],
+    [{ plan: "cp9" }, undefined, 'There is no plan named "cp9": choose one of cfg2, '],
     [{ plan: "./missing.yaml" }, undefined, "missing.yaml could not be read"],
   ])("%j with --nproc %s", async (flags, nproc, message) => {
     await expect(resolvePlan(flags, dit, nproc, 1)).rejects.toThrow(message);
+  });
+
+  test("more workers in a ring over peer copies than attention walks over", async () => {
+    await expect(resolvePlan({ cp: 17 }, dit, undefined, 1)).rejects.toThrow(
+      "cp is 17, but over peer copies attention walks over the keys of at most 16 workers",
+    );
+    const nccl = await resolvePlan({ plan: file("ring: { transport: nccl }"), cp: 17 }, dit, undefined, 1);
+    expect(nccl.mesh.cp).toBe(17);
+  });
+
+  test("outputs of a column-split layer that tp does not divide", async () => {
+    const plan = file("embeddings: { tensorParallel: true }");
+    const odd = { ...dit, imageSize: 15, channels: 1, patch: 3 };
+    await expect(resolvePlan({ plan, tp: 2 }, odd, undefined, 1)).rejects.toThrow(
+      "The 9 outputs of head of dit cannot be shared by tp 2: choose a tp that divides 9",
+    );
   });
 
   test("guidance.together without guidance, or with several workers", async () => {
@@ -148,6 +170,16 @@ describe("what does not fit is refused with its numbers", () => {
     ["- cp", 'the document is ["cp"]; it must be a mapping'],
     ["mesh: { cp: 2", "is not valid YAML"],
     ["mesh: {}\nmesh: {}", "line 2, column 1 is not valid YAML: Map keys must be unique"],
+    ["mesh: {}\n---\nmesh: {}", "is not valid YAML: it holds more than one document."],
+    ["mesh: *other", "is not valid YAML: Unresolved alias"],
+    [
+      `a: &a [x]\n${"bcdef".replace(/./g, (key) => `${key}: &${key} [${"*a,".repeat(99)}]\n`)}`,
+      "Excessive alias count",
+    ],
+    ["mesh: !size { cp: 2 }", "is not valid YAML: Unresolved tag: !size"],
+    ["mesh: { cp: .inf }", "mesh.cp is Infinity; it must be"],
+    ["# nothing but this", "is empty; it must be a mapping of keys to values"],
+    [`name: [${"long, ".repeat(1000)}]`, " …; it must be a text"],
   ])("%j", async (text, message) => {
     const plan = file(text);
     const failure = await resolvePlan({ plan }, dit, undefined, 1).then(String, String);
@@ -197,6 +229,32 @@ describe("the files that come with the package", () => {
     expect((await loadModel(name)).name).toBe(name);
   });
 
+  test.each([
+    [
+      "kind: dit\nimageSize: 64\nchannels: 4\npatch: 8\nwidth: 30\ndepth: 1\nheads: 3\nclasses: 1",
+      "not a multiple of 4",
+    ],
+    [
+      "kind: dit\nimageSize: 64\nchannels: 4\npatch: 8\nwidth: 520\ndepth: 1\nheads: 2\nclasses: 1",
+      "makes heads of 260",
+    ],
+    [
+      "kind: dit\nimageSize: 64\nchannels: 4\npatch: 8\nwidth: 64\ndepth: 99999999\nheads: 2\nclasses: 1",
+      "at most 10000",
+    ],
+    [
+      "kind: wan\nwidth: 9\nffn: 8\nheads: 1\nlayers: 1\nchannels: 16\npatch: 2\nfreqDim: 4\ntextLength: 8\nepsilon: 1e-6",
+      "heads of 9 are not even and at least 6",
+    ],
+  ])("a model that no kernel computes is refused: %j", async (text, message) => {
+    await expect(loadModel(file(`${text}\nname: odd`))).rejects.toThrow(message);
+  });
+
+  test("the README's plan is one", async () => {
+    const [, plan] = readFileSync(join(packageRoot, "README.md"), "utf8").match(/^```yaml\n(.*?)^```/ms) ?? [];
+    expect((await resolvePlan({ plan: file(plan ?? "") }, dit, 8, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 2 });
+  });
+
   test("the benchmark has 65,536 tokens", () => {
     expect(tokenCount(dit)).toBe(65_536);
   });
@@ -237,6 +295,6 @@ test("a checkpoint's config.json gives the model", async () => {
 });
 
 test("the defaults of a plan are its schema's", async () => {
-  const { name: _name, ...plan } = await resolvePlan({ plan: file("") }, dit, undefined, 1);
+  const { name: _name, ...plan } = await resolvePlan({ plan: file("{}") }, dit, undefined, 1);
   expect(plan).toEqual(planSchema.parse({}));
 });

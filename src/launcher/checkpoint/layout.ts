@@ -101,9 +101,11 @@ async function shardNames(index: string): Promise<Set<string>> {
 async function isFile(path: string): Promise<boolean> {
   return stat(path).then(
     (found) => found.isFile(),
-    () => false,
+    (error: unknown) => !(error instanceof Error && "code" in error && absent.includes(String(error.code))),
   );
 }
+
+const absent: readonly string[] = ["ENOENT", "ENOTDIR"];
 
 async function isDirectory(path: string): Promise<boolean> {
   return stat(path).then(

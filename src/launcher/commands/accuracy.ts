@@ -1,5 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { toFloat32 } from "../../formats/numbers.js";
@@ -12,8 +11,10 @@ import { type AccuracyResult, accuracyTable, compareOutputs, type OutputTensor }
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { loadCheckpointModel } from "../model.js";
+import { ownOptions } from "../options.js";
 import { singleDevicePlan } from "../plan.js";
 import type { Session } from "../session.js";
+import { withTemporaryFolder } from "../temporary-folder.js";
 
 const options = {
   plans: {
@@ -23,6 +24,7 @@ const options = {
   },
   against: {
     choices: ["same", "fp32"],
+    requiresArg: true,
     default: "same",
     describe: "Dtypes of the single-device run: the plan's own, or float32",
   },
@@ -48,7 +50,11 @@ export const accuracy: Command = {
     parser.command(
       accuracy.name,
       "Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the tolerance",
-      (command) => command.options(options).example(accuracy.example.command, accuracy.example.describe),
+      (command) =>
+        command
+          .options(options)
+          .group(Object.keys(options), ownOptions)
+          .example(accuracy.example.command, accuracy.example.describe),
       (chosen) => select(chosen, (session) => run(chosen, session)),
     ),
 };
@@ -71,8 +77,7 @@ async function run(
     return 0;
   }
   const expected = reference === undefined ? undefined : await readOutput(reference);
-  const folder = await mkdtemp(join(tmpdir(), "ditrun-accuracy-"));
-  try {
+  return withTemporaryFolder("accuracy", async (folder) => {
     const forward = outputOf(session, model, weights, reference, folder);
     const references = new Map<string, OutputTensor>();
     const results: AccuracyResult[] = [];
@@ -88,9 +93,7 @@ async function run(
     session.print(accuracyTable(results, reference === undefined ? other : `output in ${reference}`));
     await session.emit({ results });
     return results.every(({ pass }) => pass) ? exitCodes.ok : exitCodes.mismatch;
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 async function choosePlans(session: Session, model: DitModel, names: string | undefined): Promise<Plan[]> {

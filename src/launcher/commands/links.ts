@@ -6,7 +6,7 @@ import { planSchema } from "../../protocol/plan.js";
 import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
 import type { Command } from "../command.js";
 import { checkDocument } from "../documents.js";
-import { wholeNumber } from "../options.js";
+import { ownOptions, wholeNumber } from "../options.js";
 import { figures } from "../profile-report.js";
 import type { Session } from "../session.js";
 import { percentile } from "../statistics.js";
@@ -58,7 +58,11 @@ export const links: Command = {
     parser.command(
       links.name,
       "Measure all-reduce, ring shift and halo exchange between the workers, over peer copies and NCCL",
-      (command) => command.options(options).example(links.example.command, links.example.describe),
+      (command) =>
+        command
+          .options(options)
+          .group(Object.keys(options), ownOptions)
+          .example(links.example.command, links.example.describe),
       (chosen) => select(chosen, (session) => run(chosen, session)),
     ),
 };

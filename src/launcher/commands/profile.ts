@@ -3,6 +3,7 @@ import { exitCodes } from "../../protocol/failure.js";
 import type { ProfileTask } from "../../protocol/job.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
+import { ownOptions } from "../options.js";
 import { aloneOf, type ProfileOptions, profileOptions, profileTask, timingOf } from "../profiling.js";
 import type { Session } from "../session.js";
 
@@ -17,7 +18,11 @@ export const profile: Command = {
     parser.command(
       profile.name,
       "Measure a model's forward under a plan: latency, throughput, TFLOP/s, memory, time by phase and by kernel",
-      (command) => command.options(profileOptions).example(profile.example.command, profile.example.describe),
+      (command) =>
+        command
+          .options(profileOptions)
+          .group(Object.keys(profileOptions), ownOptions)
+          .example(profile.example.command, profile.example.describe),
       (chosen) => select(chosen, (session) => run(chosen, session)),
     ),
 };

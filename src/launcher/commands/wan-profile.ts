@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
+import { checkOutputFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanProfileTask } from "../../protocol/job.js";
 import { wanTokens } from "../../protocol/model.js";
@@ -25,6 +26,7 @@ export async function runWanProfile(
   chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanProfileOptions>>,
   session: Session,
 ): Promise<number> {
+  if (chosen.dump !== undefined) await checkOutputFile(chosen.dump, true);
   const name = wanModelName(session);
   const preset = presetOf(name);
   const video = chosenVideo(chosen, preset);

@@ -1,8 +1,7 @@
-import { access, constants } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { fileFailure } from "../../formats/file-failure.js";
+import { checkOutputFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
@@ -14,11 +13,13 @@ import type { Progress } from "../checkpoint/download.js";
 import type { Command } from "../command.js";
 import { checkDocument } from "../documents.js";
 import { describeRuns } from "../dry-run.js";
+import { endOnInterrupt } from "../interrupts.js";
 import type { Log } from "../logs.js";
-import { wholeNumber } from "../options.js";
+import { ownOptions, wholeNumber } from "../options.js";
 import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
-import { openVideo } from "../video/open-video.js";
+import { checkVideo, openVideo } from "../video/open-video.js";
+import type { VideoWriter } from "../video/video-writer.js";
 import { modelSource } from "../wan/model-source.js";
 import { presetOf, published, type WanPreset, wanModelName } from "../wan/presets.js";
 import { VideoProgress } from "../wan/progress.js";
@@ -45,7 +46,7 @@ const options = {
   "negative-prompt": { ...text, describe: "What it should not show [default: the published one]" },
   ...videoOptions,
   steps: { ...text, describe: "Sampling steps [default: 50]", coerce: wholeNumber("steps", 1) },
-  solver: { choices: ["unipc", "dpm++"], default: published.solver, describe: "How to sample" },
+  solver: { choices: ["unipc", "dpm++"], requiresArg: true, default: published.solver, describe: "How to sample" },
   shift: {
     ...text,
     describe: `Above 1: more of the steps at high noise [default: ${published.shift}]`,
@@ -54,7 +55,7 @@ const options = {
   "guide-scale": {
     ...text,
     describe: `How much the prompt counts; 1 leaves out the negative prompt [default: ${published.guideScale}]`,
-    coerce: decimal("guide-scale", (value) => value >= 0, "a number of at least 0"),
+    coerce: decimal("guide-scale", (value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
   },
   "bf16-steps": {
     ...text,
@@ -65,20 +66,21 @@ const options = {
   fps: {
     ...text,
     describe: `Frames per second [default: ${published.fps}]`,
-    coerce: decimal("fps", (value) => value > 0, "a number above 0"),
+    coerce: decimal("fps", (value) => value >= 1 && value <= 1000, "a number from 1 to 1000"),
   },
   out: { ...text, default: "video.mp4", describe: "FILE.mp4, or FOLDER/ for PNG frames" },
   "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
   download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
   weights: {
     choices: ["checkpoint", "random"],
+    requiresArg: true,
     default: "checkpoint",
     describe: "random: a full size without any file, to measure",
   },
   memory: {
     ...text,
     describe: "GiB of device memory that each worker may use [default: what is free]",
-    coerce: decimal("memory", (value) => value > 0, "a number of GiB above 0"),
+    coerce: decimal("memory", (value) => value > 0 && value <= 1e6, "a number of GiB above 0 and at most 1000000"),
   },
   "init-noise": { ...text, describe: "Initial noise: FILE.safetensors[:TENSOR] [default tensor: noise]" },
   dump: { ...text, describe: "Write context, context_null, latent.N and video to FILE.safetensors" },
@@ -100,13 +102,21 @@ export const wan: Command = {
         .command(
           "generate",
           "Make a video from a prompt",
-          (generate) => generate.options(options).example(wan.example.command, wan.example.describe),
+          (generate) =>
+            generate
+              .options(options)
+              .group(Object.keys(options), ownOptions)
+              .example(wan.example.command, wan.example.describe),
           (chosen) => select(chosen, (session) => run(chosen, session)),
         )
         .command(
           "profile",
           "Measure one forward of the transformer with random weights: latency, memory, time by phase and by kernel",
-          (measure) => measure.options(wanProfileOptions),
+          (measure) =>
+            measure
+              .options(wanProfileOptions)
+              .group(Object.keys(wanProfileOptions), ownOptions)
+              .example("$0 wan --model 14B --size 832*480 profile", "One forward of the larger model"),
           (chosen) => select(chosen, (session) => runWanProfile(chosen, session)),
         )
         .demandCommand(1, "Name what to do with Wan: generate or profile"),
@@ -121,7 +131,9 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
   const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
-  if (chosen.dump !== undefined) await checkFolder("--dump", chosen.dump);
+  const target = { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps };
+  await checkVideo(target.out, target);
+  if (chosen.dump !== undefined) await checkOutputFile(chosen.dump, true);
 
   const source = await modelSource({
     model: name,
@@ -160,12 +172,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
-  await generate(
-    session,
-    task,
-    { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps },
-    source.description,
-  );
+  await generate(session, task, target, source.description);
   return exitCodes.ok;
 }
 
@@ -212,9 +219,24 @@ interface Target {
 }
 
 async function generate(session: Session, task: WanGenerateTask, target: Target, weights: string): Promise<void> {
-  const { log } = session;
   // Opened first: a target that cannot be written is known before anything is computed.
   const video = await openVideo(target.out, target);
+  const stopListening = endOnInterrupt(() => video.abort());
+  try {
+    await generateInto(video, session, task, target, weights);
+  } finally {
+    stopListening();
+  }
+}
+
+async function generateInto(
+  video: VideoWriter,
+  session: Session,
+  task: WanGenerateTask,
+  target: Target,
+  weights: string,
+): Promise<void> {
+  const { log } = session;
   log.logger.info(`${task.model.name}: ${weights}.`);
   const { stderr } = process;
   const shown = stderr.isTTY && ["info", "debug"].includes(log.level);
@@ -255,12 +277,4 @@ function noiseFile(text: string): { file: string; tensor: string } {
   const [, file, tensor = "noise"] = /^(.+\.safetensors)(?::(.+))?$/.exec(text) ?? [];
   if (file !== undefined) return { file: resolve(file), tensor };
   throw new DitrunError(`--init-noise is "${text}"; it must be FILE.safetensors or FILE.safetensors:TENSOR.`);
-}
-
-async function checkFolder(option: string, file: string): Promise<void> {
-  try {
-    await access(dirname(resolve(file)), constants.W_OK);
-  } catch (error) {
-    throw new DitrunError(`${option} ${file} cannot be written: ${fileFailure(error)}.`, undefined, { cause: error });
-  }
 }

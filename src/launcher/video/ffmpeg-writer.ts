@@ -1,8 +1,9 @@
 import { open, rename, rm } from "node:fs/promises";
 import { execa } from "execa";
 import { fileFailure } from "../../formats/file-failure.js";
+import { temporaryName } from "../../formats/output-file.js";
 import { DitrunError } from "../../protocol/failure.js";
-import { temporaryName, type VideoFormat, type VideoWriter } from "./video-writer.js";
+import type { VideoFormat, VideoWriter } from "./video-writer.js";
 
 /** True if this ffmpeg can be started and has libx264. */
 async function hasX264(ffmpeg: string): Promise<boolean> {
@@ -35,6 +36,8 @@ export async function openFfmpegWriter(
   ];
   const child = execa(ffmpeg, ["-v", "error", "-y", ...raw, "-i", "pipe:0", ...encode, temporary], {
     reject: false,
+    // Ctrl-C is for the launcher, which ends ffmpeg itself; without a launcher its input ends.
+    detached: true,
     stdin: "pipe",
     stdout: "ignore",
     stderr: "pipe",

@@ -1,4 +1,4 @@
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PNG } from "pngjs";
 import { fileFailure } from "../../formats/file-failure.js";
@@ -25,7 +25,8 @@ export async function openPngWriter(folder: string, { width, height }: VideoForm
       const png = new PNG({ width, height });
       png.data = Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength);
       const bytes = PNG.sync.write(png, { colorType: 2, inputColorType: 2, inputHasAlpha: false });
-      await writeFile(path, bytes).catch((error: unknown) => {
+      await writeFile(path, bytes).catch(async (error: unknown) => {
+        await rm(path, { force: true });
         throw new DitrunError(`Cannot write ${path}: ${fileFailure(error)}.`);
       });
       index += 1;

@@ -1,5 +1,3 @@
-import { randomBytes } from "node:crypto";
-
 export interface VideoFormat {
   /** Pixels, both even. */
   readonly width: number;
@@ -18,9 +16,4 @@ export interface VideoWriter {
   finish(): Promise<void>;
   /** Gives up: stops the encoder and removes what is unfinished. */
   abort(): Promise<void>;
-}
-
-/** A name beside `out` that no other writer uses. */
-export function temporaryName(out: string): string {
-  return `${out}.${randomBytes(6).toString("hex")}.tmp`;
 }

@@ -3,15 +3,16 @@ import { createRequire } from "node:module";
 import { setImmediate } from "node:timers/promises";
 import type { H264MP4Encoder } from "h264-mp4-encoder";
 import { fileFailure } from "../../formats/file-failure.js";
+import { temporaryName } from "../../formats/output-file.js";
 import { DitrunError, messageOf } from "../../protocol/failure.js";
-import { temporaryName, type VideoFormat, type VideoWriter } from "./video-writer.js";
+import type { VideoFormat, VideoWriter } from "./video-writer.js";
 
 /** Encodes in WebAssembly (minih264); the compressed video stays in memory until `finish` writes it. */
 export async function openWasmWriter(out: string, { width, height, fps }: VideoFormat): Promise<VideoWriter> {
-  const temporary = temporaryName(out);
-  const file = await open(temporary, "wx").catch((error: unknown) => {
-    throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
-  });
+  if (!Number.isInteger(fps))
+    throw new DitrunError(
+      `Cannot write ${out} at ${fps} frames per second: the WebAssembly H.264 encoder has whole rates only; choose ${Math.round(fps)}, install ffmpeg, or write PNG frames with --out frames/.`,
+    );
   const encoder = await createEncoder();
   encoder.width = width;
   encoder.height = height;
@@ -19,7 +20,7 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
   encoder.quantizationParameter = 20;
   // The quantisation is fixed, so speed costs bytes only: 25 ms a frame of 832 × 480 against 45 at speed 5, a third more bytes.
   encoder.speed = 10;
-  encoder.groupOfPictures = Math.max(1, Math.round(fps));
+  encoder.groupOfPictures = fps;
   // Its in-memory file system is shared by all encoders of the process.
   encoder.outputFilename = temporaryName("video").replaceAll("/", "_");
 
@@ -44,6 +45,11 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
     }
   };
   attempt(() => encoder.initialize());
+  // Last, so that nothing above can leave it behind.
+  const temporary = temporaryName(out);
+  const file = await open(temporary, "wx").catch((error: unknown) => {
+    throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
+  });
 
   return {
     encoder: "WebAssembly H.264",
@@ -70,9 +76,12 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
     },
     abort: async () => {
       // After a failure the WebAssembly instance is dead, and calling it only fails again.
-      if (!failed) attempt(complete);
-      await file.close();
-      await rm(temporary, { force: true });
+      try {
+        if (!failed) attempt(complete);
+      } finally {
+        await file.close();
+        await rm(temporary, { force: true });
+      }
     },
   };
 }

@@ -12,6 +12,8 @@ export const videoOptions = {
 
 /** Pixels of the latent's patches: 8 of the VAE times 2 of the transformer. */
 const STEP = 16;
+/** What video encoders take. */
+const LONGEST = 16_384;
 
 export interface VideoSize {
   readonly width: number;
@@ -25,6 +27,11 @@ export function parseSize(text: string): VideoSize {
     throw new DitrunError(`--size is "${text}"; it must be WIDTH*HEIGHT in pixels, such as 832*480.`);
   }
   const size = { width: Number(width), height: Number(height) };
+  if (Math.max(size.width, size.height) > LONGEST) {
+    throw new DitrunError(
+      `--size is ${text}, but a side of a video has at most ${LONGEST} pixels: choose a smaller one.`,
+    );
+  }
   const nearest = (pixels: number) => Math.max(STEP, Math.round(pixels / STEP) * STEP);
   if (size.width !== nearest(size.width) || size.height !== nearest(size.height)) {
     throw new DitrunError(

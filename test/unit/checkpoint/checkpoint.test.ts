@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { detectLayout } from "../../../src/launcher/checkpoint/layout.js";
 import { locateCheckpoint } from "../../../src/launcher/checkpoint/locate.js";
 import { fetchVerified } from "../../../src/launcher/checkpoint/verified-file.js";
+import { loadWanModel } from "../../../src/launcher/model.js";
 import { startHub, type TestHub } from "./test-hub.js";
 
 const golden = new URL("../../golden/data/wan/", import.meta.url).pathname;
@@ -42,6 +43,16 @@ describe("layouts", () => {
       vae: part("vae", "diffusion_pytorch_model"),
       tokenizer: `${directory}/tokenizer`,
     });
+  });
+
+  test("a file that cannot be looked at is not called missing", async () => {
+    await symlink("config.json", join(dir, "config.json"));
+    await expect(detectLayout(dir)).rejects.toThrow("diffusion_pytorch_model.safetensors");
+    await cp(join(golden, "original"), join(dir, "copy"), { recursive: true });
+    await unlink(join(dir, "copy/config.json"));
+    await symlink("config.json", join(dir, "copy/config.json"));
+    const failure = detectLayout(join(dir, "copy")).then(loadWanModel);
+    await expect(failure).rejects.toThrow("config.json could not be read: its symbolic links lead in a circle.");
   });
 
   test("shards are found through their index, and each must be there", async () => {

@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
@@ -116,6 +116,13 @@ describe("frames", () => {
 });
 
 test("targets and sizes that cannot be are sentences", async () => {
+  await mkdir(join(dir, "folder.mp4"));
+  await expect(openVideo(join(dir, "folder.mp4"), format, noFfmpeg)).rejects.toThrow(/folder.mp4: it is a directory/);
+  await expect(openVideo(join(dir, "slow.mp4"), { ...format, fps: 0.5 }, noFfmpeg)).rejects.toThrow(/rate from 1/);
+  // The WebAssembly encoder would take it for 23.
+  await expect(openVideo(join(dir, "film.mp4"), { ...format, fps: 23.976 }, noFfmpeg)).rejects.toThrow(
+    /at 23.976 frames per second: .* choose 24, install ffmpeg/,
+  );
   await expect(openVideo(join(dir, "video.gif"), format)).rejects.toThrow(/end it in .mp4 .* or in \//);
   await expect(openVideo(join(dir, "no/such/video.mp4"), format, noFfmpeg)).rejects.toThrow(
     /Cannot write .*no such file/,
