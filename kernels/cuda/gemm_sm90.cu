@@ -94,7 +94,7 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   p.wBatched = batched && a.wStride != 0;
   TRY(encode(&p.a, "A", a.dtype, a.a, a.lda, a.aStride, p.aBatched ? a.batch : 1, a.m, a.k, tile.rows));
   TRY(encode(&p.w, "W", a.dtype, a.w, a.ldw, a.wStride, p.wBatched ? a.batch : 1, a.n, a.k, tile.columns / tile.cluster));
-  if (a.outDtype == DITRUN_E4M3) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, 64));
+  if (a.outDtype == DITRUN_E4M3) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, gemm_sm90::e4m3BoxBytes(tile.columns)));
   if (a.outDtype == DITRUN_BF16) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16));
   p.aScale = asPointer<float>(a.aScale);
   p.wScale = asPointer<float>(a.wScale);
