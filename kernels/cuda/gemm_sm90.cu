@@ -53,7 +53,7 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   const TileFacts &tile = tiles[index];
   if (deviceFacts().major != 9 || deviceFacts().minor != 0 || tensorMapEncoder() == nullptr) return false;
   if (!(a.dtype == DITRUN_BF16 ? tile.bf16 : a.dtype == DITRUN_E4M3 && tile.e4m3)) return false;
-  if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype == DITRUN_F32)) return false;
+  if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype != DITRUN_BF16 && a.outDtype != DITRUN_E4M3)) return false;
   if (a.outDtype == DITRUN_E4M3 && (a.dtype != DITRUN_E4M3 || a.gate)) return false;
   const bool batched = a.batch > 1;
   if (!copyable(a.a, a.lda, batched ? a.aStride : 0, a.dtype) || !copyable(a.w, a.ldw, batched ? a.wStride : 0, a.dtype) ||
