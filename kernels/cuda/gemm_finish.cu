@@ -62,7 +62,7 @@ __global__ void finishOnes(const __grid_constant__ GemmFinish args) {
 __global__ void __launch_bounds__(256) quantizeByScales(uint8_t *out, int64_t ldo, const __nv_bfloat16 *x, int64_t ldx, const float *scale, int m, int n) {
   const int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= m) return;
-  const float factor = __frcp_rn(scale[row]);
+  const float factor = reciprocalOfNormal(scale[row]);
   for (int column = threadIdx.x % 32; column < n; column += 32) storeOne(out, row * ldo + column, DITRUN_E4M3, __bfloat162float(x[row * ldx + column]) * factor);
 }
 

@@ -53,7 +53,7 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   const TileFacts &tile = tiles[index];
   if (deviceFacts().major != 9 || deviceFacts().minor != 0 || tensorMapEncoder() == nullptr) return false;
   if (!(a.dtype == DITRUN_BF16 ? tile.bf16 : a.dtype == DITRUN_E4M3 && tile.e4m3)) return false;
-  if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype == DITRUN_F32)) return false;
+  if (a.activation == DITRUN_SILU || (a.activation != DITRUN_IDENTITY && a.outDtype != DITRUN_BF16 && a.outDtype != DITRUN_E4M3)) return false;
   if (a.outDtype == DITRUN_E4M3 && (a.dtype != DITRUN_E4M3 || a.gate)) return false;
   const bool batched = a.batch > 1;
   if (!copyable(a.a, a.lda, batched ? a.aStride : 0, a.dtype) || !copyable(a.w, a.ldw, batched ? a.wStride : 0, a.dtype) ||
@@ -94,7 +94,7 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   p.wBatched = batched && a.wStride != 0;
   TRY(encode(&p.a, "A", a.dtype, a.a, a.lda, a.aStride, p.aBatched ? a.batch : 1, a.m, a.k, tile.rows));
   TRY(encode(&p.w, "W", a.dtype, a.w, a.ldw, a.wStride, p.wBatched ? a.batch : 1, a.n, a.k, tile.columns / tile.cluster));
-  if (a.outDtype == DITRUN_E4M3) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, 64));
+  if (a.outDtype == DITRUN_E4M3) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, gemm_sm90::e4m3BoxBytes(tile.columns)));
   if (a.outDtype == DITRUN_BF16) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16));
   p.aScale = asPointer<float>(a.aScale);
   p.wScale = asPointer<float>(a.wScale);

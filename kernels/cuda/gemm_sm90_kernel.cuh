@@ -40,6 +40,9 @@ struct Parameters {
   float alpha;
 };
 
+/** Of a row of e4m3 out, stored at a time. */
+constexpr int e4m3BoxBytes(int tileColumns) { return tileColumns % 128 == 0 ? 128 : 64; }
+
 template <class Tile, int dtype, int outDtype>
 struct Shape {
   using Element = std::conditional_t<dtype == DITRUN_E4M3, __nv_fp8_e4m3, __nv_bfloat16>;
@@ -54,6 +57,7 @@ struct Shape {
   static constexpr int stageBytes = Tile::resident ? aBytes : aBytes + wBytes;
   static constexpr int residentBytes = Tile::residentSteps * wBytes;
   static constexpr int boxBytes = 16 * 128;  // what one warp stores at a time
+  static constexpr int e4m3BoxBytes = gemm_sm90::e4m3BoxBytes(Tile::columns);
   static constexpr int boxes = outDtype == DITRUN_F32 ? 1 : 2;
   static constexpr int stagingBytes = 8 * boxes * boxBytes;
   static constexpr int vectorBytes = 8 * Tile::columns;  // the epilogue's vectors along the columns
@@ -191,11 +195,11 @@ __device__ __forceinline__ void finish(Values &value, const float *sums, const f
 
 /** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way of its own shared
  * memory, where 16-byte chunks are swizzled over the banks by their row. bf16 leaves by the copy engine (172 µs against 180 at
- * 65536×1536×512), and so does e4m3, 64 columns at a time; float32 by the lanes, which add the residual on the way, in whole lines. */
+ * 65536×1536×512), and so does e4m3 (boxes of 64 bytes where 128 do not divide the tile); float32 by the lanes, which add the residual on the way, in whole lines. */
 template <class S, class Tile, bool scaled, int outDtype, int activation, bool hasResidual, class Residual>
 __device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t staging,
                                            [[maybe_unused]] Residual &residual) {
-  constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32 ? 2 : 4;
+  constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32 ? 2 : outDtype == DITRUN_E4M3 ? S::e4m3BoxBytes / 16 : 4;
   const int lane = threadIdx.x % 32, firstRow = place.row + threadIdx.x % 128 / 32 * 16;
   float rowScale[2] = {1, 1};
   if constexpr (scaled) {
@@ -205,7 +209,7 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
   [[maybe_unused]] float outFactor[2];  // of the thread's rows
   if constexpr (outDtype == DITRUN_E4M3) {
 #pragma unroll
-    for (int r = 0; r < 2; r++) outFactor[r] = __frcp_rn(p.outScale[int64_t(place.batch) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)]);
+    for (int r = 0; r < 2; r++) outFactor[r] = reciprocalOfNormal(p.outScale[int64_t(place.batch) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)]);
   }
   [[maybe_unused]] const Lines lines(p, place, p.ldo, p.outStride);
   vectors += lane % 4 * 16;
@@ -227,23 +231,25 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
         ptx::store_matrices(box + row * 128 + ((chunk ^ row % 8) << 4), packBf16(value[0][0], value[0][1]), packBf16(value[1][0], value[1][1]),
                             packBf16(value[0][2], value[0][3]), packBf16(value[1][2], value[1][3]));
       } else {
+        // A group's 16 columns are a chunk. Rows eight apart are swizzled alike.
+        constexpr int pitch = S::e4m3BoxBytes;
+        const int swizzle = pitch == 128 ? lane / 4 : lane / 8;
+        const uint32_t first = staging + lane / 4 * pitch + lane % 4 * 2 + ((inBox ^ swizzle) << 4);
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-          const int row = lane / 4 + 8 * r;
+        for (int r = 0; r < 2; r++)
 #pragma unroll
           for (int j = 0; j < 2; j++) {
             const float2 pair = make_float2(value[r][2 * j] * outFactor[r], value[r][2 * j + 1] * outFactor[r]);
-            asm volatile("st.shared.b16 [%0], %1;" ::"r"(box + row * 64 + ((inBox ^ row / 2 % 4) << 4) + 8 * j + lane % 4 * 2),
+            asm volatile("st.shared.b16 [%0], %1;" ::"r"(first + boxIndex % 2 * S::boxBytes + 8 * r * pitch + 8 * j),
                          "h"(__nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3))
                          : "memory");
           }
-        }
       }
       if (last) {
         ptx::fence_proxy_async_shared();
         __syncwarp();
         if (lane == 0) {
-          ptx::tma_store_tile(&p.outBoxes, box, place.column + boxIndex * 64, firstRow, place.batch);
+          ptx::tma_store_tile(&p.outBoxes, box, place.column + boxIndex * groupsPerBox * 16, firstRow, place.batch);
           ptx::tma_store_commit();
         }
       }
@@ -426,7 +432,8 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         ptx::wgmma_pin(part);  // only then are there registers for the residual
         residual.start();
       }
-      if (!Tile::resident || firstTile) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
+      // (For e4m3 always: ptxas would make two copies of all that follows.)
+      if (!Tile::resident || firstTile || outDtype == DITRUN_E4M3) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
       store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual);
       if constexpr (!Tile::resident) {
         __syncwarp();

@@ -44,7 +44,7 @@ __device__ inline float centre(const LayerNorm &args, int runs, float (&values)[
       squares += values[c][j] * values[c][j];
     }
   }
-  return rsqrtf(reduceRow<Shape::threadsPerRow, sumOf>(squares) / args.columns + args.epsilon);
+  return rsqrtf(reduceRow<Shape::threadsPerRow, sumOf, 1>(squares) / args.columns + args.epsilon);
 }
 
 /** Writes a row in e4m3, its scale, and its bound if asked for. Every thread must call; `inside`: this thread's row is there. Overwrites values. */
@@ -58,7 +58,7 @@ __device__ inline void storeQuantized(const LayerNorm &args, int row, bool insid
 #pragma unroll
       for (int j = 0; j < Shape::width; j++) squares += values[c][j] * values[c][j];
     }
-    squares = reduceRow<Shape::threadsPerRow, sumOf>(squares);
+    squares = reduceRow<Shape::threadsPerRow, sumOf, 2>(squares);
     if (inside && Shape::lane() == 0) args.bound[row] = args.boundFactor * sqrtf(squares) + args.boundTerm;
   }
   float amax = 0;
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
     const float distance = loadOne(args.x, row * args.ldx + column, xDtype) - mean;
     squares += distance * distance;
   }
-  const float scale = rsqrtf(reduceRow<256, sumOf>(squares) / args.columns + args.epsilon);
+  const float scale = rsqrtf(reduceRow<256, sumOf, 1>(squares) / args.columns + args.epsilon);
   const auto normalized = [&](int column) {
     const float weight = args.weight ? loadOne(args.weight, column, weightDtype) : 1.0f;
     const float bias = args.bias ? loadOne(args.bias, column, weightDtype) : 0.0f;
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
       length += y * y;
     }
     if (args.bound) {
-      length = reduceRow<256, sumOf>(length);
+      length = reduceRow<256, sumOf, 2>(length);
       if (threadIdx.x == 0) args.bound[row] = args.boundFactor * sqrtf(length) + args.boundTerm;
     }
     const float rowScale = scaleOfAmax(reduceRow<256, maxOf>(amax));

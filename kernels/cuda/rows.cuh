@@ -15,8 +15,9 @@ __device__ inline void unpackRun(const uint4 &packed, float (&values)[4]) {
   values[2] = __uint_as_float(packed.z), values[3] = __uint_as_float(packed.w);
 }
 
-/** Reduces over the threads that share a row: neighbours within a warp, or all threads of the block. Every thread must call. */
-template <int threadsPerRow, float (*combine)(float, float)>
+/** Reduces over the threads that share a row: neighbours within a warp, or all threads of the block. Every thread must call, once for
+ * each `call` of a kernel: they have places of their own in shared memory, so that none has to wait until another's has been read. */
+template <int threadsPerRow, float (*combine)(float, float), int call = 0>
 __device__ float reduceRow(float value) {
 #pragma unroll
   for (int distance = (threadsPerRow < 32 ? threadsPerRow : 32) / 2; distance > 0; distance /= 2)
@@ -24,7 +25,6 @@ __device__ float reduceRow(float value) {
   if constexpr (threadsPerRow > 32) {
     constexpr int warps = threadsPerRow / 32;
     __shared__ float partial[warps];
-    __syncthreads();
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
     __syncthreads();
     value = partial[0];

@@ -4,7 +4,7 @@ import statistics
 
 import torch
 
-from ditrun_abi import BF16, F32, GELU, SILU
+from ditrun_abi import BF16, F32, GELU, GELU_TANH, SILU
 from check_operators import gemm_args, layer_norm_args
 from check_attention import attention_args
 from check_wan import rms_norm_args
@@ -72,13 +72,19 @@ def gemm(module):
 
 
 def gemm_fp8(module):
-    for m, n, k in ((65536, 1536, 512), (65536, 512, 512), (65536, 2048, 512), (65536, 512, 2048), (8192, 8192, 8192)):
+    for m, n, k in ((65536, 1536, 512), (65536, 512, 512), (65536, 2048, 512), (65536, 512, 2048), (32760, 8960, 1536), (8192, 8192, 8192)):
         a, w = torch.randn(m, k, device="cuda").to(torch.float8_e4m3fn), torch.randn(n, k, device="cuda").to(torch.float8_e4m3fn)
         aScale, wScale = torch.rand(m, device="cuda"), torch.rand(n, device="cuda")
         out = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
         args = gemm_args(a, w, out, aScale=aScale, wScale=wScale)
         torch_call = lambda: torch._scaled_mm(a, w.t(), scale_a=aScale[:, None], scale_b=wScale[None], out_dtype=torch.bfloat16, use_fast_accum=True)
         line(f"gemm e4m3 {m}x{n}x{k}", median_ms(lambda: module.gemm(args, 0)), median_ms(torch_call), "torch fast accumulation", 2.0 * m * n * k, "TF/s")
+        if (n, k) not in ((2048, 512), (8960, 1536)):
+            continue
+        activation, out8 = GELU if k == 512 else GELU_TANH, torch.empty(m, n, device="cuda", dtype=torch.float8_e4m3fn)
+        for result, scale in ((out, None), (out8, torch.rand(m, device="cuda") + 1)):
+            args = gemm_args(a, w, result, activation=activation, aScale=aScale, wScale=wScale, outScale=scale)
+            line(f"gemm e4m3 {m}x{n}x{k} gelu -> {'bf16' if scale is None else 'e4m3'}", median_ms(lambda: module.gemm(args, 0)), None, "", 2.0 * m * n * k, "TF/s")
 
 
 def memory(module):
@@ -135,6 +141,12 @@ def wan(module):
         rate(f"layer_norm modulated {size} f32->bf16", lambda: module.layer_norm(args3, 0), x, out)
         args4 = rms_norm_args(y, out, weight)
         rate(f"rms_norm {size} bf16", lambda: module.rms_norm(args4, 0), y, out, peer=lambda: functional.rms_norm(y, (columns,), weight))
+        small, rowScale, headScale = made(rows, columns, dtype=torch.float8_e4m3fn), made(rows), made(rows, columns // 128)
+        args7 = layer_norm_args(x, None, None, None, small, rowScale, modScale=scale, modShift=shift)
+        rate(f"layer_norm modulated {size} f32->e4m3", lambda: module.layer_norm(args7, 0), x, small)
+        args8 = rms_norm_args(y, None, scale, rope, quantized=small, scale=headScale)
+        rate(f"rms_norm, rope {size} bf16->e4m3 heads", lambda: module.rms_norm(args8, 0), y, small, rope)
+        rate(f"quantize_rows {size} bf16", lambda: module.quantize_rows(small.data_ptr(), rowScale.data_ptr(), y.data_ptr(), columns, rows, columns, BF16, 0), y, small)
         args5 = rms_norm_args(y, y, weight, rope)
         rate(f"rms_norm, rope, in place {size} bf16", lambda: module.rms_norm(args5, 0), y, y, rope)
         args6 = rms_norm_args(y, y, weight, rope, sums, 2 * columns)
@@ -143,7 +155,10 @@ def wan(module):
         rate(f"add_gated {size} f32 + bf16", lambda: module.add_gated(x.data_ptr(), x.data_ptr(), F32, y.data_ptr(), BF16, scale.data_ptr(), rows, columns, 0), x, y, x,
              peer=lambda: out32.addcmul_(y, scale))
         rate(f"multiply {size} bf16", lambda: module.multiply(out.data_ptr(), y.data_ptr(), out.data_ptr(), y.numel(), BF16, 0), y, out, out)
-    del x, y, out, out32
+    del x, y, out, out32, small
+    rows, columns = 32760, 8960
+    x, small, rowScale = made(rows, columns, dtype=bf16), made(rows, columns, dtype=torch.float8_e4m3fn), made(rows)
+    rate(f"quantize_rows {rows}x{columns} bf16", lambda: module.quantize_rows(small.data_ptr(), rowScale.data_ptr(), x.data_ptr(), columns, rows, columns, BF16, 0), x, small)
     for columns in (96, 192, 384):
         rows = 400_000_000 // columns // 8 * 8
         x, out, weight = made(rows, columns, dtype=bf16), made(rows, columns, dtype=bf16), made(columns, dtype=bf16)
