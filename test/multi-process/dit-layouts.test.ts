@@ -87,6 +87,18 @@ describe("the golden DiT on CPU workers, bf16 and fp8", () => {
   });
 });
 
+describe("the golden DiT with sequence-parallel norms", () => {
+  // Each row is summed and normalised in one place instead of in all, by the same additions; in e4m3 it travels with its scale.
+  const linears: [string, PlanDocument["linear"]][] = [
+    ["bf16", {}],
+    ["fp8", { dtype: "e4m3" }],
+  ];
+  it.for(linears)("has the bits of whole norms, linears in %s, cp3×tp2", async ([, linear]) => {
+    const plan = { dtype: "bf16", mesh: { cp: 3, tp: 2 }, linear } as const;
+    expect(await forward({ ...plan, norms: { sequenceParallel: true } })).toEqual(await forward(plan));
+  });
+});
+
 describe("the golden DiT with attention in e4m3, the rest in fp32", () => {
   const attention = { dtype: "e4m3" } as const;
   const cases: [string, PlanDocument][] = [

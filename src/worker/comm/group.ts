@@ -16,9 +16,9 @@ export interface Group {
   allReduce(partial: Tensor, target: SumTarget): void;
   /** The same sum, of which this rank keeps rows start … start + target rows. Consumes the partial. */
   reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void;
-  /** A tensor [rows, columns] for this rank to write its part of the next allGather to. */
+  /** A tensor [rows, columns] for this rank to write its part of the next allGather to; e4m3 comes with its row scales. */
   gatherPart(rowsOfRank: readonly number[], columns: number, dtype: Tensor["dtype"]): Tensor;
-  /** Every rank's part, one below the other in rank order, into out [Σ rows, columns]. Consumes the part. */
+  /** Every rank's part, one below the other in rank order, into out [Σ rows, columns], row scales as well. Consumes the part. */
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void;
   /** Holds the stream until every rank of the group has come to this point of its stream. */
   barrier(): void;

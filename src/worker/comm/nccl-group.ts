@@ -53,7 +53,7 @@ export class NcclGroup implements Group {
   }
 
   gatherPart(rowsOfRank: readonly number[], columns: number, dtype: Tensor["dtype"]): Tensor {
-    return this.device.allocate(dtype, [rowsOfRank[this.rank] ?? 0, columns]);
+    return this.device.allocateMatrix(dtype, [rowsOfRank[this.rank] ?? 0, columns]);
   }
 
   allReduce(partial: Tensor, target: SumTarget): void {
@@ -110,6 +110,7 @@ export class NcclGroup implements Group {
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
+    if (part.rowScale && out.rowScale) this.allGather(part.rowScale, rowsOfRank, out.rowScale);
     const { columns } = matrixShape(part);
     const rowBytes = columns * dtypeBytes(part.dtype);
     const own = rowsOfRank[this.rank] ?? 0;

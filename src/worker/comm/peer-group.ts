@@ -7,8 +7,8 @@ import type { Group, SumTarget } from "./group.js";
 import type { Flag, PeerHeap } from "./peer-heap.js";
 import { shotsOf } from "./shots.js";
 
-/** What a block holds: a summand, or a part of what is gathered. */
-type Kind = "partial" | "part";
+/** What a block holds: a summand, or a part of what is gathered, or that part's row scales. */
+type Kind = "partial" | "part" | "scale";
 
 /**
  * A group over peer memory: each rank writes into its own block; one launch on every rank then tells the peers so, reads
@@ -36,7 +36,10 @@ export class PeerGroup implements Group {
   }
 
   gatherPart(rowsOfRank: readonly number[], columns: number, dtype: Tensor["dtype"]): Tensor {
-    return this.#claim("part", rowsOfRank[this.rank] ?? 0, Math.max(...rowsOfRank), columns, dtype);
+    const rows = rowsOfRank[this.rank] ?? 0;
+    const most = Math.max(...rowsOfRank);
+    const part = this.#claim("part", rows, most, columns, dtype);
+    return dtype === "e4m3" ? { ...part, rowScale: this.#claim("scale", rows, most, 1, "fp32") } : part;
   }
 
   allReduce(partial: Tensor, target: SumTarget): void {
@@ -53,10 +56,8 @@ export class PeerGroup implements Group {
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
-    this.#mustBeOwn("part", part);
-    const rowBytes = matrixShape(part).columns * dtypeBytes(part.dtype);
-    const bytesOfRank = rowsOfRank.map((rows) => rows * rowBytes);
-    peerGather(this.device, () => this.#memory("part"), out, bytesOfRank);
+    this.#gather("part", part, rowsOfRank, out);
+    if (part.rowScale && out.rowScale) this.#gather("scale", part.rowScale, rowsOfRank, out.rowScale);
   }
 
   barrier(): void {
@@ -67,6 +68,13 @@ export class PeerGroup implements Group {
       this.#raise(flags);
       this.#await(flags);
     }
+  }
+
+  #gather(kind: Kind, part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
+    this.#mustBeOwn(kind, part);
+    const rowBytes = matrixShape(part).columns * dtypeBytes(part.dtype);
+    const bytesOfRank = rowsOfRank.map((rows) => rows * rowBytes);
+    peerGather(this.device, () => this.#memory(kind), out, bytesOfRank);
   }
 
   #sum(partial: Tensor, target: SumTarget, range: { first: number; count: number; shots: 1 | 2 }): void {

@@ -15,7 +15,7 @@ export class SoloGroup implements Group {
   }
 
   gatherPart(rowsOfRank: readonly number[], columns: number, dtype: Tensor["dtype"]): Tensor {
-    return this.device.allocate(dtype, [rowsOfRank[0] ?? 0, columns]);
+    return this.device.allocateMatrix(dtype, [rowsOfRank[0] ?? 0, columns]);
   }
 
   allReduce(partial: Tensor, target: SumTarget): void {
@@ -26,8 +26,9 @@ export class SoloGroup implements Group {
     this.allReduce(partial, target);
   }
 
-  allGather(part: Tensor, _rowsOfRank: readonly number[], out: Tensor): void {
+  allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
     copy(this.device, out, part, tensorBytes(part.dtype, part.shape));
+    if (part.rowScale && out.rowScale) this.allGather(part.rowScale, rowsOfRank, out.rowScale);
   }
 
   barrier(): void {}

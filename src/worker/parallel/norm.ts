@@ -26,10 +26,10 @@ export class LayerNorm {
 
   /**
    * x [rows, width], this tp rank's rows if tokensOfRank is given -> [all rows, width] in this dtype, e4m3 with row scales. Rows
-   * that are gathered travel in the plan's dtype. A bound only of e4m3 rows that are not.
+   * that are gathered travel in it. A bound only of e4m3 rows that are not gathered.
    */
   forward(x: Tensor, dtype: Tensor["dtype"], tokensOfRank?: readonly number[], bound?: BoundOptions): Tensor {
-    const { device, tp, plan } = this.context;
+    const { device, tp } = this.context;
     const { rows, columns } = matrixShape(x);
     const normalise = (out: Tensor) =>
       layerNorm(device, out, x, { weight: this.weight, bias: this.bias, bound, epsilon: 1e-5 });
@@ -38,8 +38,8 @@ export class LayerNorm {
       normalise(out);
       return out;
     }
-    const out = device.allocate(plan.dtype, [tokensOfRank.reduce((sum, rows) => sum + rows, 0), columns]);
-    const part = tp.gatherPart(tokensOfRank, columns, plan.dtype);
+    const out = device.allocateMatrix(dtype, [tokensOfRank.reduce((sum, rows) => sum + rows, 0), columns]);
+    const part = tp.gatherPart(tokensOfRank, columns, dtype);
     normalise(part);
     tp.allGather(part, tokensOfRank, out);
     return out;
