@@ -123,6 +123,13 @@ describe("bad input is one sentence and exit code 2", () => {
     expect(stderr).toBe("ditrun: DITRUN_KERNELS names /nowhere/k.so, which does not exist.\n");
   });
 
+  test("a dry run downloads nothing", async () => {
+    vi.stubEnv("HF_HUB_CACHE", "/nowhere");
+    vi.stubEnv("HF_ENDPOINT", "http://127.0.0.1:9");
+    expect(await run("wan generate --model 1.4B --device cpu --prompt x --download --dry-run")).toBe(2);
+    expect(stderr).toContain("No checkpoint of Wan 1.4B is in the Hugging Face cache /nowhere");
+  });
+
   test("MASTER_PORT that is no port", async () => {
     vi.stubEnv("MASTER_PORT", "http");
     expect(await run("profile --device cpu --log-level warn")).toBe(2);

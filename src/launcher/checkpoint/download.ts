@@ -46,6 +46,9 @@ export async function downloadRepository(request: DownloadRequest): Promise<stri
     ...(token ? { accessToken: token } : {}),
   };
   const address = endpoint ?? "https://huggingface.co";
+  if (!URL.canParse(address) || !/^https?:$/.test(new URL(address).protocol)) {
+    throw new DitrunError(`HF_ENDPOINT is "${address}"; it must be a web address, such as https://huggingface.co.`);
+  }
   const asked = async <T>(action: () => Promise<T>): Promise<T> => {
     try {
       return await action();

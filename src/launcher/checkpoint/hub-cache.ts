@@ -7,12 +7,13 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * The Hugging Face cache: HF_HUB_CACHE, else HF_HOME/hub, else below XDG_CACHE_HOME or ~/.cache.
+ * An empty variable counts as none, and `~` at the start is the home folder.
  * Source: https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
  */
 export function hubCache(environment: Environment): string {
-  const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME } = environment;
-  const home = HF_HOME ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
-  return HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? join(home, "hub");
+  const folder = (name: string) => environment[name]?.replace(/^~(?=\/|$)/, homedir()) || undefined;
+  const home = folder("HF_HOME") ?? join(folder("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
+  return folder("HF_HUB_CACHE") ?? folder("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub");
 }
 
 /** The folder of one model repository (`owner/name`) in the cache: blobs, refs and snapshots. */

@@ -141,7 +141,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     weights: chosen.weights === "random" ? "random" : "checkpoint",
     seed,
     directory: chosen.ckptDir,
-    download: chosen.download,
+    download: chosen.download && !globals.dryRun,
     onProgress: downloadLines(log),
   });
   const { model, weights } = source;

@@ -1,7 +1,8 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, unlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { hubCache } from "../../../src/launcher/checkpoint/hub-cache.js";
 import { detectLayout } from "../../../src/launcher/checkpoint/layout.js";
 import { locateCheckpoint } from "../../../src/launcher/checkpoint/locate.js";
 import { fetchVerified } from "../../../src/launcher/checkpoint/verified-file.js";
@@ -114,6 +115,8 @@ describe("the Hugging Face cache", () => {
     expect(await found({ HF_HUB_CACHE: join(dir, "a"), HF_HOME: join(dir, "b") })).toBe(original);
     expect(await found({ HF_HOME: join(dir, "b") })).toBe(ports);
     expect(await found({ XDG_CACHE_HOME: join(dir, "c") })).toBe(xdg);
+    expect(await found({ HF_HUB_CACHE: "", HF_HOME: "", XDG_CACHE_HOME: join(dir, "c") })).toBe(xdg);
+    expect(hubCache({ HF_HOME: "~/models" })).toBe(join(homedir(), "models/hub"));
   });
 
   test("without a checkpoint, or with half of one, the sentence has the command that gets it", async () => {
@@ -220,6 +223,10 @@ describe("--download", () => {
     await expect(download()).rejects.toThrow(/the server answered 401; set HF_TOKEN/);
     await expect(download({ HF_TOKEN: "hf_wrong" })).rejects.toThrow(/answered 401/);
     expect((await download({ HF_TOKEN: "hf_right" })).layout).toBe("original");
+    for (const HF_ENDPOINT of ["huggingface.co", "ftp://huggingface.co"])
+      await expect(download({ HF_ENDPOINT })).rejects.toThrow(
+        `HF_ENDPOINT is "${HF_ENDPOINT}"; it must be a web address`,
+      );
     const gone = { HF_HOME: join(dir, "x"), HF_ENDPOINT: "http://127.0.0.1:9" };
     await expect(download(gone)).rejects.toThrow(/Cannot download Wan-AI.* from http:\/\/127.0.0.1:9: /);
     await expect(
