@@ -176,7 +176,7 @@ void check(const ditrun_gemm_args &g) {
   require(g.m > 0 && g.n > 0 && g.k > 0 && g.batch > 0, f, ": m, n, k, batch are ", g.m, ", ", g.n, ", ", g.k, ", ",
           g.batch, " but must be positive.");
   requireDtype(f, "dtype", g.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3);
-  requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16);
+  requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
   require(g.lda >= g.k, f, ": lda is ", g.lda, " but a row of A has k = ", g.k, " elements.");
   require(g.ldw >= g.k, f, ": ldw is ", g.ldw, " but a row of W has k = ", g.k, " elements.");
   require(g.ldo >= g.n, f, ": ldo is ", g.ldo, " but a row of out has n = ", g.n, " elements.");

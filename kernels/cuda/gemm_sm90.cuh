@@ -13,13 +13,13 @@ struct TileFacts {
 };
 
 /** Queues one instance; the status of the launch. */
-int launch_bf16(int tile, bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream);
-int launch_e4m3(int tile, bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream);
+int launch_bf16(int tile, int outDtype, int activation, const Parameters &p, int blocks, cudaStream_t stream);
+int launch_e4m3(int tile, int outDtype, int activation, const Parameters &p, int blocks, cudaStream_t stream);
 
-template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
+template <class Tile, int dtype, int outDtype, int activation, bool hasResidual>
 int launch(const Parameters &p, int blocks, cudaStream_t stream) {
-  using S = Shape<Tile, dtype, outBf16>;
-  const auto kernel = gemm_kernel<Tile, dtype, outBf16, activation, hasResidual>;
+  using S = Shape<Tile, dtype, outDtype>;
+  const auto kernel = gemm_kernel<Tile, dtype, outDtype, activation, hasResidual>;
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);
@@ -37,13 +37,14 @@ int launch(const Parameters &p, int blocks, cudaStream_t stream) {
 }
 
 template <class Tile, int dtype>
-int launch_for(bool outBf16, int activation, const Parameters &p, int blocks, cudaStream_t stream) {
-  if (!outBf16)
-    return p.residual ? launch<Tile, dtype, false, DITRUN_IDENTITY, true>(p, blocks, stream) : launch<Tile, dtype, false, DITRUN_IDENTITY, false>(p, blocks, stream);
+int launch_for(int outDtype, int activation, const Parameters &p, int blocks, cudaStream_t stream) {
+  if (outDtype == DITRUN_F32)
+    return p.residual ? launch<Tile, dtype, DITRUN_F32, DITRUN_IDENTITY, true>(p, blocks, stream) : launch<Tile, dtype, DITRUN_F32, DITRUN_IDENTITY, false>(p, blocks, stream);
+  if (outDtype == DITRUN_F16) return launch<Tile, dtype, DITRUN_F16, DITRUN_IDENTITY, false>(p, blocks, stream);
   switch (activation) {
-    case DITRUN_GELU: return launch<Tile, dtype, true, DITRUN_GELU, false>(p, blocks, stream);
-    case DITRUN_GELU_TANH: return launch<Tile, dtype, true, DITRUN_GELU_TANH, false>(p, blocks, stream);
-    default: return launch<Tile, dtype, true, DITRUN_IDENTITY, false>(p, blocks, stream);
+    case DITRUN_GELU: return launch<Tile, dtype, DITRUN_BF16, DITRUN_GELU, false>(p, blocks, stream);
+    case DITRUN_GELU_TANH: return launch<Tile, dtype, DITRUN_BF16, DITRUN_GELU_TANH, false>(p, blocks, stream);
+    default: return launch<Tile, dtype, DITRUN_BF16, DITRUN_IDENTITY, false>(p, blocks, stream);
   }
 }
 

@@ -25,7 +25,7 @@ namespace gemm_sm90 {
 
 struct Parameters {
   CUtensorMap a, w;
-  CUtensorMap outBoxes;  // bf16 only
+  CUtensorMap outBoxes;  // bf16 and f16 only
   const float *aScale, *wScale, *gate;  // scales: e4m3 only
   const void *bias;
   const float *residual;
@@ -39,7 +39,7 @@ struct Parameters {
   float alpha;
 };
 
-template <class Tile, int dtype, bool outBf16>
+template <class Tile, int dtype, int outDtype>
 struct Shape {
   using Element = std::conditional_t<dtype == DITRUN_E4M3, __nv_fp8_e4m3, __nv_bfloat16>;
   static constexpr int elementBytes = sizeof(Element);
@@ -53,7 +53,7 @@ struct Shape {
   static constexpr int stageBytes = Tile::resident ? aBytes : aBytes + wBytes;
   static constexpr int residentBytes = Tile::residentSteps * wBytes;
   static constexpr int boxBytes = 16 * 128;  // what one warp stores at a time
-  static constexpr int boxes = outBf16 ? 2 : 1;
+  static constexpr int boxes = outDtype == DITRUN_F32 ? 1 : 2;
   static constexpr int stagingBytes = 8 * boxes * boxBytes;
   static constexpr int vectorBytes = 8 * Tile::columns;  // the epilogue's vectors along the columns
   static constexpr int mostShared = 232448, mostBarriers = 64;
@@ -189,12 +189,12 @@ __device__ __forceinline__ void finish(Values &value, const float *sums, const f
 }
 
 /** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way of its own shared
- * memory, where 16-byte chunks are swizzled over the banks by their row. bf16 leaves by the copy engine (172 µs against 180 at
+ * memory, where 16-byte chunks are swizzled over the banks by their row. bf16 (f16) leaves by the copy engine (172 µs against 180 at
  * 65536×1536×512); float32 by the lanes, which add the residual on the way, in whole lines. */
-template <class S, class Tile, bool scaled, bool outBf16, int activation, bool hasResidual, class Residual>
+template <class S, class Tile, bool scaled, int outDtype, int activation, bool hasResidual, class Residual>
 __device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t staging,
                                            [[maybe_unused]] Residual &residual) {
-  constexpr int groups = Tile::columns / 16, groupsPerBox = outBf16 ? 4 : 2;
+  constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32 ? 2 : 4;
   const int lane = threadIdx.x % 32, firstRow = place.row + threadIdx.x % 128 / 32 * 16;
   float rowScale[2] = {1, 1};
   if constexpr (scaled) {
@@ -210,15 +210,15 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
     finish<scaled, activation>(value, sums + 8 * g, rowScale, vectors + 128 * g);
     const int inBox = g % groupsPerBox, boxIndex = g / groupsPerBox;
     const bool last = inBox == groupsPerBox - 1;
-    if constexpr (outBf16) {
+    if constexpr (outDtype != DITRUN_F32) {
       const uint32_t box = staging + boxIndex % 2 * S::boxBytes;
       if (inBox == 0) {
         if (lane == 0) ptx::tma_store_wait_read<1>();
         __syncwarp();
       }
       const int row = lane % 16, chunk = inBox * 2 + lane / 16;
-      ptx::store_matrices(box + row * 128 + ((chunk ^ row % 8) << 4), packBf16(value[0][0], value[0][1]), packBf16(value[1][0], value[1][1]),
-                          packBf16(value[0][2], value[0][3]), packBf16(value[1][2], value[1][3]));
+      ptx::store_matrices(box + row * 128 + ((chunk ^ row % 8) << 4), packPair<outDtype>(value[0][0], value[0][1]), packPair<outDtype>(value[1][0], value[1][1]),
+                          packPair<outDtype>(value[0][2], value[0][3]), packPair<outDtype>(value[1][2], value[1][3]));
       if (last) {
         ptx::fence_proxy_async_shared();
         __syncwarp();
@@ -261,9 +261,9 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
   }
 }
 
-template <class Tile, int dtype, bool outBf16, int activation, bool hasResidual>
+template <class Tile, int dtype, int outDtype, int activation, bool hasResidual>
 __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Parameters p) {
-  using S = Shape<Tile, dtype, outBf16>;
+  using S = Shape<Tile, dtype, outDtype>;
   using Product = ptx::WideProduct<typename S::Element, Tile::columns>;
   constexpr int promoteSteps = Tile::promoteSteps;
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -407,7 +407,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         residual.start();
       }
       if (!Tile::resident || firstTile) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
-      store_tile<S, Tile, dtype == DITRUN_E4M3, outBf16, activation, hasResidual>(p, part, at, vectors, staging, residual);
+      store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual);
       if constexpr (!Tile::resident) {
         __syncwarp();
         if (lane == 0) ptx::mbarrier_arrive_local(vectorsEmpty);
@@ -415,7 +415,7 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       }
       firstTile = false;
     }
-    if (outBf16 && lane == 0) ptx::tma_store_wait_read();
+    if (outDtype != DITRUN_F32 && lane == 0) ptx::tma_store_wait_read();
   }
   // A block stays until its partner has queued nothing more for it.
   if constexpr (Tile::cluster > 1) {

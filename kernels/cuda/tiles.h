@@ -39,6 +39,33 @@ struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2, 16> {};
 template <>
 struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1, 16> {};
 
+/** The same for f16 (attention_f16_sm90_kernel.cuh). mufuEighths: of every eight chunks of 16 keys. exactKeys: keys that the walk in
+ * float32 takes at a time. */
+template <int groups, int stageKeys, int stageCount, int eighths, int batch, int keysAtATime>
+struct AttentionF16TileRow {
+  static constexpr int warpGroups = groups;
+  static constexpr int keys = stageKeys;
+  static constexpr int stages = stageCount;
+  static constexpr int mufuEighths = eighths;
+  static constexpr int chunksPerBatch = batch;
+  static constexpr int exactKeys = keysAtATime;
+  static constexpr int consumerRegisters = groups == 2 ? 240 : 160;
+  static_assert(groups == 2 || groups == 3, "the register split is worked out for two or three warp groups");
+  static_assert(stageKeys % keysAtATime == 0);
+};
+
+template <int headDim>
+struct AttentionF16Tile;
+
+template <>
+struct AttentionF16Tile<32> : AttentionF16TileRow<3, 128, 4, 4, 2, 64> {};
+
+template <>
+struct AttentionF16Tile<64> : AttentionF16TileRow<3, 96, 4, 5, 2, 48> {};
+
+template <>
+struct AttentionF16Tile<128> : AttentionF16TileRow<2, 128, 2, 8, 2, 64> {};
+
 /** The same for e4m3, whose stages hold DITRUN_FP8_KEYS keys. batch: 32-key chunks of probabilities between queueing products with V. */
 template <int groups, int stageCount, int batch>
 struct AttentionFp8TileRow {
