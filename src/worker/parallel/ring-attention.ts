@@ -23,6 +23,8 @@ export interface RingAttention {
 /** What every launch of attention in a ring has in common. */
 export interface RingSettings {
   readonly heads: number;
+  /** Of the result: the plan's dtype. */
+  readonly outDtype: Tensor["dtype"];
   /** One of attentionKernels. */
   readonly kernel: number;
   readonly makePayload: MakePayload;
@@ -32,7 +34,7 @@ export interface RingSettings {
 export function makeRingAttention(context: Context, heads: number): RingAttention {
   const { cp, plan } = context;
   const makePayload = attentionDtype(plan) === "e4m3" ? inE4m3(context, heads) : asTheyAre;
-  const settings = { heads, kernel: attentionKernels[plan.attention.kernel], makePayload };
+  const settings = { heads, outDtype: plan.dtype, kernel: attentionKernels[plan.attention.kernel], makePayload };
   if (cp instanceof PeerGroup) return new PeerRing(context, cp, settings);
   if (cp instanceof NcclGroup) return new NcclRing(context, cp, settings);
   return new PlainAttention(context, settings);
@@ -46,8 +48,8 @@ class PlainAttention implements RingAttention {
 
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
     const { device } = this.context;
-    const { heads, kernel, makePayload } = this.settings;
-    const o = device.allocate(q.dtype, q.shape);
+    const { heads, outDtype, kernel, makePayload } = this.settings;
+    const o = device.allocate(outDtype, q.shape);
     device.arena.scope(() => {
       const payload = makePayload(q, kv, tokensOfRank);
       const block = payload.blockOf(payload.address, matrixShape(q).rows);
