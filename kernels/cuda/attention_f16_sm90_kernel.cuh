@@ -84,8 +84,11 @@ __device__ __forceinline__ bool find_infinite_key(const Parameters &p, int threa
   constexpr int perRow = S::headDim / 8;
   bool found = false;
   for (int block = 0; block < p.blockCount; ++block) {
-    if (p.flags[block] != nullptr)
-      while (ptx::load_acquire_system(p.flags[block]) != 1) __nanosleep(256);
+    if (p.flags[block] != nullptr) {
+      if (thread % 32 == 0)
+        while (ptx::load_acquire_system(p.flags[block]) != 1) __nanosleep(256);
+      __syncwarp();
+    }
     for (int64_t i = blockIdx.x * threads + thread; i < int64_t(p.length[block]) * perRow; i += int64_t(gridDim.x) * threads) {
       const uint4 eight = p.keys[block][i / perRow * p.keyStride[block] + blockIdx.y * perRow + i % perRow];
       for (const uint32_t pair : {eight.x, eight.y, eight.z, eight.w})
