@@ -13,9 +13,9 @@
 // scores at the end, or at the first tile, the walk is taken with scores in float32 of the queries as they are, a running maximum and
 // exponentials in float32: the first time for the warp group, the second time for the block. All warps of a group take the same way.
 //
-// What was too large for f16 when the operands were rounded to it is infinite, and shows: with a finite factor it makes an infinite score,
-// which the second walk turns into NaN, or an infinite sum. Only an infinite key may hide, as a score of -infinity in rows of one sign;
-// so each block looks for such keys among its share of all keys, and walks twice if it finds one.
+// What was too large for f16 when the operands were rounded to it is infinite, and shows: an infinite query makes the first tile's scores
+// infinite, which are made NaN, and an infinite value an infinite sum. Only an infinite key may hide, as a score of -infinity in rows of one
+// sign; so each block looks for such keys among its share of all keys, and walks twice if it finds one, with infinite scores made NaN.
 #pragma once
 
 #include "attention_f16_sm90_softmax.cuh"
@@ -120,12 +120,13 @@ struct Consumer {
   int position;                                  // stages walked since the start
   bool running;                                  // the maximum runs along; the first tile may end that
   bool exact;                                    // it does for all tiles
+  bool second;                                   // so it is from the start, since the first walk went wrong
   bool repeat;
   uint32_t largest;  // of the polynomials' |s|, as a pair
 
   __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<S> &s, uint32_t queryAddress, uint32_t scaledAddress,
                                       uint32_t keyAddress, uint32_t valueAddress)
-      : p(parameters), shared(s), position(0), exact(false), repeat(false) {
+      : p(parameters), shared(s), position(0), exact(false), second(false), repeat(false) {
     constexpr int group = 8 * S::rowBytes;
     queries = ptx::descriptor(queryAddress, 0, group, S::swizzle);
     scaled = ptx::descriptor(scaledAddress, 0, group, S::swizzle);
@@ -241,21 +242,26 @@ struct Consumer {
     release(shared.valueEmpty[Tile::stages - 1]);
   }
 
-  /** Raises m to the maximum of these scores, less kTop, rounded up. */
+  /** Raises m to the maximum of these scores, less kTop, rounded up; few tiles do. */
   __device__ __forceinline__ void raise_maximum(const float (&scores)[kExact / 2]) {
+    float raised[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       float maximum = scores[2 * row];
 #pragma unroll
       for (int j = 0; j < kExact / 8; ++j) maximum = fmaxf(maximum, fmaxf(scores[4 * j + 2 * row], scores[4 * j + 2 * row + 1]));
-      const float raised = fmaxf(m[row], ceilf(attention::quad_max(maximum) * p.scaleLog2) - kTop);
-      const float factor = m[row] == raised ? 1.0f : exp2_approx(m[row] - raised);
+      raised[row] = fmaxf(m[row], ceilf(attention::quad_max(maximum) * p.scaleLog2) - kTop);
+    }
+    if (__all_sync(0xffffffff, m[0] == raised[0] && m[1] == raised[1])) return;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float factor = m[row] == raised[row] ? 1.0f : exp2_approx(m[row] - raised[row]);
 #pragma unroll
       for (int j = 0; j < kOutputs / 4; ++j) {
         o[4 * j + 2 * row] *= factor;
         o[4 * j + 2 * row + 1] *= factor;
       }
-      m[row] = raised;
+      m[row] = raised[row];
     }
   }
 
@@ -266,28 +272,32 @@ struct Consumer {
     if (!exact) m[0] = m[1] = 0.0f;
   }
 
-  /** One stage of any length, with scores in float32 of the queries as they are. */
+  /** One stage with scores in float32 of the queries as they are. plain: all of its keys are there, and it is not the first; nor is it the
+   * second walk, where infinite scores become NaN. */
+  template <bool plain>
   __device__ __forceinline__ void walk_one(int valid) {
     const Place<Tile::stages> place(position++);
     const int stage = place.stage;
     ptx::mbarrier_wait(&shared.keyFull[stage], place.parity);
     ptx::mbarrier_wait(&shared.valueFull[stage], place.parity);
 #pragma unroll 1
-    for (int first = 0; first < min(valid, Tile::keys); first += kExact) {
+    for (int first = 0; first < (plain ? Tile::keys : min(valid, Tile::keys)); first += kExact) {
       float scores[kExact / 2];
       queue_keys<ExactScores>(scores, queries, stage, first);
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(scores);
-      const int firstOfLane = first + 2 * (threadIdx.x % 4);
-      float magnitude = 0.0f;
+      if constexpr (!plain) {
+        const int firstOfLane = first + 2 * (threadIdx.x % 4);
+        float magnitude = 0.0f;
 #pragma unroll
-      for (int i = 0; i < kExact / 2; ++i) {
-        scores[i] = fmaf(scores[i], 0.0f, scores[i]);  // NaN for what is infinite
-        magnitude = ptx::max_or_nan(magnitude, fabsf(scores[i]));
-        if (8 * (i / 4) + firstOfLane + i % 2 >= valid) scores[i] = kMasked;
+        for (int i = 0; i < kExact / 2; ++i) {
+          scores[i] = fmaf(scores[i], 0.0f, scores[i]);  // NaN for what is infinite
+          magnitude = ptx::max_or_nan(magnitude, fabsf(scores[i]));
+          if (8 * (i / 4) + firstOfLane + i % 2 >= valid) scores[i] = kMasked;
+        }
+        if (running && !exact) decide(magnitude);
       }
-      if (running && !exact) decide(magnitude);
-      if (running) raise_maximum(scores);
+      if (plain || running) raise_maximum(scores);
       uint32_t probabilities[kExact / 16][4];
 #pragma unroll
       for (int i = 0; i < kExact / 4; ++i) {
@@ -323,8 +333,10 @@ struct Consumer {
       int remaining = p.length[block];
       while (remaining > 0) {
         const int before = position;
-        if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0)
-          walk_one(remaining);
+        if (exact && !second && remaining >= Tile::keys)
+          walk_one<true>(Tile::keys);
+        else if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0)
+          walk_one<false>(remaining);
         else
           walk_ring(remaining / (Tile::stages * Tile::keys));
         remaining -= (position - before) * Tile::keys;
@@ -402,7 +414,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_f16_kern
       if (consumer.repeat) shared.repeat = 1;
       ptx::named_barrier_sync(1, S::threads);
       if (shared.repeat == 0) break;
-      consumer.exact = true;
+      consumer.exact = consumer.second = true;
     }
     consumer.template store<Output>(firstQuery + threadIdx.x / 32 * 16, blockIdx.y);
   }
