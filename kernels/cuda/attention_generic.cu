@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
   const ditrun_attention_args &args = parameters.args;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, head = blockIdx.y, firstQuery = blockIdx.x * queryTile;
   const int64_t headColumn = int64_t(head) * args.headDim;
-  const bool bf16 = args.dtype == DITRUN_BF16, f16 = args.dtype == DITRUN_F16;
+  const bool bf16 = args.dtype == DITRUN_BF16, f16 = !e4m3 && args.dtype == DITRUN_F16;
   const float scale = args.scale * log2e;
   if constexpr (e4m3)
     loadScaledRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride, args.qStride, headColumn, args.queries - firstQuery, args.headDim,
