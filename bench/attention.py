@@ -2,12 +2,13 @@
 
     python3 bench/attention.py build/libditrun_cuda.so [--json out.json] [--only check|time|error] [--head-dim 32]
 
-Several libraries may be named; each is checked and timed, in bf16 and in e4m3 (with and without quantising the inputs). Errors are against float64 on the same bf16 inputs. Times are
+Several libraries may be named; each is checked and timed, in bf16, in f16 and in e4m3 (with and without quantising the inputs). Errors are against float64 on the same bf16 (f16) inputs. Times are
 medians of CUDA events over single calls, the two programs taking turns; FLOPs are 4 · heads · queries · keys · headDim.
 """
 
 import argparse
 import ctypes
+import functools
 import json
 import os
 import statistics
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MAX_BLOCKS = 16
+CODE = {torch.bfloat16: 1, torch.float16: 3}
 U64, I64, I32 = ctypes.c_uint64, ctypes.c_int64, ctypes.c_int32
 
 
@@ -64,7 +66,7 @@ class Attention:
             q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0,
             previous[0].data_ptr() if previous else 0, previous[1].data_ptr() if previous else 0,
             array, 0, 0, 0, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
-            q.shape[0], q.shape[1], q.shape[2], len(blocks), 1, 0 if o.dtype == torch.float32 else 1, kernel,
+            q.shape[0], q.shape[1], q.shape[2], len(blocks), CODE[q.dtype], 0 if o.dtype == torch.float32 else 1, kernel,
             scale if scale is not None else q.shape[2] ** -0.5)
         self.succeed(self.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
 
@@ -135,9 +137,9 @@ def relative(x, y):
     return ((x.double() - y).norm() / y.norm()).item()
 
 
-def random(rows, heads, dim, row_stride=None, scale=1.0):
+def random(rows, heads, dim, row_stride=None, scale=1.0, dtype=torch.bfloat16):
     row_stride = row_stride or heads * dim
-    storage = (torch.randn(rows, row_stride, device="cuda") * scale).bfloat16()
+    storage = (torch.randn(rows, row_stride, device="cuda") * scale).to(dtype)
     return storage[:, : heads * dim].unflatten(1, (heads, dim))
 
 
@@ -147,11 +149,13 @@ def poisoned(rows, heads, dim, dtype=torch.bfloat16, row_stride=None):
     return storage[:, : heads * dim].unflatten(1, (heads, dim))
 
 
-def check(attention, dims):
-    """Every feature on small odd shapes against float64. Returns the failures."""
+def check(attention, dims, inputs):
+    """Every feature on small odd shapes against float64, inputs in this dtype. Returns the failures."""
     failures = []
+    made = functools.partial(random, dtype=inputs)
 
-    def expect(name, error, limit):
+    def expect(case, error, limit):
+        name = f"{str(inputs)[6:]}, {case}"
         good = error <= limit  # NaN is not
         if not good:
             failures.append(name)
@@ -164,8 +168,8 @@ def check(attention, dims):
             (2, 130, [33] * 16, 0, torch.float32), (2, 65, [77], 8, torch.bfloat16), (12, 4097, [512], 16, torch.bfloat16),
             (3, 129, [33, 1, 200, 129], 0, torch.bfloat16),
         ]:
-            q = random(queries, heads, dim, heads * dim + extra)
-            blocks = [(random(n, heads, dim, heads * dim + extra), random(n, heads, dim, heads * dim + 2 * extra)) for n in lengths]
+            q = made(queries, heads, dim, heads * dim + extra)
+            blocks = [(made(n, heads, dim, heads * dim + extra), made(n, heads, dim, heads * dim + 2 * extra)) for n in lengths]
             o, lse = poisoned(queries, heads, dim, dtype, heads * dim + extra), torch.full((heads, queries), float("nan"), device="cuda")
             attention(q, blocks, o, lse)
             k, v = (torch.cat(x) for x in zip(*blocks))
@@ -177,20 +181,20 @@ def check(attention, dims):
             attention(q, blocks, again, lse)
             expect(f"{label}, bits that change", (again != o).sum().item(), 0)
         # Rows whose scores outgrow the first keys' by different amounts; the warps of a warp group must still go together.
-        q, k, v = random(1024, 2, dim), random(16384, 2, dim), random(16384, 2, dim)
+        q, k, v = made(1024, 2, dim), made(16384, 2, dim), made(16384, 2, dim)
         k[12345], k[15000] = q[0] * 2, q[100] * 3
         o = poisoned(1024, 2, dim)
         attention(q, [(k, v)], o)
         want, _ = reference(q, k, v)
         expect(f"headDim {dim}, late outliers, worst row", ((o - want).norm(dim=-1) / want.norm(dim=-1)).max().item(), 2e-2)
         for keys in (300, 16384):
-            k = random(keys, 2, dim)
+            k = made(keys, 2, dim)
             k[keys // 3, :, 5] = float("nan")
-            attention(q, [(k, random(keys, 2, dim))], o)
+            attention(q, [(k, made(keys, 2, dim))], o)
             expect(f"headDim {dim}, {keys} keys, rows that hide a NaN in K", (~o.isnan()).any(-1).sum().item(), 0)
         # Merge with a previous partial result.
-        q = random(200, 3, dim)
-        first, second = [(random(n, 3, dim), random(n, 3, dim)) for n in (300, 411)]
+        q = made(200, 3, dim)
+        first, second = [(made(n, 3, dim), made(n, 3, dim)) for n in (300, 411)]
         o1, lse1 = poisoned(200, 3, dim, torch.float32), torch.empty(3, 200, device="cuda")
         attention(q, [first], o1, lse1)
         o2, lse2 = poisoned(200, 3, dim), torch.empty(3, 200, device="cuda")
@@ -258,16 +262,21 @@ def errors(attention, dims):
             lse = torch.empty(q.shape[1], q.shape[0], device="cuda")
             attention(q, [(k, v)], o16, lse)
             attention(q, [(k, v)], o32)
+            halves = [x.half() for x in (q, k, v / 100 if name.startswith("v x") else v)]  # 1e5 is beyond f16
+            want_half, lse_half, o_half = reference(*halves), torch.empty_like(lse), poisoned(*q.shape)
+            attention(halves[0], [tuple(halves[1:])], o_half, lse_half)
             fp8, o8, lse8 = Fp8Attention(attention, q.contiguous(), k, v), poisoned(*q.shape), torch.empty_like(lse)
             fp8(o8, lse8)
             same, same_lse = reference(*fp8.dequantized())
             row = dict(headDim=dim, inputs=name, ours=relative(o16, want), oursFloat32=relative(o32, want),
-                       cudnn=relative(cudnn(q, k, v), want), lse=((lse - want_lse).abs() / want_lse.abs().clamp(min=1)).max().item(),
+                       f16=relative(o_half, want_half[0]), f16Cudnn=relative(cudnn(*halves), want_half[0]),
+                       f16Lse=((lse_half - want_half[1]).abs() / want_half[1].abs().clamp(min=1)).max().item(), cudnn=relative(cudnn(q, k, v), want), lse=((lse - want_lse).abs() / want_lse.abs().clamp(min=1)).max().item(),
                        e4m3=relative(o8, want), e4m3Inputs=relative(same, want), e4m3Kernel=relative(o8, same),
                        e4m3Lse=((lse8 - same_lse).abs() / same_lse.abs().clamp(min=1)).max().item())
             rows.append(row)
             print(f"  {attention.name} headDim {dim} {name:20s} ours {row['ours']:.2e} (float32 out {row['oursFloat32']:.2e}) "
                   f"cuDNN {row['cudnn']:.2e} ratio {row['ours'] / max(row['cudnn'], 1e-9):.2f} lse {row['lse']:.1e}; "
+                  f"f16 {row['f16']:.2e} (cuDNN {row['f16Cudnn']:.2e}, lse {row['f16Lse']:.1e}); "
                   f"e4m3 {row['e4m3']:.2e} (of its inputs alone {row['e4m3Inputs']:.2e}, of the kernel {row['e4m3Kernel']:.2e}, lse {row['e4m3Lse']:.1e})", flush=True)
     return rows
 
@@ -283,6 +292,8 @@ def times(attentions, shapes, repeats):
         q, k, v = random(queries, heads, dim), random(keys, heads, dim), random(keys, heads, dim)
         o, lse = poisoned(queries, heads, dim), torch.empty(heads, queries, device="cuda")
         calls = {"cuDNN": lambda: cudnn(q, k, v)} | {a.name: (lambda a=a: a(q, [(k, v)], o, lse)) for a in attentions}
+        halves = [x.half() for x in (q, k, v)]
+        calls |= {f"{a.name} f16": (lambda a=a: a(halves[0], [tuple(halves[1:])], o, lse)) for a in attentions}
         calls |= {f"{a.name} e4m3": (lambda f=Fp8Attention(a, q, k, v): f(o, lse)) for a in attentions}
         calls |= {f"{a.name} e4m3 + quantising": (lambda f=Fp8Attention(a, q, k, v): (f.quantize(), f(o, lse))) for a in attentions}
         taken = {name: [] for name in calls}
@@ -327,7 +338,8 @@ def main():
     for attention in attentions:
         if options.only in (None, "check"):
             print(f"{attention.name}: checks")
-            failures += [f"{attention.name}: {name}" for name in check(attention, dims)]
+            for inputs in CODE:
+                failures += [f"{attention.name}: {name}" for name in check(attention, dims, inputs)]
         if options.only in (None, "error"):
             print(f"{attention.name}: errors against float64")
             result[f"errors {attention.name}"] = errors(attention, dims)

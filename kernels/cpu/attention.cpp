@@ -23,8 +23,9 @@ constexpr int64_t tileKeys = 256;
 constexpr int64_t chunkKeys = 1024;
 constexpr int maxHeadDim = 512;
 
-/** Probabilities, at most 1, are rounded to e4m3 times this: the largest power of two that keeps them below 448. */
-constexpr float e4m3Probability = 256.0f;
+/** Probabilities, at most 1, are rounded to e4m3 and f16 times this, as the Hopper kernels do: the largest power of two that keeps them
+ * below e4m3's 448; in f16 it keeps 22 octaves in the normal range. */
+constexpr float probabilityScale = 256.0f;
 
 int64_t roundUp(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -129,10 +130,13 @@ struct Attention : ditrun_attention_args {
   }
 
   /**
-   * Scores to probabilities relative to the new maximum, rounded to V's dtype. The sum is of the unrounded ones but in e4m3,
-   * where the rounded ones are all that the matrix unit sees.
+   * Scores to probabilities relative to the new maximum, rounded to V's dtype. The sum is of the unrounded ones but in e4m3 and
+   * f16, where the rounded ones are all that the matrix unit sees.
    */
   void softmaxRow(float *s, int64_t count, int64_t padded, float *acc, float &m, float &l) const {
+    if (dtype == DITRUN_F16) {
+      for (int64_t i = 0; i < count; i++) s[i] += s[i] * 0.0f;  // what f16 could not hold is infinite, and must show: inf - inf
+    }
     for (int64_t i = count; i < padded; i++) s[i] = -std::numeric_limits<float>::infinity();
     v8 best = all8(-std::numeric_limits<float>::infinity());
     for (int64_t i = 0; i < padded; i += 8) {
@@ -151,8 +155,11 @@ struct Attention : ditrun_attention_args {
       sum += p;
       store8(s + i, p);
     }
-    if (dtype == DITRUN_E4M3) {
-      for (int64_t i = 0; i < padded; i++) s[i] = fromE4m3(toE4m3(s[i] * e4m3Probability)) / e4m3Probability;
+    if (dtype == DITRUN_E4M3 || dtype == DITRUN_F16) {
+      for (int64_t i = 0; i < padded; i++) {
+        const float scaled = s[i] * probabilityScale;
+        s[i] = (dtype == DITRUN_F16 ? fromF16(toF16(scaled)) : fromE4m3(toE4m3(scaled))) / probabilityScale;
+      }
       sum = v8{};
       for (int64_t i = 0; i < padded; i += 8) sum += load8(s + i);
     }
@@ -256,7 +263,7 @@ void check(const ditrun_attention_args &a) {
           " but must be 1 to ", DITRUN_MAX_KV_BLOCKS, ".");
   require(a.kernel == 0 || a.kernel == 1, f, ": kernel is ", a.kernel,
           ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
-  requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3);
+  requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16, DITRUN_E4M3);
   requireDtype(f, "oDtype", a.oDtype, DITRUN_F32, DITRUN_BF16);
   const int64_t row = static_cast<int64_t>(a.heads) * a.headDim;
   const auto stride = [&](const char *name, int64_t value) {

@@ -185,7 +185,7 @@ void check(const ditrun_gemm_args &g) {
     require(g.residual == 0 && g.gate == 0, f, ": out is e4m3, which takes no residual (", g.residual, ") and no gate (",
             g.gate, ").");
   } else {
-    requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
   }
   require(g.lda >= g.k, f, ": lda is ", g.lda, " but a row of A has k = ", g.k, " elements.");
   require(g.ldw >= g.k, f, ": ldw is ", g.ldw, " but a row of W has k = ", g.k, " elements.");

@@ -34,8 +34,8 @@ static int check(const ditrun_attention_args *args) {
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got q 0x%llx and o 0x%llx with row strides %lld and %lld for %d heads of %d.", (unsigned long long)a.q,
                 (unsigned long long)a.o, (long long)a.qStride, (long long)a.oStride, a.heads, a.headDim);
   const bool e4m3 = a.dtype == DITRUN_E4M3;
-  if (!(isFloat(a.dtype) || e4m3) || !isFloat(a.oDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32, bf16 or e4m3 and writes f32 or bf16, got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
+  if (!(isFloat(a.dtype) || a.dtype == DITRUN_F16 || e4m3) || !isFloat(a.oDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32, bf16, f16 or e4m3 and writes f32 or bf16, got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
   if ((a.qScale != 0) != e4m3 || (a.vScale != 0) != e4m3 || a.qScale % 4 != 0 || a.vScale % 4 != 0)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got queries in %s with scales of q at 0x%llx and of v at 0x%llx; e4m3 needs both and no other dtype takes any.",
                 dtypeName(a.dtype), (unsigned long long)a.qScale, (unsigned long long)a.vScale);
@@ -52,6 +52,8 @@ static int choose(const ditrun_attention_args *args, cudaStream_t queue) {
 #ifdef DITRUN_ATTENTION_SM90
   const bool sm90 = deviceFacts().major == 9 && attention_sm90_fits(*args);
   if (sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_sm90(*args, queue);
+  const bool f16Sm90 = deviceFacts().major == 9 && attention_f16_sm90_fits(*args);
+  if (f16Sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_f16_sm90(*args, queue);
   const bool fp8Sm90 = deviceFacts().major == 9 && attention_fp8_sm90_fits(*args);
   if (fp8Sm90 && (args->kernel == 0 || args->kernel == 3)) return attention_fp8_sm90(*args, queue);
 #endif

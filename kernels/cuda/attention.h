@@ -6,6 +6,8 @@
 
 bool attention_sm90_fits(const ditrun_attention_args &args);
 int attention_sm90(const ditrun_attention_args &args, cudaStream_t stream);
+bool attention_f16_sm90_fits(const ditrun_attention_args &args);
+int attention_f16_sm90(const ditrun_attention_args &args, cudaStream_t stream);
 bool attention_fp8_sm90_fits(const ditrun_attention_args &args);
 int attention_fp8_sm90(const ditrun_attention_args &args, cudaStream_t stream);
 
@@ -13,6 +15,6 @@ int attention_fp8_sm90(const ditrun_attention_args &args, cudaStream_t stream);
 bool attentionSm80Fits(const ditrun_attention_args &args);
 int attentionSm80(const ditrun_attention_args &args, cudaStream_t stream);
 
-/** f32, bf16 or e4m3, head dims up to 256, float32 arithmetic. */
+/** f32, bf16, f16 or e4m3, head dims up to 256, float32 arithmetic. */
 bool attentionGenericFits(const ditrun_attention_args &args);
 int attentionGeneric(const ditrun_attention_args &args, cudaStream_t stream);

@@ -13,6 +13,7 @@
 #include <cuda_bf16.h>
 
 #include "attention_fp8_sm90_softmax.cuh"
+#include "attention_sm90_ring.cuh"
 #include "ditrun.h"
 #include "ptx/fence.cuh"
 #include "ptx/mbarrier.cuh"
@@ -23,7 +24,6 @@
 namespace attention_fp8 {
 
 constexpr int kUnit = DITRUN_FP8_KEYS;
-constexpr float kLn2 = 0.6931471805599453f;
 /** Beyond this, 8 m is not exact in half precision, or slopes are not in its range. */
 constexpr float kFarMaximum = 1900.0f, kFarSlope = 60000.0f;
 constexpr uint32_t kEighth = 0x30003000;  // 1/8 in both lanes
@@ -315,40 +315,14 @@ struct Consumer {
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
   template <typename Output>
   __device__ __forceinline__ void store(int firstQuery) {
-    const int lane = threadIdx.x % 32, head = blockIdx.y;
-    const float *channelScale = p.vScale + head * S::headDim + 2 * (lane % 4);
+    const int head = blockIdx.y;
+    const float *scales = p.vScale + head * S::headDim;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const int query = firstQuery + lane / 4 + 8 * row;
-      if (query >= p.queries) continue;
-      float logSum = (m[row] - kTop - kBias + log2f(l[row])) * kLn2;
-      float own = 1.0f / l[row], previous = 0.0f;
-      const int64_t index = static_cast<int64_t>(head) * p.queries + query;
-      if (p.previousO != nullptr) {
-        const float before = p.previousLse[index];
-        const float larger = fmaxf(before, logSum);
-        const float merged = larger + logf(expf(before - larger) + expf(logSum - larger));
-        own *= expf(logSum - merged);
-        previous = expf(before - merged);
-        logSum = merged;
-      }
-      __syncwarp(0xfu << (lane & ~3));  // the row's four threads have read previousLse, which lse may be
-      if (p.lse != nullptr && lane % 4 == 0) p.lse[index] = logSum;
-      Output *out = static_cast<Output *>(p.o) + query * p.oStride + head * S::headDim + 2 * (lane % 4);
-      const float *before = p.previousO + (static_cast<int64_t>(query) * p.heads + head) * S::headDim + 2 * (lane % 4);
-#pragma unroll
-      for (int j = 0; j < S::headDim / 8; ++j) {
-        float x = o[4 * j + 2 * row] * (own * channelScale[8 * j]), y = o[4 * j + 2 * row + 1] * (own * channelScale[8 * j + 1]);
-        if (p.previousO != nullptr) {
-          const float2 old = *reinterpret_cast<const float2 *>(before + 8 * j);
-          x = fmaf(old.x, previous, x);
-          y = fmaf(old.y, previous, y);
-        }
-        if constexpr (sizeof(Output) == 4)
-          *reinterpret_cast<float2 *>(out + 8 * j) = make_float2(x, y);
-        else
-          *reinterpret_cast<__nv_bfloat162 *>(out + 8 * j) = __floats2bfloat162_rn(x, y);
-      }
+      const int query = firstQuery + threadIdx.x % 32 / 4 + 8 * row;
+      if (query < p.queries)
+        attention::store_row<S::headDim, Output>(p, o, row, query, head, (m[row] - kTop - kBias + log2f(l[row])) * attention::kLn2, l[row],
+                                                 [scales](int column) { return scales[column]; });
     }
   }
 };

@@ -1,4 +1,4 @@
-// Attention in float32 arithmetic (of f32, bf16 or e4m3) for any head dim up to 256: FlashAttention-2, algorithm 1 (arXiv 2307.08691), on the
+// Attention in float32 arithmetic (of f32, bf16, f16 or e4m3) for any head dim up to 256: FlashAttention-2, algorithm 1 (arXiv 2307.08691), on the
 // ordinary multiply-add units. It is the float32 reference of the other kernels and the path of float32 models.
 //
 // A block of 256 threads (16 × 16) owns queryTile queries of one head. Thread (ty, tx) computes the scores of rows
@@ -31,8 +31,13 @@ __device__ inline void loadRows(float *destination, uint64_t source, int64_t str
         if (dtype == DITRUN_F32) {
           value = *reinterpret_cast<const float4 *>(reinterpret_cast<const float *>(source) + at);
         } else {
-          const uint2 pair = *reinterpret_cast<const uint2 *>(reinterpret_cast<const __nv_bfloat16 *>(source) + at);
-          value = make_float4(__uint_as_float(pair.x << 16), __uint_as_float(pair.x & 0xffff0000u), __uint_as_float(pair.y << 16), __uint_as_float(pair.y & 0xffff0000u));
+          const uint2 pair = *reinterpret_cast<const uint2 *>(reinterpret_cast<const uint16_t *>(source) + at);
+          if (dtype == DITRUN_F16) {
+            const float2 low = __half22float2(reinterpret_cast<const __half2 &>(pair.x)), high = __half22float2(reinterpret_cast<const __half2 &>(pair.y));
+            value = make_float4(low.x, low.y, high.x, high.y);
+          } else {
+            value = make_float4(__uint_as_float(pair.x << 16), __uint_as_float(pair.x & 0xffff0000u), __uint_as_float(pair.y << 16), __uint_as_float(pair.y & 0xffff0000u));
+          }
         }
       }
       *reinterpret_cast<float4 *>(destination + row * width + column) = value;
@@ -79,7 +84,7 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
   const ditrun_attention_args &args = parameters.args;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, head = blockIdx.y, firstQuery = blockIdx.x * queryTile;
   const int64_t headColumn = int64_t(head) * args.headDim;
-  const bool roundProbabilities = args.dtype == DITRUN_BF16;
+  const bool bf16 = args.dtype == DITRUN_BF16, f16 = !e4m3 && args.dtype == DITRUN_F16;
   const float scale = args.scale * log2e;
   if constexpr (e4m3)
     loadScaledRows<headDimTile, queryTile>(queries, args.q + firstQuery * args.qStride, args.qStride, headColumn, args.queries - firstQuery, args.headDim,
@@ -137,6 +142,8 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
         for (int j = 0; j < keysEach; j++) {
           const int key = tx + 16 * j;
+          // What was too large for f16 is infinite there, and must show: inf - inf.
+          if (f16) scores[i][j] += scores[i][j] * 0.0f;
           scores[i][j] = key < keys ? scores[i][j] * scale : -CUDART_INF_F;
           if (bias && key < keys) scores[i][j] += bias[key] * log2e;
           high = fmaxf(high, scores[i][j]);
@@ -150,10 +157,11 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
         for (int j = 0; j < keysEach; j++) {
           float p = exp2Fast(scores[i][j] - origin);
-          // Times 2^8, as the Hopper kernel scales them; the sum is that of the rounded ones.
+          // Times 2^8, as the Hopper kernels scale them; the sum is that of the rounded ones.
           if (e4m3) p = float(__nv_fp8_e4m3(p * 256.0f)) * 0.00390625f;
+          if (f16) p = __half2float(__float2half_rn(p * 256.0f)) * 0.00390625f;
           partial += p;
-          if (roundProbabilities) p = __bfloat162float(__float2bfloat16_rn(p));
+          if (bf16) p = __bfloat162float(__float2bfloat16_rn(p));
           probabilities[(ty * rowsEach + i) * probabilityWidth + tx + 16 * j] = p;
         }
         sum[i] = sum[i] * decay + partial;  // of this thread's keys; added over the 16 threads at the end

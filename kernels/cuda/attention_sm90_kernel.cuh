@@ -14,6 +14,7 @@
 
 #include <cuda_bf16.h>
 
+#include "attention_sm90_ring.cuh"
 #include "attention_sm90_softmax.cuh"
 #include "ditrun.h"
 #include "ptx/fence.cuh"
@@ -28,7 +29,6 @@ namespace attention {
 constexpr int kRounds = 4;
 /** The reference is fixed at -1/2 when no maximum of the first tile is farther from 0 than this (log2). */
 constexpr float kFixed = 8.0f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 struct Parameters {
   CUtensorMap q, output;  // output: only for the kernel for few keys
@@ -47,9 +47,11 @@ struct Parameters {
   FixedConstants fixed;
 };
 
-template <int headDim>
+template <int dimension>
 struct Shape {
-  using Tile = AttentionTile<headDim>;
+  using Tile = AttentionTile<dimension>;
+  static constexpr int headDim = dimension;
+  static constexpr uint32_t twoOnes = 0x3f803f80;  // bf16
   static constexpr int queries = 64 * Tile::warpGroups;
   static constexpr int consumers = 128 * Tile::warpGroups;
   static constexpr int threads = consumers + 128;
@@ -65,53 +67,10 @@ struct Shape {
   static constexpr int sharedBytes = 1024 + queryBytes + Tile::stages * (tileBytes + valueBytes);
 };
 
-template <int headDim>
-struct Shared {
-  using S = Shape<headDim>;
-  uint64_t queryFull;
-  uint64_t keyFull[S::Tile::stages], keyEmpty[S::Tile::stages], valueFull[S::Tile::stages], valueEmpty[S::Tile::stages];
-  int repeat;
-};
-
-/** Where the n-th tile since the start lies in the ring of stages, and the parity of its barriers' phase. */
-template <int stages>
-struct Place {
-  static_assert((stages & (stages - 1)) == 0, "a power of two, so that a mask finds the stage");
-  int stage;
-  uint32_t parity;
-  __device__ __forceinline__ explicit Place(int n) : stage(n & (stages - 1)), parity(n / stages & 1) {}
-};
-
 /** Which of eight consecutive pairs of scores go to the special-function unit; alternates between rows and columns. */
 __device__ constexpr bool takes_mufu(int pair, int eighths) {
   constexpr int rank[8] = {0, 6, 5, 2, 7, 1, 3, 4};
   return rank[pair % 8] < eighths;
-}
-
-__device__ __forceinline__ float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
-}
-
-template <int headDim>
-__device__ __forceinline__ void init_ring(Shared<headDim> &shared) {
-  using S = Shape<headDim>;
-  for (int stage = 0; stage < S::Tile::stages; ++stage) {
-    ptx::mbarrier_init(&shared.keyFull[stage], 1);
-    ptx::mbarrier_init(&shared.valueFull[stage], 1);
-    ptx::mbarrier_init(&shared.keyEmpty[stage], S::consumers / 32);
-    ptx::mbarrier_init(&shared.valueEmpty[stage], S::consumers / 32);
-  }
-}
-
-/** Writes the ones beside every stage of V. All threads of the block. */
-template <int headDim>
-__device__ __forceinline__ void fill_ones(char *values) {
-  using S = Shape<headDim>;
-  for (int stage = 0; stage < S::Tile::stages; ++stage) {
-    uint32_t *ones = reinterpret_cast<uint32_t *>(values + stage * S::valueBytes + S::tileBytes);
-    for (int i = threadIdx.x; i < S::slabBytes / 4; i += S::threads) ones[i] = 0x3f803f80;  // two bf16 ones
-  }
 }
 
 /** How exponentials are taken: all by the special-function unit; part of them by a polynomial; or that and m = -1/2. */
@@ -126,37 +85,6 @@ __device__ constexpr float growth_lost(Exponentials how) {
   return how == Exponentials::exact ? 0x1p80f : how == Exponentials::mixed ? 0x1p16f : 0x1p18f;
 }
 
-/** Walks the KV blocks of one head and fills the ring. One thread. Returns the position after it. */
-template <int headDim>
-__device__ __forceinline__ int produce(const Parameters &p, Shared<headDim> &shared, char *keys, char *values, int head,
-                                       int position, bool observer) {
-  using S = Shape<headDim>;
-  const int column = head * headDim;
-  for (int block = 0; block < p.blockCount; ++block) {
-    if (p.flags[block] != nullptr) {
-      const uint64_t start = ptx::global_nanoseconds();
-      while (ptx::load_acquire_system(p.flags[block]) != 1) __nanosleep(64);
-      ptx::fence_proxy_async_global();
-      if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
-    }
-    for (int row = 0; row < p.length[block]; row += S::Tile::keys) {
-      const Place<S::Tile::stages> place(position++);
-      const int stage = place.stage;
-      ptx::mbarrier_wait(&shared.keyEmpty[stage], place.parity ^ 1);
-      ptx::mbarrier_expect(&shared.keyFull[stage], S::tileBytes);
-      for (int slab = 0; slab < S::slabs; ++slab)
-        ptx::tma_load(keys + stage * S::tileBytes + slab * S::slabBytes, &p.k[block], &shared.keyFull[stage],
-                      column + slab * S::columns, row);
-      ptx::mbarrier_wait(&shared.valueEmpty[stage], place.parity ^ 1);
-      ptx::mbarrier_expect(&shared.valueFull[stage], S::tileBytes);
-      for (int slab = 0; slab < S::slabs; ++slab)
-        ptx::tma_load(values + stage * S::valueBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
-                      column + slab * S::columns, row);
-    }
-  }
-  return position;
-}
-
 /** One warp group's 64 queries: scores, softmax and output in registers. */
 template <int headDim>
 struct Consumer {
@@ -169,7 +97,7 @@ struct Consumer {
   using OutputProduct = ptx::Wgmma<S::outputColumns>;
 
   const Parameters &p;
-  Shared<headDim> &shared;
+  Shared<S> &shared;
   uint64_t queries, keys, values;  // descriptors
   float o[kOutputs];
   float m[2], l[2];  // per row; l as of the last look
@@ -177,7 +105,7 @@ struct Consumer {
   bool running, repeat, everyTile;  // running: the next tile raises m; everyTile: each does
   bool fixed;                       // m is -1/2
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<headDim> &s, uint32_t queryAddress,
+  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<S> &s, uint32_t queryAddress,
                                       uint32_t keyAddress, uint32_t valueAddress)
       : p(parameters), shared(s), position(0), repeat(false), everyTile(false), fixed(false) {
     constexpr int group = 8 * S::rowBytes;
@@ -406,38 +334,10 @@ struct Consumer {
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
   template <typename Output>
   __device__ __forceinline__ void store(int firstQuery, int head) {
-    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const int query = firstQuery + lane / 4 + 8 * row;
-      if (query >= p.queries) continue;
-      float logSum = (m[row] + log2f(l[row])) * kLn2;
-      float own = 1.0f / l[row], previous = 0.0f;
-      const int64_t index = static_cast<int64_t>(head) * p.queries + query;
-      if (p.previousO != nullptr) {
-        const float before = p.previousLse[index];
-        const float larger = fmaxf(before, logSum);
-        const float merged = larger + logf(expf(before - larger) + expf(logSum - larger));
-        own *= expf(logSum - merged);
-        previous = expf(before - merged);
-        logSum = merged;
-      }
-      if (p.lse != nullptr && lane % 4 == 0) p.lse[index] = logSum;
-      Output *out = static_cast<Output *>(p.o) + query * p.oStride + head * headDim + 2 * (lane % 4);
-      const float *before = p.previousO + (static_cast<int64_t>(query) * p.heads + head) * headDim + 2 * (lane % 4);
-#pragma unroll
-      for (int j = 0; j < headDim / 8; ++j) {
-        float x = o[4 * j + 2 * row] * own, y = o[4 * j + 2 * row + 1] * own;
-        if (p.previousO != nullptr) {
-          const float2 old = *reinterpret_cast<const float2 *>(before + 8 * j);
-          x = fmaf(old.x, previous, x);
-          y = fmaf(old.y, previous, y);
-        }
-        if constexpr (sizeof(Output) == 4)
-          *reinterpret_cast<float2 *>(out + 8 * j) = make_float2(x, y);
-        else
-          *reinterpret_cast<uint32_t *>(out + 8 * j) = pack_bf16(x, y);
-      }
+      const int query = firstQuery + threadIdx.x % 32 / 4 + 8 * row;
+      if (query < p.queries) store_row<headDim, Output>(p, o, row, query, head, (m[row] + log2f(l[row])) * kLn2, l[row]);
     }
   }
 };
@@ -447,7 +347,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
   using S = Shape<headDim>;
   using Tile = typename S::Tile;
   extern __shared__ char raw[];
-  __shared__ Shared<headDim> shared;
+  __shared__ Shared<S> shared;
   char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
   char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::tileBytes;
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
@@ -459,7 +359,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
     shared.repeat = 0;
     ptx::fence_mbarrier_init();
   }
-  fill_ones<headDim>(values);
+  fill_ones<S>(values);
   ptx::fence_proxy_async_shared();
   __syncthreads();
 
@@ -471,11 +371,11 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_kernel(c
       for (int slab = 0; slab < S::slabs; ++slab)
         ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull,
                       blockIdx.y * headDim + slab * S::columns, firstQuery);
-      produce<headDim>(p, shared, keys, values, blockIdx.y, 0, blockIdx.x == 0 && blockIdx.y == 0);
+      produce<S>(p, shared, keys, values, blockIdx.y, 0, blockIdx.x == 0 && blockIdx.y == 0);
     }
     __syncwarp();
     ptx::named_barrier_sync(1, S::threads);
-    if (shared.repeat != 0 && elected) produce<headDim>(p, shared, keys, values, blockIdx.y, p.tiles, false);
+    if (shared.repeat != 0 && elected) produce<S>(p, shared, keys, values, blockIdx.y, p.tiles, false);
   } else {
     ptx::registers_increase<Tile::consumerRegisters>();
     Consumer<headDim> consumer(p, shared, ptx::shared_address(queries) + group * 64 * S::rowBytes,

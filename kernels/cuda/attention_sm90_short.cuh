@@ -20,7 +20,7 @@ struct ShortShape : Shape<headDim> {
 
 template <int headDim>
 struct ShortShared {
-  Shared<headDim> ring;
+  Shared<Shape<headDim>> ring;
   uint64_t queryFull[2], outputFull[2];  // of the two tiles of queries; the output takes their place
 };
 
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_ke
     }
     ptx::fence_mbarrier_init();
   }
-  fill_ones<headDim>(values);
+  fill_ones<Shape<headDim>>(values);
   ptx::fence_proxy_async_shared();
   __syncthreads();
 
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_ke
           ptx::mbarrier_arrive(&shared.ring.keyFull[place.stage]);
           break;
         }
-        position = produce<headDim>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
+        position = produce<Shape<headDim>>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
       }
     } else if (threadIdx.x == S::consumers + 32) {
       carry<headDim>(p, shared, queries);

@@ -247,8 +247,9 @@ static int checkArguments(const ditrun_gemm_args *a) {
                 (long long)a->ldw, (long long)a->ldo, (long long)a->ldResidual, a->k, a->n);
   const bool fp8 = a->dtype == DITRUN_E4M3;
   const bool toE4m3 = fp8 && a->outDtype == DITRUN_E4M3;
-  if (!(isFloat(a->dtype) || fp8) || !(isFloat(a->outDtype) || toE4m3) || (a->dtype == DITRUN_F32 && a->outDtype != DITRUN_F32))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm multiplies f32 to f32, bf16 to f32 or bf16, and e4m3 to f32, bf16 or e4m3, not %s to %s.", dtypeName(a->dtype),
+  const bool toKnown = isFloat(a->outDtype) || a->outDtype == DITRUN_F16 || toE4m3;
+  if (!(isFloat(a->dtype) || fp8) || !toKnown || (a->dtype == DITRUN_F32 && a->outDtype != DITRUN_F32))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm multiplies f32 to f32, bf16 to f32, bf16 or f16, and e4m3 to f32, bf16, f16 or e4m3, not %s to %s.", dtypeName(a->dtype),
                 dtypeName(a->outDtype));
   if (toE4m3 && (a->outScale == 0 || a->residual || a->gate))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm writes e4m3 with a scale for each row (0x%llx) and without residual (0x%llx) and gate (0x%llx).", (unsigned long long)a->outScale,
@@ -318,8 +319,8 @@ static int planMost(const ditrun_gemm_args &a, size_t workspace, Plan **plan, Fu
               fp8 ? " (e4m3 needs 8.9 or newer, k, lda and ldw that are multiples of 16, and addresses aligned to 16 bytes)" : "");
 }
 
-/** One problem, or a strided batch of them, through cuBLASLt and, where needed, gemmFinish, which writes to `out` [m, n] with ldo. */
-static int multiplyInto(const ditrun_gemm_args &a, uint64_t out, int64_t ldo, void *workspace, cudaStream_t stream) {
+/** One problem, or a strided batch of them, through cuBLASLt and, where needed, gemmFinish, which writes to `out` [m, n] of outDtype with ldo. */
+static int multiplyInto(const ditrun_gemm_args &a, uint64_t out, int outDtype, int64_t ldo, void *workspace, cudaStream_t stream) {
   const bool fp8 = a.dtype == DITRUN_E4M3;
   const size_t workspaceBytes = workspace ? workspacePart : 0;
   Plan *plan = nullptr;
@@ -342,26 +343,29 @@ static int multiplyInto(const ditrun_gemm_args &a, uint64_t out, int64_t ldo, vo
   return gemmFinish(GemmFinish{asPointer<void>(out), asPointer<void>(a.out), scalesLeft ? asPointer<float>(a.aScale) : nullptr,
                                scalesLeft ? asPointer<float>(a.wScale) : nullptr, asPointer<float>(a.gate), biasLeft ? asPointer<void>(a.bias) : nullptr,
                                residualLeft ? asPointer<void>(a.residual) : nullptr, ldo, batched ? a.outStride : 0, a.ldo, batched ? a.outStride : 0,
-                               batched ? a.biasStride : 0, a.ldResidual, batched ? a.residualStride : 0, a.m, a.n, a.batch, a.outDtype, a.biasDtype, a.residualDtype,
-                               a.activation},
+                               batched ? a.biasStride : 0, a.ldResidual, batched ? a.residualStride : 0, a.m, a.n, a.batch, a.outDtype, outDtype, a.biasDtype,
+                               a.residualDtype, a.activation},
                     stream);
 }
 
 static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   void *workspace = workspaceOf(stream);
-  if (!a.residual || a.residual != a.out) return multiplyInto(a, a.out, a.ldo, workspace, stream);
+  // cuBLASLt writes no f16 after bf16 or e4m3: float32 goes to the workspace, as below, and gemmFinish rounds it.
+  const bool roundLater = a.outDtype == DITRUN_F16;
+  if (!roundLater && (!a.residual || a.residual != a.out)) return multiplyInto(a, a.out, a.outDtype, a.ldo, workspace, stream);
   Plan *plan = nullptr;
   Fusion fusion{};
-  TRY(planMost(a, workspace ? workspacePart : 0, &plan, &fusion));
-  if (fusion.residual) return multiplyInto(a, a.out, a.ldo, workspace, stream);
+  if (!roundLater) TRY(planMost(a, workspace ? workspacePart : 0, &plan, &fusion));
+  if (fusion.residual) return multiplyInto(a, a.out, a.outDtype, a.ldo, workspace, stream);
   // cuBLASLt cannot add this residual in place: the product goes to the workspace, some rows at a time, and is added from there.
   if (!workspace)
     return fail(DITRUN_UNSUPPORTED,
-                "ditrun_gemm adds this residual in place (m %d, n %d, k %d, %s to %s, residual %s, activation %d, gate 0x%llx) through its workspace, which two other streams hold: "
+                "ditrun_gemm rounds to f16 or adds this residual in place (m %d, n %d, k %d, %s to %s, residual %s, activation %d, gate 0x%llx) through its workspace, which two other streams hold: "
                 "use one of those streams, or give out another address than residual.",
                 a.m, a.n, a.k, dtypeName(a.dtype), dtypeName(a.outDtype), dtypeName(a.residualDtype), a.activation, (unsigned long long)a.gate);
-  const int64_t outBytes = dtypeBytes(a.outDtype), ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * outBytes) / 128 * 128;  // the scales of a part stay aligned
-  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm adds this residual in place through a workspace of %zu bytes, which 128 rows of n %d do not fit.", workspacePart, a.n);
+  const int productDtype = roundLater ? int(DITRUN_F32) : a.outDtype;
+  const int64_t outBytes = dtypeBytes(a.outDtype), ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * dtypeBytes(productDtype)) / 128 * 128;  // the scales of a part stay aligned
+  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm rounds to f16 or adds this residual in place through a workspace of %zu bytes, which 128 rows of n %d do not fit.", workspacePart, a.n);
   for (int b = 0; b < a.batch; b++)
     for (int64_t row = 0; row < a.m; row += most) {
       ditrun_gemm_args part = a;
@@ -371,11 +375,12 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
       part.w += uint64_t(b * a.wStride * dtypeBytes(a.dtype));
       if (part.aScale) part.aScale += uint64_t(row) * sizeof(float);
       if (part.bias) part.bias += uint64_t(b * a.biasStride * dtypeBytes(a.biasDtype));
-      part.residual += uint64_t((b * a.residualStride + row * a.ldResidual) * dtypeBytes(a.residualDtype));
+      if (part.residual) part.residual += uint64_t((b * a.residualStride + row * a.ldResidual) * dtypeBytes(a.residualDtype));
       part.out = reinterpret_cast<uint64_t>(workspace);
+      part.outDtype = productDtype;
       part.ldo = ld;
       const uint64_t out = a.out + uint64_t((b * a.outStride + row * a.ldo) * outBytes);
-      TRY(multiplyInto(part, out, a.ldo, nullptr, stream));
+      TRY(multiplyInto(part, out, a.outDtype, a.ldo, nullptr, stream));
     }
   return DITRUN_OK;
 }

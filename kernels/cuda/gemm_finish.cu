@@ -48,7 +48,7 @@ __global__ void finishOnes(const __grid_constant__ GemmFinish args) {
     const int64_t batchRow = i / args.n;
     const int column = int(i - batchRow * args.n), batch = int(batchRow / args.m), row = int(batchRow - int64_t(batch) * args.m);
     const int64_t at = batch * args.outStride + row * args.ldo + column;
-    float value = loadOne(args.product, batch * args.productStride + row * args.ldProduct + column, args.outDtype);
+    float value = loadOne(args.product, batch * args.productStride + row * args.ldProduct + column, args.productDtype);
     if (args.rowScale) value *= args.rowScale[batchRow] * args.columnScale[int64_t(batch) * args.n + column];
     if (args.bias) value += loadOne(args.bias, batch * args.biasStride + column, args.biasDtype);
     value = activate(value, args.activation);
@@ -76,7 +76,7 @@ static bool aligned(const void *pointer) { return aligned16(reinterpret_cast<uin
 
 int gemmFinish(const GemmFinish &args, cudaStream_t stream) {
   const int64_t count = int64_t(args.m) * args.n * args.batch;
-  const bool vectorized = count / vectorWidth < (int64_t(1) << 31) && multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
+  const bool vectorized = args.productDtype == args.outDtype && count / vectorWidth < (int64_t(1) << 31) && multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
                           multipleOf8(args.ldProduct) && multipleOf8(args.productStride) && multipleOf8(args.residual ? args.ldResidual : 0) &&
                           multipleOf8(args.residualStride) && aligned(args.out) && aligned(args.product) && aligned(args.columnScale) && aligned(args.gate) &&
                           aligned(args.bias) && aligned(args.residual);

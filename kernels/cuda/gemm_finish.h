@@ -3,7 +3,7 @@
 #include "device.h"
 
 /** out[b] = gate[c] * activation(product[b] * rowScale[b][r] * columnScale[b][c] + bias[b][c]) + residual[b], float32 in between,
- * rounded when stored. product has out's dtype and may be out; out may be residual if product is neither. Null pointers leave their
+ * rounded when stored. product may be out where it has out's dtype (f32 or bf16; out may be f16 too); out may be residual if product is neither. Null pointers leave their
  * part out. Scales are contiguous: [m] and [n] per batch. */
 struct GemmFinish {
   void *out;
@@ -12,7 +12,7 @@ struct GemmFinish {
   const void *bias, *residual;
   int64_t ldo, outStride, ldProduct, productStride, biasStride, ldResidual, residualStride;
   int m, n, batch;
-  int outDtype, biasDtype, residualDtype, activation;
+  int productDtype, outDtype, biasDtype, residualDtype, activation;
 };
 int gemmFinish(const GemmFinish &args, cudaStream_t stream);
 

@@ -27,6 +27,7 @@ int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int6
   const int bytes = dtypeBytes(dtype);
   const CUtensorMapDataType type = dtype == DITRUN_F32    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
                                    : dtype == DITRUN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                   : dtype == DITRUN_F16  ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                                           : CU_TENSOR_MAP_DATA_TYPE_UINT8;
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(batches)};
   const cuuint64_t strides[2] = {cuuint64_t(ld * bytes), cuuint64_t((batches > 1 ? stride : ld) * bytes)};
@@ -74,9 +75,9 @@ int gemmSm90Choice(const ditrun_gemm_args &a, bool fastAccumulate) {
     if (a.k <= 512) return fitting(a.n % 256 == 0 ? resident256 : resident128);
     return fitting(fastAccumulate ? shared256x2 : shared192Promoted);
   }
-  // What cuBLASLt does in one kernel it does 3 to 6 % faster, except for a float32 residual over a short k.
-  const bool secondPass = a.gate || a.activation != DITRUN_IDENTITY || (a.bias && a.biasDtype != a.outDtype) || (a.residual && a.residualDtype != a.outDtype);
-  if (a.residual && a.k <= 512 && gemmSm90Fits(a, resident128)) return resident128;
+  // What cuBLASLt does in one kernel it does 3 to 6 % faster, except for a float32 residual over a short k; f16 from bf16 it does not write.
+  const bool secondPass = a.outDtype == DITRUN_F16 || a.gate || a.activation != DITRUN_IDENTITY || (a.bias && a.biasDtype != a.outDtype) || (a.residual && a.residualDtype != a.outDtype);
+  if ((a.residual || a.outDtype == DITRUN_F16) && a.k <= 512 && gemmSm90Fits(a, resident128)) return resident128;
   if (!secondPass) return -1;
   // The narrower tile is 8 % slower for its size, and wins where it leaves the last wave fuller.
   const auto cost = [&](int tile) {
@@ -94,8 +95,10 @@ int gemmSm90(const ditrun_gemm_args &a, int index, cudaStream_t stream) {
   p.wBatched = batched && a.wStride != 0;
   TRY(encode(&p.a, "A", a.dtype, a.a, a.lda, a.aStride, p.aBatched ? a.batch : 1, a.m, a.k, tile.rows));
   TRY(encode(&p.w, "W", a.dtype, a.w, a.ldw, a.wStride, p.wBatched ? a.batch : 1, a.n, a.k, tile.columns / tile.cluster));
-  if (a.outDtype == DITRUN_E4M3) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, gemm_sm90::e4m3BoxBytes(tile.columns)));
-  if (a.outDtype == DITRUN_BF16) TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16));
+  if (a.outDtype != DITRUN_F32) {
+    const int boxBytes = a.outDtype == DITRUN_E4M3 ? gemm_sm90::e4m3BoxBytes(tile.columns) : 128;
+    TRY(encode(&p.outBoxes, "out", a.outDtype, a.out, a.ldo, a.outStride, a.batch, a.m, a.n, 16, boxBytes));
+  }
   p.aScale = asPointer<float>(a.aScale);
   p.wScale = asPointer<float>(a.wScale);
   p.gate = asPointer<float>(a.gate);

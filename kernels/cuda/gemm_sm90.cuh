@@ -51,6 +51,7 @@ int launch_for(int outDtype, int activation, const Parameters &p, int blocks, cu
     return p.residual ? launch<Tile, dtype, DITRUN_F32, DITRUN_IDENTITY, true>(p, blocks, stream) : launch<Tile, dtype, DITRUN_F32, DITRUN_IDENTITY, false>(p, blocks, stream);
   if constexpr (dtype == DITRUN_E4M3)
     if (outDtype == DITRUN_E4M3) return launch_activation<Tile, dtype, DITRUN_E4M3>(activation, p, blocks, stream);
+  if (outDtype == DITRUN_F16) return launch<Tile, dtype, DITRUN_F16, DITRUN_IDENTITY, false>(p, blocks, stream);
   return launch_activation<Tile, dtype, DITRUN_BF16>(activation, p, blocks, stream);
 }
 

@@ -99,6 +99,18 @@ __device__ inline uint32_t packBf16(float low, float high) {
   return *reinterpret_cast<const uint32_t *>(&pair);
 }
 
+__device__ inline uint32_t packF16(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t *>(&pair);
+}
+
+/** Two values rounded to bf16 or f16, to nearest even; what f16 cannot hold becomes infinite. */
+template <int dtype>
+__device__ inline uint32_t packPair(float low, float high) {
+  static_assert(dtype == DITRUN_BF16 || dtype == DITRUN_F16);
+  return dtype == DITRUN_BF16 ? packBf16(low, high) : packF16(low, high);
+}
+
 __device__ inline void store8(void *pointer, int64_t index, bool isBf16, const float (&values)[vectorWidth]) {
   if (isBf16) {
     *reinterpret_cast<uint4 *>(static_cast<__nv_bfloat16 *>(pointer) + index) =

@@ -138,7 +138,7 @@ typedef struct {
   int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
   int32_t m, n, k, batch;
   int32_t dtype;         /* of A and W: F32, BF16 or E4M3 */
-  int32_t outDtype;      /* of out: F32 or BF16; after E4M3, also E4M3 without gate and residual */
+  int32_t outDtype;      /* of out: F32; after BF16 and E4M3 also BF16 or F16 (what F16 cannot hold becomes infinite); after E4M3 also E4M3, without gate and residual */
   int32_t biasDtype, residualDtype;
   int32_t activation;    /* ditrun_activation */
   int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
@@ -165,6 +165,8 @@ typedef struct {
  * lse[head, query] = log Σ exp(scale * q·k), natural log, float32 (lse 0: not wanted).
  * With previousO and previousLse (float32 [queries, heads, headDim] and [heads, queries]) the result is first merged with
  * that partial result: o' = (e^(lseP - lse') oP + e^(lse - lse') o), lse' = log(e^lseP + e^lse). o may be float32 then.
+ * With dtype F16, probabilities are rounded to f16 (11 bits), scores that are small (log2(e) scale q·k within 9 of 0 in the first keys and
+ * within 14 later) may be too, and larger ones are taken in float32; an infinite or NaN operand shows as NaN or infinity in the output.
  * With dtype E4M3, q·k is scaled back by qScale[query, head] · kScale[head, key / DITRUN_FP8_KEYS] and o by vScale[head, channel];
  * probabilities are rounded to e4m3 (times a power of two), their sum is taken of the rounded ones, and products with v are
  * added up in float32 at least every few hundred keys. lse is then that of the smoothed keys: of all blocks smoothed alike, merges
@@ -179,7 +181,7 @@ typedef struct {
   uint64_t waitNanoseconds; /* 0 or uint64[blockCount]: time spent waiting for each flag, added up by one observer */
   int64_t qStride, oStride; /* row strides; heads adjacent */
   int32_t queries, heads, headDim, blockCount;
-  int32_t dtype;    /* of q, k, v: F32, BF16 or E4M3 */
+  int32_t dtype;    /* of q, k, v: F32, BF16, F16 or E4M3 */
   int32_t oDtype;   /* F32 or BF16 */
   int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
   float scale;

@@ -91,15 +91,18 @@ export function planPrecision(plan: Plan): "fp32" | "bf16" | "e4m3" {
   return dtypes.includes("bf16") ? "bf16" : "fp32";
 }
 
-/** The plan's dtype, and which parts are in e4m3: `bf16, e4m3 linear + attention + ring`. */
+/** The plan's dtype, and which parts are in another: `bf16, e4m3 linear, fp16 attention + ring`. */
 export function describeDtypes(plan: Plan): string {
   const dtypes = {
     linear: plan.linear.dtype ?? plan.dtype,
     attention: attentionDtype(plan),
     ...(plan.mesh.cp > 1 ? { ring: ringDtype(plan) } : {}),
   };
-  const parts = Object.entries(dtypes).flatMap(([part, dtype]) => (dtype === "e4m3" ? [part] : []));
-  return parts.length === 0 ? plan.dtype : `${plan.dtype}, e4m3 ${parts.join(" + ")}`;
+  const groups = (["e4m3", "fp16"] as const).flatMap((other) => {
+    const parts = Object.entries(dtypes).flatMap(([part, dtype]) => (dtype === other ? [part] : []));
+    return parts.length === 0 ? [] : [`${other} ${parts.join(" + ")}`];
+  });
+  return [plan.dtype, ...groups].join(", ");
 }
 
 function planName(plan: Plan): string {

@@ -10,6 +10,9 @@ export type ComputeDtype = z.infer<typeof dtypeSchema>;
 /** A dtype that may also be fp8: e4m3 with dynamic scales. */
 export const lowDtypeSchema = z.enum(["fp32", "bf16", "e4m3"]);
 export type LowDtype = z.infer<typeof lowDtypeSchema>;
+/** What attention's operands may be: fp16 has the bytes of bf16, three bits more precision and a range of 65504. */
+export const attentionDtypeSchema = z.enum(["fp32", "bf16", "fp16", "e4m3"]);
+export type AttentionDtype = z.infer<typeof attentionDtypeSchema>;
 
 /** Of one job: more are a slip of the finger. */
 export const mostWorkers = 1024;
@@ -36,14 +39,14 @@ export const planSchema = z.strictObject({
   attention: z
     .strictObject({
       kernel: z.enum(["auto", "generic", "sm80", "sm90"]).default("auto"),
-      /** Of self-attention's queries, keys and values: the plan's dtype, or e4m3. Attention to a text keeps the plan's dtype. */
-      dtype: lowDtypeSchema.optional(),
+      /** Of self-attention's queries, keys and values: the plan's dtype, e4m3, or fp16 (the DiT in bf16). Attention to a text keeps the plan's dtype. */
+      dtype: attentionDtypeSchema.optional(),
     })
     .prefault({}),
   ring: z
     .strictObject({
       /** What keys and values travel as: the attention's dtype, which is the default. */
-      dtype: lowDtypeSchema.optional(),
+      dtype: attentionDtypeSchema.optional(),
       /** peer: copies within one host (CUDA IPC, shared memory); nccl: any hosts; auto: peer where it reaches. */
       transport: z.enum(["auto", "peer", "nccl"]).default("auto"),
     })
@@ -78,12 +81,12 @@ export function meshName(mesh: Plan["mesh"]): string {
 }
 
 /** What self-attention multiplies in. */
-export function attentionDtype(plan: Plan): LowDtype {
+export function attentionDtype(plan: Plan): AttentionDtype {
   return plan.attention.dtype ?? plan.dtype;
 }
 
 /** What keys and values travel as. */
-export function ringDtype(plan: Plan): LowDtype {
+export function ringDtype(plan: Plan): AttentionDtype {
   return plan.ring.dtype ?? attentionDtype(plan);
 }
 
@@ -92,26 +95,32 @@ export function checkDtypes(plan: Plan): void {
   const attention = attentionDtype(plan);
   const ring = ringDtype(plan);
   const name = plan.name === undefined ? "The plan" : `Plan ${plan.name}`;
-  if (attention !== plan.dtype && attention !== "e4m3") {
+  const others = plan.dtype === "bf16" ? ["fp16", "e4m3"] : ["e4m3"];
+  if (attention !== plan.dtype && !others.includes(attention)) {
     throw new DitrunError(
-      `${name} has attention.dtype ${attention} and dtype ${plan.dtype}: leave attention.dtype out, or make it e4m3.`,
+      `${name} has attention.dtype ${attention} and dtype ${plan.dtype}: leave attention.dtype out, or make it ${others.join(" or ")}.`,
     );
   }
   if (ring !== attention) {
-    const other = ring === "e4m3" || ring === plan.dtype ? `, or make attention.dtype ${ring} too` : "";
+    const other = others.includes(ring) || ring === plan.dtype ? `, or make attention.dtype ${ring} too` : "";
     throw new DitrunError(
       `${name} has ring.dtype ${ring} and attention.dtype ${attention}, but keys and values travel as attention reads them: leave ring.dtype out${other}.`,
     );
   }
-  if (attention === "e4m3" && plan.attention.kernel === "sm80") {
+  if ((attention === "fp16" || attention === "e4m3") && plan.attention.kernel === "sm80") {
     throw new DitrunError(
-      `${name} has attention.dtype e4m3, which the attention.kernel sm80 does not have: choose auto, generic or sm90.`,
+      `${name} has attention.dtype ${attention}, which the attention.kernel sm80 does not have: choose auto, generic or sm90.`,
     );
   }
 }
 
 /** Refuses what a plan may ask of the DiT but Wan does not have. @throws DitrunError */
-export function checkWanParts({ norms, embeddings }: Plan, model: string): void {
+export function checkWanParts({ norms, embeddings, attention }: Plan, model: string): void {
+  if (attention.dtype === "fp16") {
+    throw new DitrunError(
+      `The plan has attention.dtype fp16, which only the DiT has; for ${model} leave it out, or make it e4m3.`,
+    );
+  }
   for (const [key, used] of [
     ["norms.sequenceParallel", norms.sequenceParallel],
     ["embeddings.tensorParallel", embeddings.tensorParallel],

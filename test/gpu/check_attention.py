@@ -10,6 +10,10 @@ from check_operators import CODE, NAN, SHORT, relative
 
 GENERIC, SM80, SM90 = 1, 2, 3
 KERNEL = {GENERIC: "generic", SM80: "sm80", SM90: "sm90"}
+# Relative error of o in float32, by dtype. bf16: probabilities are rounded to bf16 once (2^-9 each). f16: to 11 bits; on Hopper half of
+# them are polynomials (1.1e-3), and scores are rounded to half precision.
+O_LIMIT = {torch.float32: 1e-6, torch.bfloat16: 2.5e-3, torch.float16: 1.8e-3}
+LSE_LIMIT = {torch.float32: 1e-5, torch.bfloat16: 2e-5, torch.float16: 2e-3}
 
 
 def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None, bias=None):
@@ -31,6 +35,10 @@ def reference(q, blocks, scale=None):
 
 
 def checks(module, report):
+    combinations = [(GENERIC, torch.float32), (GENERIC, torch.bfloat16), (SM80, torch.bfloat16), (GENERIC, torch.float16)]
+    if torch.cuda.get_device_capability() == (9, 0):
+        combinations.append((SM90, torch.float16))
+
     def made(queries, lengths, heads, dim, dtype, size=1.0):
         """q, k and v as slices of one [tokens, 3, heads, dim] tensor, as the qkv linear writes them."""
         packed = (torch.randn(queries, 3, heads, dim, device="cuda") * size).to(dtype)
@@ -50,27 +58,24 @@ def checks(module, report):
         return o, lse
 
     def sizes():
-        for kernel, dims in ((GENERIC, (8, 20, 32, 33, 64, 72, 128, 256)), (SM80, (8, 32, 40, 64, 72, 128))):
-            for dim in dims:
-                for dtype in (torch.float32, torch.bfloat16) if kernel == GENERIC else (torch.bfloat16,):
-                    for queries, lengths in ((193, [70, 129, 1]), (64, [64]), (1, [1]), (257, [1000])):
-                        if dim not in (32, 64) and queries != 193:
-                            continue
-                        q, blocks = made(queries, lengths, 3, dim, dtype)
-                        expected, expected_lse = reference(q, blocks)
-                        name = f"attention {KERNEL[kernel]} {SHORT[dtype]} dim {dim}, {queries} queries, keys {lengths}"
-                        # bf16: probabilities are rounded to bf16 once (2^-9 each), float32 otherwise
-                        limit = 1e-6 if dtype == torch.float32 else 2.5e-3
-                        o, lse = run(q, blocks, torch.float32, kernel)
-                        report(name, relative(o, expected), limit)
-                        report(name + ", lse", float((lse - expected_lse).abs().max()), 1e-5 if dtype == torch.float32 else 2e-5)
-                        o, _ = run(q, blocks, torch.bfloat16, kernel)
-                        report(name + ", bf16 out", relative(o, expected), 3.5e-3)
-                        o2, lse2 = run(q, blocks, torch.bfloat16, kernel)
-                        report(name + ", again the same bits", float((o != o2).sum()), 0)
+        dims_of = {GENERIC: (8, 20, 32, 33, 64, 72, 128, 256), SM80: (8, 32, 40, 64, 72, 128), SM90: (32, 64, 128)}
+        shapes = ((193, [70, 129, 1]), (64, [64]), (1, [1]), (257, [1000]), (300, [2048, 1100]))
+        for kernel, dtype in combinations:
+            for dim in dims_of[kernel]:
+                for queries, lengths in shapes if dim in (32, 64) or kernel == SM90 else shapes[:1]:
+                    q, blocks = made(queries, lengths, 3, dim, dtype)
+                    expected, expected_lse = reference(q, blocks)
+                    name = f"attention {KERNEL[kernel]} {SHORT[dtype]} dim {dim}, {queries} queries, keys {lengths}"
+                    o, lse = run(q, blocks, torch.float32, kernel)
+                    report(name, relative(o, expected), O_LIMIT[dtype])
+                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT[dtype])
+                    o, _ = run(q, blocks, torch.bfloat16, kernel)
+                    report(name + ", bf16 out", relative(o, expected), 3.5e-3)
+                    o2, _ = run(q, blocks, torch.bfloat16, kernel)
+                    report(name + ", again the same bits", float((o != o2).sum()), 0)
 
     def merging():
-        for kernel, dtype in ((GENERIC, torch.float32), (GENERIC, torch.bfloat16), (SM80, torch.bfloat16)):
+        for kernel, dtype in combinations:
             for dim in (32, 64, 128):
                 q, blocks = made(130, [90, 200], 2, dim, dtype, size=2.0)
                 expected, expected_lse = reference(q, blocks)
@@ -80,11 +85,11 @@ def checks(module, report):
                 module.attention(args, 0)
                 torch.cuda.synchronize()
                 name = f"attention {KERNEL[kernel]} {SHORT[dtype]} dim {dim} merged in place"
-                report(name, relative(o, expected), 1e-6 if dtype == torch.float32 else 2.5e-3)
-                report(name + ", lse", float((lse - expected_lse).abs().max()), 2e-5 if dtype == torch.float32 else 5e-5)
+                report(name, relative(o, expected), O_LIMIT[dtype])
+                report(name + ", lse", float((lse - expected_lse).abs().max()), 2.5 * LSE_LIMIT[dtype])
 
     def hard_inputs():
-        for kernel, dtype in ((GENERIC, torch.float32), (GENERIC, torch.bfloat16), (SM80, torch.bfloat16)):
+        for kernel, dtype in combinations:
             q, blocks = made(100, [130], 2, 32, dtype, size=20.0)  # scores of several hundred
             expected, _ = reference(q, blocks)
             o, lse = run(q, blocks, torch.float32, kernel)
@@ -97,10 +102,28 @@ def checks(module, report):
             o, _ = run(q, blocks, torch.float32, kernel)
             others = o.isfinite().all(2)
             report(f"attention {KERNEL[kernel]} {SHORT[dtype]} a NaN stays in its row", float(others[3, 1]) + float((~others).sum() - 1), 0)
+        for kernel, dtype in combinations:
+            if dtype != torch.float16:
+                continue
+            for dim in (32, 64, 128):
+                for scores, size in (("small", 1.0), ("large", 8.0)):
+                    q, blocks = made(400, [2000, 1000], 2, dim, dtype, size=size)
+                    blocks[0][0][777, 1], blocks[1][0][900, 1] = q[5, 1] * 3, q[300, 1] * 2  # scores that outgrow the first keys'
+                    expected, _ = reference(q, blocks)
+                    o, _ = run(q, blocks, torch.float32, kernel)
+                    worst = float(((o.double() - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+                    report(f"attention {KERNEL[kernel]} f16 dim {dim}, late outliers among {scores} scores, worst row", worst, 6e-3)
+                # Negative queries make the scores of the infinite key -infinity in all rows.
+                q, blocks = made(400, [2000, 1000], 2, dim, dtype)
+                q.copy_(-q.abs())
+                blocks[1][0][900, 1, 7] = float("inf")
+                o, _ = run(q, blocks, torch.float32, kernel)
+                report(f"attention {KERNEL[kernel]} f16 dim {dim}, an infinite key shows", 0.0 if o[:, 1].isnan().any() else 1.0, 0)
+                report(f"attention {KERNEL[kernel]} f16 dim {dim}, and not in another head", float(o[:, 0].isnan().sum()), 0)
 
     def flags():
         """Keys arrive, and flags are set, while the kernel waits for them. (A kernel that fills the GPU: see check_peers.)"""
-        for kernel, dtype in ((GENERIC, torch.float32), (SM80, torch.bfloat16)):
+        for kernel, dtype in [c for c in combinations if c in ((GENERIC, torch.float32), (SM80, torch.bfloat16), (SM90, torch.float16))]:
             wait_for_keys(1000, 4, kernel, dtype)
 
     def wait_for_keys(queries, heads, kernel, dtype):

@@ -4,10 +4,10 @@ import ctypes
 import numpy
 import torch
 
-from ditrun_abi import BF16, E4M3, F32, GELU, GELU_TANH, IDENTITY, NORMAL, SILU, UNIFORM, Gemm, LayerNorm, Random
+from ditrun_abi import BF16, E4M3, F16, F32, GELU, GELU_TANH, IDENTITY, NORMAL, SILU, UNIFORM, Gemm, LayerNorm, Random
 
-CODE = {torch.float32: F32, torch.bfloat16: BF16, torch.float8_e4m3fn: E4M3}
-SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float8_e4m3fn: "e4m3"}
+CODE = {torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16, torch.float8_e4m3fn: E4M3}
+SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16", torch.float8_e4m3fn: "e4m3"}
 # Relative L2 error: float32 sums against float64; one rounding to bf16 (2^-9 at most); two of them, where a kernel follows cuBLASLt.
 LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3}
 TWICE = {torch.float32: 2e-6, torch.bfloat16: 3.5e-3}
@@ -112,6 +112,20 @@ def checks(module, report):
             synchronized(lambda: module.gemm(gemm_args(a, shared, out, bias[0], None, GELU), 0))
             report(f"gemm {SHORT[dtype]} batch 3, shared weight and bias, gelu",
                    relative(out, ACTIVATIONS[GELU](a.double() @ w[0].double().T + bias[0].double())), TWICE[dtype])
+
+    def gemm_f16():
+        """bf16 to f16, by a tile of sm_90 and by cuBLASLt, whose float32 is rounded afterwards; what f16 cannot hold is infinite."""
+        for m, n, k, batch in ((4095, 512, 512, 3), (3000, 256, 1536, 1), (77, 51, 33, 2), (70001, 264, 128, 1)):
+            a, w, bias = random(m, k, dtype=torch.bfloat16), random(batch, n, k, dtype=torch.bfloat16) / k**0.5, random(batch, n)
+            expected = a.double() @ w.double().mT + bias.double()[:, None]
+            for name, kernel in (("fastest", 0), ("cuBLASLt", 1)):
+                out = torch.full((batch, m, n), NAN, device="cuda", dtype=torch.float16)
+                synchronized(lambda: module.gemm(gemm_args(a.expand(batch, m, k), w, out, bias, kernel=kernel), 0))
+                report(f"gemm bf16->f16 {batch}x{m}x{n}x{k}, {name}", relative(out, expected), 3e-4)
+                synchronized(lambda: module.gemm(gemm_args(a.expand(batch, m, k), w, out, bias, alpha=1e5, kernel=kernel), 0))
+                large = (expected - bias.double()[:, None]) * 1e5 + bias.double()[:, None]
+                wrong = (out.isinf() & (large.abs() < 65500)) | (out.isfinite() & (large.abs() > 65540)) | (out.isinf() & (out.sign() != large.sign()))
+                report(f"gemm bf16->f16 {batch}x{m}x{n}x{k}, {name}, overflow", float(wrong.sum()) + float(out.isnan().sum()) + (0 if out.isinf().any() else 1), 0)
 
     def gemm_hopper():
         """Every sm_90 tile: ragged rows, padded leading dimensions, batches, k that ends inside a step; twice, to the same bits."""
@@ -401,5 +415,5 @@ def checks(module, report):
                 reference = torch.from_numpy(expected[distribution]).view(count_rows, count_columns).cuda().to(dtype)
                 report(f"fill_random {name} {SHORT[dtype]}: the same bits", float((out != reference).sum()) + untouched(whole, count_columns), 0)
 
-    return {"gemm": gemm, "gemm batched": gemm_batched, "gemm e4m3": gemm_fp8, "gemm sm_90": gemm_hopper, "gemm gate": gemm_gate, "layer_norm": layer_norm, "elementwise": elementwise, "quantize": quantize,
+    return {"gemm": gemm, "gemm batched": gemm_batched, "gemm e4m3": gemm_fp8, "gemm sm_90": gemm_hopper, "gemm f16": gemm_f16, "gemm gate": gemm_gate, "layer_norm": layer_norm, "elementwise": elementwise, "quantize": quantize,
             "tokens": tokens, "embeddings": embeddings, "random": random_numbers}

@@ -10,9 +10,9 @@ import argparse
 import ctypes
 import sys
 
-from ditrun_abi import BF16, DEVICE, E4M3, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
+from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
 
-BYTES = {F32: 4, BF16: 2, E4M3: 1}
+BYTES = {F32: 4, BF16: 2, F16: 2, E4M3: 1}
 
 
 class Buffers:
@@ -31,11 +31,16 @@ class Buffers:
         return at
 
     def normal(self, count, dtype=F32):
-        at = self.empty(count, F32 if dtype == E4M3 else dtype)
+        wide = dtype in (E4M3, F16)
+        at = self.empty(count, F32 if wide else dtype)
         self.module.fill_random(ctypes.byref(Random(out=at, seed=1, fullColumns=count, ldo=count, rows=1, columns=count, distribution=NORMAL, amplitude=1,
-                                                    outDtype=F32 if dtype == E4M3 else dtype)), 0)
-        if dtype != E4M3:
+                                                    outDtype=F32 if wide else dtype)), 0)
+        if not wide:
             return at
+        if dtype == F16:
+            half = self.empty(count, F16)
+            self.module.cast(half, F16, at, F32, count, 0)
+            return half
         small = self.empty(count, E4M3)
         self.module.quantize_rows(small, self.empty(1), at, count, 1, count, F32, 0)
         return small
@@ -63,7 +68,13 @@ def attentions(module, new):
             attention(module, new, 1, 65, [300], dim, BF16, kernel, F32, merge=True)
             attention(module, new, 3, 257, [512], dim, BF16, kernel)
             new.free()
+        for kernel in (1, 3):
+            attention(module, new, 2, 193, [70, 129, 1], dim, F16, kernel)
+            attention(module, new, 1, 65, [300], dim, F16, kernel, F32, merge=True)
+            attention(module, new, 3, 257, [1024], dim, F16, kernel)
+            new.free()
     attention(module, new, 2, 33, [47], 20, F32, 1, F32)
+    attention(module, new, 2, 33, [47], 20, F16, 1, F32)
 
 
 def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=BF16, merge=False):
@@ -109,18 +120,21 @@ def gemms(module, new):
         for activation in (IDENTITY, GELU, SILU):
             gemm(module, new, m, n, k, BF16, BF16, activation=activation)
         gemm(module, new, m, n, k, BF16, F32)
+        gemm(module, new, m, n, k, BF16, F16, residual=0)
         new.free()
     for m, n, k in ((33, 64, 48), (257, 512, 512)):
         gemm(module, new, m, n, k, E4M3, BF16)
         gemm(module, new, m, n, k, E4M3, F32)
         gemm(module, new, m, n, k, E4M3, E4M3, residual=0, outScale=new.normal(m))
+        gemm(module, new, m, n, k, E4M3, F16, residual=0)
 
 
 def gemm_tiles(module, new):
     """Each tile of sm_90 with gate and residual, and with an activation; one that does not take the arguments is passed over."""
     for tile in range(6):
         for dtype, out_dtype, more in ((BF16, F32, dict(gate=new.normal(512))), (E4M3, F32, dict(gate=new.normal(512))), (BF16, BF16, dict(activation=GELU)),
-                                       (E4M3, BF16, dict(activation=GELU)), (E4M3, E4M3, dict(activation=GELU, outScale=new.normal(300)))):
+                                       (E4M3, BF16, dict(activation=GELU)), (BF16, F16, {}), (E4M3, F16, {}),
+                                       (E4M3, E4M3, dict(activation=GELU, outScale=new.normal(300)))):
             more = dict(more) if out_dtype == F32 else dict(more, residual=0)
             for m, k in ((300, 256), (129, 1536)):
                 try:

@@ -72,12 +72,19 @@ describe("the golden DiT on CPU workers, fp32", () => {
   });
 });
 
-describe("the golden DiT on CPU workers, bf16 and fp8", () => {
+describe("the golden DiT on CPU workers, bf16, fp16 and fp8", () => {
   // bf16 keeps 8 bits and e4m3 4: one rounding is 2^-9 or 2^-4 of a value, and a few dozen of them add up in 3 blocks.
   const cases: [string, number, PlanDocument][] = [
     ["bf16, one worker", 0.02, { dtype: "bf16" }],
     ["bf16, cp2×tp2", 0.02, { dtype: "bf16", mesh: { cp: 2, tp: 2 } }],
     ["fp8 linears, cp2×tp2", 0.1, { dtype: "bf16", mesh: { cp: 2, tp: 2 }, linear: { dtype: "e4m3" } }],
+    ["fp16 attention, one worker", 0.02, { dtype: "bf16", attention: { dtype: "fp16" } }],
+    ["fp16 attention, cp3×tp2", 0.02, { dtype: "bf16", mesh: { cp: 3, tp: 2 }, attention: { dtype: "fp16" } }],
+    [
+      "fp16 attention, fp8 linears, cp2",
+      0.1,
+      { dtype: "bf16", mesh: { cp: 2 }, attention: { dtype: "fp16" }, linear: { dtype: "e4m3" } },
+    ],
   ];
   it.for(cases)("%s: relative L2 at most %d", async ([, tolerance, plan]) => {
     const error = relativeL2(await forward(plan), await readTensor(join(directory, "case.safetensors"), "output"));

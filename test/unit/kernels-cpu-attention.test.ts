@@ -6,6 +6,7 @@ import {
   check,
   download,
   downloadBytes,
+  F16,
   F32,
   freeAll,
   lastError,
@@ -80,7 +81,7 @@ function prepare(shape: Shape) {
     kv.set(k.subarray(key * row, (key + 1) * row), key * kvStride);
     kv.set(v.subarray(key * row, (key + 1) * row), key * kvStride + row);
   }
-  const bytes = dtype === BF16 ? 2 : 4;
+  const bytes = dtype === F32 ? 4 : 2;
   const base = upload(kv, dtype);
   let key = 0;
   const blocks = lengths.map((length) => {
@@ -134,6 +135,43 @@ describe("ditrun_attention on the CPU", () => {
     expect(error).toBeLessThan(4e-3);
     expect(error).toBeGreaterThan(1e-4);
     expect(relativeL2(download(args.lse, shape.heads * shape.queries, F32), want.lse)).toBeLessThan(1e-6);
+  });
+
+  // Probabilities times 2^8 are rounded to 11 bits, and their sum is of the rounded ones.
+  for (const [name, size] of [
+    ["random", 2],
+    ["scores of hundreds", 30],
+  ] as const) {
+    it(`f16: probabilities are rounded eight times finer than in bf16, ${name}`, () => {
+      const shape = { queries: 60, heads: 2, headDim: 32, lengths: [200, 31], dtype: F16, oDtype: F32, size };
+      const { args, blocks, row, want } = prepare(shape);
+      check(attention(args, blocks));
+      const error = relativeL2(download(args.o, shape.queries * row, F32), want.o);
+      expect(error).toBeLessThan(5e-4);
+      expect(error).toBeGreaterThan(1e-6);
+      expect(relativeL2(download(args.lse, shape.heads * shape.queries, F32), want.lse)).toBeLessThan(2e-5);
+    });
+  }
+
+  it.each([
+    ["query", "a key's sign decides", Number.POSITIVE_INFINITY],
+    ["key", "its scores are -infinity", Number.NEGATIVE_INFINITY],
+  ])("f16: an infinite %s shows as NaN, also where %s", (which, _why, infinite) => {
+    const [row, keys, queries] = [8, 5, 3];
+    const q = sequence(queries * row, F16, 1, 2).map(Math.abs);
+    const k = sequence(keys * row, F16, 2, 2);
+    (which === "key" ? k : q)[row + 3] = infinite;
+    const o = poisoned(queries * row, F32);
+    const strides = { qStride: row, oStride: row, queries, heads: 1, headDim: row };
+    const args = { q: upload(q, F16), o, lse: 0, ...strides, dtype: F16, oDtype: F32, scale: 0.3 };
+    const v = upload(sequence(keys * row, F16, 3, 2), F16);
+    check(attention(args, [{ k: upload(k, F16), v, kStride: row, vStride: row, length: keys }]));
+    const bad = Array.from({ length: queries }, (_, i) =>
+      download(o, queries * row, F32)
+        .slice(i * row, (i + 1) * row)
+        .every(Number.isNaN),
+    );
+    expect(bad).toEqual(which === "key" ? [true, true, true] : [false, true, false]);
   });
 
   it("bf16: one key gives back its value exactly", () => {
@@ -202,7 +240,7 @@ describe("ditrun_attention on the CPU", () => {
       [{ headDim: 513 }, {}, /headDim is 513.*1 to 512/],
       [{ kernel: 3 }, {}, /kernel is 3/],
       [{ qStride: 15 }, {}, /qStride is 15 .* 2 heads of 8 has 16/],
-      [{ dtype: 3 }, {}, /dtype 3 \(f16\) but must be one of f32, bf16, e4m3/],
+      [{ dtype: 4 }, {}, /dtype 4 \(i32\) but must be one of f32, bf16, f16, e4m3/],
       [{ previousO: 256 }, {}, /previousLse/],
       [{}, { length: 0 }, /block 0 has length 0/],
       [{}, { flag: 6 }, /flag is at address 6/],

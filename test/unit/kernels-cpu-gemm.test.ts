@@ -4,6 +4,7 @@ import {
   check,
   download,
   E4M3,
+  F16,
   F32,
   freeAll,
   gemm,
@@ -176,6 +177,21 @@ describe("ditrun_gemm on the CPU", () => {
     });
     expect(differing / got.length).toBeLessThan(0.005);
     expect(untouched).toBe(true);
+  });
+
+  it("to f16: rounded once, to nearest even; what it cannot hold is infinite", () => {
+    const { got, want } = run({ m: 53, n: 70, k: 129, dtype: BF16, outDtype: F16, bias: F32 });
+    got.forEach((x, index) => {
+      const exact = want[index] ?? 0;
+      expect(Math.abs(x - exact)).toBeLessThan(2 ** -10.9 * Math.max(Math.abs(exact), 2 ** -10));
+    });
+    const large = run({ m: 53, n: 70, k: 129, dtype: BF16, outDtype: F16, alpha: 1e5 });
+    large.got.forEach((x, index) => {
+      const exact = large.want[index] ?? 0;
+      if (Math.abs(exact) > 65521) expect(x).toBe(Math.sign(exact) * Number.POSITIVE_INFINITY);
+      else if (Math.abs(exact) < 65519) expect(Number.isFinite(x)).toBe(true);
+    });
+    expect(large.got.some((x) => !Number.isFinite(x))).toBe(true);
   });
 
   for (const m of [3, 53]) {

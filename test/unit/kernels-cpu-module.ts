@@ -82,6 +82,7 @@ const scratchFloat = new Float32Array(1);
 const scratchBits = new Uint32Array(scratchFloat.buffer);
 
 function encode(x: number, dtype: number): number {
+  if (dtype === F16 && !Number.isFinite(x)) return x > 0 ? 0x7c00 : x < 0 ? 0xfc00 : 0x7e00;
   const value = rounded(x, dtype);
   scratchFloat[0] = value;
   const bits = scratchBits[0] ?? 0;

@@ -4,7 +4,7 @@ import type { Group } from "../../src/worker/comm/group.js";
 import type { Message } from "../../src/worker/comm/nccl-group.js";
 import { Device } from "../../src/worker/device/device.js";
 import { kvStatistics } from "../../src/worker/device/fp8-ops.js";
-import { attention } from "../../src/worker/device/ops.js";
+import { attention, cast } from "../../src/worker/device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensorBytes } from "../../src/worker/device/tensor.js";
 import { asTheyAre, inE4m3, type KeyValuePayload, type MakePayload } from "../../src/worker/parallel/kv-payload.js";
 import { NcclRing } from "../../src/worker/parallel/nccl-ring.js";
@@ -39,6 +39,13 @@ async function uploaded(shape: readonly number[], seed: number): Promise<Tensor>
   return x;
 }
 
+/** The same in fp16. */
+async function rounded(shape: readonly number[], seed: number): Promise<Tensor> {
+  const x = device.allocatePersistent("fp16", shape);
+  cast(device, x, await uploaded(shape, seed));
+  return x;
+}
+
 const at = <T>(list: readonly T[], index: number): T => {
   const item = list[index];
   if (item === undefined) throw new RangeError(`There is no item ${index}.`);
@@ -67,6 +74,8 @@ function groupOf(rank: number, kvOfRank: readonly Tensor[]): Group {
 const dtypes: [string, number, (rank: number, kvOfRank: readonly Tensor[]) => MakePayload][] = [
   // Merging adds a few float32 roundings.
   ["fp32", 1e-6, () => asTheyAre],
+  // As e4m3 below, with probabilities of 11 bits.
+  ["fp16", 1e-3, () => asTheyAre],
   // Each step rounds its probabilities against its own largest score: the errors of two such runs, 2 % each at most, differ.
   ["e4m3", 0.04, (rank, kvOfRank) => inE4m3({ device, cp: groupOf(rank, kvOfRank) }, heads)],
 ];
@@ -77,9 +86,10 @@ describe("the ring over NCCL", () => {
     async (dtype, tolerance, makeFor) => {
       const qOfRank: Tensor[] = [];
       const kvOfRank: Tensor[] = [];
+      const operand = dtype === "fp16" ? rounded : uploaded;
       for (const [rank, tokens] of tokensOfRank.entries()) {
-        qOfRank.push(await uploaded([tokens, columns], 2 * rank + 1));
-        kvOfRank.push(await uploaded([2, tokens, columns], 2 * rank + 2));
+        qOfRank.push(await operand([tokens, columns], 2 * rank + 1));
+        kvOfRank.push(await operand([2, tokens, columns], 2 * rank + 2));
       }
       const made = (rank: number): KeyValuePayload =>
         makeFor(rank, kvOfRank)(at(qOfRank, rank), at(kvOfRank, rank), tokensOfRank);
@@ -108,7 +118,13 @@ describe("the ring over NCCL", () => {
             sent.push({ as: passedOn, from: kept });
             copyBytes(receive.address, arriving.address, receive.bytes);
           };
-          const settings: RingSettings = { heads, kernel: 0, makePayload: () => payload, queryDtype: "fp32" };
+          const settings: RingSettings = {
+            heads,
+            outDtype: "fp32",
+            kernel: 0,
+            makePayload: () => payload,
+            queryDtype: "fp32",
+          };
           const ring = new NcclRing({ device }, { rank, size: ranks, exchange }, settings);
           const q = at(qOfRank, rank);
           const attended = ring.attend(q, at(kvOfRank, rank), tokensOfRank);
@@ -137,7 +153,7 @@ describe("the ring over NCCL", () => {
       const keys = tokensOfRank.reduce((a, b) => a + b);
       // e4m3: a byte for each number, up to a group of zeros for each channel, and a scale for each head and group.
       if (dtype === "e4m3") expect(total).toBe(keys * columns + (256 + 128 + 256) * columns + 5 * heads * 4);
-      else expect(total).toBe(2 * keys * columns * 4);
+      else expect(total).toBe(2 * keys * columns * (dtype === "fp16" ? 2 : 4));
     },
   );
 });

@@ -73,6 +73,11 @@ describe("dtypes of attention and its ring", () => {
     ["attention: { dtype: e4m3 }", "e4m3", "e4m3", "bf16, e4m3 attention + ring"],
     ["attention: { dtype: e4m3 }\nring: { dtype: e4m3 }\ndtype: fp32", "e4m3", "e4m3", "fp32, e4m3 attention + ring"],
     ["linear: { dtype: e4m3 }", "bf16", "bf16", "bf16, e4m3 linear"],
+    ["attention: { dtype: fp16 }", "fp16", "fp16", "bf16, fp16 attention + ring"],
+    [
+      "attention: { dtype: fp16 }\nring: { dtype: fp16 }\nlinear: { dtype: e4m3 }",
+      ...["fp16", "fp16", "bf16, e4m3 linear, fp16 attention + ring"],
+    ],
     ["ring: { dtype: bf16 }\nattention: { kernel: sm80 }", "bf16", "bf16", "bf16"],
   ])("%j", async (text, attention, ring, description) => {
     const plan = await resolve(`mesh: { cp: 2 }\n${text}`);
@@ -98,13 +103,28 @@ describe("dtypes of attention and its ring", () => {
     [
       "attention: { dtype: fp32 }",
       {},
-      "attention.dtype fp32 and dtype bf16: leave attention.dtype out, or make it e4m3.",
+      "attention.dtype fp32 and dtype bf16: leave attention.dtype out, or make it fp16 or e4m3.",
     ],
     ["attention: { dtype: bf16 }", { dtype: "fp32" }, "attention.dtype bf16 and dtype fp32: leave attention.dtype out"],
     [
       "attention: { dtype: e4m3, kernel: sm80 }",
       {},
       "attention.dtype e4m3, which the attention.kernel sm80 does not have: choose auto, generic or sm90.",
+    ],
+    [
+      "attention: { dtype: fp16 }",
+      { dtype: "fp32" },
+      "attention.dtype fp16 and dtype fp32: leave attention.dtype out, or make it e4m3.",
+    ],
+    [
+      "attention: { dtype: fp16, kernel: sm80 }",
+      {},
+      "attention.dtype fp16, which the attention.kernel sm80 does not have: choose auto, generic or sm90.",
+    ],
+    [
+      "ring: { dtype: fp16 }",
+      {},
+      "ring.dtype fp16 and attention.dtype bf16, but keys and values travel as attention reads them: leave ring.dtype out, or make attention.dtype fp16 too.",
     ],
     ["attention: { kernel: sm80 }", { fp8: true }, "which the attention.kernel sm80 does not have"],
   ])("%j with %j is refused", async (text, flags, message) => {

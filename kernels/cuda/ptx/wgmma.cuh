@@ -1,4 +1,4 @@
-// Warpgroup matrix products (PTX ISA, "wgmma"): D[64, N] += A[64, 16] B[16, N] in bf16, A[64, 32] B[32, N] in e4m3.
+// Warpgroup matrix products (PTX ISA, "wgmma"): D[64, N] += A[64, 16] B[16, N] in bf16 or f16, A[64, 32] B[32, N] in e4m3.
 // A thread holds rows (lane / 4) and (lane / 4) + 8 of its warp's 16, columns 8 j + 2 (lane % 4) and the next:
 // d[4 j], d[4 j + 1] of the first row, d[4 j + 2], d[4 j + 3] of the second. In half precision d[2 j] and d[2 j + 1] hold a pair each.
 #pragma once
@@ -48,6 +48,7 @@ __device__ __forceinline__ void wgmma_pin(uint32_t (&d)[count]) {
 #define TEXT16_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define TEXT16_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define TEXT4_16 ", %16, %17, %18, %19"
+#define TEXT4_20 ", %20, %21, %22, %23"
 #define TEXT4_32 ", %32, %33, %34, %35"
 #define TEXT4_36 ", %36, %37, %38, %39"
 #define TEXT4_64 ", %64, %65, %66, %67"
@@ -58,37 +59,45 @@ __device__ __forceinline__ void wgmma_pin(uint32_t (&d)[count]) {
  * multiply_registers: A in registers as d's layout packs it, B [16, N] in shared memory, contiguous along N. */
 template <int N>
 struct Wgmma;
+/** The same of f16. */
+template <int N>
+struct WgmmaF16;
 
-#define WGMMA_BF16_SHARED(N, A, B, P, TEXT, ...)                                                                          \
+#define WGMMA_SHARED(STRUCT, TYPE, N, A, B, P, TEXT, ...)                                                                          \
   template <>                                                                                                             \
-  struct Wgmma<N> {                                                                                                       \
+  struct STRUCT<N> {                                                                                                      \
     static __device__ __forceinline__ void multiply_shared(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate) {   \
       asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N                      \
-                   "k16.f32.bf16.bf16 {" TEXT "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n"                                       \
+                   "k16.f32." TYPE "." TYPE " {" TEXT "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n"                               \
                    : __VA_ARGS__                                                                                          \
                    : "l"(a), "l"(b), "r"(accumulate));                                                                    \
     }                                                                                                                     \
   };
-WGMMA_BF16_SHARED(64, "%32", "%33", "%34", TEXT16_0 TEXT16_16, ACC16(d, 0), ACC16(d, 16))
-WGMMA_BF16_SHARED(80, "%40", "%41", "%42", TEXT16_0 TEXT16_16 TEXT4_32 TEXT4_36, ACC16(d, 0), ACC16(d, 16), ACC4(d, 32), ACC4(d, 36))
-WGMMA_BF16_SHARED(96, "%48", "%49", "%50", TEXT16_0 TEXT16_16 TEXT16_32, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32))
-WGMMA_BF16_SHARED(128, "%64", "%65", "%66", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48))
-WGMMA_BF16_SHARED(160, "%80", "%81", "%82", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT16_64, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC16(d, 64))
-WGMMA_BF16_SHARED(176, "%88", "%89", "%90", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT16_64 TEXT4_80 TEXT4_84, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC16(d, 64), ACC4(d, 80), ACC4(d, 84))
+WGMMA_SHARED(Wgmma, "bf16", 64, "%32", "%33", "%34", TEXT16_0 TEXT16_16, ACC16(d, 0), ACC16(d, 16))
+WGMMA_SHARED(Wgmma, "bf16", 80, "%40", "%41", "%42", TEXT16_0 TEXT16_16 TEXT4_32 TEXT4_36, ACC16(d, 0), ACC16(d, 16), ACC4(d, 32), ACC4(d, 36))
+WGMMA_SHARED(Wgmma, "bf16", 96, "%48", "%49", "%50", TEXT16_0 TEXT16_16 TEXT16_32, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32))
+WGMMA_SHARED(Wgmma, "bf16", 128, "%64", "%65", "%66", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48))
+WGMMA_SHARED(Wgmma, "bf16", 160, "%80", "%81", "%82", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT16_64, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC16(d, 64))
+WGMMA_SHARED(Wgmma, "bf16", 176, "%88", "%89", "%90", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT16_64 TEXT4_80 TEXT4_84, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC16(d, 64), ACC4(d, 80), ACC4(d, 84))
+WGMMA_SHARED(WgmmaF16, "f16", 48, "%24", "%25", "%26", TEXT16_0 TEXT4_16 TEXT4_20, ACC16(d, 0), ACC4(d, 16), ACC4(d, 20))
+WGMMA_SHARED(WgmmaF16, "f16", 64, "%32", "%33", "%34", TEXT16_0 TEXT16_16, ACC16(d, 0), ACC16(d, 16))
 
-#define WGMMA_BF16_REGISTERS(N, A, B, TEXT, ...)                                                                            \
+#define WGMMA_REGISTERS(STRUCT, TYPE, N, A, B, TEXT, ...)                                                                          \
   template <>                                                                                                             \
-  struct Wgmma<N> {                                                                                                       \
+  struct STRUCT<N> {                                                                                                      \
     static __device__ __forceinline__ void multiply_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {    \
       asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" #N                          \
-                   "k16.f32.bf16.bf16 {" TEXT "}, {" A "}, " B ", p, 1, 1, 1;\n}\n"                                       \
+                   "k16.f32." TYPE "." TYPE " {" TEXT "}, {" A "}, " B ", p, 1, 1, 1;\n}\n"                               \
                    : __VA_ARGS__                                                                                          \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                 \
     }                                                                                                                     \
   };
-WGMMA_BF16_REGISTERS(40, "%20, %21, %22, %23", "%24", TEXT16_0 TEXT4_16, ACC16(d, 0), ACC4(d, 16))
-WGMMA_BF16_REGISTERS(72, "%36, %37, %38, %39", "%40", TEXT16_0 TEXT16_16 TEXT4_32, ACC16(d, 0), ACC16(d, 16), ACC4(d, 32))
-WGMMA_BF16_REGISTERS(136, "%68, %69, %70, %71", "%72", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT4_64, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC4(d, 64))
+WGMMA_REGISTERS(Wgmma, "bf16", 40, "%20, %21, %22, %23", "%24", TEXT16_0 TEXT4_16, ACC16(d, 0), ACC4(d, 16))
+WGMMA_REGISTERS(Wgmma, "bf16", 72, "%36, %37, %38, %39", "%40", TEXT16_0 TEXT16_16 TEXT4_32, ACC16(d, 0), ACC16(d, 16), ACC4(d, 32))
+WGMMA_REGISTERS(Wgmma, "bf16", 136, "%68, %69, %70, %71", "%72", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT4_64, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC4(d, 64))
+WGMMA_REGISTERS(WgmmaF16, "f16", 40, "%20, %21, %22, %23", "%24", TEXT16_0 TEXT4_16, ACC16(d, 0), ACC4(d, 16))
+WGMMA_REGISTERS(WgmmaF16, "f16", 72, "%36, %37, %38, %39", "%40", TEXT16_0 TEXT16_16 TEXT4_32, ACC16(d, 0), ACC16(d, 16), ACC4(d, 32))
+WGMMA_REGISTERS(WgmmaF16, "f16", 136, "%68, %69, %70, %71", "%72", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT4_64, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC4(d, 64))
 
 /** e4m3, B [N, 32] in shared memory, contiguous along the 32 (it has no other form). A in registers: a[0] and a[1] hold four
  * neighbours of the first and the second row from column 4 (lane % 4) on, a[2] and a[3] those 16 columns further. */
@@ -110,6 +119,23 @@ WGMMA_E4M3_REGISTERS(40, "%20, %21, %22, %23", "%24", "%25", TEXT16_0 TEXT4_16, 
 WGMMA_E4M3_REGISTERS(72, "%36, %37, %38, %39", "%40", "%41", TEXT16_0 TEXT16_16 TEXT4_32, ACC16(d, 0), ACC16(d, 16), ACC4(d, 32))
 WGMMA_E4M3_REGISTERS(136, "%68, %69, %70, %71", "%72", "%73", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT4_64, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC4(d, 64))
 
+/** f16, d in half precision, A and B [rows, 16] in shared memory. */
+template <int N>
+struct WgmmaHalf;
+
+#define WGMMA_HALF(N, A, B, P, TEXT, ...)                                                                                 \
+  template <>                                                                                                             \
+  struct WgmmaHalf<N> {                                                                                                   \
+    static __device__ __forceinline__ void multiply_shared(uint32_t (&d)[N / 4], uint64_t a, uint64_t b, int accumulate) { \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N                      \
+                   "k16.f16.f16.f16 {" TEXT "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n"                                        \
+                   : __VA_ARGS__                                                                                          \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                                    \
+    }                                                                                                                     \
+  };
+WGMMA_HALF(96, "%24", "%25", "%26", TEXT16_0 TEXT4_16 TEXT4_20, HALF16(d, 0), HALF4(d, 16), HALF4(d, 20))
+WGMMA_HALF(128, "%32", "%33", "%34", TEXT16_0 TEXT16_16, HALF16(d, 0), HALF16(d, 16))
+
 /** d[64, 128] in half precision, A and B [rows, 32] e4m3 in shared memory, contiguous along the 32. */
 __device__ __forceinline__ void wgmma_e4m3_half(uint32_t (&d)[32], uint64_t a, uint64_t b, int accumulate) {
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n128k32.f16.e4m3.e4m3 {" TEXT16_0 TEXT16_16
@@ -118,8 +144,9 @@ __device__ __forceinline__ void wgmma_e4m3_half(uint32_t (&d)[32], uint64_t a, u
                : "l"(a), "l"(b), "r"(accumulate));
 }
 
-#undef WGMMA_BF16_SHARED
-#undef WGMMA_BF16_REGISTERS
+#undef WGMMA_SHARED
+#undef WGMMA_REGISTERS
+#undef WGMMA_HALF
 #undef WGMMA_E4M3_REGISTERS
 #undef ACC4
 #undef ACC16
@@ -131,6 +158,7 @@ __device__ __forceinline__ void wgmma_e4m3_half(uint32_t (&d)[32], uint64_t a, u
 #undef TEXT16_48
 #undef TEXT16_64
 #undef TEXT4_16
+#undef TEXT4_20
 #undef TEXT4_32
 #undef TEXT4_36
 #undef TEXT4_64

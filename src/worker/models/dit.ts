@@ -1,5 +1,6 @@
 import { DitrunError } from "../../protocol/failure.js";
 import type { DitModel } from "../../protocol/model.js";
+import { attentionDtype } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
 import {
   activate,
@@ -265,10 +266,12 @@ class Block {
       inFeatures,
       outFeatures,
     });
+    const { plan } = loader.context;
+    const qkvDtype = attentionDtype(plan) === "fp16" ? ({ outDtype: "fp16" } as const) : {};
     return new Block(
       loader.context,
       [await LayerNorm.load(loader, `${path}.n1`, width), await LayerNorm.load(loader, `${path}.n2`, width)],
-      await loadColumnLinear(loader, { ...linear("attn.qkv", width, 3 * width), parts: 3 }, heads),
+      await loadColumnLinear(loader, { ...linear("attn.qkv", width, 3 * width), parts: 3, ...qkvDtype }, heads),
       attention,
       await loadRowLinear(loader, linear("attn.proj", width, width)),
       await Mlp.load(loader, "gelu", {

@@ -20,7 +20,7 @@ export interface LinearSpec {
   /** Module paths of the parts, where the checkpoint stores each as a layer of its own (q, k and v). */
   readonly partPaths?: readonly string[];
   readonly bias?: boolean;
-  /** Of the output and the bias, if it is not the plan's: what joins the residual stream or the image stays in float32. */
+  /** Of the output, if it is not the plan's: what joins the residual stream or the image stays in float32. So is the bias, but float32 where the output is fp16. */
   readonly outDtype?: Tensor["dtype"];
   /** Stays in the plan's dtype where the plan's linear dtype is e4m3: the few products that are small or touch the pixels. */
   readonly keepDtype?: boolean;
@@ -324,8 +324,8 @@ async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promis
   };
   let bias: Tensor | undefined;
   if (spec.bias !== false) {
-    bias = device.allocatePersistent(outDtype, [rows]);
-    const column = tensor(bias.address, outDtype, [rows, 1]);
+    bias = device.allocatePersistent(outDtype === "fp16" ? "fp32" : outDtype, [rows]);
+    const column = tensor(bias.address, bias.dtype, [rows, 1]);
     let done = 0;
     for (const { path, outFeatures, rows: ranges } of stored) {
       const count = ranges.reduce((sum, range) => sum + range.count, 0);

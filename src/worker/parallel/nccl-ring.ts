@@ -23,7 +23,7 @@ export class NcclRing implements RingAttention {
 
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
     const { device } = this.context;
-    const o = device.allocate(kv.dtype, q.shape);
+    const o = device.allocate(this.settings.outDtype, q.shape);
     device.arena.scope(() => this.#attend(o, this.settings.makePayload(q, kv, tokensOfRank), tokensOfRank));
     return o;
   }

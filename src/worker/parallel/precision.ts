@@ -11,7 +11,7 @@ export interface Precision {
 
 /** The same plan with nothing in e4m3. */
 export function withoutQuantisation(plan: Plan): Plan {
-  const plain = <T extends { dtype?: Plan["linear"]["dtype"] }>(part: T): T =>
+  const plain = <T extends { dtype?: Plan["attention"]["dtype"] }>(part: T): T =>
     part.dtype === "e4m3" ? { ...part, dtype: undefined } : part;
   return { ...plan, attention: plain(plan.attention), ring: plain(plan.ring), linear: plain(plan.linear) };
 }

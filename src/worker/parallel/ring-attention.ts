@@ -25,6 +25,8 @@ export interface RingAttention {
 /** What every launch of attention in a ring has in common. */
 export interface RingSettings {
   readonly heads: number;
+  /** Of the result: the plan's dtype. */
+  readonly outDtype: Tensor["dtype"];
   /** One of attentionKernels. */
   readonly kernel: number;
   readonly makePayload: MakePayload;
@@ -35,12 +37,13 @@ export interface RingSettings {
 /** The ring for the context's cp group, transport and dtype; at degree 1 it is plain attention. */
 export function makeRingAttention(context: Context, heads: number): RingAttention {
   const { cp, plan } = context;
-  const quantised = attentionDtype(plan) === "e4m3";
+  const dtype = attentionDtype(plan);
   const settings: RingSettings = {
     heads,
+    outDtype: plan.dtype,
     kernel: attentionKernels[plan.attention.kernel],
-    makePayload: quantised ? inE4m3(context, heads) : asTheyAre,
-    queryDtype: quantised ? "e4m3" : plan.dtype,
+    makePayload: dtype === "e4m3" ? inE4m3(context, heads) : asTheyAre,
+    queryDtype: dtype,
   };
   if (cp instanceof PeerGroup) return new PeerRing(context, cp, settings);
   if (cp instanceof NcclGroup) return new NcclRing(context, cp, settings);
@@ -59,8 +62,8 @@ class PlainAttention implements RingAttention {
 
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
     const { device } = this.context;
-    const { heads, kernel, makePayload } = this.settings;
-    const o = device.allocate(kv.dtype, q.shape);
+    const { heads, outDtype, kernel, makePayload } = this.settings;
+    const o = device.allocate(outDtype, q.shape);
     device.arena.scope(() => {
       const payload = makePayload(q, kv, tokensOfRank);
       const block = payload.blockOf(payload.address, matrixShape(q).rows);

@@ -92,7 +92,7 @@ async function recordPhases(
 
 /** Dense peak for products of this dtype, in TFLOP/s. */
 function peakOf({ f32, bf16, e4m3 }: DeviceInfo["peakTflops"], dtype: string | undefined): number | null {
-  return dtype === "e4m3" ? e4m3 : dtype === "bf16" ? bf16 : f32;
+  return dtype === "e4m3" ? e4m3 : dtype === "bf16" || dtype === "fp16" ? bf16 : f32;
 }
 
 /** What each kernel took with each shape, on the compute stream, and what it would take at the device's peaks. */
