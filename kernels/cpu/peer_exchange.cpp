@@ -18,9 +18,13 @@ int ditrun_peer_exchange(const ditrun_peer_exchange_args *args, uint64_t stream)
             args->rowBytes, " long.");
     if (args->neighbourCount == 0 || args->rows == 0 || args->rowBytes == 0) return;
     const std::vector<ditrun_neighbour> neighbours(args->neighbours, args->neighbours + args->neighbourCount);
+    const int64_t word = args->rowBytes % 16 == 0 ? 16 : args->rowBytes % 4 == 0 ? 4 : 1;
+    require(args->pitch % word == 0, f, ": the rows are ", args->pitch, " bytes apart, which is no multiple of ", word, ", as ",
+            args->rowBytes, " bytes a row need.");
     for (const ditrun_neighbour &neighbour : neighbours) {
       for (const uint64_t address : {neighbour.send, neighbour.receive, neighbour.theirEven, neighbour.theirOdd, neighbour.ownEven, neighbour.ownOdd}) {
-        requireAddress(f, "an address of a neighbour", address, args->rowBytes % 16 == 0 ? 16 : args->rowBytes % 4 == 0 ? 4 : 1);
+        require(address != 0 && address % word == 0, f, ": a neighbour has the address ", address, ", which is 0 or no multiple of ",
+                word, ", as ", args->rowBytes, " bytes a row need.");
       }
       for (const uint64_t signals : {neighbour.theirSignals, neighbour.ownSignals}) {
         requireAddress(f, "a neighbour's signals", signals, 4);

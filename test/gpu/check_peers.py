@@ -1,26 +1,20 @@
 """Sums, gathers and exchanges over peer memory between real processes, against the same additions in numpy, bit by bit.
 
-    python3 test/gpu/check_peer_sum.py MODULE [--ranks 2,3,4,8] [--gpus 1] [--every 1] [--times MODULE,MODULE,…]
+    python3 test/gpu/check_peers.py MODULE [--ranks 2,3,4,8] [--gpus 1] [--every 1]
 
 Ranks are dealt round over the GPUs. Each case queues its calls without waiting between them, every one on other data and each rank
 held up for another while, then captures them and replays the graph on new data: a block that is read too late or written too early
-shows. With --times, sums and gathers of each module are timed between all ranks instead (one rank a GPU, or the times mean nothing).
+shows. Works with the CPU module as well.
 """
 import argparse
-import ctypes
-import multiprocessing
 import sys
-import traceback
-from ctypes import byref, c_float, c_int64, c_uint64, create_string_buffer
 
 import numpy as np
 
-from ditrun_abi import BF16, F32, PEER, Module, Neighbour, PeerExchange, PeerSum
+from ditrun_abi import BF16, F32
+from peer_ranks import Rank, child, run
 
-NAMES = """device_open device_close malloc free peer_export peer_open peer_close upload download copy fill_zero stream_create stream_synchronize
-event_create event_record event_elapsed capture_begin capture_end graph_launch graph_destroy peer_sum peer_gather peer_exchange""".split()
-PEER_BLOCKS, SHARE_UNIT = 128, 8
-BYTES = {F32: 4, BF16: 2}
+SHARE_UNIT = 8
 
 
 def to_bits(values, dtype):
@@ -63,87 +57,6 @@ def expected(case, blocks, base, bias):
             total *= np.resize(gate_of(case), count)
         total += from_bits(base, case["dtype"])
     return to_bits(total, case["dtype"])
-
-
-class Rank:
-    """One process of a group: its module, its stream, and the blocks and signals of all ranks."""
-
-    def __init__(self, path, rank, ranks, gpus, link, block_bytes):
-        self.rank, self.ranks, self.link = rank, ranks, link
-        self.module = Module(path, NAMES)
-        self.module.device_open(rank % gpus)
-        self.stream = self.module.stream_create(0)
-        # The group's signals, those of the pairs above and below, the block, and four slots of rows, of the same bytes.
-        self.pair_signals = PEER_BLOCKS * ranks * 4
-        self.signal_bytes = self.pair_signals + 2 * 2 * PEER_BLOCKS * 4
-        self.block_bytes = (block_bytes + 1023) // 1024 * 1024
-        self.heap = self.module.malloc(self.signal_bytes + 5 * self.block_bytes, PEER)
-        self.module.fill_zero(self.heap, self.signal_bytes, self.stream)
-        self.module.stream_synchronize(self.stream)
-        handle = create_string_buffer(128)
-        self.module.peer_export(self.heap, handle)
-        handles = self.gather(handle.raw)
-        heaps = [self.heap if r == rank else self.opened(handles[r]) for r in range(ranks)]
-        self.heaps = heaps
-        self.signals = (c_uint64 * ranks)(*heaps)
-        self.blocks = (c_uint64 * ranks)(*[heap + self.signal_bytes for heap in heaps])
-
-    def gather(self, value):
-        """What every rank says, in rank order."""
-        self.link.send(value)
-        return self.link.recv()
-
-    def opened(self, handle):
-        address = c_uint64()
-        self.module.peer_open(handle, byref(address))
-        return address.value
-
-    def made(self, array):
-        address = self.module.malloc(max(array.nbytes, 16), 0)
-        self.put(address, array)
-        return address
-
-    def put(self, address, array):
-        if array.nbytes:
-            self.module.upload(address, array.ctypes.data, array.nbytes, self.stream)
-
-    def get(self, address, like):
-        result = np.empty_like(like)
-        if result.nbytes:
-            self.module.download(result.ctypes.data, address, result.nbytes, self.stream)
-        return result
-
-    def sum(self, case, out, base, bias, gate=0):
-        args = PeerSum(blocks=self.blocks, signals=self.signals, out=out, base=base, bias=bias, gate=gate, biasDtype=case.get("biasDtype", case["dtype"]), total=case["total"], first=case["first"], count=case["count"],
-                       rank=self.rank, ranks=self.ranks, columns=case["columns"], dtype=case["dtype"], sourceDtype=case["source"], shots=case["shots"])
-        self.module.peer_sum(byref(args), self.stream)
-
-    def gather_bytes(self, out, lengths):
-        self.module.peer_gather(out, self.blocks, (c_int64 * self.ranks)(*lengths), self.signals, self.rank, self.ranks, self.stream)
-
-    def exchange(self, volume, rows, row_bytes):
-        """The volume's rows are 4 rowBytes apart: the halo above, the first and the last of its own, the halo below."""
-        def slot(rank, side, turn):
-            return self.heaps[rank] + self.signal_bytes + (1 + 2 * side + turn) * self.block_bytes
-
-        def signals(rank, side):
-            return self.heaps[rank] + self.pair_signals + side * 2 * PEER_BLOCKS * 4
-
-        pairs = []
-        for side, other in ((0, self.rank - 1), (1, self.rank + 1)):
-            if 0 <= other < self.ranks:
-                pairs.append(Neighbour(send=volume + (1 + side) * row_bytes, receive=volume + 3 * side * row_bytes, theirEven=slot(other, 1 - side, 0),
-                                       theirOdd=slot(other, 1 - side, 1), ownEven=slot(self.rank, side, 0), ownOdd=slot(self.rank, side, 1),
-                                       theirSignals=signals(other, 1 - side), ownSignals=signals(self.rank, side)))
-        args = PeerExchange(neighbours=(Neighbour * len(pairs))(*pairs), pitch=4 * row_bytes, rowBytes=row_bytes, rows=rows, neighbourCount=len(pairs))
-        self.module.peer_exchange(byref(args), self.stream)
-
-    def close(self):
-        self.gather(None)
-        for r in range(self.ranks):
-            if r != self.rank:
-                self.module.peer_close(self.signals[r])
-        self.gather(None)
 
 
 ROUNDS = 4  # calls of one case, queued at once
@@ -294,98 +207,8 @@ def check(path, rank, ranks, gpus, link, largest, every):
     return len(cases), failed
 
 
-CALLS = 10  # in one graph
-
-
-def bench(paths, rank, ranks, gpus, link, sizes, repetitions):
-    """Microseconds of a call, {(module, what, bytes): the slowest rank's median}."""
-    times = {}
-    for path in paths:
-        self = Rank(path, rank, ranks, gpus, link, max(sizes))
-        out = self.module.malloc(2 * max(sizes), 0)
-        self.module.fill_zero(out, 2 * max(sizes), self.stream)
-        self.module.fill_zero(self.blocks[rank], max(sizes), self.stream)
-        for size in sizes:
-            count = size // 2
-            case = {"total": count, "first": 0, "count": count, "columns": 512, "dtype": F32, "source": BF16}
-            even = [size // ranks] * ranks
-            half = {**case, "first": count // ranks * rank, "count": count // ranks}
-            whats = {
-                "sum": lambda: self.sum({**case, "dtype": BF16, "shots": 1}, out, 0, 0),
-                "sum2": lambda: self.sum({**case, "dtype": BF16, "shots": 2}, out, 0, 0),
-                "residual": lambda: self.sum({**case, "shots": 1}, out, out, 0),
-                "residual2": lambda: self.sum({**case, "shots": 2}, out, out, 0),
-                "scatter": lambda: self.sum({**half, "shots": 1}, out, out, 0),
-                "gather": lambda: self.gather_bytes(out, even),
-            }
-            for what, call in whats.items():
-                self.module.capture_begin(self.stream)
-                for _ in range(CALLS):
-                    call()
-                graph = self.module.capture_end(self.stream)
-                taken = []
-                for repetition in range(-1, repetitions):
-                    start, end = self.module.event_create(), self.module.event_create()
-                    self.gather(None)
-                    self.gather_bytes(out, [0] * ranks)
-                    self.module.event_record(start, self.stream)
-                    self.module.graph_launch(graph, self.stream)
-                    self.module.event_record(end, self.stream)
-                    self.module.stream_synchronize(self.stream)
-                    elapsed = c_float()
-                    self.module.event_elapsed(start, end, byref(elapsed))
-                    if repetition >= 0:
-                        taken.append(elapsed.value * 1e3 / CALLS)
-                self.module.graph_destroy(graph)
-                times[path, what, size] = max(self.gather(float(np.median(taken))))
-        self.close()
-        self.module.free(out)
-        self.module.free(self.heap)
-        self.module.device_close()
-    return times
-
-
-def child(work, link, arguments):
-    try:
-        link.send(("result", work(*arguments, link=link)))
-    except BaseException:
-        link.send(("error", traceback.format_exc()))
-
-
-def run(work, ranks, *arguments):
-    """work(*arguments, rank, ranks, link=…) in a process a rank; whatever they send is handed to all. Returns each one's result."""
-    context = multiprocessing.get_context("spawn")
-    links, processes = [], []
-    for rank in range(ranks):
-        here, there = context.Pipe()
-        process = context.Process(target=work, args=(there, rank, ranks, *arguments), daemon=True)
-        process.start()
-        links.append(here)
-        processes.append(process)
-    while True:
-        said = []
-        for link in links:
-            if not link.poll(100):
-                sys.exit("A rank said nothing for 100 s.")
-            said.append(link.recv())
-        ends = [value for value in said if isinstance(value, tuple) and value[0] in ("result", "error")]
-        for value in ends:
-            if value[0] == "error":
-                sys.exit(value[1])
-        if ends:
-            for process in processes:
-                process.join()
-            return [value for _, value in ends]
-        for link in links:
-            link.send(said)
-
-
 def check_rank(link, rank, ranks, path, gpus, largest, every):
-    child(lambda link: check(path, rank, ranks, gpus, link, largest, every), link, ())
-
-
-def bench_rank(link, rank, ranks, paths, gpus, sizes, repetitions):
-    child(lambda link: bench(paths, rank, ranks, gpus, link, sizes, repetitions), link, ())
+    child(link, lambda: check(path, rank, ranks, gpus, link, largest, every))
 
 
 def main():
@@ -393,25 +216,11 @@ def main():
     parser.add_argument("module")
     parser.add_argument("--ranks", default="2,3,4,8")
     parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--largest", type=int, default=1 << 20, help="elements of the largest sums that are checked")
-    parser.add_argument("--every", type=int, default=1, help="check only every so many of the cases")
-    parser.add_argument("--times", default="", help="modules to time")
-    parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--sizes", default="16384,65536,262144,524288,1048576,4194304,16777216,67108864")
+    parser.add_argument("--largest", type=int, default=1 << 20, help="elements of the largest sums")
+    parser.add_argument("--every", type=int, default=1, help="only every so many of the cases")
     options = parser.parse_args()
-    ranks_list = [int(text) for text in options.ranks.split(",")]
-    if options.times:
-        sizes = [int(text) for text in options.sizes.split(",")]
-        paths = options.times.split(",")
-        for ranks in ranks_list:
-            times = run(bench_rank, ranks, paths, options.gpus, sizes, options.repetitions)[0]
-            for what in dict.fromkeys(what for _, what, _ in times):
-                print(f"{ranks} ranks, {what}, µs of {[size // 1024 for size in sizes]} KiB")
-                for path in paths:
-                    print(f"  {path.split('/')[-1]:28}", *(f"{times[path, what, size]:8.1f}" for size in sizes))
-        return
     bad = 0
-    for ranks in ranks_list:
+    for ranks in [int(text) for text in options.ranks.split(",")]:
         results = run(check_rank, ranks, options.module, options.gpus, options.largest, options.every)
         failed = [line for _, lines in results for line in lines]
         bad += len(failed)
