@@ -1,39 +1,37 @@
-import { existsSync } from "node:fs";
-import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { existsSync, readFileSync } from "node:fs";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { execa } from "execa";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
-import { modelsDirectory, packageRoot, plansDirectory, tinyCheckpoint } from "../../src/launcher/paths.js";
+import {
+  modelsDirectory,
+  packageRoot,
+  plansDirectory,
+  probeEntry,
+  tinyCheckpoint,
+  workerEntry,
+} from "../../src/launcher/paths.js";
 
-const listSchema = z.array(z.object({ files: z.array(z.object({ path: z.string() })) }));
-const manifestSchema = z.object({ scripts: z.record(z.string(), z.string()) });
-
-/** Files below a folder of this repository, as npm lists them. */
-async function below(folder: string): Promise<string[]> {
-  const found = await readdir(folder, { recursive: true, withFileTypes: true });
-  return found
-    .filter((entry) => entry.isFile())
-    .map((entry) => relative(packageRoot, join(entry.parentPath, entry.name)));
-}
+const manifestSchema = z.object({ files: z.array(z.string()), scripts: z.record(z.string(), z.string()) });
+const manifest = manifestSchema.parse(JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")));
 
 describe("the published package", () => {
-  test("has the program, its configurations, the sources of the kernel modules and the tiny checkpoint", async () => {
-    const { stdout } = await execa("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: packageRoot });
-    const packed = new Set(listSchema.parse(JSON.parse(stdout)).flatMap(({ files }) => files.map(({ path }) => path)));
+  test("has the program, its configurations, the sources of the kernel modules and the tiny checkpoint", () => {
     const needed = [
-      ...["package.json", "CMakeLists.txt", "scripts/build.js", "bin/ditrun.js", "dist/launcher/cli.js"],
-      ...(
-        await Promise.all([modelsDirectory, plansDirectory, tinyCheckpoint, join(packageRoot, "kernels")].map(below))
-      ).flat(),
+      ...[modelsDirectory, plansDirectory, tinyCheckpoint, workerEntry, probeEntry].map((path) =>
+        relative(packageRoot, path),
+      ),
+      ...["bin/ditrun.js", "dist/launcher/cli.js", "scripts/build.js", "CMakeLists.txt", "kernels/include/ditrun.h"],
     ];
-    expect(needed.filter((path) => !packed.has(path))).toEqual([]);
+    for (const path of needed) expect(existsSync(join(packageRoot, path))).toBe(true);
+    const packed = (path: string) => manifest.files.some((entry) => `${path}/`.startsWith(`${entry}/`));
+    expect(needed.filter((path) => !packed(path))).toEqual([]);
   });
 
-  test("builds its kernel modules where it is installed, for which npm runs no prepare", async () => {
-    const text = await readFile(join(packageRoot, "package.json"), "utf8");
-    expect(manifestSchema.parse(JSON.parse(text)).scripts.install).toBe("node scripts/build.js --kernels");
+  test("builds its kernel modules where it is installed, for which npm runs no prepare", () => {
+    expect(manifest.scripts.install).toBe("node scripts/build.js --kernels");
   });
 
   test("has no TypeScript to compile, and no compiler for it", async () => {

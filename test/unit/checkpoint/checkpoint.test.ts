@@ -224,7 +224,7 @@ describe("--download", () => {
     await expect(download({ HF_TOKEN: "hf_wrong" })).rejects.toThrow(/answered 401/);
     expect((await download({ HF_TOKEN: "hf_right" })).layout).toBe("original");
     for (const HF_ENDPOINT of ["huggingface.co", "ftp://huggingface.co"])
-      await expect(download({ HF_ENDPOINT })).rejects.toThrow(
+      await expect(download({ HF_HOME: join(dir, "x"), HF_ENDPOINT })).rejects.toThrow(
         `HF_ENDPOINT is "${HF_ENDPOINT}"; it must be a web address`,
       );
     const gone = { HF_HOME: join(dir, "x"), HF_ENDPOINT: "http://127.0.0.1:9" };
