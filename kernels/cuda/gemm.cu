@@ -341,7 +341,7 @@ static int multiplyInto(const ditrun_gemm_args &a, uint64_t out, int outDtype, i
   if (!scalesLeft && !biasLeft && !residualLeft && !a.gate && a.activation == DITRUN_IDENTITY && out == a.out) return DITRUN_OK;
   const bool batched = a.batch > 1;
   return gemmFinish(GemmFinish{asPointer<void>(out), asPointer<void>(a.out), scalesLeft ? asPointer<float>(a.aScale) : nullptr,
-                               scalesLeft ? asPointer<float>(a.wScale) : nullptr, asPointer<float>(a.gate), biasLeft ? asPointer<void>(a.bias) : nullptr,
+                               scalesLeft ? asPointer<float>(a.wScale) : nullptr, asPointer<float>(a.gate), asPointer<float>(a.outScale), biasLeft ? asPointer<void>(a.bias) : nullptr,
                                residualLeft ? asPointer<void>(a.residual) : nullptr, ldo, batched ? a.outStride : 0, a.ldo, batched ? a.outStride : 0,
                                batched ? a.biasStride : 0, a.ldResidual, batched ? a.residualStride : 0, a.m, a.n, a.batch, a.outDtype, outDtype, a.biasDtype,
                                a.residualDtype, a.activation},
@@ -350,8 +350,9 @@ static int multiplyInto(const ditrun_gemm_args &a, uint64_t out, int outDtype, i
 
 static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   void *workspace = workspaceOf(stream);
-  // cuBLASLt writes no f16 after bf16 or e4m3: float32 goes to the workspace, as below, and gemmFinish rounds it.
-  const bool roundLater = a.outDtype == DITRUN_F16;
+  // cuBLASLt writes no f16 after bf16 or e4m3, and no e4m3 with a scale for each row: float32 goes to the workspace, as below, and
+  // gemmFinish rounds it.
+  const bool roundLater = a.outDtype == DITRUN_F16 || a.outDtype == DITRUN_E4M3;
   if (!roundLater && (!a.residual || a.residual != a.out)) return multiplyInto(a, a.out, a.outDtype, a.ldo, workspace, stream);
   Plan *plan = nullptr;
   Fusion fusion{};
@@ -360,12 +361,12 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   // cuBLASLt cannot add this residual in place: the product goes to the workspace, some rows at a time, and is added from there.
   if (!workspace)
     return fail(DITRUN_UNSUPPORTED,
-                "ditrun_gemm rounds to f16 or adds this residual in place (m %d, n %d, k %d, %s to %s, residual %s, activation %d, gate 0x%llx) through its workspace, which two other streams hold: "
+                "ditrun_gemm rounds to f16 or e4m3, or adds this residual in place (m %d, n %d, k %d, %s to %s, residual %s, activation %d, gate 0x%llx) through its workspace, which two other streams hold: "
                 "use one of those streams, or give out another address than residual.",
                 a.m, a.n, a.k, dtypeName(a.dtype), dtypeName(a.outDtype), dtypeName(a.residualDtype), a.activation, (unsigned long long)a.gate);
   const int productDtype = roundLater ? int(DITRUN_F32) : a.outDtype;
   const int64_t outBytes = dtypeBytes(a.outDtype), ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * dtypeBytes(productDtype)) / 128 * 128;  // the scales of a part stay aligned
-  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm rounds to f16 or adds this residual in place through a workspace of %zu bytes, which 128 rows of n %d do not fit.", workspacePart, a.n);
+  if (most < 1) return fail(DITRUN_UNSUPPORTED, "ditrun_gemm rounds to f16 or e4m3, or adds this residual in place, through a workspace of %zu bytes, which 128 rows of n %d do not fit.", workspacePart, a.n);
   for (int b = 0; b < a.batch; b++)
     for (int64_t row = 0; row < a.m; row += most) {
       ditrun_gemm_args part = a;
@@ -374,6 +375,7 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
       part.a += uint64_t((b * a.aStride + row * a.lda) * dtypeBytes(a.dtype));
       part.w += uint64_t(b * a.wStride * dtypeBytes(a.dtype));
       if (part.aScale) part.aScale += uint64_t(row) * sizeof(float);
+      if (part.outScale) part.outScale += uint64_t(row) * sizeof(float);
       if (part.bias) part.bias += uint64_t(b * a.biasStride * dtypeBytes(a.biasDtype));
       if (part.residual) part.residual += uint64_t((b * a.residualStride + row * a.ldResidual) * dtypeBytes(a.residualDtype));
       part.out = reinterpret_cast<uint64_t>(workspace);
@@ -382,27 +384,6 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
       const uint64_t out = a.out + uint64_t((b * a.outStride + row * a.ldo) * outBytes);
       TRY(multiplyInto(part, out, a.outDtype, a.ldo, nullptr, stream));
     }
-  return DITRUN_OK;
-}
-
-/** An e4m3 out by way of bf16 in the workspace, some rows at a time. */
-static int multiplyToE4m3(const ditrun_gemm_args &a, cudaStream_t stream) {
-  void *workspace = workspaceOf(stream);
-  const int64_t ld = (a.n + 7) / 8 * 8, most = int64_t(workspacePart) / (ld * 2) / 128 * 128;
-  if (!workspace || most < 1)
-    return fail(DITRUN_UNSUPPORTED, "ditrun_gemm writes e4m3 (m %d, n %d, k %d) through a workspace of %zu bytes, which %s.", a.m, a.n, a.k, workspacePart,
-                workspace ? "128 rows do not fit" : "two other streams hold: use one of those streams");
-  for (int64_t row = 0; row < a.m; row += most) {
-    ditrun_gemm_args part = a;
-    part.m = int32_t(std::min(most, a.m - row));
-    part.a += uint64_t(row * a.lda);
-    part.aScale += uint64_t(row) * sizeof(float);
-    part.out = reinterpret_cast<uint64_t>(workspace);
-    part.outDtype = DITRUN_BF16;
-    part.ldo = ld;
-    TRY(multiplyInto(part, part.out, ld, nullptr, stream));
-    TRY(gemmQuantize(asPointer<uint8_t>(a.out) + row * a.ldo, a.ldo, workspace, ld, asPointer<float>(a.outScale) + row, part.m, a.n, stream));
-  }
   return DITRUN_OK;
 }
 
@@ -418,7 +399,7 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   std::lock_guard<std::mutex> lock(gemmMutex);
   if (!gemm.ready)
     return fail(DITRUN_LIBRARY_MISSING, "%s", gemm.lt.library.problem.empty() ? "cuBLASLt was not opened." : gemm.lt.library.problem.c_str());
-  if (args->dtype != DITRUN_E4M3 || (args->batch == 1 && args->outDtype != DITRUN_E4M3)) return multiply(*args, asStream(stream));
+  if (args->dtype != DITRUN_E4M3 || args->batch == 1) return multiply(*args, asStream(stream));
   // Scales per row and column are one pair of vectors a call; an operand that all batches share has one vector of them.
   for (int b = 0; b < args->batch; b++) {
     ditrun_gemm_args one = *args;
@@ -431,7 +412,7 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
     if (one.bias) one.bias += uint64_t(b * args->biasStride * dtypeBytes(args->biasDtype));
     if (one.residual) one.residual += uint64_t(b * args->residualStride * dtypeBytes(args->residualDtype));
     if (one.outScale) one.outScale += uint64_t(b) * uint64_t(args->m) * sizeof(float);
-    TRY(one.outDtype == DITRUN_E4M3 ? multiplyToE4m3(one, asStream(stream)) : multiply(one, asStream(stream)));
+    TRY(multiply(one, asStream(stream)));
   }
   return DITRUN_OK;
 }

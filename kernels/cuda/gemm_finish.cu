@@ -54,21 +54,9 @@ __global__ void finishOnes(const __grid_constant__ GemmFinish args) {
     value = activate(value, args.activation);
     if (args.gate) value *= args.gate[column];
     if (args.residual) value += loadOne(args.residual, batch * args.residualStride + row * args.ldResidual + column, args.residualDtype);
+    if (args.outScale) value *= reciprocalOfNormal(args.outScale[batchRow]);
     storeOne(args.out, at, args.outDtype, value);
   }
-}
-
-/** A warp a row; each value was rounded to bf16 on its way. */
-__global__ void __launch_bounds__(256) quantizeByScales(uint8_t *out, int64_t ldo, const __nv_bfloat16 *x, int64_t ldx, const float *scale, int m, int n) {
-  const int row = blockIdx.x * 8 + threadIdx.x / 32;
-  if (row >= m) return;
-  const float factor = reciprocalOfNormal(scale[row]);
-  for (int column = threadIdx.x % 32; column < n; column += 32) storeOne(out, row * ldo + column, DITRUN_E4M3, __bfloat162float(x[row * ldx + column]) * factor);
-}
-
-int gemmQuantize(uint8_t *out, int64_t ldo, const void *x, int64_t ldx, const float *scale, int m, int n, cudaStream_t stream) {
-  quantizeByScales<<<(m + 7) / 8, 256, 0, stream>>>(out, ldo, static_cast<const __nv_bfloat16 *>(x), ldx, scale, m, n);
-  return launched("ditrun_gemm (quantize)");
 }
 
 static bool multipleOf8(int64_t value) { return value % vectorWidth == 0; }
