@@ -25,5 +25,7 @@ export async function checkOutputFile(path: string, renamed: boolean): Promise<v
     if (renamed) refuse("it is a device or a pipe; name a regular file");
     return;
   }
-  await access(dirname(resolve(path)), constants.W_OK).catch((error: unknown) => refuse(fileFailure(error)));
+  // What is written in place needs its own permission, what replaces it or is new its folder's.
+  const written = present !== undefined && !renamed ? path : dirname(resolve(path));
+  await access(written, constants.W_OK).catch((error: unknown) => refuse(fileFailure(error)));
 }

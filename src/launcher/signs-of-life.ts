@@ -16,7 +16,7 @@ export class SignsOfLife {
     private readonly onSilence: (ranks: readonly number[]) => void,
   ) {
     const period = Math.max(100, (timeoutSeconds * 1000) / pulsesPerTimeout);
-    this.#timer = setInterval(() => this.#look(period), period);
+    this.#timer = setInterval(() => this.#look(period), period).unref();
   }
 
   /** Signs of this rank are expected from now on. */
