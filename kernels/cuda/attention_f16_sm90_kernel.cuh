@@ -104,11 +104,10 @@ struct Consumer {
   using S = Shape<headDim>;
   using Tile = typename S::Tile;
   static constexpr int kPairs = Tile::keys / 4, kChunks = Tile::keys / 16;
-  static constexpr int kExact = Tile::exactKeys;  // of a stage that the exact walk takes at a time
+  static constexpr int kExact = Tile::exactKeys, kPlain = Tile::plainKeys;  // of a stage that walk_one takes at a time
   static constexpr int kOutputs = S::outputColumns / 2;
   static constexpr bool kPolynomial = Tile::mufuEighths < 8;
   using Scores = ptx::WgmmaHalf<Tile::keys>;
-  using ExactScores = ptx::WgmmaF16<kExact>;
   using OutputProduct = ptx::WgmmaF16<S::outputColumns>;
 
   const Parameters &p;
@@ -243,13 +242,14 @@ struct Consumer {
   }
 
   /** Raises m to the maximum of these scores, less kTop, rounded up; few tiles do. */
-  __device__ __forceinline__ void raise_maximum(const float (&scores)[kExact / 2]) {
+  template <int count>
+  __device__ __forceinline__ void raise_maximum(const float (&scores)[count]) {
     float raised[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       float maximum = scores[2 * row];
 #pragma unroll
-      for (int j = 0; j < kExact / 8; ++j) maximum = fmaxf(maximum, fmaxf(scores[4 * j + 2 * row], scores[4 * j + 2 * row + 1]));
+      for (int j = 0; j < count / 4; ++j) maximum = fmaxf(maximum, fmaxf(scores[4 * j + 2 * row], scores[4 * j + 2 * row + 1]));
       raised[row] = fmaxf(m[row], ceilf(attention::quad_max(maximum) * p.scaleLog2) - kTop);
     }
     if (__all_sync(0xffffffff, m[0] == raised[0] && m[1] == raised[1])) return;
@@ -278,19 +278,20 @@ struct Consumer {
   __device__ __forceinline__ void walk_one(int valid) {
     const Place<Tile::stages> place(position++);
     const int stage = place.stage;
+    constexpr int kKeys = plain ? kPlain : kExact;
     ptx::mbarrier_wait(&shared.keyFull[stage], place.parity);
     ptx::mbarrier_wait(&shared.valueFull[stage], place.parity);
 #pragma unroll 1
-    for (int first = 0; first < (plain ? Tile::keys : min(valid, Tile::keys)); first += kExact) {
-      float scores[kExact / 2];
-      queue_keys<ExactScores>(scores, queries, stage, first);
+    for (int first = 0; first < (plain ? Tile::keys : min(valid, Tile::keys)); first += kKeys) {
+      float scores[kKeys / 2];
+      queue_keys<ptx::WgmmaF16<kKeys>>(scores, queries, stage, first);
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(scores);
       if constexpr (!plain) {
         const int firstOfLane = first + 2 * (threadIdx.x % 4);
         float magnitude = 0.0f;
 #pragma unroll
-        for (int i = 0; i < kExact / 2; ++i) {
+        for (int i = 0; i < kKeys / 2; ++i) {
           scores[i] = fmaf(scores[i], 0.0f, scores[i]);  // NaN for what is infinite
           magnitude = ptx::max_or_nan(magnitude, fabsf(scores[i]));
           if (8 * (i / 4) + firstOfLane + i % 2 >= valid) scores[i] = kMasked;
@@ -298,9 +299,9 @@ struct Consumer {
         if (running && !exact) decide(magnitude);
       }
       if (plain || running) raise_maximum(scores);
-      uint32_t probabilities[kExact / 16][4];
+      uint32_t probabilities[kKeys / 16][4];
 #pragma unroll
-      for (int i = 0; i < kExact / 4; ++i) {
+      for (int i = 0; i < kKeys / 4; ++i) {
         const float reference = -m[i % 2];
         probabilities[i / 4][i % 4] = pack_half(exp2_approx(fmaf(scores[2 * i], p.scaleLog2, reference)),
                                                 exp2_approx(fmaf(scores[2 * i + 1], p.scaleLog2, reference)));
@@ -308,7 +309,7 @@ struct Consumer {
       ptx::wgmma_pin(o);
       ptx::wgmma_fence();
 #pragma unroll
-      for (int chunk = 0; chunk < kExact / 16; ++chunk)
+      for (int chunk = 0; chunk < kKeys / 16; ++chunk)
         OutputProduct::multiply_registers(o, probabilities[chunk], values_of(stage, first + 16 * chunk));
       ptx::wgmma_commit();
       ptx::wgmma_wait<0>();
@@ -318,29 +319,43 @@ struct Consumer {
     release(shared.valueEmpty[stage]);
   }
 
-  /** Walks all keys. On return o, l and m are complete, l summed over the row, and repeat says whether they are wrong. */
-  __device__ __forceinline__ void walk() {
-#pragma unroll
-    for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
+  __device__ __forceinline__ void clear_polynomial() {
     if constexpr (kPolynomial) {
 #pragma unroll
       for (int i = 0; i < kOutputs; ++i) polynomial[i] = 0.0f;
     }
+  }
+
+  /** Walks all keys. On return o, l and m are complete, l summed over the row, and repeat says whether they are wrong. */
+  __device__ __forceinline__ void walk() {
+#pragma unroll
+    for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
+    clear_polynomial();
     m[0] = m[1] = -INFINITY;
     running = true;
     largest = 0;
-    for (int block = 0; block < p.blockCount; ++block) {
-      int remaining = p.length[block];
-      while (remaining > 0) {
-        const int before = position;
-        if (exact && !second && remaining >= Tile::keys)
+    int block = 0, remaining = p.length[0];
+    const auto advance = [&](int keys) {
+      remaining -= keys;
+      if (remaining <= 0 && ++block < p.blockCount) remaining = p.length[block];
+    };
+    while (block < p.blockCount && (second || !exact)) {
+      const int before = position;
+      if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0)
+        walk_one<false>(remaining);
+      else
+        walk_ring(remaining / (Tile::stages * Tile::keys));
+      advance((position - before) * Tile::keys);
+    }
+    if (exact && !second) {
+      while (block < p.blockCount) {
+        if (remaining >= Tile::keys)
           walk_one<true>(Tile::keys);
-        else if (running || remaining < Tile::stages * Tile::keys || position % Tile::stages != 0)
-          walk_one<false>(remaining);
         else
-          walk_ring(remaining / (Tile::stages * Tile::keys));
-        remaining -= (position - before) * Tile::keys;
+          walk_one<false>(remaining);
+        advance(Tile::keys);
       }
+      clear_polynomial();  // again, so that its registers are free meanwhile
     }
     if constexpr (kPolynomial) {
 #pragma unroll

@@ -39,19 +39,20 @@ struct AttentionTile<64> : AttentionTileRow<3, 96, 4, 6, 2, 2, 16> {};
 template <>
 struct AttentionTile<128> : AttentionTileRow<2, 128, 2, 8, 2, 1, 16> {};
 
-/** The same for f16 (attention_f16_sm90_kernel.cuh). mufuEighths: of every eight chunks of 16 keys. exactKeys: keys that the walk in
- * float32 takes at a time. */
-template <int groups, int stageKeys, int stageCount, int eighths, int batch, int keysAtATime>
+/** The same for f16 (attention_f16_sm90_kernel.cuh). mufuEighths: of every eight chunks of 16 keys. exactKeys and plainKeys: keys that the walk in
+ * float32 takes at a time, where it looks at each score and where not. */
+template <int groups, int stageKeys, int stageCount, int eighths, int batch, int exact, int plain>
 struct AttentionF16TileRow {
   static constexpr int warpGroups = groups;
   static constexpr int keys = stageKeys;
   static constexpr int stages = stageCount;
   static constexpr int mufuEighths = eighths;
   static constexpr int chunksPerBatch = batch;
-  static constexpr int exactKeys = keysAtATime;
+  static constexpr int exactKeys = exact;
+  static constexpr int plainKeys = plain;
   static constexpr int consumerRegisters = groups == 2 ? 240 : 160;
   static_assert(groups == 2 || groups == 3, "the register split is worked out for two or three warp groups");
-  static_assert(stageKeys % keysAtATime == 0);
+  static_assert(stageKeys % exact == 0 && stageKeys % plain == 0);
 };
 
 template <int headDim>
@@ -60,15 +61,15 @@ struct AttentionF16Tile;
 // One GPU at its power limit, bf16 18.5 to 18.8 ms: 16.5 to 17.0; 3/8 16.8 to 17.3, 5/8 slower by 14 % in another run, 96 or 192 keys 17.0 to 17.5, four warp groups
 // of 64 keys 17.3 to 18.0, products queued every 64 keys 16.9 to 17.1. Two accumulators and scores of 128 keys leave 64 keys' float32 scores room.
 template <>
-struct AttentionF16Tile<32> : AttentionF16TileRow<3, 128, 4, 4, 2, 64> {};
+struct AttentionF16Tile<32> : AttentionF16TileRow<3, 128, 4, 4, 2, 64, 128> {};
 
 // bf16 27.8 ms: 25.8 to 26.0; 1/2, 64 keys, or one accumulator over 128 keys the same, 6/8 26.3.
 template <>
-struct AttentionF16Tile<64> : AttentionF16TileRow<3, 96, 4, 5, 2, 48> {};
+struct AttentionF16Tile<64> : AttentionF16TileRow<3, 96, 4, 5, 2, 48, 96> {};
 
 // Bound by the matrix units (98 % busy) and then by power: 24.4 to 24.8 ms, bf16 23.9. Here so that f16 has a fast kernel, not to be faster.
 template <>
-struct AttentionF16Tile<128> : AttentionF16TileRow<2, 128, 2, 8, 2, 64> {};
+struct AttentionF16Tile<128> : AttentionF16TileRow<2, 128, 2, 8, 2, 64, 128> {};
 
 /** The same for e4m3, whose stages hold DITRUN_FP8_KEYS keys. batch: 32-key chunks of probabilities between queueing products with V. */
 template <int groups, int stageCount, int batch>

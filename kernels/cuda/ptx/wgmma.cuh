@@ -81,6 +81,8 @@ WGMMA_SHARED(Wgmma, "bf16", 160, "%80", "%81", "%82", TEXT16_0 TEXT16_16 TEXT16_
 WGMMA_SHARED(Wgmma, "bf16", 176, "%88", "%89", "%90", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48 TEXT16_64 TEXT4_80 TEXT4_84, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48), ACC16(d, 64), ACC4(d, 80), ACC4(d, 84))
 WGMMA_SHARED(WgmmaF16, "f16", 48, "%24", "%25", "%26", TEXT16_0 TEXT4_16 TEXT4_20, ACC16(d, 0), ACC4(d, 16), ACC4(d, 20))
 WGMMA_SHARED(WgmmaF16, "f16", 64, "%32", "%33", "%34", TEXT16_0 TEXT16_16, ACC16(d, 0), ACC16(d, 16))
+WGMMA_SHARED(WgmmaF16, "f16", 96, "%48", "%49", "%50", TEXT16_0 TEXT16_16 TEXT16_32, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32))
+WGMMA_SHARED(WgmmaF16, "f16", 128, "%64", "%65", "%66", TEXT16_0 TEXT16_16 TEXT16_32 TEXT16_48, ACC16(d, 0), ACC16(d, 16), ACC16(d, 32), ACC16(d, 48))
 
 #define WGMMA_REGISTERS(STRUCT, TYPE, N, A, B, TEXT, ...)                                                                          \
   template <>                                                                                                             \
