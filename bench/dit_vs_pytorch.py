@@ -119,7 +119,7 @@ def main():
         del model, run
         torch.cuda.empty_cache()
         checked = ("accuracy", "--weights", folder, "--reference", case_file)
-        for name, flags in (("ditrun bf16", ["--plan", "single"]), ("ditrun fp8", ["--plan", "single-fp8"])):
+        for name, flags in (("ditrun bf16", ["--plan", "single"]), ("ditrun bf16, attention fp16", ["--plan", "single-fp16"]), ("ditrun fp8", ["--plan", "single-fp8"])):
             profile = ditrun(*flags, "--model", options.model, "profile")
             row(name, profile["latencyMs"]["median"], ditrun(*flags, *checked)["results"][0])
         row("ditrun fp32", None, ditrun("--plan", "single", "--dtype", "fp32", *checked)["results"][0])

@@ -1,6 +1,7 @@
 import { z } from "zod";
 
-export type Precision = "bf16" | "fp8";
+/** fp16: attention in it, the rest in bf16. fp8: linear layers and attention in e4m3. */
+export type Precision = "bf16" | "fp16" | "fp8";
 
 export const latency = z.object({ median: z.number(), p10: z.number(), p90: z.number() });
 /** What this script reads of the documents of `ditrun profile`, `accuracy`, `wan generate` and `links`. */

@@ -1,6 +1,6 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError } from "../protocol/failure.js";
-import { dtypeSchema, mostWorkers } from "../protocol/plan.js";
+import { attentionDtypeSchema, dtypeSchema, mostWorkers } from "../protocol/plan.js";
 import { deviceNames } from "./device.js";
 import { logLevels } from "./logs.js";
 
@@ -54,6 +54,12 @@ export const globalOptions = {
   fp8: {
     type: "boolean",
     describe: "Linear layers, self-attention and its ring in e4m3 (plan files choose part by part)",
+  },
+  attention: {
+    choices: attentionDtypeSchema.options,
+    requiresArg: true,
+    describe:
+      "Self-attention's operands and its ring; fp16 for the DiT [default: the plan's, --dtype, with --fp8 e4m3]",
   },
   seed: {
     type: "string",

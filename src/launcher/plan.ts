@@ -3,6 +3,7 @@ import { DitrunError } from "../protocol/failure.js";
 import { layerRulesOf, matchesPath, splitOf } from "../protocol/layers.js";
 import type { Model, WanModel } from "../protocol/model.js";
 import {
+  type AttentionDtype,
   attentionDtype,
   type ComputeDtype,
   checkDtypes,
@@ -26,6 +27,7 @@ export interface PlanFlags {
   tp?: number | undefined;
   dtype?: ComputeDtype | undefined;
   fp8?: boolean | undefined;
+  attention?: AttentionDtype | undefined;
 }
 
 /**
@@ -53,7 +55,13 @@ export async function resolvePlan(
     // --no-fp8 of a plan that has it.
     if (flags.fp8 === false && plan[part].dtype === "e4m3") delete plan[part].dtype;
   }
-  const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8].some((flag) => flag !== undefined);
+  if (flags.attention !== undefined) {
+    plan.attention.dtype = flags.attention;
+    delete plan.ring.dtype;
+  }
+  const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8, flags.attention].some(
+    (flag) => flag !== undefined,
+  );
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
   checkPlan(plan, model, tokens);

@@ -60,6 +60,20 @@ describe("the mesh", () => {
   });
 });
 
+test("--attention says what attention and its ring are in, beside --fp8 and over a plan", async () => {
+  const alone = await resolvePlan({ attention: "fp16", cp: 2 }, dit, undefined, 1);
+  expect(describeDtypes(alone)).toBe("bf16, fp16 attention + ring");
+  const beside = await resolvePlan({ plan: "cp4-tp2", fp8: true, attention: "fp16" }, dit, undefined, 1);
+  expect(describeDtypes(beside)).toBe("bf16, e4m3 linear, fp16 attention + ring");
+  const over = await resolvePlan({ plan: "cp4-tp2-fp8", attention: "bf16" }, dit, undefined, 1);
+  expect(describeDtypes(over)).toBe("bf16, e4m3 linear");
+  expect([over.attention.dtype, over.ring.dtype]).toEqual(["bf16", undefined]);
+  await expect(resolvePlan({ attention: "fp16" }, wan, 1, 1)).rejects.toThrow("which only the DiT has");
+  await expect(resolvePlan({ attention: "fp16", dtype: "fp32" }, dit, 1, 1)).rejects.toThrow(
+    "attention.dtype fp16 and dtype fp32",
+  );
+});
+
 test("--no-fp8 takes e4m3 out of a plan that has it", async () => {
   const plan = await resolvePlan({ plan: "cp4-tp2-fp8", fp8: false }, dit, undefined, 1);
   expect([plan.linear.dtype, plan.attention.dtype, plan.ring.dtype]).toEqual([undefined, undefined, undefined]);

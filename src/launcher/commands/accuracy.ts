@@ -103,7 +103,8 @@ async function choosePlans(session: Session, model: DitModel, names: string | un
     throw new DitrunError("--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
   }
   const list = names.split(",").map((name) => name.trim());
-  return Promise.all(list.map((plan) => session.plan(model, { plan, dtype: options.dtype, fp8: options.fp8 })));
+  const { dtype, fp8, attention } = options;
+  return Promise.all(list.map((plan) => session.plan(model, { plan, dtype, fp8, attention })));
 }
 
 function inFloat32(plan: Plan): Plan {

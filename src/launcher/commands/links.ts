@@ -102,7 +102,7 @@ async function measure(session: Session, task: LinksTask): Promise<LinksRank[]> 
 
 /** --nproc, else all GPUs. @throws DitrunError for options that a measurement without a model has no use for. */
 function workersOf({ options, device }: Session): number {
-  for (const name of ["plan", "cfg", "cp", "tp", "model", "dtype", "fp8"] as const) {
+  for (const name of ["plan", "cfg", "cp", "tp", "model", "dtype", "fp8", "attention"] as const) {
     if (options[name] !== undefined) throw new DitrunError(`links runs no model: leave out --${name}, give --nproc.`);
   }
   const workers = typeof options.nproc === "number" ? options.nproc : device.count;
