@@ -58,8 +58,9 @@ struct AttentionF16TileRow {
 template <int headDim>
 struct AttentionF16Tile;
 
-// One GPU at its power limit, bf16 18.5 to 18.8 ms: 16.5 to 17.0; 3/8 16.8 to 17.3, 5/8 slower by 14 % in another run, 96 or 192 keys 17.0 to 17.5, four warp groups
-// of 64 keys 17.3 to 18.0, products queued every 64 keys 16.9 to 17.1. Two accumulators and scores of 128 keys leave 64 keys' float32 scores room.
+// Back to back, at the GPU's power limit, bf16 18.5 to 18.8 ms: 16.5 to 17.0; 3/8 16.8 to 17.3, 5/8 slower by 14 % in another run, 96 or 192
+// keys 17.0 to 17.5, four warp groups of 64 keys 17.3 to 18.0, products queued every 64 keys 16.9 to 17.1. Where the polynomials' accumulator is
+// alive there are registers for the float32 scores of 64 keys.
 template <>
 struct AttentionF16Tile<32> : AttentionF16TileRow<3, 128, 4, 4, 2, 64, 128> {};
 
