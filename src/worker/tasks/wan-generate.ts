@@ -36,7 +36,12 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   const nonfinite = new NonfiniteCounter(device);
   const encoder = await device.owning(() => loadTextEncoder(context, task.model, task.weights));
   const { width } = encoder.value.model;
-  const models = memory.encoderFirst ? undefined : await loadOthers(context, task, width);
+  const load = async () => {
+    const others = await loadOthers(context, task, width);
+    await others.vae.warmUp();
+    return others;
+  };
+  const models = memory.encoderFirst ? undefined : await load();
   // The first encoding also loads kernels and picks GEMM algorithms.
   for (const ids of [task.ids.prompt, task.ids.negative]) await encoder.value.encode(ids);
   await device.synchronize();
@@ -47,7 +52,7 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   const texts = await encode({ task, context, nonfinite, dump }, encoder.value);
   encoder.free();
   let encodeMs = clock.lap();
-  const run = { task, store, context, clock, dump, nonfinite, ...(models ?? (await loadOthers(context, task, width))) };
+  const run = { task, store, context, clock, dump, nonfinite, ...(models ?? (await load())) };
   if (memory.encoderFirst) {
     await store.barrier("others loaded");
     loadMs = await clock.end("load", 1, loadMs);

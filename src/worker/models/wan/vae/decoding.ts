@@ -55,6 +55,18 @@ export class Decoding {
     for (let frame = 0; frame < Math.min(2, frames); frame++) this.#decode(frame);
   }
 
+  /**
+   * Goes through the first frames of a video of zeros, so that what is done only once is done: kernels are loaded, algorithms of
+   * products chosen, the graph captured. Every rank calls it.
+   */
+  async warmUp(): Promise<void> {
+    const { device } = this.context;
+    const { address, dtype, shape } = this.#latent;
+    device.launch("elementwise", "fillZero", () => [address, tensorBytes(dtype, shape)]);
+    for (let frame = 0; frame < Math.min(3, this.size.frames); frame++) this.queue(frame);
+    await device.synchronize();
+  }
+
   /** A new video: latent float32 [16, frames, height, width] on the device, the same on every rank. */
   async begin(latent: Tensor): Promise<void> {
     const { device } = this.context;

@@ -71,6 +71,11 @@ export class WanVae {
     this.#decoding = new Decoding(this.context, this.decoder, this.halo, size, pixels);
   }
 
+  /** Once memory is allocated: the first decode will take no longer than others. Every rank calls it. */
+  async warmUp(): Promise<void> {
+    await this.#decoding?.warmUp();
+  }
+
   /**
    * latent float32 [16, frames, height, width] on the device, normalised as the transformer gives it, the same on every rank.
    * Every rank runs the generator to its end; on rank 0 it yields the video's frames, clamped to [-1, 1] unless told otherwise,
