@@ -52,24 +52,10 @@ struct Parameters {
   Constants constants;
 };
 
-template <int dimension>
-struct Shape {
-  using Tile = AttentionF16Tile<dimension>;
-  static constexpr int headDim = dimension;
-  static constexpr uint32_t twoOnes = 0x3c003c00;
-  static constexpr int queries = 64 * Tile::warpGroups;
-  static constexpr int consumers = 128 * Tile::warpGroups;
-  static constexpr int threads = consumers + 128;
-  static constexpr int columns = headDim < 64 ? headDim : 64;  // one swizzled row holds 64 or 128 bytes
-  static constexpr int slabs = headDim / columns;
-  static constexpr int rowBytes = 2 * columns;
-  static constexpr ptx::Swizzle swizzle = columns == 32 ? ptx::Swizzle::bytes64 : ptx::Swizzle::bytes128;
-  static constexpr int queryBytes = 2 * queries * headDim;
-  static constexpr int tileBytes = 2 * Tile::keys * headDim;  // of K, and of V
-  static constexpr int slabBytes = Tile::keys * rowBytes;
-  static constexpr int valueBytes = tileBytes + slabBytes;  // V and its ones
-  static constexpr int outputColumns = headDim + 8;         // a group of eight equal sums l
-  static constexpr int sharedBytes = 1024 + 2 * queryBytes + Tile::stages * (tileBytes + valueBytes);
+template <int headDim>
+struct Shape : attention::RingShape<AttentionF16Tile<headDim>, headDim> {
+  static constexpr uint32_t twoOnes = 0x3c003c00;  // f16
+  static constexpr int sharedBytes = 1024 + 2 * Shape::queryBytes + Shape::ringBytes;  // queries as they are and times c
 };
 
 /** Whether a chunk of 16 keys goes to the special-function unit. */

@@ -47,24 +47,10 @@ struct Parameters {
   FixedConstants fixed;
 };
 
-template <int dimension>
-struct Shape {
-  using Tile = AttentionTile<dimension>;
-  static constexpr int headDim = dimension;
+template <int headDim>
+struct Shape : RingShape<AttentionTile<headDim>, headDim> {
   static constexpr uint32_t twoOnes = 0x3f803f80;  // bf16
-  static constexpr int queries = 64 * Tile::warpGroups;
-  static constexpr int consumers = 128 * Tile::warpGroups;
-  static constexpr int threads = consumers + 128;
-  static constexpr int columns = headDim < 64 ? headDim : 64;  // one swizzled row holds 64 or 128 bytes
-  static constexpr int slabs = headDim / columns;
-  static constexpr int rowBytes = 2 * columns;
-  static constexpr ptx::Swizzle swizzle = columns == 32 ? ptx::Swizzle::bytes64 : ptx::Swizzle::bytes128;
-  static constexpr int queryBytes = 2 * queries * headDim;
-  static constexpr int tileBytes = 2 * Tile::keys * headDim;  // of K, and of V
-  static constexpr int slabBytes = Tile::keys * rowBytes;
-  static constexpr int valueBytes = tileBytes + slabBytes;  // V and its ones
-  static constexpr int outputColumns = headDim + 8;  // a group of eight equal sums l
-  static constexpr int sharedBytes = 1024 + queryBytes + Tile::stages * (tileBytes + valueBytes);
+  static constexpr int sharedBytes = 1024 + Shape::queryBytes + Shape::ringBytes;
 };
 
 /** Which of eight consecutive pairs of scores go to the special-function unit; alternates between rows and columns. */

@@ -9,10 +9,31 @@
 #include "ptx/fence.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/tma.cuh"
+#include "ptx/wgmma.cuh"
 
 namespace attention {
 
 constexpr float kLn2 = 0.6931471805599453f;
+
+/** How a block of threads and its shared memory are laid out for operands of two bytes. */
+template <class TileType, int dimension>
+struct RingShape {
+  using Tile = TileType;
+  static constexpr int headDim = dimension;
+  static constexpr int queries = 64 * Tile::warpGroups;
+  static constexpr int consumers = 128 * Tile::warpGroups;
+  static constexpr int threads = consumers + 128;
+  static constexpr int columns = headDim < 64 ? headDim : 64;  // one swizzled row holds 64 or 128 bytes
+  static constexpr int slabs = headDim / columns;
+  static constexpr int rowBytes = 2 * columns;
+  static constexpr ptx::Swizzle swizzle = columns == 32 ? ptx::Swizzle::bytes64 : ptx::Swizzle::bytes128;
+  static constexpr int queryBytes = 2 * queries * headDim;
+  static constexpr int tileBytes = 2 * Tile::keys * headDim;  // of K, and of V
+  static constexpr int slabBytes = Tile::keys * rowBytes;
+  static constexpr int valueBytes = tileBytes + slabBytes;  // V and its ones
+  static constexpr int outputColumns = headDim + 8;         // a group of eight equal sums l
+  static constexpr int ringBytes = Tile::stages * (tileBytes + valueBytes);
+};
 
 template <class S>
 struct Shared {

@@ -12,10 +12,10 @@ import { PeerRing } from "./peer-ring.js";
 
 /**
  * Attention of this rank's queries to the keys and values of every cp rank.
- * q and the result, in kv's dtype, [tokens, heads · headDim]; kv [2, tokens, heads · headDim], contiguous; tokensOfRank the tokens of each cp rank.
+ * q and the result (in the plan's dtype) [tokens, heads · headDim]; kv [2, tokens, heads · headDim], contiguous; tokensOfRank the tokens of each cp rank.
  */
 export interface RingAttention {
-  /** What q is turned into: whoever makes q may as well make it so (e4m3: as allocateQueries). kv stays in the plan's dtype. */
+  /** What q is turned into: whoever makes q may as well make it so (e4m3: as allocateQueries). kv is made in fp16 with q, but never in e4m3. */
   readonly queryDtype: Tensor["dtype"];
   attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor;
   /** After a synchronize: milliseconds that attention waited for the block of each ring step, summed over layers; then zero again. */
