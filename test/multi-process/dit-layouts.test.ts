@@ -95,14 +95,16 @@ describe("the golden DiT on CPU workers, bf16, fp16 and fp8", () => {
 });
 
 describe("the golden DiT with sequence-parallel norms", () => {
-  // Each row is summed and normalised in one place instead of in all, by the same additions; in e4m3 it travels with its scale.
-  const linears: [string, PlanDocument["linear"]][] = [
-    ["bf16", {}],
-    ["fp8", { dtype: "e4m3" }],
+  // Each row is summed and normalised in one place instead of in all, by the same additions; in e4m3 it travels with its scale,
+  // but without its bound, so that the feed-forward net's inside has other scales.
+  const linears: [string, number, PlanDocument["linear"]][] = [
+    ["bf16: the same bits", 0, {}],
+    ["fp8: relative L2 at most 0.02", 0.02, { dtype: "e4m3" }],
   ];
-  it.for(linears)("has the bits of whole norms, linears in %s, cp3×tp2", async ([, linear]) => {
+  it.for(linears)("agrees with whole norms under cp3×tp2, linears in %s", async ([, tolerance, linear]) => {
     const plan = { dtype: "bf16", mesh: { cp: 3, tp: 2 }, linear } as const;
-    expect(await forward({ ...plan, norms: { sequenceParallel: true } })).toEqual(await forward(plan));
+    const error = relativeL2(await forward({ ...plan, norms: { sequenceParallel: true } }), await forward(plan));
+    expect(error).toBeLessThanOrEqual(tolerance);
   });
 });
 
