@@ -8,7 +8,7 @@ import { attention, cast } from "../../src/worker/device/ops.js";
 import { matrixShape, rowsOf, type Tensor, tensorBytes } from "../../src/worker/device/tensor.js";
 import { asTheyAre, inE4m3, type KeyValuePayload, type MakePayload } from "../../src/worker/parallel/kv-payload.js";
 import { NcclRing } from "../../src/worker/parallel/nccl-ring.js";
-import type { RingSettings } from "../../src/worker/parallel/ring-attention.js";
+import type { RingSettings } from "../../src/worker/parallel/ring-of-payloads.js";
 import { relativeL2 } from "../compare.js";
 import { sequence } from "./kernels-cpu-module.js";
 
@@ -125,7 +125,7 @@ describe("the ring over NCCL", () => {
             makePayload: () => payload,
             queryDtype: "fp32",
           };
-          const ring = new NcclRing({ device }, { rank, size: ranks, exchange }, settings);
+          const ring = new NcclRing(device, { rank, size: ranks, exchange }, settings);
           const q = at(qOfRank, rank);
           const attended = ring.attend(q, at(kvOfRank, rank), tokensOfRank);
           const whole = device.allocate("fp32", q.shape);

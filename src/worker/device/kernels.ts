@@ -1,6 +1,7 @@
 import koffi from "koffi";
 import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
-import { ABI_VERSION, type KernelName, prototypes, type Struct, structs } from "./abi.js";
+import { ABI_VERSION, type KernelName, prototypes, structs } from "./abi.js";
+import type { Struct } from "./abi-arguments.js";
 
 const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;

@@ -1,5 +1,6 @@
 import type { Phase } from "../../protocol/results.js";
-import { type Address, activations, deviceDtypes, type KvBlock } from "./abi.js";
+import { type Address, activations, deviceDtypes } from "./abi.js";
+import type { KvBlock } from "./abi-arguments.js";
 import type { Device } from "./device.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
 import { addGated } from "./wan-ops.js";

@@ -1,11 +1,5 @@
-import {
-  type AttentionArgs,
-  type Conv3dArgs,
-  deviceDtypes,
-  type GemmArgs,
-  type KernelName,
-  type PeerSumArgs,
-} from "./abi.js";
+import { deviceDtypes, type KernelName } from "./abi.js";
+import type { AttentionArgs, Conv3dArgs, GemmArgs, PeerSumArgs } from "./abi-arguments.js";
 import type { Argument } from "./kernels.js";
 import { type DType, dtypeBytes } from "./tensor.js";
 

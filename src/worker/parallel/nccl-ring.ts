@@ -1,35 +1,26 @@
 import type { NcclGroup } from "../comm/nccl-group.js";
-import type { Context } from "../context.js";
 import type { Address } from "../device/abi.js";
+import type { Device } from "../device/device.js";
 import { attention } from "../device/ops.js";
 import { matrixShape, type Tensor } from "../device/tensor.js";
 import type { KeyValuePayload } from "./kv-payload.js";
-import type { RingAttention, RingSettings } from "./ring-attention.js";
+import { RingOfPayloads, type RingSettings } from "./ring-of-payloads.js";
 
 /**
  * Over NCCL: at each step a rank passes the block it holds to the next rank and receives one from the rank before, while it
  * attends to the block of the step before; partial results merge by log-sum-exp in float32 in the attention kernel's epilogue.
  */
-export class NcclRing implements RingAttention {
+export class NcclRing extends RingOfPayloads {
   constructor(
-    private readonly context: Pick<Context, "device">,
+    device: Device,
     private readonly cp: Pick<NcclGroup, "rank" | "size" | "exchange">,
-    private readonly settings: RingSettings,
-  ) {}
-
-  get queryDtype(): Tensor["dtype"] {
-    return this.settings.queryDtype;
+    settings: RingSettings,
+  ) {
+    super(device, settings);
   }
 
-  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
-    const { device } = this.context;
-    const o = device.allocate(this.settings.outDtype, q.shape);
-    device.arena.scope(() => this.#attend(o, this.settings.makePayload(q, kv, tokensOfRank), tokensOfRank));
-    return o;
-  }
-
-  #attend(o: Tensor, payload: KeyValuePayload, tokensOfRank: readonly number[]): void {
-    const { device } = this.context;
+  protected queue(o: Tensor, payload: KeyValuePayload, tokensOfRank: readonly number[]): void {
+    const { device } = this;
     const { rank, size } = this.cp;
     const { heads, kernel } = this.settings;
     const { vScale } = payload;
@@ -66,9 +57,5 @@ export class NcclRing implements RingAttention {
         previous: step > 0 ? partial : undefined,
       });
     });
-  }
-
-  async takeWaits(): Promise<number[]> {
-    return [];
   }
 }

@@ -1,9 +1,10 @@
 import type { PeerGroup } from "../comm/peer-group.js";
-import type { Context } from "../context.js";
+import type { PeerHeap } from "../comm/peer-heap.js";
+import type { Device } from "../device/device.js";
 import { attention } from "../device/ops.js";
 import type { Tensor } from "../device/tensor.js";
 import type { KeyValuePayload } from "./kv-payload.js";
-import type { RingAttention, RingSettings } from "./ring-attention.js";
+import { RingOfPayloads, type RingSettings } from "./ring-of-payloads.js";
 
 /**
  * Over peer memory, with copy engines only: every rank pushes its message straight to each peer, to the next rank
@@ -12,29 +13,21 @@ import type { RingAttention, RingSettings } from "./ring-attention.js";
  * arXiv 2310.01889; direct sends need no forwarding, since every pair of GPUs of a host is linked).
  * Buffers of even and odd layers take turns, so a peer may still read layer l while layer l + 1 arrives.
  */
-export class PeerRing implements RingAttention {
+export class PeerRing extends RingOfPayloads {
   #layer = 0;
   #waits: Tensor | undefined;
 
   constructor(
-    private readonly context: Context,
+    private readonly heap: PeerHeap,
+    device: Device,
     private readonly cp: PeerGroup,
-    private readonly settings: RingSettings,
-  ) {}
-
-  get queryDtype(): Tensor["dtype"] {
-    return this.settings.queryDtype;
+    settings: RingSettings,
+  ) {
+    super(device, settings);
   }
 
-  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
-    const { device } = this.context;
-    const o = device.allocate(this.settings.outDtype, q.shape);
-    device.arena.scope(() => this.#attend(o, this.settings.makePayload(q, kv, tokensOfRank), tokensOfRank));
-    return o;
-  }
-
-  #attend(o: Tensor, payload: KeyValuePayload, tokensOfRank: readonly number[]): void {
-    const { device, heap } = this.context;
+  protected queue(o: Tensor, payload: KeyValuePayload, tokensOfRank: readonly number[]): void {
+    const { device, heap } = this;
     const { rank, size } = this.cp;
     const slotBytes = payload.bytes(Math.max(...tokensOfRank));
     const buffers = [this.#buffers(0, slotBytes), this.#buffers(1, slotBytes)] as const;
@@ -85,7 +78,7 @@ export class PeerRing implements RingAttention {
 
   /** What even (0) or odd (1) layers receive into: a slot for each rank's block, and the flags that guard it. */
   #buffers(turn: 0 | 1, slotBytes: number) {
-    const { heap } = this.context;
+    const { heap } = this;
     const ranks = Array.from({ length: this.cp.size }, (_, r) => r);
     return {
       slots: ranks.map((r) => heap.block(`ring/${turn}/${r}`, slotBytes)),
@@ -96,9 +89,9 @@ export class PeerRing implements RingAttention {
     };
   }
 
-  async takeWaits(): Promise<number[]> {
+  override async takeWaits(): Promise<number[]> {
     if (!this.#waits) return [];
-    const { device } = this.context;
+    const { device } = this;
     const words = await device.download(this.#waits);
     device.kernels.call("fillZero", this.#waits.address, words.byteLength, device.streams.compute);
     return [...new BigUint64Array(words.buffer)].map((nanoseconds) => Number(nanoseconds) / 1e6);
