@@ -15,6 +15,7 @@ import {
   ringDtype,
   type Split,
 } from "../protocol/plan.js";
+import { counted } from "./counted.js";
 import { findDocument, readDocument } from "./documents.js";
 import { linearLayers, otherParameters, tokenCount } from "./model.js";
 import { plansDirectory } from "./paths.js";
@@ -69,7 +70,7 @@ export async function resolvePlan(
   if (nproc !== undefined && nproc !== workers) {
     const { cfg, cp, tp } = plan.mesh;
     throw new DitrunError(
-      `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${workers} ${workers === 1 ? "worker" : "workers"}, but --nproc is ${nproc}: change --nproc or the mesh.`,
+      `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
     );
   }
   return plan;

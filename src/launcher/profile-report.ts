@@ -1,6 +1,7 @@
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import type { Model } from "../protocol/model.js";
 import { type KernelTotal, type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
+import { counted } from "./counted.js";
 import type { DeviceChoice } from "./device.js";
 import { describeDtypes } from "./plan.js";
 import { type Latency, latencyOf, mean } from "./statistics.js";
@@ -108,7 +109,7 @@ export function profileTable(summary: ProfileSummary): string {
   const peakMemoryBytes = Math.max(...summary.ranks.map((rank) => rank.peakMemoryBytes));
   const rows = summary.ranks.map((rank) => row(String(rank.rank), rank));
   const { model, plan, worldSize, device, iterations, warmup, throughput } = summary;
-  const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
+  const workers = counted(worldSize, "worker");
   return [
     `${model.name}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
     formatTable(head, [...rows, row("all", { ...summary, peakMemoryBytes })]),

@@ -7,6 +7,7 @@ import type { Task } from "../protocol/job.js";
 import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
 import { type EmitHandler, runJob } from "./agent.js";
+import { counted } from "./counted.js";
 import { chooseDevice, type DeviceChoice } from "./device.js";
 import { type Log, openLog } from "./logs.js";
 import { loadDitModel } from "./model.js";
@@ -61,7 +62,7 @@ export class Session {
     const nproc = meshSize(task.plan.mesh);
     const { timeout, masterPort } = this.options;
     const { MASTER_PORT } = process.env;
-    const workers = `${nproc} ${nproc === 1 ? "worker" : "workers"} on ${device}`;
+    const workers = `${counted(nproc, "worker")} on ${device}`;
     const subject = task.kind === "links" ? "messages" : task.model.name;
     this.log.logger.info(`${task.kind}: ${subject}, plan ${task.plan.name}, ${workers}.`);
     if (device === "cuda" && nproc > count) {

@@ -1,4 +1,5 @@
 import type { WanProgress } from "../../protocol/results.js";
+import { counted } from "../counted.js";
 import { figures } from "../profile-report.js";
 
 export interface ProgressTarget {
@@ -39,7 +40,7 @@ export class VideoProgress {
         break;
       }
       case "decode":
-        this.#say(`Decoded ${total} frames in ${figures(seconds)} s.`);
+        this.#say(`Decoded ${counted(total, "frame")} in ${figures(seconds)} s.`);
         break;
     }
   }

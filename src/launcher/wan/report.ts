@@ -1,5 +1,6 @@
 import type { WanGenerateTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
+import { counted } from "../counted.js";
 import { describeDtypes } from "../plan.js";
 import { figures } from "../profile-report.js";
 import { type Latency, latencyOf, percentile } from "../statistics.js";
@@ -85,7 +86,7 @@ export function summarizeGenerate(
 export function generateTable(summary: GenerateSummary): string {
   const { model, plan, worldSize, device, weights, video, stages, sampling, forwardMs } = summary;
   const encoderFirst = summary.ranks.some(({ memory }) => memory.encoderFirst);
-  const workers = worldSize === 1 ? "1 worker" : `${worldSize} workers`;
+  const workers = counted(worldSize, "worker");
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
   const rows = [
     ["load", seconds(stages.loadMs), encoderFirst ? "the text encoder first and alone: memory is short" : ""],
@@ -95,13 +96,13 @@ export function generateTable(summary: GenerateSummary): string {
       seconds(stages.sampleMs),
       `${figures(summary.secondsPerStep)} s/step, ${summary.forwardsAtOnce === 1 ? "forward" : "both forwards"} ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s`,
     ],
-    [`decode, ${video.frames} frames`, seconds(stages.decodeMs), ""],
+    [`decode, ${counted(video.frames, "frame")}`, seconds(stages.decodeMs), ""],
     ["finish the video", seconds(stages.videoMs), video.encoder],
     ["all but load", seconds(summary.totalMs), `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB at most`],
   ];
   return [
     `${model.name} with ${weights}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}`,
     formatTable(["stage", "seconds", ""], rows),
-    `${video.out}: ${video.frames} frames of ${video.width} × ${video.height}, ${video.fps} a second`,
+    `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second`,
   ].join("\n");
 }
