@@ -377,24 +377,13 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_f16_kern
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
   const int firstQuery = blockIdx.x * S::queries;
 
-  if (threadIdx.x == 0) {
-    ptx::mbarrier_init(&shared.queryFull, 1);
-    attention::init_ring(shared);
-    shared.repeat = 0;
-    ptx::fence_mbarrier_init();
-  }
-  attention::fill_ones<S>(values);
-  ptx::fence_proxy_async_shared();
-  __syncthreads();
+  attention::start_ring<S>(shared, values);
 
   if (group == Tile::warpGroups) {
     ptx::registers_decrease<24>();
     const bool elected = threadIdx.x == S::consumers;
     if (elected) {
-      ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
-      for (int slab = 0; slab < S::slabs; ++slab)
-        ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull,
-                      blockIdx.y * headDim + slab * S::columns, firstQuery);
+      attention::load_queries<S>(p, shared, queries, firstQuery);
       attention::produce<S>(p, shared, keys, values, blockIdx.y, 0, blockIdx.x == 0 && blockIdx.y == 0);
     } else if (threadIdx.x >= S::consumers + 32) {
       if (find_infinite_key<S>(p, threadIdx.x - S::consumers - 32, 96)) shared.repeat = 1;

@@ -76,6 +76,28 @@ __device__ __forceinline__ void fill_ones(char *values) {
   }
 }
 
+/** Readies barriers and ones. All threads of the block. */
+template <class S>
+__device__ __forceinline__ void start_ring(Shared<S> &shared, char *values) {
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(&shared.queryFull, 1);
+    init_ring(shared);
+    shared.repeat = 0;
+    ptx::fence_mbarrier_init();
+  }
+  fill_ones<S>(values);
+  ptx::fence_proxy_async_shared();
+  __syncthreads();
+}
+
+/** Fetches the block's queries of head blockIdx.y. One thread. */
+template <class S, class Parameters>
+__device__ __forceinline__ void load_queries(const Parameters &p, Shared<S> &shared, char *queries, int firstQuery) {
+  ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
+  for (int slab = 0; slab < S::slabs; ++slab)
+    ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull, blockIdx.y * S::headDim + slab * S::columns, firstQuery);
+}
+
 /** Walks the KV blocks of one head and fills the ring. One thread. Returns the position after it. */
 template <class S, class Parameters>
 __device__ __forceinline__ int produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, int head, int position, bool observer) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "ditrun.h"
+#include "ptx/arithmetic.cuh"
 
 /** Elements that one thread moves at a time: 16 bytes of bf16, twice 16 of float32. */
 constexpr int vectorWidth = 8;
@@ -206,8 +207,7 @@ __device__ inline float scaleOfAmax(float amax) { return quotient(fmaxf(amax, sm
 
 /** 1 / x rounded to nearest where x and the result are normal numbers: __frcp_rn without the branch for others. */
 __device__ inline float reciprocalOfNormal(float x) {
-  float estimate;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(estimate) : "f"(x));
+  const float estimate = ptx::reciprocal_approx(x);
   return fmaf(fmaf(-x, estimate, 1.0f), estimate, estimate);
 }
 
