@@ -8,16 +8,19 @@ namespace conv {
 /** Channels of a tile: as many as leave every sum a register, and divide 96, 192 and 384. */
 constexpr int mmaChannels = 48;
 
-template <int kernelSize, int upsample, int tileChannels>
+template <class L>
 __global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
-  run<kernelSize, upsample, tileChannels, MmaProduct<tileChannels>>(args, shared);
+  run<L, MmaProduct<L::tileChannels>>(args, shared);
 }
 
-template <int kernelSize, int upsample, int tileChannels>
+template <class L>
 int launchMma(const Conv &c, cudaStream_t stream) {
-  return launch<Layout<kernelSize, upsample, tileChannels>, tileChannels>(convMmaKernel<kernelSize, upsample, tileChannels>, "ditrun_conv3d (mma)", c,
-                                                                         deviceFacts().multiprocessors, stream);
+  Args args;
+  TRY(argumentsOf<L>(c, args));
+  CUDA_TRY(cudaFuncSetAttribute(convMmaKernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
+  convMmaKernel<L><<<min(args.tiles, deviceFacts().multiprocessors), threads, L::sharedBytes, stream>>>(args);
+  return launched("ditrun_conv3d (mma)");
 }
 
 }  // namespace conv
@@ -34,8 +37,8 @@ bool convMmaFits(const Conv &c) {
 }
 
 int convMma(const Conv &c, cudaStream_t stream) {
-  if (c.kernelH == 1) return conv::launchMma<1, 1, conv::mmaChannels>(c, stream);
-  if (c.upsample == 2) return conv::launchMma<3, 2, conv::mmaChannels>(c, stream);
-  if (c.outChannels <= 16) return conv::launchMma<3, 1, 16>(c, stream);
-  return conv::launchMma<3, 1, conv::mmaChannels>(c, stream);
+  if (c.kernelH == 1) return conv::launchMma<conv::Layout<1, 1, conv::mmaChannels>>(c, stream);
+  if (c.upsample == 2) return conv::launchMma<conv::Layout<3, 2, conv::mmaChannels>>(c, stream);
+  if (c.outChannels <= 16) return conv::launchMma<conv::Layout<3, 1, 16>>(c, stream);
+  return conv::launchMma<conv::Layout<3, 1, conv::mmaChannels>>(c, stream);
 }

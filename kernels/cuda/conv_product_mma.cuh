@@ -20,26 +20,35 @@ struct MmaProduct {
 #pragma unroll
         for (int k = 0; k < 4; k++) sums.value[i][j][k] = 0;
   }
+  static __device__ __forceinline__ void copying() {}
+  static __device__ __forceinline__ void multiplying() {}
   static __device__ __forceinline__ void ready() {}
   static __device__ __forceinline__ void finish(Sums &) {}
 
-  /** rows: this lane's address of a pixel row for each image row; weights: [tileChannels][32], of which channels 16 · half … are used. */
-  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
+  static constexpr bool shares = false;
+
+  /** rows: this lane's address of a pixel row for each image row that the taps meet; weights: of each tap [tileChannels][32], of which
+   * channels 16 · half … are used. */
+  template <int count>
+  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[count], uint32_t weights) {
     const int lane = threadIdx.x % 32;
-    uint32_t pixels[2][4];
-    ptx::load_matrices(pixels[0], rows[0]);
-    ptx::load_matrices(pixels[1], rows[1]);
+    uint32_t pixels[count][4];
+#pragma unroll
+    for (int i = 0; i < count; i++) ptx::load_matrices(pixels[i], rows[i]);
     // Matrices in order: channels 0 to 7 of the first 8 outputs, 8 to 15 of them, then the same of the next 8 outputs. 16 rows on,
     // the swizzle is the same.
     const uint32_t first = weights + swizzled(lane % 8 + lane / 16 * 8, half * 2 + lane / 8 % 2);
 #pragma unroll
-    for (int n = 0; n < tileChannels; n += 16) {
-      uint32_t b[4];
-      ptx::load_matrices(b, first + n * pixelBytes);
+    for (int kernelRow = 0; kernelRow + 1 < count; kernelRow++) {
 #pragma unroll
-      for (int i = 0; i < 2; i++) {
-        ptx::multiply_add(sums.value[i][n / 8], pixels[i], b[0], b[1]);
-        ptx::multiply_add(sums.value[i][n / 8 + 1], pixels[i], b[2], b[3]);
+      for (int n = 0; n < tileChannels; n += 16) {
+        uint32_t b[4];
+        ptx::load_matrices(b, first + (kernelRow * tileChannels + n) * pixelBytes);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          ptx::multiply_add(sums.value[i][n / 8], pixels[kernelRow + i], b[0], b[1]);
+          ptx::multiply_add(sums.value[i][n / 8 + 1], pixels[kernelRow + i], b[2], b[3]);
+        }
       }
     }
   }

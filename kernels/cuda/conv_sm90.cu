@@ -2,6 +2,7 @@
 // weights from shared memory by descriptor.
 #include "device.h"
 #include "conv_tensor.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/wgmma.cuh"
 
@@ -28,9 +29,13 @@ struct Sm90Product {
   /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image. */
   struct Sums {
     float value[2][12][4];
-    /** Pixels of this and of the last 16 channels: the last may still be read by a product in flight. */
-    uint32_t pixels[2][2][4];
+    /** Image rows of pixels, of this and of the last 16 channels: the last may still be read by products in flight. */
+    uint32_t pixels[2][4][4];
   };
+
+  // Of the 168 registers a thread that the block is launched with.
+  static __device__ __forceinline__ void copying() { ptx::registers_decrease<72>(); }
+  static __device__ __forceinline__ void multiplying() { ptx::registers_increase<216>(); }
 
   static __device__ __forceinline__ void begin(Sums &sums) {
 #pragma unroll
@@ -52,34 +57,150 @@ struct Sm90Product {
       for (int j = 0; j < 12; j++) ptx::wgmma_pin(sums.value[i][j]);
   }
 
-  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[2], uint32_t weights) {
+  template <int count>
+  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[count], uint32_t weights) {
     // At most the products of the last 16 channels still run: those before them, whose registers are loaded anew, are done.
     ptx::wgmma_wait<1>();
-    ptx::load_matrices(sums.pixels[half][0], rows[0]);
-    ptx::load_matrices(sums.pixels[half][1], rows[1]);
-    // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
-    const uint64_t b = ptx::descriptor(weights + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
+#pragma unroll
+    for (int i = 0; i < count; i++) ptx::load_matrices(sums.pixels[half][i], rows[i]);
     ptx::wgmma_fence();
-    multiply96(sums.value[0], sums.pixels[half][0], b);
-    multiply96(sums.value[1], sums.pixels[half][1], b);
+#pragma unroll
+    for (int kernelRow = 0; kernelRow + 1 < count; kernelRow++) {
+      // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
+      const uint64_t b = ptx::descriptor(weights + kernelRow * 96 * pixelBytes + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
+      multiply96(sums.value[0], sums.pixels[half][kernelRow], b);
+      multiply96(sums.value[1], sums.pixels[half][kernelRow + 1], b);
+    }
     ptx::wgmma_commit();
+  }
+
+  static constexpr bool shares = true;
+
+  /**
+   * Adds the sums of all blocks of the cluster, in their order, and stores this block's share of the pixels. The tile is the last
+   * of its blocks, whose copies have all arrived. Every multiplying thread calls it.
+   */
+  template <class L>
+  static __device__ __forceinline__ void share(const Args &args, const Cursor<L> &tile, char *shared, int firstRow, int firstColumn, const Sums &sums) {
+    constexpr int runs = L::tileChannels / 8, items = tilePixels * runs, batch = 3;
+    const int part = int(ptx::cluster_rank()), end = items * (part + 1) / args.parts;
+    ptx::named_barrier_sync(1, 32 * warps);  // no warp reads weights or pixels any more
+    float *const all = reinterpret_cast<float *>(shared);
+#pragma unroll
+    for (int i = 0; i < 2; i++) putSums<L>(all + ((firstRow + i) * L::tileColumns + firstColumn) * L::epilogueStride, sums.value[i]);
+    ptx::cluster_sync();
+    for (int first = items * part / args.parts + int(threadIdx.x); first < end; first += batch * 32 * warps) {
+      int64_t index[batch];
+      uint4 residual[batch];
+      float values[batch][vectorWidth] = {};
+#pragma unroll
+      for (int i = 0; i < batch; i++) {
+        const int item = first + i * 32 * warps, pixel = item / runs;
+        index[i] = item < end ? outputIndex(args, tile, tile.y0 + pixel / L::tileColumns, tile.x0 + pixel % L::tileColumns, item % runs * 8) : -1;
+        residual[i] = loadResidual(args, index[i]);
+      }
+      for (int other = 0; other < args.parts; other++) {
+#pragma unroll
+        for (int i = 0; i < batch; i++) {
+          const int item = min(first + i * 32 * warps, end - 1);
+          const uint32_t at = ptx::cluster_address(ptx::shared_address(all + item / runs * L::epilogueStride + item % runs * 8), other);
+          const float4 low = ptx::load_cluster(at), high = ptx::load_cluster(at + 16);
+          const float sum[vectorWidth] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+          for (int k = 0; k < vectorWidth; k++) values[i][k] += sum[k];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < batch; i++)
+        if (index[i] >= 0) storeChannels(args, index[i], tile.n0 * L::tileChannels + (first + i * 32 * warps) % runs * 8, values[i], residual[i]);
+    }
+    ptx::cluster_sync();  // the other blocks have read what is here
   }
 };
 
-template <int kernelSize, int upsample>
+template <class L>
 __global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
-  run<kernelSize, upsample, 96, Sm90Product>(args, shared);
+  run<L, Sm90Product>(args, shared);
 }
 
+/** How tiles are launched: as many as fill all multiprocessors without a block to spare, then the rest, each divided among `parts` blocks. */
+struct Waves {
+  int whole, rest, parts;
+  /** Of a tile by one block. */
+  double duration;
+};
+
+/** What dividing a tile costs beside its products: a launch, and the sums' way to each other. */
+constexpr double shareMicroseconds = 5, tapMicroseconds = 0.3;  // one tap of 32 input channels
+
+inline Waves wavesOf(const Args &args, int taps, int multiprocessors) {
+  const int rest = args.tiles % multiprocessors, runs = (args.inChannels + chunk - 1) / chunk;
+  Waves waves{args.tiles - rest, rest, 1, double(args.tiles / multiprocessors) + (rest > 0 ? 1 : 0)};
+  if (rest == 0) return waves;
+  const double share = shareMicroseconds / (taps * runs * tapMicroseconds);
+  for (int parts = 2; parts <= 4 && parts <= runs; parts++) {
+    // Clusters lie within a graphics processing cluster, whose multiprocessors (16 or 18) larger ones do not fill.
+    if (rest * parts > (parts == 2 ? multiprocessors : multiprocessors / 11 * 10)) break;
+    const double duration = args.tiles / multiprocessors + 1.0 / parts + share;
+    if (duration < waves.duration) waves = {waves.whole, rest, parts, duration};
+  }
+  return waves;
+}
+
+template <class L>
+int launchPart(Args args, int firstTile, int tiles, int parts, int blocks, cudaStream_t stream) {
+  args.firstTile = firstTile;
+  args.tiles = firstTile + tiles;
+  args.parts = parts;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = L::sharedBytes;
+  config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = parts;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  config.attrs = &attribute;
+  config.numAttrs = parts > 1 ? 1 : 0;
+  CUDA_TRY(cudaLaunchKernelEx(&config, convSm90Kernel<L>, args));
+  return DITRUN_OK;
+}
+
+template <class L>
+int launchSm90(const Args &args, const Waves &waves, cudaStream_t stream) {
+  CUDA_TRY(cudaFuncSetAttribute(convSm90Kernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
+  const int multiprocessors = deviceFacts().multiprocessors;
+  if (waves.parts == 1) return launchPart<L>(args, 0, args.tiles, 1, min(args.tiles, multiprocessors), stream);
+  if (waves.whole > 0) TRY(launchPart<L>(args, 0, waves.whole, 1, multiprocessors, stream));
+  return launchPart<L>(args, waves.whole, waves.rest, waves.parts, waves.rest * waves.parts, stream);
+}
+
+/** In tiles of 16 × 16 pixels. */
 template <int kernelSize, int upsample>
-int launchSm90(const Conv &c, cudaStream_t stream) {
-  return launch<Layout<kernelSize, upsample, 96>, 96>(convSm90Kernel<kernelSize, upsample>, "ditrun_conv3d (wgmma)", c, deviceFacts().multiprocessors, stream);
+int launchSquares(const Conv &c, cudaStream_t stream) {
+  using L = Layout<kernelSize, upsample, 96>;
+  Args args;
+  TRY(argumentsOf<L>(c, args));
+  return launchSm90<L>(args, wavesOf(args, c.kernelT * kernelSize * kernelSize, deviceFacts().multiprocessors), stream);
+}
+
+/** 3 × 3, in tiles of 16 × 16 or 8 × 32 pixels, whichever fit the image better. */
+int launch3x3(const Conv &c, cudaStream_t stream) {
+  using Square = Layout<3, 1, 96>;
+  using Flat = Layout<3, 1, 96, 8>;
+  Args square, flat;
+  TRY(argumentsOf<Square>(c, square));
+  TRY(argumentsOf<Flat>(c, flat));
+  const int taps = c.kernelT * 9, multiprocessors = deviceFacts().multiprocessors;
+  const Waves squares = wavesOf(square, taps, multiprocessors), flats = wavesOf(flat, taps, multiprocessors);
+  return squares.duration <= flats.duration ? launchSm90<Square>(square, squares, stream) : launchSm90<Flat>(flat, flats, stream);
 }
 
 }  // namespace conv
 
 int convSm90(const Conv &c, cudaStream_t stream) {
-  if (c.kernelH == 1) return conv::launchSm90<1, 1>(c, stream);
-  return c.upsample == 2 ? conv::launchSm90<3, 2>(c, stream) : conv::launchSm90<3, 1>(c, stream);
+  if (c.kernelH == 1) return conv::launchSquares<1, 1>(c, stream);
+  return c.upsample == 2 ? conv::launchSquares<3, 2>(c, stream) : conv::launch3x3(c, stream);
 }

@@ -1,13 +1,17 @@
 // Convolution as an implicit matrix product on the tensor cores, bf16 in and out, float32 sums.
 //
-// A block computes a tile of 16 × 16 output pixels by `tileChannels` output channels. For 32 input channels and one kernel frame
-// at a time it holds the tile's input pixels with their halo in shared memory once, and all kernel rows and columns read them
-// from there, shifted: an input pixel crosses the L2 cache once per kernel frame, not once per tap. Upsampling reads each
-// stored pixel from four places; nothing is written out for it. Rows of a fragment are 16 neighbouring pixels of an image row.
+// A block computes a tile of 256 output pixels, 16 × 16 or 8 rows of 32, by `tileChannels` output channels. For 32 input channels
+// and one kernel frame at a time (a stage) it holds the tile's input pixels with their halo in shared memory once, and all kernel
+// rows and columns read them from there, shifted: an input pixel crosses the L2 cache once per kernel frame, not once per tap.
+// Upsampling reads each stored pixel from four places; nothing is written out for it. Rows of a fragment are 16 neighbouring
+// pixels of an image row; a warp multiplies two image rows, one below the other, so that kernel rows share their fragments.
 //
-// A step is one kernel row over 32 input channels: its weights, and a part of the next pixels. Four warps of the block do nothing
+// A step is one kernel column over 32 input channels: its weights, and a part of the next pixels. Four warps of the block do nothing
 // but queue copies (cp.async), as many steps ahead as there are slots; eight multiply. Blocks are persistent, and the copies run
 // on across tiles, so that the epilogue of one tile hides the first loads of the next.
+//
+// Where tiles are fewer than multiprocessors, the blocks of a cluster divide a tile's stages and add their sums in the order of the
+// blocks (Args::parts).
 #pragma once
 
 #include "conv.h"
@@ -18,29 +22,34 @@ namespace conv {
 
 constexpr int warps = 8, copyWarps = 4;      // that multiply, that copy
 constexpr int threads = 32 * (warps + copyWarps), copyThreads = 32 * copyWarps;
-constexpr int tileSide = 16;
+constexpr int tilePixels = 256;
+constexpr int segment = 16;                  // neighbouring pixels of an image row: the rows of a fragment
 constexpr int chunk = 32;                    // input channels of a step
 constexpr int pixelBytes = chunk * 2;        // of a pixel, or of an output channel's weights, in shared memory
 constexpr int slots = 4;                     // of weights: one being read, one whose last product may still run, two arriving
 
-/** Sizes that follow from kernel width (and height), upsampling, and output channels of a tile. */
-template <int kernelSize, int upsample, int tileChannels>
+/** What a kernel is compiled for: the kernel's width and height, upsampling, output channels and rows (16 or 8) of a tile; and sizes that follow. */
+template <int kernelSize_, int upsample, int tileChannels_, int tileRows_ = 16>
 struct Layout {
+  static constexpr int kernelSize = kernelSize_, tileChannels = tileChannels_, tileRows = tileRows_, tileColumns = tilePixels / tileRows;
   static constexpr int shift = upsample == 2 ? 1 : 0;
-  /** Side of the square of input pixels that a tile needs. */
-  static constexpr int side = ((tileSide - 1 + kernelSize - 1 + upsample - 1) >> shift) + 1;
-  static constexpr int pixelsBytes = (side * side * pixelBytes + 127) / 128 * 128;
+  /** Input pixels that a tile needs for so many output pixels in a row or column. */
+  static constexpr int inputs(int outputs) { return ((outputs - 1 + kernelSize - 1 + upsample - 1) >> shift) + 1; }
+  static constexpr int inputRows = inputs(tileRows), inputColumns = inputs(tileColumns), inputPixels = inputRows * inputColumns;
+  static constexpr int pixelsBytes = (inputPixels * pixelBytes + 127) / 128 * 128;
   static constexpr int tapBytes = tileChannels * pixelBytes;
   static constexpr int weightBytes = kernelSize * tapBytes;
   /** The pixels of a stage are queued with the steps of the stage before it, when the step `slots` before is done. */
   static constexpr int pixelSlots = kernelSize == 1 ? slots + 1 : 3;
   /** Floats from row to row of the epilogue's 16 pixels: 8 more than the channels, so that no bank is met twice. */
   static constexpr int epilogueStride = tileChannels + 8;
-  static constexpr int epilogueBytes = tileSide * epilogueStride * 4;
+  static constexpr int epilogueBytes = segment * epilogueStride * 4;
   static constexpr int pixelsAt = slots * weightBytes;
   static constexpr int epilogueAt = pixelsAt + pixelSlots * pixelsBytes;
   static constexpr int barriersAt = epilogueAt + warps * epilogueBytes;
   static constexpr int sharedBytes = barriersAt + 2 * slots * 8;
+  /** The sums of a whole tile, of which another block of the cluster takes its share, lie where weights and pixels were. */
+  static_assert(tilePixels * epilogueStride * 4 <= barriersAt);
 };
 
 /** What a launch is given. */
@@ -49,7 +58,9 @@ struct Args {
   __nv_bfloat16 *out;
   int frames, height, width, inChannels, outChannels, kernelT, strideT;
   int outHeight, outWidth, padTop, padLeft;
-  int tilesN, tilesX, tilesY, tiles;  // output channels fastest, then columns, rows, frames
+  int tilesN, tilesX, tilesY;  // output channels fastest, then columns, rows, frames
+  int firstTile, tiles;        // of the whole image, this launch computes the tiles from firstTile up to `tiles`
+  int parts;                   // blocks that share a tile: a cluster of them, or 1
 };
 
 /** 16-byte chunk `part` (0 to 3) of row `row` of 64 bytes: the 64-byte swizzle pattern of Hopper's matrix descriptors. */
@@ -57,22 +68,28 @@ __device__ __forceinline__ uint32_t swizzled(int row, int part) {
   return uint32_t(row * pixelBytes + ((part ^ (row >> 1 & 3)) << 4));
 }
 
-/** Walks the stages of this block's tiles: for each tile kernel frames, for each of them runs of 32 input channels. */
+/** Walks the stages of this block's tiles, of each tile those that are its part: for each kernel frame runs of 32 input channels. */
+template <class L>
 struct Cursor {
   int tile, frame, y0, x0, n0;  // output frame and origin of the tile
-  int kernelFrame, channel;
+  int kernelFrame, channel, left;
 
+  __device__ void begin(const Args &args) { open(args, args.firstTile + int(blockIdx.x) / args.parts); }
   __device__ void open(const Args &args, int index) {
     tile = index;
     if (tile >= args.tiles) return;
     n0 = tile % args.tilesN;
     int rest = tile / args.tilesN;
-    x0 = rest % args.tilesX * tileSide;
+    x0 = rest % args.tilesX * L::tileColumns;
     rest /= args.tilesX;
-    y0 = rest % args.tilesY * tileSide;
+    y0 = rest % args.tilesY * L::tileRows;
     frame = rest / args.tilesY;
-    kernelFrame = firstKernelFrame(args);
-    channel = 0;
+    const int runs = (args.inChannels + chunk - 1) / chunk, firstFrame = firstKernelFrame(args);
+    const int stages = (args.kernelT - firstFrame) * runs, part = int(blockIdx.x) % args.parts;
+    const int first = stages * part / args.parts;
+    left = stages * (part + 1) / args.parts - first;
+    kernelFrame = firstFrame + first / runs;
+    channel = first % runs * chunk;
   }
   __device__ bool done(const Args &args) const { return tile >= args.tiles; }
   /** Frames before the first that there is history of are zeros: their products are left out. */
@@ -80,17 +97,20 @@ struct Cursor {
     return args.history ? 0 : max(0, args.kernelT - 1 - frame * args.strideT);
   }
   __device__ void next(const Args &args) {
+    if (--left == 0) {
+      open(args, tile + int(gridDim.x) / args.parts);
+      return;
+    }
     if ((channel += chunk) < args.inChannels) return;
     channel = 0;
-    if (++kernelFrame < args.kernelT) return;
-    open(args, tile + int(gridDim.x));
+    kernelFrame++;
   }
 };
 
-/** Queues a part (of kernelSize parts) of the stage's square of input pixels; pixels and channels that do not exist are zeros. */
-template <class L, int kernelSize>
-__device__ __forceinline__ void copyPixels(const Args &args, const Cursor &at, int part, uint32_t to) {
-  constexpr int items = L::side * L::side * 4, share = (items + kernelSize - 1) / kernelSize;
+/** Queues a part (of kernelSize parts) of the stage's input pixels; pixels and channels that do not exist are zeros. */
+template <class L>
+__device__ __forceinline__ void copyPixels(const Args &args, const Cursor<L> &at, int part, uint32_t to) {
+  constexpr int items = L::inputPixels * 4, share = (items + L::kernelSize - 1) / L::kernelSize;
   const int frame = at.frame * args.strideT + at.kernelFrame - (args.kernelT - 1);
   const int64_t frameElements = int64_t(args.height) * args.width * args.inChannels;
   const __nv_bfloat16 *from = frame < 0 ? args.history + (frame + args.kernelT - 1) * frameElements : args.x + frame * frameElements;
@@ -101,28 +121,28 @@ __device__ __forceinline__ void copyPixels(const Args &args, const Cursor &at, i
     const int item = part * share + i * copyThreads + thread;
     if (item >= end) break;
     const int pixel = item >> 2, channel = at.channel + (item & 3) * 8;
-    const int y = top + pixel / L::side, x = left + pixel % L::side;
+    const int y = top + pixel / L::inputColumns, x = left + pixel % L::inputColumns;
     const bool inside = unsigned(y) < unsigned(args.height) && unsigned(x) < unsigned(args.width) && channel < args.inChannels;
     const uint32_t offset = inside ? uint32_t(y * args.width + x) * args.inChannels + channel : 0;
     ptx::copy_async(to + swizzled(pixel, item & 3), from + offset, inside);
   }
 }
 
-/** Queues the weights of one kernel row of the stage: for each tap [tileChannels][32]. */
-template <class L, int kernelSize, int tileChannels>
-__device__ __forceinline__ void copyWeights(const Args &args, const Cursor &at, int kernelRow, uint32_t to) {
-  constexpr int items = kernelSize * tileChannels * 4;
-  const int taps = args.kernelT * kernelSize * kernelSize, firstTap = (at.kernelFrame * kernelSize + kernelRow) * kernelSize;
+/** Queues the weights of one kernel column of the stage: for each kernel row [tileChannels][32]. */
+template <class L>
+__device__ __forceinline__ void copyWeights(const Args &args, const Cursor<L> &at, int kernelColumn, uint32_t to) {
+  constexpr int items = L::kernelSize * L::tileChannels * 4;
+  const int taps = args.kernelT * L::kernelSize * L::kernelSize, firstTap = at.kernelFrame * L::kernelSize * L::kernelSize + kernelColumn;
   const int thread = int(threadIdx.x) - 32 * warps;
 #pragma unroll
   for (int i = 0; i < (items + copyThreads - 1) / copyThreads; i++) {
     const int item = i * copyThreads + thread;
     if (items % copyThreads != 0 && item >= items) break;
-    const int tap = item / (tileChannels * 4), row = item / 4 % tileChannels;
-    const int n = at.n0 * tileChannels + row, channel = at.channel + (item & 3) * 8;
+    const int kernelRow = item / (L::tileChannels * 4), row = item / 4 % L::tileChannels;
+    const int n = at.n0 * L::tileChannels + row, channel = at.channel + (item & 3) * 8;
     const bool inside = n < args.outChannels && channel < args.inChannels;
-    const uint32_t offset = inside ? uint32_t(n * taps + firstTap + tap) * args.inChannels + channel : 0;
-    ptx::copy_async(to + tap * L::tapBytes + swizzled(row, item & 3), args.weight + offset, inside);
+    const uint32_t offset = inside ? uint32_t(n * taps + firstTap + kernelRow * L::kernelSize) * args.inChannels + channel : 0;
+    ptx::copy_async(to + kernelRow * L::tapBytes + swizzled(row, item & 3), args.weight + offset, inside);
   }
 }
 
@@ -139,139 +159,183 @@ struct Turn {
 };
 
 /** The copying warps: every step of every tile of this block, in order. full[slot] is passed when the step and all before it have arrived. */
-template <int kernelSize, int upsample, int tileChannels>
+template <class L>
 __device__ __forceinline__ void copyAll(const Args &args, uint32_t base, uint64_t *full, uint64_t *empty) {
-  using L = Layout<kernelSize, upsample, tileChannels>;
-  Cursor weights, pixels;
-  weights.open(args, blockIdx.x);
+  Cursor<L> weights, pixels;
+  weights.begin(args);
   pixels = weights;
   Turn<slots> turn;
   Turn<L::pixelSlots> square;
   const auto copyPart = [&](int part) {
     if (pixels.done(args)) return;
-    copyPixels<L, kernelSize>(args, pixels, part, base + L::pixelsAt + square.slot * L::pixelsBytes);
-    if (part + 1 < kernelSize) return;
+    copyPixels<L>(args, pixels, part, base + L::pixelsAt + square.slot * L::pixelsBytes);
+    if (part + 1 < L::kernelSize) return;
     square.next();
     pixels.next(args);
   };
-  for (int part = 0; part < kernelSize; part++) copyPart(part);
+  for (int part = 0; part < L::kernelSize; part++) copyPart(part);
   for (; !weights.done(args); weights.next(args)) {
-    for (int kernelRow = 0; kernelRow < kernelSize; kernelRow++, turn.next()) {
+    for (int kernelColumn = 0; kernelColumn < L::kernelSize; kernelColumn++, turn.next()) {
       // The first time round every slot is free: a barrier that was never passed looks as if its odd phase had been.
       ptx::barrier_wait(empty + turn.slot, turn.parity ^ 1);
-      copyWeights<L, kernelSize, tileChannels>(args, weights, kernelRow, base + turn.slot * L::weightBytes);
-      copyPart(kernelRow);
+      copyWeights<L>(args, weights, kernelColumn, base + turn.slot * L::weightBytes);
+      copyPart(kernelColumn);
       ptx::copy_arrive(full + turn.slot);
     }
   }
 }
 
-/** Adds bias and residual to the sums of one image row of a tile, rounds, and stores it; `rows` [16][epilogueStride] are this warp's own. */
-template <class L, int tileChannels>
-__device__ __forceinline__ void storeRow(const Args &args, const Cursor &at, int y, float *rows, const float (&sums)[tileChannels / 8][4]) {
+/** Where in the output the 8 channels of pixel x, y from column `column` of the tile lie; -1 if there is no such pixel or channel. */
+template <class L>
+__device__ __forceinline__ int64_t outputIndex(const Args &args, const Cursor<L> &at, int y, int x, int column) {
+  const int n = at.n0 * L::tileChannels + column;
+  if (y >= args.outHeight || x >= args.outWidth || n >= args.outChannels) return -1;
+  return ((int64_t(at.frame) * args.outHeight + y) * args.outWidth + x) * args.outChannels + n;
+}
+
+/** Adds bias and residual to the sums of 8 channels from n, rounds, and stores them. */
+__device__ __forceinline__ void storeChannels(const Args &args, int64_t index, int n, float (&values)[vectorWidth], const uint4 &residual) {
+  if (args.outChannels % vectorWidth == 0) {
+    float other[vectorWidth];
+    if (args.bias) {
+      load8(args.bias, n, true, other);
+#pragma unroll
+      for (int i = 0; i < vectorWidth; i++) values[i] += other[i];
+    }
+    unpack({residual, {}}, true, other);
+#pragma unroll
+    for (int i = 0; i < vectorWidth; i++) values[i] += other[i];
+    store8(args.out, index, true, values);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < vectorWidth; i++) {
+    if (n + i >= args.outChannels) break;
+    if (args.bias) values[i] += loadOne(args.bias, n + i, DITRUN_BF16);
+    if (args.residual) values[i] += loadOne(args.residual, index + i, DITRUN_BF16);
+    storeOne(args.out, index + i, DITRUN_BF16, values[i]);
+  }
+}
+
+/** The residual's 8 channels at this index of the output, or zeros. */
+__device__ __forceinline__ uint4 loadResidual(const Args &args, int64_t index) {
+  if (!args.residual || index < 0 || args.outChannels % vectorWidth != 0) return make_uint4(0, 0, 0, 0);
+  return *reinterpret_cast<const uint4 *>(args.residual + index);
+}
+
+/** What a warp stores of one image row of a tile: 16 pixels, 8 channels at a time, with the residual's loads all in flight at once. */
+template <class L>
+struct RowStore {
+  static constexpr int runs = L::tileChannels / 8, items = segment * runs / 32;
+  uint4 residual[items];
+
+  __device__ static int pixel(int item) { return (item * 32 + int(threadIdx.x) % 32) / runs; }
+  __device__ static int column(int item) { return (item * 32 + int(threadIdx.x) % 32) % runs * 8; }
+
+  __device__ __forceinline__ void load(const Args &args, const Cursor<L> &at, int y, int x) {
+    if (!args.residual) return;
+#pragma unroll
+    for (int item = 0; item < items; item++) residual[item] = loadResidual(args, outputIndex(args, at, y, x + pixel(item), column(item)));
+  }
+  /** rows [16][epilogueStride]: sums, which this warp has written. */
+  __device__ __forceinline__ void store(const Args &args, const Cursor<L> &at, int y, int x, const float *rows) const {
+#pragma unroll
+    for (int item = 0; item < items; item++) {
+      const int64_t index = outputIndex(args, at, y, x + pixel(item), column(item));
+      if (index < 0) continue;
+      float values[vectorWidth];
+      load8(rows, pixel(item) * L::epilogueStride + column(item), false, values);
+      storeChannels(args, index, at.n0 * L::tileChannels + column(item), values, args.residual ? residual[item] : make_uint4(0, 0, 0, 0));
+    }
+  }
+};
+
+/** Sums of 16 pixels from registers to rows [16][epilogueStride]. */
+template <class L>
+__device__ __forceinline__ void putSums(float *rows, const float (&sums)[L::tileChannels / 8][4]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int j = 0; j < tileChannels / 8; j++) {
+  for (int j = 0; j < L::tileChannels / 8; j++) {
     float *to = rows + lane / 4 * L::epilogueStride + j * 8 + lane % 4 * 2;
     *reinterpret_cast<float2 *>(to) = make_float2(sums[j][0], sums[j][1]);
     *reinterpret_cast<float2 *>(to + 8 * L::epilogueStride) = make_float2(sums[j][2], sums[j][3]);
   }
-  __syncwarp();
-  const bool vectors = args.outChannels % vectorWidth == 0;
-  for (int item = lane; item < tileSide * (tileChannels / 8); item += 32) {
-    const int row = item / (tileChannels / 8), column = item % (tileChannels / 8) * 8;
-    const int x = at.x0 + row, n = at.n0 * tileChannels + column;
-    if (y >= args.outHeight || x >= args.outWidth || n >= args.outChannels) continue;
-    const int64_t index = ((int64_t(at.frame) * args.outHeight + y) * args.outWidth + x) * args.outChannels + n;
-    float values[vectorWidth], other[vectorWidth];
-    load8(rows, row * L::epilogueStride + column, false, values);
-    if (vectors) {
-      if (args.bias) {
-        load8(args.bias, n, true, other);
-#pragma unroll
-        for (int i = 0; i < vectorWidth; i++) values[i] += other[i];
-      }
-      if (args.residual) {
-        load8(args.residual, index, true, other);
-#pragma unroll
-        for (int i = 0; i < vectorWidth; i++) values[i] += other[i];
-      }
-      store8(args.out, index, true, values);
-      continue;
-    }
-#pragma unroll
-    for (int i = 0; i < vectorWidth; i++) {
-      if (n + i >= args.outChannels) break;
-      if (args.bias) values[i] += loadOne(args.bias, n + i, DITRUN_BF16);
-      if (args.residual) values[i] += loadOne(args.residual, index + i, DITRUN_BF16);
-      storeOne(args.out, index + i, DITRUN_BF16, values[i]);
-    }
-  }
-  __syncwarp();
 }
 
 /**
- * The multiplying warps. Warp w of each half of them owns image rows 8 · half + w and 8 · half + 4 + w of the tile: the rows
- * that one of Hopper's matrix products of 64 rows gives to its warp.
+ * The multiplying warps. Each owns two image rows of 16 pixels, one below the other: warp w of a warp group the rows 2 w and 2 w + 1
+ * of the 8 that are the group's, and they are the w-th 16 rows of each of the group's two products of 64.
  *
- * Product multiplies: `begin` before the first product of a tile, `ready` before copied data are read, `multiply` for 16
- * input channels of one tap, when at most the last product before it may still be running, `finish` before the sums are read.
+ * Product multiplies (`copying` and `multiplying` are called once by the warps that do): `begin` before the first product of a tile, `ready` before copied data are read, `multiply` for 16
+ * input channels of the taps of one kernel column, when at most the last call's products may still be running, `finish` before the
+ * sums are read. Where it can share a tile with other blocks, `share` takes the place of the epilogue.
  */
-template <int kernelSize, int upsample, int tileChannels, class Product>
+template <class L, class Product>
 __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base, uint64_t *full, uint64_t *empty) {
-  using L = Layout<kernelSize, upsample, tileChannels>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int firstRow = warp / 4 * 8 + warp % 4;
-  const int offsetY = upsample == 2 ? args.padTop & 1 : 0, offsetX = upsample == 2 ? args.padLeft & 1 : 0;
+  const int firstRow = (L::tileRows == 16 ? warp / 4 * 8 : 0) + warp % 4 * 2, firstColumn = L::tileRows == 16 ? 0 : warp / 4 * segment;
+  const int offsetY = L::shift ? args.padTop & 1 : 0, offsetX = L::shift ? args.padLeft & 1 : 0;
   Turn<slots> turn;
   Turn<L::pixelSlots> squares;
   const auto release = [&](int slot) {
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(empty + slot);
   };
-  Cursor at;
-  at.open(args, blockIdx.x);
+  Cursor<L> at;
+  at.begin(args);
   while (!at.done(args)) {
     typename Product::Sums sums;
     Product::begin(sums);
-    const Cursor tile = at;
+    const Cursor<L> tile = at;
     int held = -1;
     do {
       const uint32_t square = base + L::pixelsAt + squares.slot * L::pixelsBytes;
-      for (int kernelRow = 0; kernelRow < kernelSize; kernelRow++, turn.next()) {
+      for (int kernelColumn = 0; kernelColumn < L::kernelSize; kernelColumn++, turn.next()) {
         ptx::barrier_wait(full + turn.slot, turn.parity);
         Product::ready();
         const uint32_t weights = base + turn.slot * L::weightBytes;
-        const int above = ((firstRow + kernelRow + offsetY) >> L::shift) * L::side;
-        const int below = ((firstRow + 4 + kernelRow + offsetY) >> L::shift) * L::side;
+        const int column = (firstColumn + lane % segment + kernelColumn + offsetX) >> L::shift;
 #pragma unroll
-        for (int kernelColumn = 0; kernelColumn < kernelSize; kernelColumn++) {
-          const int column = (lane % 16 + kernelColumn + offsetX) >> L::shift;
+        for (int half = 0; half < 2; half++) {
+          uint32_t rows[L::kernelSize + 1];
 #pragma unroll
-          for (int half = 0; half < 2; half++) {
-            const int part = half * 2 + lane / 16;
-            const uint32_t rows[2] = {square + swizzled(above + column, part), square + swizzled(below + column, part)};
-            Product::multiply(half, sums, rows, weights + kernelColumn * L::tapBytes);
-          }
+          for (int i = 0; i <= L::kernelSize; i++)
+            rows[i] = square + swizzled(((firstRow + i + offsetY) >> L::shift) * L::inputColumns + column, half * 2 + lane / 16);
+          Product::multiply(half, sums, rows, weights);
           // Now no product of the step before runs any more.
-          if (kernelColumn == 0 && held >= 0) release(held);
+          if (half == 1 && held >= 0) release(held);
         }
         held = turn.slot;
       }
       squares.next();
       at.next(args);
     } while (at.tile == tile.tile);
+    const int y = tile.y0 + firstRow, x = tile.x0 + firstColumn;
+    RowStore<L> stores[2];
+    if (args.parts == 1)
+#pragma unroll
+      for (int i = 0; i < 2; i++) stores[i].load(args, tile, y + i, x);
     Product::finish(sums);
     release(held);
+    if constexpr (Product::shares) {
+      if (args.parts > 1) {
+        Product::template share<L>(args, tile, shared, firstRow, firstColumn, sums);
+        continue;
+      }
+    }
     float *const rows = reinterpret_cast<float *>(shared + L::epilogueAt + warp * L::epilogueBytes);
 #pragma unroll
-    for (int i = 0; i < 2; i++) storeRow<L, tileChannels>(args, tile, tile.y0 + firstRow + 4 * i, rows, sums.value[i]);
+    for (int i = 0; i < 2; i++) {
+      putSums<L>(rows, sums.value[i]);
+      __syncwarp();
+      stores[i].store(args, tile, y + i, x, rows);
+      __syncwarp();
+    }
   }
 }
 
-template <int kernelSize, int upsample, int tileChannels, class Product>
+template <class L, class Product>
 __device__ __forceinline__ void run(const Args &args, char *shared) {
-  using L = Layout<kernelSize, upsample, tileChannels>;
   uint64_t *const full = reinterpret_cast<uint64_t *>(shared + L::barriersAt), *const empty = full + slots;
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < slots; slot++) {
@@ -281,29 +345,27 @@ __device__ __forceinline__ void run(const Args &args, char *shared) {
   }
   __syncthreads();
   const uint32_t base = ptx::shared_address(shared);
-  if (threadIdx.x >= 32 * warps)
-    copyAll<kernelSize, upsample, tileChannels>(args, base, full, empty);
-  else
-    multiplyAll<kernelSize, upsample, tileChannels, Product>(args, shared, base, full, empty);
+  if (threadIdx.x >= 32 * warps) {
+    Product::copying();
+    copyAll<L>(args, base, full, empty);
+  } else {
+    Product::multiplying();
+    multiplyAll<L, Product>(args, shared, base, full, empty);
+  }
 }
 
-#ifndef DITRUN_CONV_NO_LAUNCH
-/** Fills in the arguments, allows the kernel its shared memory, and launches one block on each multiprocessor. */
-template <class L, int tileChannels>
-int launch(void (*kernel)(Args), const char *name, const Conv &c, int multiprocessors, cudaStream_t stream) {
-  Args args{asPointer<const __nv_bfloat16>(c.x), asPointer<const __nv_bfloat16>(c.history), asPointer<const __nv_bfloat16>(c.weight),
-            asPointer<const __nv_bfloat16>(c.bias), asPointer<const __nv_bfloat16>(c.residual), asPointer<__nv_bfloat16>(c.out),
-            c.frames, c.height, c.width, c.inChannels, c.outChannels, c.kernelT, c.strideT, c.outHeight, c.outWidth, c.padTop, c.padLeft, 0, 0, 0, 0};
-  args.tilesN = (c.outChannels + tileChannels - 1) / tileChannels;
-  args.tilesX = (c.outWidth + tileSide - 1) / tileSide;
-  args.tilesY = (c.outHeight + tileSide - 1) / tileSide;
+/** A launch's arguments for the whole image, in tiles of this layout. */
+template <class L>
+int argumentsOf(const Conv &c, Args &args) {
+  args = {asPointer<const __nv_bfloat16>(c.x), asPointer<const __nv_bfloat16>(c.history), asPointer<const __nv_bfloat16>(c.weight),
+          asPointer<const __nv_bfloat16>(c.bias), asPointer<const __nv_bfloat16>(c.residual), asPointer<__nv_bfloat16>(c.out),
+          c.frames, c.height, c.width, c.inChannels, c.outChannels, c.kernelT, c.strideT, c.outHeight, c.outWidth, c.padTop, c.padLeft,
+          (c.outChannels + L::tileChannels - 1) / L::tileChannels, (c.outWidth + L::tileColumns - 1) / L::tileColumns, (c.outHeight + L::tileRows - 1) / L::tileRows,
+          0, 0, 1};
   const int64_t tiles = int64_t(args.tilesN) * args.tilesX * args.tilesY * c.outFrames;
   if (tiles >= int64_t(1) << 30) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d: %lld tiles are more than one launch can count.", (long long)tiles);
   args.tiles = int(tiles);
-  CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
-  kernel<<<args.tiles < multiprocessors ? args.tiles : multiprocessors, threads, L::sharedBytes, stream>>>(args);
-  return launched(name);
+  return DITRUN_OK;
 }
-#endif
 
 }  // namespace conv

@@ -14,6 +14,7 @@
 
 #include "numbers.cuh"
 #include "ptx/arithmetic.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/stmatrix.cuh"

@@ -54,15 +54,6 @@ __device__ __forceinline__ void tma_store_tile(const CUtensorMap *map, uint32_t 
                : "memory");
 }
 
-__device__ __forceinline__ uint32_t cluster_rank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-/** Waits for all threads of the cluster; what they wrote before is visible afterwards. */
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
 /** Arrives at the barrier that lies at this shared-memory address in block `rank` of the cluster. Orders no ordinary accesses across
  * the cluster: .release.cluster would be a fence of the whole device (2317 µs instead of 1577 for a GEMM of 8192³). */
 __device__ __forceinline__ void mbarrier_arrive_at(uint32_t barrier, uint32_t rank) {
