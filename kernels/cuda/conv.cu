@@ -36,10 +36,11 @@ int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream) {
   conv.outFrames = (conv.frames - 1) / conv.strideT + 1;
   conv.outHeight = (conv.upsample * conv.height + conv.padTop + conv.padBottom - conv.kernelH) / conv.strideH + 1;
   conv.outWidth = (conv.upsample * conv.width + conv.padLeft + conv.padRight - conv.kernelW) / conv.strideW + 1;
-  if (!convMmaFits(conv)) return convGeneric(conv, asStream(stream));
-#ifdef DITRUN_CONV_SM90
-  // Few output channels leave most of a wgmma tile empty.
-  if (deviceFacts().major == 9 && conv.outChannels > 16) return convSm90(conv, asStream(stream));
-#endif
-  return convMma(conv, asStream(stream));
+  const bool mma = convMmaFits(conv), sm90 = mma && convSm90Fits();
+  const int kernel = conv.kernel ? conv.kernel : sm90 ? 3 : mma ? 2 : 1;
+  if (kernel < 1 || kernel > 3 || (kernel == 2 && !mma) || (kernel == 3 && !sm90))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d was asked for kernel %d (1 generic, 2 sm_80, 3 sm_90), which this device, its shape or its addresses do not allow.", kernel);
+  if (kernel == 1) return convGeneric(conv, asStream(stream));
+  if (kernel == 2) return convMma(conv, asStream(stream));
+  return convSm90(conv, asStream(stream));
 }

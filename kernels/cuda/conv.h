@@ -13,7 +13,8 @@ struct Conv : ditrun_conv3d_args {
 bool convMmaFits(const Conv &conv);
 int convMma(const Conv &conv, cudaStream_t stream);
 
-/** The same on Hopper's (wgmma). */
+/** The same on Hopper's (wgmma), where convMmaFits and the device has them. */
+bool convSm90Fits();
 int convSm90(const Conv &conv, cudaStream_t stream);
 
 /** Any shape, stride and alignment, float32 or bf16; float32 arithmetic. */

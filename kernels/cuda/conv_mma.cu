@@ -1,6 +1,6 @@
 // The tensor-core convolution with mma.sync, for sm_80 and later.
 #include "device.h"
-#include "conv_tensor.cuh"
+#include "conv_copies_async.cuh"
 #include "conv_product_mma.cuh"
 
 namespace conv {
@@ -11,7 +11,7 @@ constexpr int mmaChannels = 48;
 template <class L>
 __global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
-  run<L, MmaProduct<L::tileChannels>>(args, shared);
+  run<L, MmaProduct<L::tileChannels>, AsyncCopies>(args, shared);
 }
 
 template <class L>

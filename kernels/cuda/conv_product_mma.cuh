@@ -20,9 +20,9 @@ struct MmaProduct {
 #pragma unroll
         for (int k = 0; k < 4; k++) sums.value[i][j][k] = 0;
   }
+  static __device__ __forceinline__ void initialized() {}
   static __device__ __forceinline__ void copying() {}
   static __device__ __forceinline__ void multiplying() {}
-  static __device__ __forceinline__ void ready() {}
   static __device__ __forceinline__ void finish(Sums &) {}
 
   static constexpr bool shares = false;

@@ -1,15 +1,16 @@
 // The tensor-core convolution with Hopper's wgmma: pixels from registers, since their rows in shared memory start anywhere,
 // weights from shared memory by descriptor.
 #include "device.h"
-#include "conv_tensor.cuh"
+#include "conv_copies_bulk.cuh"
 #include "ptx/cluster.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/wgmma.cuh"
+#include "tensor_map.h"
 
 namespace conv {
 
-/** d[64, 96] += a[64, 16] b[16, 96]: a in registers, b in shared memory as [96][16] of rows of 64 bytes. */
-__device__ __forceinline__ void multiply96(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {
+/** d[64, N] += a[64, 16] b[16, N], N = 96 or 16: a in registers, b in shared memory as [N][16] of rows of 64 bytes. */
+__device__ __forceinline__ void multiplySegments(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -25,36 +26,43 @@ __device__ __forceinline__ void multiply96(float (&d)[12][4], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+__device__ __forceinline__ void multiplySegments(float (&d)[2][4], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+template <int tileChannels>
 struct Sm90Product {
   /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image. */
   struct Sums {
-    float value[2][12][4];
+    float value[2][tileChannels / 8][4];
     /** Image rows of pixels, of this and of the last 16 channels: the last may still be read by products in flight. */
     uint32_t pixels[2][4][4];
   };
 
+  /** The copy engine sees the barriers past the ordinary path to shared memory. */
+  static __device__ __forceinline__ void initialized() { ptx::fence_mbarrier_init(); }
   // Of the 168 registers a thread that the block is launched with.
-  static __device__ __forceinline__ void copying() { ptx::registers_decrease<72>(); }
-  static __device__ __forceinline__ void multiplying() { ptx::registers_increase<216>(); }
+  static __device__ __forceinline__ void copying() { ptx::registers_decrease<24>(); }
+  static __device__ __forceinline__ void multiplying() { ptx::registers_increase<240>(); }
 
   static __device__ __forceinline__ void begin(Sums &sums) {
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-      for (int j = 0; j < 12; j++)
+      for (int j = 0; j < tileChannels / 8; j++)
 #pragma unroll
         for (int k = 0; k < 4; k++) sums.value[i][j][k] = 0;
   }
-
-  /** What cp.async wrote is read by the matrix engine, past the ordinary path to shared memory. */
-  static __device__ __forceinline__ void ready() { ptx::fence_proxy_async_shared(); }
 
   static __device__ __forceinline__ void finish(Sums &sums) {
     ptx::wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-      for (int j = 0; j < 12; j++) ptx::wgmma_pin(sums.value[i][j]);
+      for (int j = 0; j < tileChannels / 8; j++) ptx::wgmma_pin(sums.value[i][j]);
   }
 
   template <int count>
@@ -67,9 +75,9 @@ struct Sm90Product {
 #pragma unroll
     for (int kernelRow = 0; kernelRow + 1 < count; kernelRow++) {
       // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
-      const uint64_t b = ptx::descriptor(weights + kernelRow * 96 * pixelBytes + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
-      multiply96(sums.value[0], sums.pixels[half][kernelRow], b);
-      multiply96(sums.value[1], sums.pixels[half][kernelRow + 1], b);
+      const uint64_t b = ptx::descriptor(weights + kernelRow * tileChannels * pixelBytes + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
+      multiplySegments(sums.value[0], sums.pixels[half][kernelRow], b);
+      multiplySegments(sums.value[1], sums.pixels[half][kernelRow + 1], b);
     }
     ptx::wgmma_commit();
   }
@@ -119,9 +127,9 @@ struct Sm90Product {
 };
 
 template <class L>
-__global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_constant__ BulkCopies::Args args) {
   extern __shared__ __align__(1024) char shared[];
-  run<L, Sm90Product>(args, shared);
+  run<L, Sm90Product<L::tileChannels>, BulkCopies>(args, shared);
 }
 
 /** How tiles are launched: as many as fill all multiprocessors without a block to spare, then the rest, each divided among `parts` blocks. */
@@ -132,13 +140,15 @@ struct Waves {
 };
 
 /** What dividing a tile costs beside its products: a launch, and the sums' way to each other. */
-constexpr double shareMicroseconds = 5, tapMicroseconds = 0.3;  // one tap of 32 input channels
+constexpr double shareMicroseconds = 5, channelMicroseconds = 0.0026;  // of an output channel: one tap of 32 input channels
 
-inline Waves wavesOf(const Args &args, int taps, int multiprocessors) {
+template <class L>
+Waves wavesOf(const Args &args) {
+  const int multiprocessors = deviceFacts().multiprocessors, taps = args.kernelT * L::kernelSize * L::kernelSize;
   const int rest = args.tiles % multiprocessors, runs = (args.inChannels + chunk - 1) / chunk;
   Waves waves{args.tiles - rest, rest, 1, double(args.tiles / multiprocessors) + (rest > 0 ? 1 : 0)};
   if (rest == 0) return waves;
-  const double share = shareMicroseconds / (taps * runs * tapMicroseconds);
+  const double share = shareMicroseconds / (taps * runs * L::tileChannels * channelMicroseconds);
   for (int parts = 2; parts <= 4 && parts <= runs; parts++) {
     // Clusters lie within a graphics processing cluster, whose multiprocessors (16 or 18) larger ones do not fill.
     if (rest * parts > (parts == 2 ? multiprocessors : multiprocessors / 11 * 10)) break;
@@ -149,7 +159,7 @@ inline Waves wavesOf(const Args &args, int taps, int multiprocessors) {
 }
 
 template <class L>
-int launchPart(Args args, int firstTile, int tiles, int parts, int blocks, cudaStream_t stream) {
+int launchPart(BulkCopies::Args args, int firstTile, int tiles, int parts, int blocks, cudaStream_t stream) {
   args.firstTile = firstTile;
   args.tiles = firstTile + tiles;
   args.parts = parts;
@@ -168,8 +178,33 @@ int launchPart(Args args, int firstTile, int tiles, int parts, int blocks, cudaS
   return DITRUN_OK;
 }
 
+/** Boxes of 32 channels of a tensor of four dimensions, the contiguous one first; strides in elements, of all but that. */
+inline int encode(CUtensorMap *map, const char *name, const void *address, const cuuint64_t (&sizes)[4], const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
+  const cuuint64_t bytes[3] = {2 * strides[0], 2 * strides[1], 2 * strides[2]};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
+  const CUresult result = tensorMapEncoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void *>(address), sizes, bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                             CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result == CUDA_SUCCESS) return DITRUN_OK;
+  return fail(DITRUN_DEVICE_ERROR, "ditrun_conv3d: the driver cannot describe %s [%llu, %llu, %llu, %llu] at %p to the copy engine (error %d).", name, (unsigned long long)sizes[3],
+              (unsigned long long)sizes[2], (unsigned long long)sizes[1], (unsigned long long)sizes[0], address, int(result));
+}
+
 template <class L>
-int launchSm90(const Args &args, const Waves &waves, cudaStream_t stream) {
+int encodeAll(BulkCopies::Args &args) {
+  const cuuint64_t channels = args.inChannels, width = args.width, height = args.height, taps = args.kernelT * L::kernelSize * L::kernelSize;
+  const auto video = [&](CUtensorMap *map, const char *name, const void *address, int frames) {
+    return encode(map, name, address, {channels, width, height, cuuint64_t(frames)}, {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
+  };
+  TRY(video(&args.xMap, "x", args.x, args.frames));
+  if (args.history) TRY(video(&args.historyMap, "history", args.history, args.kernelT - 1));
+  return encode(&args.weightMap, "weight", args.weight, {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
+                {taps * channels, channels, L::kernelSize * channels}, {chunk, L::tileChannels, 1, L::kernelSize});
+}
+
+template <class L>
+int launchSm90(const Args &arguments, const Waves &waves, cudaStream_t stream) {
+  BulkCopies::Args args{arguments};
+  TRY(encodeAll<L>(args));
   CUDA_TRY(cudaFuncSetAttribute(convSm90Kernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
   const int multiprocessors = deviceFacts().multiprocessors;
   if (waves.parts == 1) return launchPart<L>(args, 0, args.tiles, 1, min(args.tiles, multiprocessors), stream);
@@ -178,12 +213,12 @@ int launchSm90(const Args &args, const Waves &waves, cudaStream_t stream) {
 }
 
 /** In tiles of 16 × 16 pixels. */
-template <int kernelSize, int upsample>
+template <int kernelSize, int upsample, int tileChannels = 96>
 int launchSquares(const Conv &c, cudaStream_t stream) {
-  using L = Layout<kernelSize, upsample, 96>;
+  using L = Layout<kernelSize, upsample, tileChannels>;
   Args args;
   TRY(argumentsOf<L>(c, args));
-  return launchSm90<L>(args, wavesOf(args, c.kernelT * kernelSize * kernelSize, deviceFacts().multiprocessors), stream);
+  return launchSm90<L>(args, wavesOf<L>(args), stream);
 }
 
 /** 3 × 3, in tiles of 16 × 16 or 8 × 32 pixels, whichever fit the image better. */
@@ -193,14 +228,16 @@ int launch3x3(const Conv &c, cudaStream_t stream) {
   Args square, flat;
   TRY(argumentsOf<Square>(c, square));
   TRY(argumentsOf<Flat>(c, flat));
-  const int taps = c.kernelT * 9, multiprocessors = deviceFacts().multiprocessors;
-  const Waves squares = wavesOf(square, taps, multiprocessors), flats = wavesOf(flat, taps, multiprocessors);
+  const Waves squares = wavesOf<Square>(square), flats = wavesOf<Flat>(flat);
   return squares.duration <= flats.duration ? launchSm90<Square>(square, squares, stream) : launchSm90<Flat>(flat, flats, stream);
 }
 
 }  // namespace conv
 
+bool convSm90Fits() { return deviceHasWgmma(); }
+
 int convSm90(const Conv &c, cudaStream_t stream) {
   if (c.kernelH == 1) return conv::launchSquares<1, 1>(c, stream);
-  return c.upsample == 2 ? conv::launchSquares<3, 2>(c, stream) : conv::launch3x3(c, stream);
+  if (c.upsample == 2) return conv::launchSquares<3, 2>(c, stream);
+  return c.outChannels <= 16 ? conv::launchSquares<3, 1, 16>(c, stream) : conv::launch3x3(c, stream);
 }

@@ -6,9 +6,10 @@
 // Upsampling reads each stored pixel from four places; nothing is written out for it. Rows of a fragment are 16 neighbouring
 // pixels of an image row; a warp multiplies two image rows, one below the other, so that kernel rows share their fragments.
 //
-// A step is one kernel column over 32 input channels: its weights, and a part of the next pixels. Four warps of the block do nothing
-// but queue copies (cp.async), as many steps ahead as there are slots; eight multiply. Blocks are persistent, and the copies run
-// on across tiles, so that the epilogue of one tile hides the first loads of the next.
+// A step is one kernel column over 32 input channels: its weights. Four warps of the block do nothing but queue copies, as many
+// steps ahead as there are slots, and of pixels a stage ahead; eight multiply. Blocks are persistent, and the copies run on across
+// tiles, so that the epilogue of one tile hides the first loads of the next. How is copied and how multiplied is the kernels' own
+// (conv_copies_async.cuh, conv_copies_bulk.cuh; conv_product_mma.cuh, conv_sm90.cu).
 //
 // Where tiles are fewer than multiprocessors, the blocks of a cluster divide a tile's stages and add their sums in the order of the
 // blocks (Args::parts).
@@ -36,7 +37,7 @@ struct Layout {
   /** Input pixels that a tile needs for so many output pixels in a row or column. */
   static constexpr int inputs(int outputs) { return ((outputs - 1 + kernelSize - 1 + upsample - 1) >> shift) + 1; }
   static constexpr int inputRows = inputs(tileRows), inputColumns = inputs(tileColumns), inputPixels = inputRows * inputColumns;
-  static constexpr int pixelsBytes = (inputPixels * pixelBytes + 127) / 128 * 128;
+  static constexpr int pixelsBytes = (inputPixels * pixelBytes + 1023) / 1024 * 1024;
   static constexpr int tapBytes = tileChannels * pixelBytes;
   static constexpr int weightBytes = kernelSize * tapBytes;
   /** The pixels of a stage are queued with the steps of the stage before it, when the step `slots` before is done. */
@@ -47,7 +48,7 @@ struct Layout {
   static constexpr int pixelsAt = slots * weightBytes;
   static constexpr int epilogueAt = pixelsAt + pixelSlots * pixelsBytes;
   static constexpr int barriersAt = epilogueAt + warps * epilogueBytes;
-  static constexpr int sharedBytes = barriersAt + 2 * slots * 8;
+  static constexpr int sharedBytes = barriersAt + (2 * slots + pixelSlots) * 8;
   /** The sums of a whole tile, of which another block of the cluster takes its share, lie where weights and pixels were. */
   static_assert(tilePixels * epilogueStride * 4 <= barriersAt);
 };
@@ -107,45 +108,6 @@ struct Cursor {
   }
 };
 
-/** Queues a part (of kernelSize parts) of the stage's input pixels; pixels and channels that do not exist are zeros. */
-template <class L>
-__device__ __forceinline__ void copyPixels(const Args &args, const Cursor<L> &at, int part, uint32_t to) {
-  constexpr int items = L::inputPixels * 4, share = (items + L::kernelSize - 1) / L::kernelSize;
-  const int frame = at.frame * args.strideT + at.kernelFrame - (args.kernelT - 1);
-  const int64_t frameElements = int64_t(args.height) * args.width * args.inChannels;
-  const __nv_bfloat16 *from = frame < 0 ? args.history + (frame + args.kernelT - 1) * frameElements : args.x + frame * frameElements;
-  const int top = (at.y0 - args.padTop) >> L::shift, left = (at.x0 - args.padLeft) >> L::shift;
-  const int thread = int(threadIdx.x) - 32 * warps, end = min(items, (part + 1) * share);
-#pragma unroll
-  for (int i = 0; i < (share + copyThreads - 1) / copyThreads; i++) {
-    const int item = part * share + i * copyThreads + thread;
-    if (item >= end) break;
-    const int pixel = item >> 2, channel = at.channel + (item & 3) * 8;
-    const int y = top + pixel / L::inputColumns, x = left + pixel % L::inputColumns;
-    const bool inside = unsigned(y) < unsigned(args.height) && unsigned(x) < unsigned(args.width) && channel < args.inChannels;
-    const uint32_t offset = inside ? uint32_t(y * args.width + x) * args.inChannels + channel : 0;
-    ptx::copy_async(to + swizzled(pixel, item & 3), from + offset, inside);
-  }
-}
-
-/** Queues the weights of one kernel column of the stage: for each kernel row [tileChannels][32]. */
-template <class L>
-__device__ __forceinline__ void copyWeights(const Args &args, const Cursor<L> &at, int kernelColumn, uint32_t to) {
-  constexpr int items = L::kernelSize * L::tileChannels * 4;
-  const int taps = args.kernelT * L::kernelSize * L::kernelSize, firstTap = at.kernelFrame * L::kernelSize * L::kernelSize + kernelColumn;
-  const int thread = int(threadIdx.x) - 32 * warps;
-#pragma unroll
-  for (int i = 0; i < (items + copyThreads - 1) / copyThreads; i++) {
-    const int item = i * copyThreads + thread;
-    if (items % copyThreads != 0 && item >= items) break;
-    const int kernelRow = item / (L::tileChannels * 4), row = item / 4 % L::tileChannels;
-    const int n = at.n0 * L::tileChannels + row, channel = at.channel + (item & 3) * 8;
-    const bool inside = n < args.outChannels && channel < args.inChannels;
-    const uint32_t offset = inside ? uint32_t(n * taps + firstTap + kernelRow * L::kernelSize) * args.inChannels + channel : 0;
-    ptx::copy_async(to + kernelRow * L::tapBytes + swizzled(row, item & 3), args.weight + offset, inside);
-  }
-}
-
 /** A place among `count` slots, and the parity of how often it has come round. */
 template <int count>
 struct Turn {
@@ -158,32 +120,13 @@ struct Turn {
   }
 };
 
-/** The copying warps: every step of every tile of this block, in order. full[slot] is passed when the step and all before it have arrived. */
+/** full[slot]: the step's weights have arrived; empty[slot]: all multiplying warps are through with the step; pixels[slot]: the stage's pixels have arrived. */
 template <class L>
-__device__ __forceinline__ void copyAll(const Args &args, uint32_t base, uint64_t *full, uint64_t *empty) {
-  Cursor<L> weights, pixels;
-  weights.begin(args);
-  pixels = weights;
-  Turn<slots> turn;
-  Turn<L::pixelSlots> square;
-  const auto copyPart = [&](int part) {
-    if (pixels.done(args)) return;
-    copyPixels<L>(args, pixels, part, base + L::pixelsAt + square.slot * L::pixelsBytes);
-    if (part + 1 < L::kernelSize) return;
-    square.next();
-    pixels.next(args);
-  };
-  for (int part = 0; part < L::kernelSize; part++) copyPart(part);
-  for (; !weights.done(args); weights.next(args)) {
-    for (int kernelColumn = 0; kernelColumn < L::kernelSize; kernelColumn++, turn.next()) {
-      // The first time round every slot is free: a barrier that was never passed looks as if its odd phase had been.
-      ptx::barrier_wait(empty + turn.slot, turn.parity ^ 1);
-      copyWeights<L>(args, weights, kernelColumn, base + turn.slot * L::weightBytes);
-      copyPart(kernelColumn);
-      ptx::copy_arrive(full + turn.slot);
-    }
-  }
-}
+struct Barriers {
+  uint64_t *full, *empty, *pixels;
+  __device__ explicit Barriers(char *shared)
+      : full(reinterpret_cast<uint64_t *>(shared + L::barriersAt)), empty(full + slots), pixels(empty + slots) {}
+};
 
 /** Where in the output the 8 channels of pixel x, y from column `column` of the tile lie; -1 if there is no such pixel or channel. */
 template <class L>
@@ -266,12 +209,12 @@ __device__ __forceinline__ void putSums(float *rows, const float (&sums)[L::tile
  * The multiplying warps. Each owns two image rows of 16 pixels, one below the other: warp w of a warp group the rows 2 w and 2 w + 1
  * of the 8 that are the group's, and they are the w-th 16 rows of each of the group's two products of 64.
  *
- * Product multiplies (`copying` and `multiplying` are called once by the warps that do): `begin` before the first product of a tile, `ready` before copied data are read, `multiply` for 16
- * input channels of the taps of one kernel column, when at most the last call's products may still be running, `finish` before the
- * sums are read. Where it can share a tile with other blocks, `share` takes the place of the epilogue.
+ * Product multiplies (`copying` and `multiplying` are called once by the warps that do): `begin` before the first product of a tile,
+ * `multiply` for 16 input channels of the taps of one kernel column, when at most the last call's products may still be running,
+ * `finish` before the sums are read. Where it can share a tile with other blocks, `share` takes the place of the epilogue.
  */
-template <class L, class Product>
-__device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base, uint64_t *full, uint64_t *empty) {
+template <class L, class Product, class Copies>
+__device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base, const Barriers<L> &barriers) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int firstRow = (L::tileRows == 16 ? warp / 4 * 8 : 0) + warp % 4 * 2, firstColumn = L::tileRows == 16 ? 0 : warp / 4 * segment;
   const int offsetY = L::shift ? args.padTop & 1 : 0, offsetX = L::shift ? args.padLeft & 1 : 0;
@@ -279,7 +222,7 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
   Turn<L::pixelSlots> squares;
   const auto release = [&](int slot) {
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(empty + slot);
+    if (lane == 0) ptx::barrier_arrive(barriers.empty + slot);
   };
   Cursor<L> at;
   at.begin(args);
@@ -290,9 +233,9 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
     int held = -1;
     do {
       const uint32_t square = base + L::pixelsAt + squares.slot * L::pixelsBytes;
+      if constexpr (Copies::pixelsApart) ptx::barrier_wait(barriers.pixels + squares.slot, squares.parity);
       for (int kernelColumn = 0; kernelColumn < L::kernelSize; kernelColumn++, turn.next()) {
-        ptx::barrier_wait(full + turn.slot, turn.parity);
-        Product::ready();
+        ptx::barrier_wait(barriers.full + turn.slot, turn.parity);
         const uint32_t weights = base + turn.slot * L::weightBytes;
         const int column = (firstColumn + lane % segment + kernelColumn + offsetX) >> L::shift;
 #pragma unroll
@@ -334,23 +277,26 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
   }
 }
 
-template <class L, class Product>
-__device__ __forceinline__ void run(const Args &args, char *shared) {
-  uint64_t *const full = reinterpret_cast<uint64_t *>(shared + L::barriersAt), *const empty = full + slots;
+/** The kernel. Copies::Args are Args, and what its copies need beside. */
+template <class L, class Product, class Copies>
+__device__ __forceinline__ void run(const typename Copies::Args &args, char *shared) {
+  const Barriers<L> barriers(shared);
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < slots; slot++) {
-      ptx::barrier_init(full + slot, copyThreads);
-      ptx::barrier_init(empty + slot, warps);
+      ptx::barrier_init(barriers.full + slot, Copies::arrivals);
+      ptx::barrier_init(barriers.empty + slot, warps);
     }
+    for (int slot = 0; slot < L::pixelSlots; slot++) ptx::barrier_init(barriers.pixels + slot, 1);
+    Product::initialized();
   }
   __syncthreads();
   const uint32_t base = ptx::shared_address(shared);
   if (threadIdx.x >= 32 * warps) {
     Product::copying();
-    copyAll<L>(args, base, full, empty);
+    Copies::template all<L>(args, base, barriers);
   } else {
     Product::multiplying();
-    multiplyAll<L, Product>(args, shared, base, full, empty);
+    multiplyAll<L, Product, Copies>(args, shared, base, barriers);
   }
 }
 

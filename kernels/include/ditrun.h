@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define DITRUN_ABI_VERSION 3
+#define DITRUN_ABI_VERSION 4
 
 enum ditrun_status {
   DITRUN_OK = 0,
@@ -322,6 +322,7 @@ typedef struct {
   int32_t padTop, padBottom, padLeft, padRight;
   int32_t upsample; /* 1 or 2 */
   int32_t dtype;    /* of all tensors: F32 or BF16 */
+  int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
 } ditrun_conv3d_args;
 DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
 /* out [rows, columns] -> [columns, rows] of each of `batch` contiguous matrices. */

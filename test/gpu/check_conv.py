@@ -16,6 +16,8 @@ import torch
 from bench_kernels import median_ms
 from ditrun_abi import BF16, F32, Conv3d, Module
 
+AUTOMATIC, GENERIC, SM80 = 0, 1, 2
+KERNEL = {AUTOMATIC: "chosen", GENERIC: "generic", SM80: "sm80"}
 CODE = {torch.float32: F32, torch.bfloat16: BF16}
 # Relative L2 error: float32 sums against float64; one rounding to bf16 (2^-9 at most).
 LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3}
@@ -55,14 +57,20 @@ class Case:
         self.residual = random(*self.out_shape, dtype=dtype) if residual else None
         self.flops = 2 * depth * self.out.numel()
 
-    def run(self, module, stream=0):
+    def tensor_cores(self):
+        """Whether the kernels on the tensor cores take it."""
+        _, kh, kw = self.kernel
+        return (self.dtype == torch.bfloat16 and kh == kw and (kh == 3 or (kh == 1 and self.upsample == 1)) and self.stride[1:] == (1, 1) and
+                self.x.shape[3] % 8 == 0)
+
+    def run(self, module, stream=0, kernel=AUTOMATIC):
         address = lambda tensor: 0 if tensor is None else tensor.data_ptr()
         frames, height, width, channels = self.x.shape
         kt, kh, kw = self.kernel
         args = Conv3d(x=address(self.x), history=address(self.history), weight=address(self.weight), bias=address(self.bias), residual=address(self.residual),
                       out=address(self.out), frames=frames, height=height, width=width, inChannels=channels, outChannels=self.weight.shape[0], kernelT=kt,
                       kernelH=kh, kernelW=kw, strideT=self.stride[0], strideH=self.stride[1], strideW=self.stride[2], padTop=self.pad[0], padBottom=self.pad[1],
-                      padLeft=self.pad[2], padRight=self.pad[3], upsample=self.upsample, dtype=CODE[self.dtype])
+                      padLeft=self.pad[2], padRight=self.pad[3], upsample=self.upsample, dtype=CODE[self.dtype], kernel=kernel)
         module.conv3d(ctypes.byref(args), stream)
 
     def reference(self, dtype=torch.float64):
@@ -109,14 +117,17 @@ def check_convolutions(module):
         "stride 2 in space f32": Case(2, 16, 20, 12, 20, (1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 0, 1), dtype=f32),
     }
     for name, case in cases.items():
-        # More than once: a race shows itself only now and then.
-        errors = []
-        for _ in range(5):
-            case.out.fill_(float("nan"))
-            case.run(module)
-            torch.cuda.synchronize()
-            errors.append(relative(case.out, case.reference()))
-        report(f"conv3d {'bf16' if case.dtype == bf16 else 'f32'} {name}", max(errors, key=lambda error: (error != error, error)), LIMIT[case.dtype])
+        reference = case.reference()
+        for kernel in (AUTOMATIC, GENERIC, SM80) if case.tensor_cores() else (AUTOMATIC,):
+            # More than once: a race shows itself only now and then.
+            errors = []
+            for _ in range(1 if kernel == GENERIC else 5):
+                case.out.fill_(float("nan"))
+                case.run(module, kernel=kernel)
+                torch.cuda.synchronize()
+                errors.append(relative(case.out, reference))
+            worst = max(errors, key=lambda error: (error != error, error))
+            report(f"conv3d {'bf16' if case.dtype == bf16 else 'f32'} {KERNEL[kernel]} {name}", worst, LIMIT[case.dtype])
 
 
 def check_others(module):

@@ -49,7 +49,7 @@ class Random(Structure):
 class Conv3d(Structure):
     _fields_ = (fields("x history weight bias residual out", c_uint64) +
                 fields("frames height width inChannels outChannels kernelT kernelH kernelW strideT strideH strideW", c_int32) +
-                fields("padTop padBottom padLeft padRight upsample dtype", c_int32))
+                fields("padTop padBottom padLeft padRight upsample dtype kernel", c_int32))
 
 
 class PeerSum(Structure):

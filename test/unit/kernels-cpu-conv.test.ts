@@ -123,6 +123,7 @@ function errorOf(shape: Shape, dtype: number): number {
         padRight: s.pad[3],
         upsample: s.upsample,
         dtype,
+        kernel: 0,
       },
       stream,
     ),
@@ -227,11 +228,23 @@ describe("ditrun_conv3d on the CPU", () => {
     const good = { frames: 1, height: 2, width: 2, inChannels: 1, outChannels: 1, kernelT: 1, kernelH: 3, kernelW: 3 };
     const address = poisoned(64, F32);
     const rest = { x: address, history: 0, weight: address, bias: 0, residual: 0, out: address, strideT: 1 };
-    const pads = { strideH: 1, strideW: 1, padTop: 0, padBottom: 0, padLeft: 0, padRight: 0, upsample: 1, dtype: F32 };
+    const pads = {
+      strideH: 1,
+      strideW: 1,
+      padTop: 0,
+      padBottom: 0,
+      padLeft: 0,
+      padRight: 0,
+      upsample: 1,
+      dtype: F32,
+      kernel: 0,
+    };
     expect(raw.conv3d({ ...good, ...rest, ...pads }, stream)).toBe(1);
     expect(lastError()).toContain("2 × 2 pixels is smaller than the kernel of 3 × 3");
     expect(raw.conv3d({ ...good, ...rest, ...pads, upsample: 3 }, stream)).toBe(1);
     expect(lastError()).toContain("upsample is 3");
+    expect(raw.conv3d({ ...good, ...rest, ...pads, padTop: 1, padLeft: 1, kernel: 3 }, stream)).toBe(1);
+    expect(lastError()).toContain("kernel is 3");
   });
 });
 

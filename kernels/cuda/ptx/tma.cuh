@@ -20,6 +20,14 @@ __device__ __forceinline__ void tma_load(void *destination, const CUtensorMap *m
       : "memory");
 }
 
+/** Copies the box at these coordinates, the contiguous one first, of a tensor of four dimensions. */
+__device__ __forceinline__ void tma_load_4d(uint32_t destination, const CUtensorMap *map, uint64_t *barrier, int c0, int c1, int c2, int c3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(destination),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(shared_address(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+      : "memory");
+}
+
 /** Queues the copy of a box from shared memory to (column, row) of a matrix; elements out of bounds are not written. */
 __device__ __forceinline__ void tma_store(const CUtensorMap *map, const void *source, int column, int row) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(reinterpret_cast<uint64_t>(map)),

@@ -62,6 +62,7 @@ export function conv3d(device: Device, out: Tensor, x: Tensor, weight: Tensor, o
       padRight: pad[3],
       upsample,
       dtype: deviceDtypes[x.dtype],
+      kernel: 0,
     },
   ]);
 }
