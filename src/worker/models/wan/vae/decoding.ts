@@ -16,7 +16,8 @@ export type PixelDtype = "fp32" | "u8";
 
 /**
  * What is queued on the device to decode latents of one size, frame after frame, rows divided over all ranks of the world. From
- * its second time on a frame's work is a graph: it is some hundred kernels, with several ranks short ones. Made in a measuring
+ * its second time on a frame's work is a graph (a video's first frame has one of its own): some hundred kernels, with several ranks
+ * short ones. Made in a measuring
  * pass, on every rank.
  */
 export class Decoding {
@@ -31,8 +32,9 @@ export class Decoding {
   readonly #pixels: Tensor;
   /** Copies of it, which take turns: one is fetched while the next frame is computed. */
   readonly #outputs: readonly [Tensor, Tensor];
-  /** Of every frame but a video's first. */
-  #graph: Handle | "not yet" | undefined;
+  #statisticsUploaded = false;
+  /** Of a video's first frame, and of every other: they are unlike. */
+  readonly #graphs: { first?: Handle | "not yet"; later?: Handle | "not yet" } = {};
 
   constructor(
     private readonly context: Context,
@@ -56,22 +58,24 @@ export class Decoding {
   }
 
   /**
-   * Goes through the first frames of a video of zeros, so that what is done only once is done: kernels are loaded, algorithms of
-   * products chosen, the graph captured. Every rank calls it.
+   * Goes through the first frames of a video of zeros twice, so that what is done only once is done: kernels are loaded, algorithms of
+   * products chosen, graphs captured. Every rank calls it.
    */
   async warmUp(): Promise<void> {
     const { device } = this.context;
     const { address, dtype, shape } = this.#latent;
+    await this.#uploadStatistics();
     device.launch("elementwise", "fillZero", () => [address, tensorBytes(dtype, shape)]);
-    for (let frame = 0; frame < Math.min(3, this.size.frames); frame++) this.queue(frame);
+    for (let time = 0; time < 2; time++) {
+      for (let frame = 0; frame < Math.min(2, this.size.frames); frame++) this.queue(frame);
+    }
     await device.synchronize();
   }
 
   /** A new video: latent float32 [16, frames, height, width] on the device, the same on every rank. */
   async begin(latent: Tensor): Promise<void> {
     const { device } = this.context;
-    const statistics = Float32Array.of(...latentStd.map((std) => std - 1), ...latentMean);
-    await device.upload(this.#statistics, new Uint8Array(statistics.buffer));
+    await this.#uploadStatistics();
     const [gain, mean] = [partOf(this.#statistics, 0), partOf(this.#statistics, 1)];
     const [pixels = 0] = this.#latent.shape;
     transpose(device, this.#latent, tensor(latent.address, "fp32", [LATENT_CHANNELS, pixels]));
@@ -86,13 +90,16 @@ export class Decoding {
     const { start, count } = this.#strip.own;
     const { height, width } = this.size;
     if (count > 0) cast(device, this.#input, rowsOf(this.#latent, (frame * height + start) * width, count * width));
-    if (frame === 0 || !plan.graph || this.#graph === undefined) {
-      // A video's first frame is unlike the others. Their first time also loads kernels, which no capture may do.
-      if (frame > 0) this.#graph = "not yet";
+    const kind = frame === 0 ? "first" : "later";
+    let graph = this.#graphs[kind];
+    if (!plan.graph || graph === undefined) {
+      // The first time also loads kernels, which no capture may do.
+      this.#graphs[kind] = "not yet";
       this.#decode(frame);
     } else {
-      if (this.#graph === "not yet") this.#graph = device.capture(() => this.#decode(frame));
-      device.kernels.call("graphLaunch", this.#graph, device.streams.compute);
+      if (graph === "not yet") graph = device.capture(() => this.#decode(frame));
+      this.#graphs[kind] = graph;
+      device.kernels.call("graphLaunch", graph, device.streams.compute);
     }
     if (world.rank === 0) {
       const output = this.output(frame);
@@ -112,12 +119,20 @@ export class Decoding {
     return tensor(address, dtype, [frames, SPATIAL_FACTOR * height, SPATIAL_FACTOR * width, PIXEL_CHANNELS]);
   }
 
-  /** Frees the graph; the device must have done what is queued. */
+  /** Frees the graphs; the device must have done what is queued. */
   close(): void {
-    if (this.#graph !== undefined && this.#graph !== "not yet") {
-      this.context.device.kernels.call("graphDestroy", this.#graph);
+    for (const kind of ["first", "later"] as const) {
+      const graph = this.#graphs[kind];
+      if (graph !== undefined && graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
+      delete this.#graphs[kind];
     }
-    this.#graph = undefined;
+  }
+
+  async #uploadStatistics(): Promise<void> {
+    if (this.#statisticsUploaded) return;
+    const statistics = Float32Array.of(...latentStd.map((std) => std - 1), ...latentMean);
+    await this.context.device.upload(this.#statistics, new Uint8Array(statistics.buffer));
+    this.#statisticsUploaded = true;
   }
 
   /** #input to #pixels. */
