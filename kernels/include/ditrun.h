@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define DITRUN_ABI_VERSION 3
+#define DITRUN_ABI_VERSION 4
 
 enum ditrun_status {
   DITRUN_OK = 0,
@@ -268,14 +268,16 @@ DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int f
 
 /* y = activation(x * rsqrt(mean(x²) + epsilon) * weight) over the last dimension, then, with rope, each head's adjacent pairs
  * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x.
+ * With groupRows ≠ 0 row r of out lies at (r / groupRows) groupStride + (r mod groupRows) ldo: groups of rows with room between them.
  * With quantized ≠ 0 (and out 0) writes e4m3 [rows, columns], contiguous, with quantizedScale[row, head] = amax / 448 of each head. */
 typedef struct {
   uint64_t x, weight, out;
   uint64_t quantized, quantizedScale;
   uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
   uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
-  int64_t ldx, ldo;
+  int64_t ldx, ldo, groupStride;
   int32_t rows, columns, fullColumns, headDim; /* headDim only with rope or quantized */
+  int32_t groupRows; /* 0: one group, and groupStride counts nothing; else out must not be x, nor 0 */
   int32_t xDtype, weightDtype, outDtype;
   int32_t activation;
   float epsilon;

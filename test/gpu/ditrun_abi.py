@@ -37,8 +37,8 @@ class LayerNorm(Structure):
 
 
 class RmsNorm(Structure):
-    _fields_ = (fields("x weight out quantized quantizedScale sumSquares rope", c_uint64) + fields("ldx ldo", c_int64) +
-                fields("rows columns fullColumns headDim xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
+    _fields_ = (fields("x weight out quantized quantizedScale sumSquares rope", c_uint64) + fields("ldx ldo groupStride", c_int64) +
+                fields("rows columns fullColumns headDim groupRows xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
 
 
 class Random(Structure):

@@ -12,6 +12,7 @@ import {
   poisoned,
   raw,
   relativeL2,
+  rmsNorm,
   sequence,
   stream,
   upload,
@@ -300,9 +301,7 @@ describe("ditrun_rms_norm on the CPU", () => {
     const out = poisoned(x.length, F32);
     const dtypes = { xDtype: F32, weightDtype: F32, outDtype: F32, activation: 3, epsilon };
     const shape = { rows, columns, fullColumns: columns, headDim: 0, ldx: columns, ldo: columns };
-    const none = { quantized: 0, quantizedScale: 0, sumSquares: 0, rope: 0 };
-    const addresses = { ...none, x: upload(x, F32), weight: upload(weight, F32), out };
-    check(raw.rmsNorm({ ...addresses, ...shape, ...dtypes }, stream));
+    check(rmsNorm({ x: upload(x, F32), weight: upload(weight, F32), out, ...shape, ...dtypes }));
     expect(relativeL2(download(out, x.length, F32), expected)).toBeLessThan(1e-6);
     expect([...download(out, columns, F32)].every((value) => value === 0)).toBe(true);
   });
@@ -314,12 +313,7 @@ describe("ditrun_rms_norm on the CPU", () => {
     const rope = upload([0.6, 0.8], F32);
     const dtypes = { xDtype: F32, weightDtype: F32, outDtype: F32, activation: 0, epsilon: 0 };
     const shape = { rows: 1, columns: 2, fullColumns: 4, headDim: 2, ldx: 2, ldo: 2 };
-    check(
-      raw.rmsNorm(
-        { x, weight: 0, out, quantized: 0, quantizedScale: 0, sumSquares, rope, ...shape, ...dtypes },
-        stream,
-      ),
-    );
+    check(rmsNorm({ x, out, sumSquares, rope, ...shape, ...dtypes }));
     // [3, 4] / 5, turned by the angle of cosine 0.6 and sine 0.8.
     expect(
       maxDifference(download(out, 2, F32), [0.6 * 0.6 - 0.8 * 0.8, 0.6 * 0.8 + 0.8 * 0.6].map(Math.fround)),

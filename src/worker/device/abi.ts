@@ -148,8 +148,18 @@ export const structs: Record<string, Record<string, string>> = {
   }),
   ditrun_rms_norm_args: fields({
     uint64_t: ["x", "weight", "out", "quantized", "quantizedScale", "sumSquares", "rope"],
-    int64_t: ["ldx", "ldo"],
-    int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
+    int64_t: ["ldx", "ldo", "groupStride"],
+    int32_t: [
+      "rows",
+      "columns",
+      "fullColumns",
+      "headDim",
+      "groupRows",
+      "xDtype",
+      "weightDtype",
+      "outDtype",
+      "activation",
+    ],
     float: ["epsilon"],
   }),
   ditrun_conv3d_args: fields({
@@ -196,7 +206,7 @@ export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
 /** DITRUN_ABI_VERSION, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 export const FP8_KEYS = 128;
 export const STATISTICS_PARTS = 64;
 export const PEER_BLOCKS = 128;

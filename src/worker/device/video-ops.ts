@@ -86,27 +86,52 @@ export function softmaxRows(device: Device, x: Tensor, scale: number): void {
   device.launch("attention", "softmaxRows", () => [x.address, rows, columns, scale, deviceDtypes[x.dtype]]);
 }
 
-/** x / max(‖x‖, 10⁻¹²) · √channels · gamma over the channels of every pixel (Wan2.1, wan/modules/vae.py, RMS_norm), then SiLU if asked. */
-export function channelNorm(device: Device, out: Tensor, x: Tensor, gamma: Tensor, activation: "identity" | "silu") {
+/** Frames [rows, width, channels] of a volume in which others' rows lie around them. */
+export interface SpacedFrames {
+  readonly first: Tensor;
+  readonly count: number;
+  /** Elements from one frame's start to the next's. */
+  readonly stride: number;
+}
+
+/**
+ * out = x / max(‖x‖, 10⁻¹²) · √channels · gamma over the channels of every pixel (Wan2.1, wan/modules/vae.py, RMS_norm), then SiLU if
+ * asked. x is contiguous; out has its shape, or is as many frames with room between them.
+ * @throws RangeError when the shapes do not fit together.
+ */
+export function channelNorm(
+  device: Device,
+  out: Tensor | SpacedFrames,
+  x: Tensor,
+  gamma: Tensor,
+  activation: "identity" | "silu",
+): void {
   const { rows, columns } = matrixShape(x);
+  const { first, count, stride } = "first" in out ? out : { first: out, count: 1, stride: 0 };
+  const group = matrixShape(first);
+  if (group.rows * count !== rows || group.columns !== columns) {
+    throw new RangeError(`channelNorm: x is [${x.shape}], out is ${count} of [${first.shape}].`);
+  }
   device.launch("elementwise", "rmsNorm", () => [
     {
       x: x.address,
       weight: gamma.address,
-      out: out.address,
+      out: first.address,
       quantized: 0,
       quantizedScale: 0,
       sumSquares: 0,
       rope: 0,
       ldx: columns,
       ldo: columns,
+      groupStride: stride,
       rows,
       columns,
       fullColumns: columns,
       headDim: 0,
+      groupRows: count === 1 ? 0 : group.rows,
       xDtype: deviceDtypes[x.dtype],
       weightDtype: deviceDtypes[gamma.dtype],
-      outDtype: deviceDtypes[out.dtype],
+      outDtype: deviceDtypes[first.dtype],
       activation: activations[activation],
       // mean(x²) + ε = (‖x‖² + 10⁻²⁴) / channels: keeps a pixel of zeros at zero.
       epsilon: 1e-24 / columns,

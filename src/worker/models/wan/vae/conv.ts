@@ -1,6 +1,6 @@
 import type { Device } from "../../../device/device.js";
 import { copy } from "../../../device/ops.js";
-import { partOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
+import { partOf, type Tensor, tensorBytes } from "../../../device/tensor.js";
 import { channelNorm, conv3d } from "../../../device/video-ops.js";
 import { convInit, loadKernel, loadParameter, type VaeLoader } from "./parameters.js";
 import type { Strip } from "./strip.js";
@@ -132,11 +132,7 @@ export class NormConv {
     device.arena.scope(() => {
       const [frames = 0, rows = 0, width = 0, channels = 0] = x.shape;
       const volume = strip.allocate(device, x.dtype, [frames, rows, width, channels]);
-      const parts = strip.ownParts(volume);
-      parts.forEach((part, frame) => {
-        const from = parts.length === 1 ? x : tensor(partOf(x, frame).address, x.dtype, part.shape);
-        channelNorm(device, part, from, this.gamma, "silu");
-      });
+      channelNorm(device, strip.frames(volume), x, this.gamma, "silu");
       this.conv.forward(volume, strip, out, residual);
     });
   }
