@@ -330,8 +330,8 @@ DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
 DITRUN_API int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream);
 /* Each row becomes softmax(scale * row), in place; float32 inside. */
 DITRUN_API int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream);
-/* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, x float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0. */
-DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream);
+/* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, in float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0. */
+DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream);
 
 /* ---- random weights, the same bits on every device and layout ----
  * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of

@@ -13,6 +13,7 @@ import {
   raw,
   relativeL2,
   rmsNorm,
+  rounded,
   sequence,
   stream,
   upload,
@@ -322,14 +323,14 @@ describe("ditrun_rms_norm on the CPU", () => {
 });
 
 describe("ditrun_to_bytes on the CPU", () => {
-  it("clamps, rounds to nearest even, and makes 0 of a NaN", () => {
-    const x = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
-    const address = upload(Float64Array.from(x), F32);
+  it.each([F32, BF16])("clamps, rounds to nearest even, and makes 0 of a NaN, dtype %i", (dtype) => {
+    const exact = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
+    const x = exact.map((value) => rounded(value, dtype));
     const out = made((result) => raw.malloc(x.length, 0, result));
-    check(raw.toBytes(out, address, x.length, stream));
+    check(raw.toBytes(out, upload(x, dtype), dtype, x.length, stream));
     const bytes = new Uint8Array(x.length);
     check(raw.download(bytes, out, x.length, stream));
-    const expected = x.map((value) => Math.fround(Math.fround(Math.fround(value) + 1) * 127.5));
+    const expected = x.map((value) => Math.fround(Math.fround(value + 1) * 127.5));
     const clamped = new Uint8ClampedArray(expected.length);
     expected.forEach((value, index) => {
       clamped[index] = value;

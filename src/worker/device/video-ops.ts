@@ -139,7 +139,7 @@ export function channelNorm(
   ]);
 }
 
-/** out (u8) = pixels of 8 bits: x (float32) from [-1, 1] to 0 … 255, clamped, rounded to nearest even. */
+/** out (u8) = pixels of 8 bits: x (fp32 or bf16) from [-1, 1] to 0 … 255, clamped, rounded to nearest even. */
 export function toBytes(device: Device, out: Tensor, x: Tensor): void {
-  device.launch("elementwise", "toBytes", () => [out.address, x.address, elements(x.shape)]);
+  device.launch("elementwise", "toBytes", () => [out.address, x.address, deviceDtypes[x.dtype], elements(x.shape)]);
 }
