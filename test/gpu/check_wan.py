@@ -107,6 +107,10 @@ def checks(module, report):
         report("rms_norm in place, rope", relative(x, expected), LIMIT[torch.bfloat16])
         status = module.lib.ditrun_rms_norm(rms_norm_args(x, x, None, random(65, 100)), 0)
         report("rms_norm: heads that do not divide the columns are refused", 0 if status == 1 else 1, 0, module.lib.ditrun_last_error().decode()[:100])
+        for what, groups in (("overlap", dict(groupRows=13, groupStride=13 * 1536 - 1)), ("are written over x", dict(groupRows=13, groupStride=13 * 1536, outAddress=x.data_ptr())),
+                             ("have fewer than no rows", dict(groupRows=-1))):
+            status = module.lib.ditrun_rms_norm(rms_norm_args(x, torch.empty_like(x), **groups), 0)
+            report(f"rms_norm: groups that {what} are refused", 0 if status == 1 else 1, 0, module.lib.ditrun_last_error().decode()[:100])
 
     def row_sums():
         for rows, columns, extra in ((77, 512, 8), (33, 1536, 0), (5, 21, 3), (9, 5120, 0), (3, 10001, 0)):
