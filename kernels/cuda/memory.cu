@@ -97,7 +97,7 @@ int ditrun_copy(uint64_t destination, uint64_t source, uint64_t bytes, uint64_t 
   return DITRUN_OK;
 }
 
-/** 16 bytes a thread. cudaMemcpy2D takes two to three times as long for rows of some hundred bytes, half as long again for rows of megabytes. */
+/** 16 bytes a thread. cudaMemcpy2D takes three times as long for rows of some hundred bytes, and a third longer for rows of megabytes. */
 __global__ void __launch_bounds__(256) copyRows(uint4 *destination, int64_t destinationPitch, const uint4 *source, int64_t sourcePitch, uint32_t runsOfRow, uint32_t runs) {
   const uint32_t run = blockIdx.x * 256 + threadIdx.x;
   if (run >= runs) return;

@@ -273,7 +273,7 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
   if (a->activation < DITRUN_IDENTITY || a->activation > DITRUN_SILU)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", a->activation);
   if (a->groupRows < 0 || (a->groupRows > 0 && (a->out == 0 || a->out == a->x || a->groupStride < (a->groupRows - 1) * a->ldo + a->columns)))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got groups of %d rows of %d columns with strides %lld (row) and %lld (group): they must not overlap, and need an out other than x.",
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got groups of %d rows of %d columns with strides %lld (row) and %lld (group): they must not overlap, nor lie in x.",
                 a->groupRows, a->columns, (long long)a->ldo, (long long)a->groupStride);
   if (a->rows == 0) return DITRUN_OK;
   const int groupRows = a->groupRows ? a->groupRows : a->rows, groups = (a->rows - 1) / groupRows + 1;
@@ -282,8 +282,9 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
                      asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo, a->groupStride, a->rows, a->columns,
                      a->sumSquares ? a->fullColumns : a->columns, a->headDim, groupRows, a->activation,
                      a->xDtype == DITRUN_BF16, a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
-  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || (a->ldo % vectorWidth == 0 && (groups == 1 || a->groupStride % vectorWidth == 0))) && aligned16(a->x) &&
-                          aligned16(a->weight) && aligned16(a->out) && a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
+  const bool outVectorized = !a->out || (aligned16(a->out) && a->ldo % vectorWidth == 0 && (groups == 1 || a->groupStride % vectorWidth == 0));
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && outVectorized && aligned16(a->x) && aligned16(a->weight) &&
+                          a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
   RowKernel kernel{nullptr, 0, 0};
   if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU)) kernel = args.xBf16 ? kernelFor<true>(args) : kernelFor<false>(args);
   if (kernel.run)
