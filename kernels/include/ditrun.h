@@ -328,8 +328,9 @@ typedef struct {
 DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
 /* out [rows, columns] -> [columns, rows] of each of `batch` contiguous matrices. */
 DITRUN_API int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream);
-/* Each row becomes softmax(scale * row), in place; float32 inside. */
-DITRUN_API int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream);
+/* out = softmax(scale * row) of each row of x, contiguous; float32 inside. out may be x where the dtype stays. */
+DITRUN_API int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale,
+                                   uint64_t stream);
 /* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, in float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0. */
 DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream);
 

@@ -167,7 +167,7 @@ def norms(module, new):
                 rows=rows, columns=columns, fullColumns=columns, groupRows=2, xDtype=dtype, weightDtype=F32, outDtype=dtype, activation=SILU, epsilon=1e-6)), 0)
             module.row_sum_squares(new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.quantize_rows(new.empty(rows * columns, E4M3), new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
-            module.softmax_rows(new.normal(rows * columns, dtype), rows, columns, 0.5, dtype, 0)
+            module.softmax_rows(new.empty(rows * columns, BF16), BF16, new.normal(rows * columns, dtype), dtype, rows, columns, 0.5, 0)
             module.transpose(new.empty(rows * columns, dtype), new.normal(rows * columns, dtype), 1, rows, columns, dtype, 0)
         new.free()
 

@@ -265,11 +265,12 @@ describe("ditrun_transpose on the CPU", () => {
 });
 
 describe("ditrun_softmax_rows on the CPU", () => {
-  for (const [dtype, tolerance] of [
-    [F32, 1e-6],
-    [BF16, 3e-3],
+  for (const [dtype, outDtype, tolerance] of [
+    [F32, F32, 1e-6],
+    [BF16, BF16, 3e-3],
+    [F32, BF16, 3e-3],
   ] as const) {
-    it(`is softmax(scale · row), also for scores that overflow e^x, dtype ${dtype}`, () => {
+    it(`is softmax(scale · row), also for scores that overflow e^x, dtype ${dtype} to ${outDtype}`, () => {
       const [rows, columns, scale] = [5, 131, 0.7];
       const x = sequence(rows * columns, dtype, 7, 300);
       const expected = new Float64Array(x.length);
@@ -282,10 +283,16 @@ describe("ditrun_softmax_rows on the CPU", () => {
         });
       }
       const address = upload(x, dtype);
-      check(raw.softmaxRows(address, rows, columns, scale, dtype, stream));
-      expect(relativeL2(download(address, x.length, dtype), expected)).toBeLessThan(tolerance * 10);
+      const out = dtype === outDtype ? address : poisoned(x.length, outDtype);
+      check(raw.softmaxRows(out, outDtype, address, dtype, rows, columns, scale, stream));
+      expect(relativeL2(download(out, x.length, outDtype), expected)).toBeLessThan(tolerance * 10);
     });
   }
+
+  it("cannot change the dtype in place", () => {
+    expect(raw.softmaxRows(256, BF16, 256, F32, 2, 4, 1, stream)).toBe(1);
+    expect(lastError()).toMatch(/out is x, so its dtype must be 0 too, but is 1/);
+  });
 });
 
 describe("ditrun_rms_norm on the CPU", () => {

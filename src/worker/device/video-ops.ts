@@ -80,10 +80,18 @@ export function transpose(device: Device, out: Tensor, x: Tensor): void {
   ]);
 }
 
-/** Each row of x [rows, columns] becomes softmax(scale · row). */
-export function softmaxRows(device: Device, x: Tensor, scale: number): void {
+/** out = softmax(scale · row) of each row of x [rows, columns]; out may be x. */
+export function softmaxRows(device: Device, out: Tensor, x: Tensor, scale: number): void {
   const { rows, columns } = matrixShape(x);
-  device.launch("attention", "softmaxRows", () => [x.address, rows, columns, scale, deviceDtypes[x.dtype]]);
+  device.launch("attention", "softmaxRows", () => [
+    out.address,
+    deviceDtypes[out.dtype],
+    x.address,
+    deviceDtypes[x.dtype],
+    rows,
+    columns,
+    scale,
+  ]);
 }
 
 /** Frames [rows, width, channels] of a volume in which others' rows lie around them. */

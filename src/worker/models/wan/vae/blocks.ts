@@ -1,6 +1,6 @@
 import type { Context } from "../../../context.js";
 import type { Device } from "../../../device/device.js";
-import { cast, copy, gemm } from "../../../device/ops.js";
+import { copy, gemm } from "../../../device/ops.js";
 import {
   dtypeBytes,
   elements,
@@ -164,9 +164,8 @@ export class AttentionBlock {
         // Scores and their softmax stay in float32; the probabilities are rounded once, to the dtype of v.
         const scores = device.allocate("fp32", [count, pixels]);
         gemm(device, scores, rowsOf(q, start, count), k);
-        softmaxRows(device, scores, channels ** -0.5);
         const weights = x.dtype === "fp32" ? scores : device.allocate(x.dtype, [count, pixels]);
-        if (weights !== scores) cast(device, weights, scores);
+        softmaxRows(device, weights, scores, channels ** -0.5);
         gemm(device, rowsOf(attended, start, count), weights, vT);
       });
     }
