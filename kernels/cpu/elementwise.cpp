@@ -205,15 +205,17 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
   });
 }
 
-int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream) {
+int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_to_bytes";
     requireCount(f, count);
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
     requireAddress(f, "out", out, 1);
-    requireAddress(f, "x", x, 4);
+    requireAddress(f, "x", x, dtypeBytes(xDtype));
     submit(f, stream, [=](Stream &) {
       overRuns(count, [=](int64_t first, int64_t length) {
-        const float *const pixels = pointer<const float>(x) + first;
+        float buffer[runLength];
+        const float *const pixels = readRun(x, xDtype, first, length, buffer);
         uint8_t *const bytes = pointer<uint8_t>(out) + first;
         for (int64_t i = 0; i < length; i++) {
           const float value = (pixels[i] + 1.0f) * 127.5f;

@@ -113,7 +113,9 @@ void rmsNorm(const ditrun_rms_norm_args &n) {
     }
     activateRun(y, columns, n.activation);
     if (n.rope != 0) rotate(y, columns, pointer<const float>(n.rope) + row * n.headDim, n.headDim);
-    if (n.out != 0) writeRun(n.out, n.outDtype, row * n.ldo, columns, y);
+    const int64_t group = n.groupRows == 0 ? 0 : row / n.groupRows;
+    const int64_t outStart = group * n.groupStride + (row - group * n.groupRows) * n.ldo;
+    if (n.out != 0) writeRun(n.out, n.outDtype, outStart, columns, y);
     if (n.quantized == 0) continue;
     for (int64_t head = 0; head < columns / n.headDim; head++) {
       float *const scale = pointer<float>(n.quantizedScale) + row * (columns / n.headDim) + head;
@@ -167,6 +169,14 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
             " but one of them, and only one, must be given.");
     require(n.ldx >= n.columns && (n.out == 0 || n.ldo >= n.columns), f, ": ldx is ", n.ldx, " and ldo ", n.ldo,
             " but a row has ", n.columns, " elements.");
+    require(n.groupRows >= 0, f, ": groupRows is ", n.groupRows, " but must be 0 or the rows of a group.");
+    if (n.groupRows > 0) {
+      require(n.out != 0 && n.out != n.x, f, ": groups of ", n.groupRows, " rows need an out other than x, but out is ",
+              n.out, " and x ", n.x, ".");
+      require(n.groupStride >= (n.groupRows - 1) * n.ldo + n.columns, f, ": groupStride is ", n.groupStride,
+              " but a group of ", n.groupRows, " rows, ", n.ldo, " apart, has ", (n.groupRows - 1) * n.ldo + n.columns,
+              " elements.");
+    }
     requireDtype(f, "xDtype", n.xDtype, DITRUN_F32, DITRUN_BF16);
     requireAddress(f, "x", n.x, dtypeBytes(n.xDtype));
     if (n.out != 0) {

@@ -27,12 +27,16 @@ void softmax(float *x, int64_t count, float scale) {
 
 using namespace ditrun;
 
-int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream) {
+int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale,
+                        uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_softmax_rows";
     require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
-    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
-    requireAddress(f, "x", x, dtypeBytes(dtype));
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "outDtype", outDtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "x", x, dtypeBytes(xDtype));
+    requireAddress(f, "out", out, dtypeBytes(outDtype));
+    require(x != out || xDtype == outDtype, f, ": out is x, so its dtype must be ", xDtype, " too, but is ", outDtype, ".");
     submit(f, stream, [=](Stream &) {
       const int64_t perThread = (int64_t{columns} + 15) / 16 * 16;
       float *const buffers = scratch(omp_get_max_threads() * perThread);
@@ -40,9 +44,9 @@ int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtyp
 #pragma omp parallel for schedule(static) if (int64_t{rows} * columns > parallelWork)
       for (int64_t row = 0; row < rows; row++) {
         float *const y = buffers + omp_get_thread_num() * perThread;
-        copyRun(x, dtype, row * columns, columns, y);
+        copyRun(x, xDtype, row * columns, columns, y);
         softmax(y, columns, scale);
-        writeRun(x, dtype, row * columns, columns, y);
+        writeRun(out, outDtype, row * columns, columns, y);
       }
     });
   });

@@ -264,19 +264,32 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
 
 // ---- pixels ----
 
-__global__ void toBytes(uint8_t *out, const float *x, int64_t count) {
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads) {
-    const float value = __fmul_rn(__fadd_rn(x[i], 1.0f), 127.5f);
-    out[i] = uint8_t(__float2int_rn(fminf(fmaxf(value, 0.0f), 255.0f)));  // fmaxf makes 0 of a NaN
-  }
+__device__ inline uint32_t byteOf(float pixel) {
+  const float value = __fmul_rn(__fadd_rn(pixel, 1.0f), 127.5f);
+  return uint32_t(__float2int_rn(fminf(fmaxf(value, 0.0f), 255.0f)));  // fmaxf makes 0 of a NaN
 }
 
-int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream) {
+__global__ void toBytes(uint8_t *out, const void *x, bool xBf16, int64_t vectors, int64_t count) {
+  const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = thread; i < vectors; i += threads) {
+    float pixels[vectorWidth];
+    load8(x, i * vectorWidth, xBf16, pixels);
+    uint32_t words[2] = {};
+#pragma unroll
+    for (int j = 0; j < vectorWidth; j++) words[j / 4] |= byteOf(pixels[j]) << j % 4 * 8;
+    reinterpret_cast<uint2 *>(out)[i] = make_uint2(words[0], words[1]);
+  }
+  for (int64_t i = vectors * vectorWidth + thread; i < count; i += threads) out[i] = uint8_t(byteOf(loadOne(x, i, xBf16 ? DITRUN_BF16 : DITRUN_F32)));
+}
+
+int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   TRY(useDevice());
   if (count < 0 || !out) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes got a count of %lld and out 0x%llx.", (long long)count, (unsigned long long)out);
-  TRY(checkArray("ditrun_to_bytes", x, count, DITRUN_F32));
+  TRY(checkFloat("ditrun_to_bytes", xDtype));
+  TRY(checkArray("ditrun_to_bytes", x, count, xDtype));
   if (count == 0) return DITRUN_OK;
-  toBytes<<<gridFor(count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(x), count);
+  const int64_t vectors = aligned16(x) && out % vectorWidth == 0 ? count / vectorWidth : 0;
+  toBytes<<<gridFor(vectors > 0 ? vectors : count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<void>(x),
+                                                                                                                 xDtype == DITRUN_BF16, vectors, count);
   return launched("ditrun_to_bytes");
 }

@@ -9,10 +9,20 @@ struct RmsNorm {
   void *quantized;
   float *quantizedScale;
   const float *sumSquares, *rope;
-  int64_t ldx, ldo;
-  int rows, columns, countedColumns, headDim, activation;
+  int64_t ldx, ldo, groupStride;
+  int rows, columns, countedColumns, headDim, groupRows, activation;
   bool xBf16, weightBf16, outBf16;
   float epsilon;
+};
+
+/** Where a row lies, by its place among the rows of its group. Groups are blocks' y: nobody divides by groupRows. */
+struct Place {
+  int row;      // of x and of what belongs to it
+  int64_t out;  // element at which its row of out begins
+  bool inside;
+
+  __device__ Place(const RmsNorm &args, int inGroup)
+      : row(blockIdx.y * args.groupRows + inGroup), out(blockIdx.y * args.groupStride + inGroup * args.ldo), inside(inGroup < args.groupRows && row < args.rows) {}
 };
 
 /** (a, b) -> (a cos - b sin, a sin + b cos) */
@@ -42,8 +52,8 @@ __device__ inline float rowFactor(const RmsNorm &args, int row, const float (&va
 template <class Shape, int activation>
 __global__ void __launch_bounds__(Shape::blockThreads) rmsNormRegisters(const __grid_constant__ RmsNorm args) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
-  const int row = Shape::row();
-  const int runs = row < args.rows ? Shape::runs(args.columns) : 0;
+  const auto [row, out, inside] = Place(args, Shape::row());
+  const int runs = inside ? Shape::runs(args.columns) : 0;
   float values[chunks][width];
   loadRow<Shape>(args.x, row * args.ldx, runs, values);
   const float scale = rowFactor<Shape>(args, row, values);
@@ -70,7 +80,7 @@ __global__ void __launch_bounds__(Shape::blockThreads) rmsNormRegisters(const __
       inHead += headStep;
       if (inHead >= args.headDim) inHead -= args.headDim;
     }
-    storeRun(args.out, row * args.ldo + column, args.outBf16, values[c]);
+    storeRun(args.out, out + column, args.outBf16, values[c]);
   }
 }
 
@@ -108,8 +118,9 @@ __device__ inline void storeQuantizedHeads(const RmsNorm &args, int row, bool in
 template <class Shape, bool weightBf16, After after>
 __global__ void __launch_bounds__(Shape::blockThreads) rmsNormWhole(const __grid_constant__ RmsNorm args) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
-  const bool inside = Shape::row() < args.rows;
-  const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
+  const Place place(args, Shape::row());
+  const bool inside = place.inside;
+  const int row = inside ? place.row : args.rows - 1;  // threads without a row do what others do, and store nothing
   float values[chunks][width], turn[width];
   loadRow<Shape>(args.x, row * args.ldx, chunks, values);
   if (after == After::turned) loadRun(args.rope, int64_t(row) * args.headDim + Shape::lane() * width % args.headDim, false, turn);
@@ -130,7 +141,7 @@ __global__ void __launch_bounds__(Shape::blockThreads) rmsNormWhole(const __grid
   }
 #pragma unroll
   for (int c = 0; c < chunks; c++)
-    if (inside) storeRun(args.out, row * args.ldo + Shape::column(c), true, values[c]);
+    if (inside) storeRun(args.out, place.out + Shape::column(c), true, values[c]);
 }
 
 __device__ inline void turnPair(const RmsNorm &args, int row, int column, float &a, float &b) {
@@ -164,7 +175,8 @@ __device__ inline void quantizeHeads(const RmsNorm &args, int row, Normalized no
 
 /** Any width, alignment and activation: one block a row, which is read twice (from cache while it is not too wide). */
 __global__ void __launch_bounds__(256) rmsNormAnyWidth(const __grid_constant__ RmsNorm args) {
-  const int row = blockIdx.x;
+  const auto [row, out, inside] = Place(args, blockIdx.x);
+  if (!inside) return;
   const int xDtype = args.xBf16 ? DITRUN_BF16 : DITRUN_F32, weightDtype = args.weightBf16 ? DITRUN_BF16 : DITRUN_F32, outDtype = args.outBf16 ? DITRUN_BF16 : DITRUN_F32;
   float squares = 0;
   if (args.sumSquares) {
@@ -187,16 +199,19 @@ __global__ void __launch_bounds__(256) rmsNormAnyWidth(const __grid_constant__ R
   }
   // Each element is written by the thread that read it: out may be x.
   if (!args.rope) {
-    for (int column = threadIdx.x; column < args.columns; column += 256) storeOne(args.out, row * args.ldo + column, outDtype, normalized(column));
+    for (int column = threadIdx.x; column < args.columns; column += 256) storeOne(args.out, out + column, outDtype, normalized(column));
     return;
   }
   for (int column = 2 * threadIdx.x; column < args.columns; column += 512) {
     float a = normalized(column), b = normalized(column + 1);
     turnPair(args, row, column, a, b);
-    storeOne(args.out, row * args.ldo + column, outDtype, a);
-    storeOne(args.out, row * args.ldo + column + 1, outDtype, b);
+    storeOne(args.out, out + column, outDtype, a);
+    storeOne(args.out, out + column + 1, outDtype, b);
   }
 }
+
+/** What a grid may have of blocks' y. */
+constexpr int mostGroups = 65535;
 
 /** nullptr: these arguments need the kernel that decides as it runs. */
 template <int threadsPerRow, int valuesEach>
@@ -209,7 +224,7 @@ static void (*kernelForWholeRows(const RmsNorm &args))(RmsNorm) {
     return turned && !args.weightBf16 && args.activation == DITRUN_IDENTITY ? rmsNormWhole<Shape, false, After::turned> : nullptr;
   }
   if (args.quantized) return nullptr;
-  if (args.activation == DITRUN_SILU) return args.weightBf16 ? rmsNormWhole<Shape, true, After::silu> : nullptr;
+  if (args.activation == DITRUN_SILU) return args.weightBf16 ? rmsNormWhole<Shape, true, After::silu> : rmsNormWhole<Shape, false, After::silu>;
   return args.weightBf16 ? rmsNormWhole<Shape, true, After::nothing> : rmsNormWhole<Shape, false, After::nothing>;
 }
 
@@ -257,18 +272,25 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm rotates or quantizes heads of an even number of columns that divides %d, got %d.", a->columns, a->headDim);
   if (a->activation < DITRUN_IDENTITY || a->activation > DITRUN_SILU)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", a->activation);
+  if (a->groupRows < 0 || (a->groupRows > 0 && (a->out == 0 || a->out == a->x || a->groupStride < (a->groupRows - 1) * a->ldo + a->columns)))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got groups of %d rows of %d columns with strides %lld (row) and %lld (group): they must not overlap, nor lie in x.",
+                a->groupRows, a->columns, (long long)a->ldo, (long long)a->groupStride);
   if (a->rows == 0) return DITRUN_OK;
+  const int groupRows = a->groupRows ? a->groupRows : a->rows, groups = (a->rows - 1) / groupRows + 1;
+  if (groups > mostGroups) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm takes at most %d groups of rows, got %d.", mostGroups, groups);
   const RmsNorm args{asPointer<void>(a->x), asPointer<void>(a->weight), asPointer<void>(a->out), asPointer<void>(a->quantized), asPointer<float>(a->quantizedScale),
-                     asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo, a->rows, a->columns, a->sumSquares ? a->fullColumns : a->columns, a->headDim, a->activation,
+                     asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo, a->groupStride, a->rows, a->columns,
+                     a->sumSquares ? a->fullColumns : a->columns, a->headDim, groupRows, a->activation,
                      a->xDtype == DITRUN_BF16, a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
-  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) && aligned16(a->x) &&
-                          aligned16(a->weight) && aligned16(a->out) && a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
+  const bool outVectorized = !a->out || (aligned16(a->out) && a->ldo % vectorWidth == 0 && (groups == 1 || a->groupStride % vectorWidth == 0));
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && outVectorized && aligned16(a->x) && aligned16(a->weight) &&
+                          a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
   RowKernel kernel{nullptr, 0, 0};
   if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU)) kernel = args.xBf16 ? kernelFor<true>(args) : kernelFor<false>(args);
   if (kernel.run)
-    kernel.run<<<(a->rows + kernel.rowsPerBlock - 1) / kernel.rowsPerBlock, kernel.threads, 0, asStream(stream)>>>(args);
+    kernel.run<<<dim3((groupRows + kernel.rowsPerBlock - 1) / kernel.rowsPerBlock, groups), kernel.threads, 0, asStream(stream)>>>(args);
   else
-    rmsNormAnyWidth<<<a->rows, 256, 0, asStream(stream)>>>(args);
+    rmsNormAnyWidth<<<dim3(groupRows, groups), 256, 0, asStream(stream)>>>(args);
   return launched("ditrun_rms_norm");
 }
 

@@ -1,4 +1,4 @@
-// softmax(scale * row) in place: a block a row. The maximum and the sum are found in one pass over memory (each thread keeps both
+// softmax(scale * row): a block a row. The maximum and the sum are found in one pass over memory (each thread keeps both
 // and rescales its sum when its maximum grows; Milakov & Gimelshein, arXiv 1805.02867), a second pass writes.
 #include "device.h"
 #include "numbers.cuh"
@@ -12,8 +12,8 @@ __device__ static void merge(float &most, float &sum, float otherMost, float oth
   most = larger;
 }
 
-__global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *x, int columns, float scale, bool isBf16, bool vectorized) {
-  const int dtype = isBf16 ? DITRUN_BF16 : DITRUN_F32;
+__global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool outBf16, const void *x, bool xBf16, int columns, float scale, bool vectorized) {
+  const int outDtype = outBf16 ? DITRUN_BF16 : DITRUN_F32, xDtype = xBf16 ? DITRUN_BF16 : DITRUN_F32;
   const int64_t first = int64_t(blockIdx.x) * columns;
   const int vectors = vectorized ? columns / vectorWidth : 0;
   float most = -INFINITY, sum = 0;
@@ -27,11 +27,11 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *x, int colum
   };
   for (int i = threadIdx.x; i < vectors; i += softmaxThreads) {
     float values[vectorWidth];
-    load8(x, first + i * vectorWidth, isBf16, values);
+    load8(x, first + i * vectorWidth, xBf16, values);
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) take(values[j] * scale);
   }
-  for (int i = vectors * vectorWidth + threadIdx.x; i < columns; i += softmaxThreads) take(loadOne(x, first + i, dtype) * scale);
+  for (int i = vectors * vectorWidth + threadIdx.x; i < columns; i += softmaxThreads) take(loadOne(x, first + i, xDtype) * scale);
 
   __shared__ float partMost[softmaxThreads / 32], partSum[softmaxThreads / 32];
 #pragma unroll
@@ -50,21 +50,24 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *x, int colum
 
   for (int i = threadIdx.x; i < vectors; i += softmaxThreads) {
     float values[vectorWidth];
-    load8(x, first + i * vectorWidth, isBf16, values);
+    load8(x, first + i * vectorWidth, xBf16, values);
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) values[j] = __expf(values[j] * scale - most) * inverse;
-    store8(x, first + i * vectorWidth, isBf16, values);
+    store8(out, first + i * vectorWidth, outBf16, values);
   }
   for (int i = vectors * vectorWidth + threadIdx.x; i < columns; i += softmaxThreads)
-    storeOne(x, first + i, dtype, __expf(loadOne(x, first + i, dtype) * scale - most) * inverse);
+    storeOne(out, first + i, outDtype, __expf(loadOne(x, first + i, xDtype) * scale - most) * inverse);
 }
 
-int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream) {
+int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale, uint64_t stream) {
   TRY(useDevice());
   if (rows <= 0 || columns <= 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got %d rows of %d columns; both must be positive.", rows, columns);
-  if (!isFloat(dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows takes f32 or bf16, got %s.", dtypeName(dtype));
-  if (!x || x % dtypeBytes(dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got x 0x%llx for elements of %d bytes.", (unsigned long long)x, dtypeBytes(dtype));
-  const bool vectorized = aligned16(x) && columns % vectorWidth == 0;
-  softmaxRows<<<rows, softmaxThreads, 0, asStream(stream)>>>(asPointer<void>(x), columns, scale, dtype == DITRUN_BF16, vectorized);
+  if (!isFloat(xDtype) || !isFloat(outDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows takes f32 or bf16, got x %s, out %s.", dtypeName(xDtype), dtypeName(outDtype));
+  if (!x || x % dtypeBytes(xDtype) || !out || out % dtypeBytes(outDtype) || (x == out && xDtype != outDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got x 0x%llx of %s and out 0x%llx of %s; one may be the other where the dtype stays.", (unsigned long long)x,
+                dtypeName(xDtype), (unsigned long long)out, dtypeName(outDtype));
+  const bool vectorized = aligned16(x) && aligned16(out) && columns % vectorWidth == 0;
+  softmaxRows<<<rows, softmaxThreads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype == DITRUN_BF16, asPointer<void>(x), xDtype == DITRUN_BF16, columns, scale, vectorized);
   return launched("ditrun_softmax_rows");
 }

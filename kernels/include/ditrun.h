@@ -268,14 +268,16 @@ DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int f
 
 /* y = activation(x * rsqrt(mean(x²) + epsilon) * weight) over the last dimension, then, with rope, each head's adjacent pairs
  * (a, b) -> (a cos - b sin, a sin + b cos). Statistics and rotation in float32, rounded once. out may be x.
+ * With groupRows ≠ 0 row r of out lies at (r / groupRows) groupStride + (r mod groupRows) ldo: groups of rows with room between them.
  * With quantized ≠ 0 (and out 0) writes e4m3 [rows, columns], contiguous, with quantizedScale[row, head] = amax / 448 of each head. */
 typedef struct {
   uint64_t x, weight, out;
   uint64_t quantized, quantizedScale;
   uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
   uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
-  int64_t ldx, ldo;
+  int64_t ldx, ldo, groupStride;
   int32_t rows, columns, fullColumns, headDim; /* headDim only with rope or quantized */
+  int32_t groupRows; /* 0: one group, and groupStride counts nothing; else out must not be x, nor 0 */
   int32_t xDtype, weightDtype, outDtype;
   int32_t activation;
   float epsilon;
@@ -327,10 +329,11 @@ typedef struct {
 DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
 /* out [rows, columns] -> [columns, rows] of each of `batch` contiguous matrices. */
 DITRUN_API int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream);
-/* Each row becomes softmax(scale * row), in place; float32 inside. */
-DITRUN_API int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream);
-/* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, x float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0. */
-DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream);
+/* out = softmax(scale * row) of each row of x, contiguous; float32 inside. out may be x where the dtype stays. */
+DITRUN_API int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale,
+                                   uint64_t stream);
+/* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, in float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0. */
+DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream);
 
 /* ---- random weights, the same bits on every device and layout ----
  * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of

@@ -161,9 +161,11 @@ def wan(module):
     rate(f"quantize_rows {rows}x{columns} bf16", lambda: module.quantize_rows(small.data_ptr(), rowScale.data_ptr(), x.data_ptr(), columns, rows, columns, BF16, 0), x, small)
     for columns in (96, 192, 384):
         rows = 400_000_000 // columns // 8 * 8
-        x, out, weight = made(rows, columns, dtype=bf16), made(rows, columns, dtype=bf16), made(columns, dtype=bf16)
+        x, out, weight = made(rows, columns, dtype=bf16), made(rows, columns, dtype=bf16), made(columns)
         args = rms_norm_args(x, out, weight, activation=SILU)
         rate(f"rms_norm, silu {rows}x{columns} bf16", lambda: module.rms_norm(args, 0), x, out)
+    wide, half = made(99840, 1536 // 2, dtype=bf16), made(99840, 768 // 2, dtype=bf16)
+    rate("copy_2d of 99840 rows of 768 bytes, half of x", lambda: module.copy_2d(half.data_ptr(), 768, wide.data_ptr(), 1536, 768, 99840, 0), half, half, peer=lambda: half.copy_(wide[:, :384]))
     table = made(32760, 128)
     rate("rope_3d 21x30x52, dim 128", lambda: module.rope_3d(table.data_ptr(), 30, 52, 0, 32760, 128, 0), table)
     latent, tokens = made(16, 21, 60, 104), made(32760, 64, dtype=bf16)

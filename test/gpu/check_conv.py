@@ -140,8 +140,11 @@ def check_others(module):
         for rows, columns in ((6240, 6240), (5, 131), (3, 8)):
             x = random(rows, columns, dtype=dtype) * 30
             expected = torch.softmax(x.double() * 0.7, -1)
-            module.softmax_rows(x.data_ptr(), rows, columns, 0.7, CODE[dtype], 0)
+            rounded = torch.full((rows, columns), float("nan"), device="cuda", dtype=torch.bfloat16)
+            module.softmax_rows(rounded.data_ptr(), CODE[torch.bfloat16], x.data_ptr(), CODE[dtype], rows, columns, 0.7, 0)
+            module.softmax_rows(x.data_ptr(), CODE[dtype], x.data_ptr(), CODE[dtype], rows, columns, 0.7, 0)
             torch.cuda.synchronize()
+            report(f"softmax_rows {dtype} to bf16 {rows}x{columns}", 0 if torch.equal(rounded, x.bfloat16()) else 1, 0)
             # e^x of large arguments through 2^x: a few units in the last place of the argument.
             report(f"softmax_rows {dtype} {rows}x{columns}", relative(x, expected), 1e-5 if dtype == torch.float32 else LIMIT[dtype])
 

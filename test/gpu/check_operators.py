@@ -336,9 +336,11 @@ def checks(module, report):
             synchronized(lambda: module.count_nonfinite(result.data_ptr(), values.data_ptr(), values.numel(), code, 0))
             report("count_nonfinite", abs(int(result) - 3), 0)
         x = random(65, 100)
-        out = torch.full((70, 60), NAN, device="cuda")
-        synchronized(lambda: module.copy_2d(out.data_ptr(), 240, x.data_ptr(), 400, 200, 65, 0))
-        report("copy_2d", float((out[:65, :50] != x[:, :50]).sum()) + float((~out[:, 50:].isnan()).sum()) + float((~out[65:].isnan()).sum()), 0)
+        for columns in (50, 52):  # rows of 16-byte runs, and others
+            out = torch.full((70, 60), NAN, device="cuda")
+            synchronized(lambda: module.copy_2d(out.data_ptr(), 240, x.data_ptr(), 400, 4 * columns, 65, 0))
+            rest = float((~out[:, columns:].isnan()).sum()) + float((~out[65:].isnan()).sum())
+            report(f"copy_2d of rows of {4 * columns} bytes", float((out[:65, :columns] != x[:, :columns]).sum()) + rest, 0)
 
     def quantize():
         for rows, columns, dtype in ((77, 512, torch.bfloat16), (5, 33, torch.float32), (300, 2048, torch.float32), (33, 8960, torch.bfloat16), (7, 1544, torch.bfloat16),

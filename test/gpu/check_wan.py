@@ -10,12 +10,13 @@ from check_operators import ACTIVATIONS, CODE, LIMIT, NAN, SHORT, address, layer
 BOTH = (torch.float32, torch.bfloat16)
 
 
-def rms_norm_args(x, out, weight=None, rope=None, sumSquares=None, fullColumns=0, activation=IDENTITY, epsilon=1e-6, quantized=None, scale=None, headDim=0):
+def rms_norm_args(x, out, weight=None, rope=None, sumSquares=None, fullColumns=0, activation=IDENTITY, epsilon=1e-6, quantized=None, scale=None, headDim=0, outAddress=0,
+                  groupRows=0, groupStride=0):
     return ctypes.byref(RmsNorm(
-        x=address(x), weight=address(weight), out=address(out), quantized=address(quantized), quantizedScale=address(scale), sumSquares=address(sumSquares), rope=address(rope),
+        x=address(x), weight=address(weight), out=outAddress or address(out), quantized=address(quantized), quantizedScale=address(scale), sumSquares=address(sumSquares), rope=address(rope),
         ldx=x.stride(0), ldo=out.stride(0) if out is not None else 0, rows=x.shape[0], columns=x.shape[1], fullColumns=fullColumns,
         headDim=rope.shape[1] if rope is not None else headDim, xDtype=CODE[x.dtype], weightDtype=CODE[weight.dtype] if weight is not None else F32,
-        outDtype=CODE[out.dtype] if out is not None else F32, activation=activation, epsilon=epsilon))
+        outDtype=CODE[out.dtype] if out is not None else F32, activation=activation, epsilon=epsilon, groupRows=groupRows, groupStride=groupStride))
 
 
 def rotated(x, rope):
@@ -71,6 +72,16 @@ def checks(module, report):
                     out, whole = padded(rows, columns, out_dtype, extra)
                     synchronized(lambda: module.rms_norm(rms_norm_args(x, out, weight, activation=activation), 0))
                     report(f"{name} activation {activation}", relative(out, ACTIVATIONS[activation](plain)) + unwritten(whole, columns) * bool(extra), LIMIT[out_dtype])
+                    # Groups of rows with room between them, the last one short: the same bits.
+                    for group in (1, rows // 2 + 1, rows + 5):
+                        stride, count = group * whole.stride(0) + 24, (rows - 1) // group + 1
+                        apart = torch.full((count, stride), NAN, device="cuda", dtype=out_dtype)
+                        expected = apart.clone()
+                        for row in range(rows):
+                            expected[row // group].narrow(0, row % group * whole.stride(0), columns).copy_(out[row])
+                        args = rms_norm_args(x, out, weight, activation=activation, outAddress=apart.data_ptr(), groupRows=group, groupStride=stride)
+                        synchronized(lambda: module.rms_norm(args, 0))
+                        report(f"{name} activation {activation}, groups of {group}", float(not torch.equal(apart.nan_to_num(777), expected.nan_to_num(777))), 0)
                 if not headDim:
                     continue
                 rope = random(rows, headDim)
@@ -96,6 +107,10 @@ def checks(module, report):
         report("rms_norm in place, rope", relative(x, expected), LIMIT[torch.bfloat16])
         status = module.lib.ditrun_rms_norm(rms_norm_args(x, x, None, random(65, 100)), 0)
         report("rms_norm: heads that do not divide the columns are refused", 0 if status == 1 else 1, 0, module.lib.ditrun_last_error().decode()[:100])
+        for what, groups in (("overlap", dict(groupRows=13, groupStride=13 * 1536 - 1)), ("are written over x", dict(groupRows=13, groupStride=13 * 1536, outAddress=x.data_ptr())),
+                             ("have fewer than no rows", dict(groupRows=-1))):
+            status = module.lib.ditrun_rms_norm(rms_norm_args(x, torch.empty_like(x), **groups), 0)
+            report(f"rms_norm: groups that {what} are refused", 0 if status == 1 else 1, 0, module.lib.ditrun_last_error().decode()[:100])
 
     def row_sums():
         for rows, columns, extra in ((77, 512, 8), (33, 1536, 0), (5, 21, 3), (9, 5120, 0), (3, 10001, 0)):
@@ -126,13 +141,14 @@ def checks(module, report):
                 report(name + " in place", float((x != out).sum()), 0)
 
     def pixels():
-        for count in (1, 1003, 65536 * 3 + 4):
-            x = random(count)
-            x[0] = NAN
-            expected = ((x + 1) * 127.5).nan_to_num(0).clamp(0, 255).round().to(torch.uint8)
-            out = (~expected).clone()
-            synchronized(lambda: module.to_bytes(out.data_ptr(), x.data_ptr(), count, 0))
-            report(f"to_bytes {count}", float((out != expected).sum()), 0)
+        for dtype in BOTH:
+            for count in (1, 1003, 65536 * 3 + 4):
+                x = random(count, dtype=dtype)
+                x[0] = NAN
+                expected = ((x.float() + 1) * 127.5).nan_to_num(0).clamp(0, 255).round().to(torch.uint8)
+                out = (~expected).clone()
+                synchronized(lambda: module.to_bytes(out.data_ptr(), x.data_ptr(), CODE[dtype], count, 0))
+                report(f"to_bytes {SHORT[dtype]} {count}", float((out != expected).sum()), 0)
 
     def products():
         for dtype in BOTH:

@@ -37,8 +37,8 @@ class LayerNorm(Structure):
 
 
 class RmsNorm(Structure):
-    _fields_ = (fields("x weight out quantized quantizedScale sumSquares rope", c_uint64) + fields("ldx ldo", c_int64) +
-                fields("rows columns fullColumns headDim xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
+    _fields_ = (fields("x weight out quantized quantizedScale sumSquares rope", c_uint64) + fields("ldx ldo groupStride", c_int64) +
+                fields("rows columns fullColumns headDim groupRows xDtype weightDtype outDtype activation", c_int32) + fields("epsilon", c_float))
 
 
 class Random(Structure):
@@ -80,8 +80,8 @@ SIGNATURES = {
     "quantize_rows": [U, U, U, L, I, I, I, U], "kv_statistics": [U, U, U, L, U, L, I, I, I, U], "quantize_kv": [POINTER(QuantizeKv), U], "count_nonfinite": [U, U, L, I, U],
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
-    "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, I, c_float, I, U],
-    "to_bytes": [U, U, L, U], "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
+    "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, U, I, I, I, c_float, U],
+    "to_bytes": [U, U, I, L, U], "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
     "rms_norm": [POINTER(RmsNorm), U], "row_sum_squares": [U, U, L, I, I, I, U], "rope_3d": [U, I, I, I, I, I, U],
     "add_gated": [U, U, I, U, I, U, I, I, U], "multiply": [U, U, U, L, I, U], "combine": [U, POINTER(U), POINTER(c_float), I, L, U],
     "gather_rows": [U, I, U, I, I, U, I, I, U],

@@ -162,9 +162,12 @@ def norms(module, new):
             module.layer_norm(ctypes.byref(LayerNorm(
                 x=new.normal(rows * columns, dtype), quantized=new.empty(rows * columns, E4M3), quantizedScale=new.empty(rows), bound=new.empty(rows),
                 modScale=new.normal(columns), modShift=new.normal(columns), ldx=columns, rows=rows, columns=columns, xDtype=dtype, weightDtype=F32, epsilon=1e-6)), 0)
+            module.rms_norm(ctypes.byref(RmsNorm(
+                x=new.normal(rows * columns, dtype), weight=new.normal(columns), out=new.empty(2 * rows * columns, dtype), ldx=columns, ldo=columns, groupStride=4 * columns,
+                rows=rows, columns=columns, fullColumns=columns, groupRows=2, xDtype=dtype, weightDtype=F32, outDtype=dtype, activation=SILU, epsilon=1e-6)), 0)
             module.row_sum_squares(new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.quantize_rows(new.empty(rows * columns, E4M3), new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
-            module.softmax_rows(new.normal(rows * columns, dtype), rows, columns, 0.5, dtype, 0)
+            module.softmax_rows(new.empty(rows * columns, BF16), BF16, new.normal(rows * columns, dtype), dtype, rows, columns, 0.5, 0)
             module.transpose(new.empty(rows * columns, dtype), new.normal(rows * columns, dtype), 1, rows, columns, dtype, 0)
         new.free()
 
@@ -181,10 +184,11 @@ def elementwise(module, new):
             module.sum(out, x, new.normal(columns, dtype), columns, sources(x, y), 2, rows * columns, dtype, dtype, 0)
             module.count_nonfinite(new.empty(1), x, count, dtype, 0)
             module.cast(new.empty(count), F32, x, dtype, count, 0)
+            module.to_bytes(new.empty(count, E4M3), x, dtype, count, 0)
+            module.copy_2d(new.empty(rows * columns, dtype), columns * BYTES[dtype], x, columns * BYTES[dtype], (columns - 8) * BYTES[dtype], rows, 0)
             module.add_rows(out, x, y, new.normal(columns, dtype), rows, columns, dtype, 0)
             module.add_gated(new.empty(count), new.normal(count), F32, y, dtype, new.normal(columns), rows, columns, 0)
         module.combine(new.empty(count), sources(new.normal(count), new.normal(count)), (ctypes.c_float * 2)(1, 2), 2, count, 0)
-        module.to_bytes(new.empty(count, E4M3), new.normal(count), count, 0)
         new.free()
 
 

@@ -12,6 +12,8 @@ import {
   poisoned,
   raw,
   relativeL2,
+  rmsNorm,
+  rounded,
   sequence,
   stream,
   upload,
@@ -276,11 +278,12 @@ describe("ditrun_transpose on the CPU", () => {
 });
 
 describe("ditrun_softmax_rows on the CPU", () => {
-  for (const [dtype, tolerance] of [
-    [F32, 1e-6],
-    [BF16, 3e-3],
+  for (const [dtype, outDtype, tolerance] of [
+    [F32, F32, 1e-6],
+    [BF16, BF16, 3e-3],
+    [F32, BF16, 3e-3],
   ] as const) {
-    it(`is softmax(scale · row), also for scores that overflow e^x, dtype ${dtype}`, () => {
+    it(`is softmax(scale · row), also for scores that overflow e^x, dtype ${dtype} to ${outDtype}`, () => {
       const [rows, columns, scale] = [5, 131, 0.7];
       const x = sequence(rows * columns, dtype, 7, 300);
       const expected = new Float64Array(x.length);
@@ -293,10 +296,16 @@ describe("ditrun_softmax_rows on the CPU", () => {
         });
       }
       const address = upload(x, dtype);
-      check(raw.softmaxRows(address, rows, columns, scale, dtype, stream));
-      expect(relativeL2(download(address, x.length, dtype), expected)).toBeLessThan(tolerance * 10);
+      const out = dtype === outDtype ? address : poisoned(x.length, outDtype);
+      check(raw.softmaxRows(out, outDtype, address, dtype, rows, columns, scale, stream));
+      expect(relativeL2(download(out, x.length, outDtype), expected)).toBeLessThan(tolerance * 10);
     });
   }
+
+  it("cannot change the dtype in place", () => {
+    expect(raw.softmaxRows(256, BF16, 256, F32, 2, 4, 1, stream)).toBe(1);
+    expect(lastError()).toMatch(/out is x, so its dtype must be 0 too, but is 1/);
+  });
 });
 
 describe("ditrun_rms_norm on the CPU", () => {
@@ -313,9 +322,7 @@ describe("ditrun_rms_norm on the CPU", () => {
     const out = poisoned(x.length, F32);
     const dtypes = { xDtype: F32, weightDtype: F32, outDtype: F32, activation: 3, epsilon };
     const shape = { rows, columns, fullColumns: columns, headDim: 0, ldx: columns, ldo: columns };
-    const none = { quantized: 0, quantizedScale: 0, sumSquares: 0, rope: 0 };
-    const addresses = { ...none, x: upload(x, F32), weight: upload(weight, F32), out };
-    check(raw.rmsNorm({ ...addresses, ...shape, ...dtypes }, stream));
+    check(rmsNorm({ x: upload(x, F32), weight: upload(weight, F32), out, ...shape, ...dtypes }));
     expect(relativeL2(download(out, x.length, F32), expected)).toBeLessThan(1e-6);
     expect([...download(out, columns, F32)].every((value) => value === 0)).toBe(true);
   });
@@ -327,12 +334,7 @@ describe("ditrun_rms_norm on the CPU", () => {
     const rope = upload([0.6, 0.8], F32);
     const dtypes = { xDtype: F32, weightDtype: F32, outDtype: F32, activation: 0, epsilon: 0 };
     const shape = { rows: 1, columns: 2, fullColumns: 4, headDim: 2, ldx: 2, ldo: 2 };
-    check(
-      raw.rmsNorm(
-        { x, weight: 0, out, quantized: 0, quantizedScale: 0, sumSquares, rope, ...shape, ...dtypes },
-        stream,
-      ),
-    );
+    check(rmsNorm({ x, out, sumSquares, rope, ...shape, ...dtypes }));
     // [3, 4] / 5, turned by the angle of cosine 0.6 and sine 0.8.
     expect(
       maxDifference(download(out, 2, F32), [0.6 * 0.6 - 0.8 * 0.8, 0.6 * 0.8 + 0.8 * 0.6].map(Math.fround)),
@@ -341,14 +343,14 @@ describe("ditrun_rms_norm on the CPU", () => {
 });
 
 describe("ditrun_to_bytes on the CPU", () => {
-  it("clamps, rounds to nearest even, and makes 0 of a NaN", () => {
-    const x = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
-    const address = upload(Float64Array.from(x), F32);
+  it.each([F32, BF16])("clamps, rounds to nearest even, and makes 0 of a NaN, dtype %i", (dtype) => {
+    const exact = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
+    const x = exact.map((value) => rounded(value, dtype));
     const out = made((result) => raw.malloc(x.length, 0, result));
-    check(raw.toBytes(out, address, x.length, stream));
+    check(raw.toBytes(out, upload(x, dtype), dtype, x.length, stream));
     const bytes = new Uint8Array(x.length);
     check(raw.download(bytes, out, x.length, stream));
-    const expected = x.map((value) => Math.fround(Math.fround(Math.fround(value) + 1) * 127.5));
+    const expected = x.map((value) => Math.fround(Math.fround(value + 1) * 127.5));
     const clamped = new Uint8ClampedArray(expected.length);
     expected.forEach((value, index) => {
       clamped[index] = value;

@@ -215,7 +215,7 @@ export function layerNorm(args: Fields): number {
 }
 
 export function rmsNorm(args: Fields): number {
-  const places = { out: 0, quantized: 0, quantizedScale: 0, ldo: 0 };
+  const places = { out: 0, quantized: 0, quantizedScale: 0, ldo: 0, groupRows: 0, groupStride: 0 };
   const zeros = { ...places, weight: 0, sumSquares: 0, rope: 0, fullColumns: 0, headDim: 0, activation: 0 };
   const plain = { ...zeros, xDtype: F32, weightDtype: F32, outDtype: F32 };
   return raw.rmsNorm({ ...plain, epsilon: 1e-6, ...args }, stream);

@@ -113,6 +113,23 @@ describe("ditrun_rms_norm and ditrun_row_sum_squares on the CPU", () => {
       });
     }
 
+    it(`leaves room between groups of rows, the last of which may be short, dtype ${dtype}`, () => {
+      const [groupRows, groupStride] = [7, 7 * ldo + 11];
+      const sizes = { x: upload(input(dtype), dtype), ldx, ldo, rows, columns, xDtype: dtype, outDtype: dtype };
+      const together = poisoned(rows * ldo, dtype);
+      check(rmsNorm({ ...sizes, out: together }));
+      const size = 3 * groupStride;
+      const out = poisoned(size, dtype);
+      check(rmsNorm({ ...sizes, out, groupRows, groupStride }));
+      const want = new Float64Array(size).fill(Number.NaN);
+      const oneGroup = download(together, rows * ldo, dtype);
+      for (let row = 0; row < rows; row++) {
+        const start = Math.floor(row / groupRows) * groupStride + (row % groupRows) * ldo;
+        want.set(oneGroup.subarray(row * ldo, row * ldo + columns), start);
+      }
+      expect(download(out, size, dtype)).toEqual(want);
+    });
+
     it(`quantises each head with a scale of its own, rounded once, dtype ${dtype}`, () => {
       const x = upload(input(dtype), dtype);
       const weight = upload(sequence(columns, F32, 2), F32);
@@ -152,6 +169,19 @@ describe("ditrun_rms_norm and ditrun_row_sum_squares on the CPU", () => {
       expect(at(stored, 0)).toBe(at(x, 0));
     });
   }
+});
+
+describe("groups of rows that ditrun_rms_norm refuses", () => {
+  const sizes = { x: 256, out: 512, ldx: 4, ldo: 5, rows: 6, columns: 4 };
+  it.each([
+    [{ groupRows: -1 }, /groupRows is -1 but must be 0 or the rows of a group/],
+    [{ groupRows: 3, groupStride: 13 }, /groupStride is 13 but a group of 3 rows, 5 apart, has 14 elements/],
+    [{ groupRows: 3, groupStride: 14, out: 256 }, /groups of 3 rows need an out other than x/],
+    [{ groupRows: 3, groupStride: 14, out: 0, quantized: 512, quantizedScale: 1024, headDim: 4 }, /out is 0 and x 256/],
+  ])("%j", (groups, sentence) => {
+    expect(rmsNorm({ ...sizes, ...groups })).toBe(1);
+    expect(lastError()).toMatch(sentence);
+  });
 });
 
 describe("ditrun_rope_3d on the CPU", () => {

@@ -121,10 +121,13 @@ export interface RmsNormArgs {
   rope: Address;
   ldx: number;
   ldo: number;
+  groupStride: number;
   rows: number;
   columns: number;
   fullColumns: number;
   headDim: number;
+  /** 0: one group. */
+  groupRows: number;
   xDtype: number;
   weightDtype: number;
   outDtype: number;

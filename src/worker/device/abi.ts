@@ -78,8 +78,9 @@ export const prototypes = {
   conv3d: "int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream)",
   transpose:
     "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
-  softmaxRows: "int ditrun_softmax_rows(uint64_t x, int rows, int columns, float scale, int dtype, uint64_t stream)",
-  toBytes: "int ditrun_to_bytes(uint64_t out, uint64_t x, int64_t count, uint64_t stream)",
+  softmaxRows:
+    "int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale, uint64_t stream)",
+  toBytes: "int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
   sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   peerSum: "int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream)",
@@ -148,8 +149,18 @@ export const structs: Record<string, Record<string, string>> = {
   }),
   ditrun_rms_norm_args: fields({
     uint64_t: ["x", "weight", "out", "quantized", "quantizedScale", "sumSquares", "rope"],
-    int64_t: ["ldx", "ldo"],
-    int32_t: ["rows", "columns", "fullColumns", "headDim", "xDtype", "weightDtype", "outDtype", "activation"],
+    int64_t: ["ldx", "ldo", "groupStride"],
+    int32_t: [
+      "rows",
+      "columns",
+      "fullColumns",
+      "headDim",
+      "groupRows",
+      "xDtype",
+      "weightDtype",
+      "outDtype",
+      "activation",
+    ],
     float: ["epsilon"],
   }),
   ditrun_conv3d_args: fields({

@@ -60,3 +60,13 @@ export function partOf(x: Tensor, index: number): Tensor {
   }
   return tensor(x.address + index * tensorBytes(x.dtype, shape), x.dtype, shape);
 }
+
+/** Parts start, start + 1, … of the first dimension of a contiguous tensor. */
+export function partsOf(x: Tensor, start: number, count: number): Tensor {
+  const parts = x.shape[0] ?? 0;
+  if (start < 0 || count < 0 || start + count > parts) {
+    throw new RangeError(`Parts ${start} to ${start + count} of a tensor [${x.shape.join(", ")}] do not exist.`);
+  }
+  const rest = x.shape.slice(1);
+  return tensor(x.address + start * tensorBytes(x.dtype, rest), x.dtype, [count, ...rest]);
+}

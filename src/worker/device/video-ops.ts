@@ -81,33 +81,66 @@ export function transpose(device: Device, out: Tensor, x: Tensor): void {
   ]);
 }
 
-/** Each row of x [rows, columns] becomes softmax(scale · row). */
-export function softmaxRows(device: Device, x: Tensor, scale: number): void {
+/** out = softmax(scale · row) of each row of x [rows, columns]; out may be x. */
+export function softmaxRows(device: Device, out: Tensor, x: Tensor, scale: number): void {
   const { rows, columns } = matrixShape(x);
-  device.launch("attention", "softmaxRows", () => [x.address, rows, columns, scale, deviceDtypes[x.dtype]]);
+  device.launch("attention", "softmaxRows", () => [
+    out.address,
+    deviceDtypes[out.dtype],
+    x.address,
+    deviceDtypes[x.dtype],
+    rows,
+    columns,
+    scale,
+  ]);
 }
 
-/** x / max(‖x‖, 10⁻¹²) · √channels · gamma over the channels of every pixel (Wan2.1, wan/modules/vae.py, RMS_norm), then SiLU if asked. */
-export function channelNorm(device: Device, out: Tensor, x: Tensor, gamma: Tensor, activation: "identity" | "silu") {
+/** Frames [rows, width, channels] of a volume in which others' rows lie around them. */
+export interface SpacedFrames {
+  readonly first: Tensor;
+  readonly count: number;
+  /** Elements from one frame's start to the next's. */
+  readonly stride: number;
+}
+
+/**
+ * out = x / max(‖x‖, 10⁻¹²) · √channels · gamma over the channels of every pixel (Wan2.1, wan/modules/vae.py, RMS_norm), then SiLU if
+ * asked. x is contiguous; out has its shape, or is as many frames with room between them.
+ * @throws RangeError when the shapes do not fit together.
+ */
+export function channelNorm(
+  device: Device,
+  out: Tensor | SpacedFrames,
+  x: Tensor,
+  gamma: Tensor,
+  activation: "identity" | "silu",
+): void {
   const { rows, columns } = matrixShape(x);
+  const { first, count, stride } = "first" in out ? out : { first: out, count: 1, stride: 0 };
+  const group = matrixShape(first);
+  if (group.rows * count !== rows || group.columns !== columns) {
+    throw new RangeError(`channelNorm: x is [${x.shape}], out is ${count} of [${first.shape}].`);
+  }
   device.launch("elementwise", "rmsNorm", () => [
     {
       x: x.address,
       weight: gamma.address,
-      out: out.address,
+      out: first.address,
       quantized: 0,
       quantizedScale: 0,
       sumSquares: 0,
       rope: 0,
       ldx: columns,
       ldo: columns,
+      groupStride: stride,
       rows,
       columns,
       fullColumns: columns,
       headDim: 0,
+      groupRows: count === 1 ? 0 : group.rows,
       xDtype: deviceDtypes[x.dtype],
       weightDtype: deviceDtypes[gamma.dtype],
-      outDtype: deviceDtypes[out.dtype],
+      outDtype: deviceDtypes[first.dtype],
       activation: activations[activation],
       // mean(x²) + ε = (‖x‖² + 10⁻²⁴) / channels: keeps a pixel of zeros at zero.
       epsilon: 1e-24 / columns,
@@ -115,7 +148,7 @@ export function channelNorm(device: Device, out: Tensor, x: Tensor, gamma: Tenso
   ]);
 }
 
-/** out (u8) = pixels of 8 bits: x (float32) from [-1, 1] to 0 … 255, clamped, rounded to nearest even. */
+/** out (u8) = pixels of 8 bits: x (fp32 or bf16) from [-1, 1] to 0 … 255, clamped, rounded to nearest even. */
 export function toBytes(device: Device, out: Tensor, x: Tensor): void {
-  device.launch("elementwise", "toBytes", () => [out.address, x.address, elements(x.shape)]);
+  device.launch("elementwise", "toBytes", () => [out.address, x.address, deviceDtypes[x.dtype], elements(x.shape)]);
 }

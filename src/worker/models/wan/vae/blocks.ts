@@ -1,7 +1,16 @@
 import type { Context } from "../../../context.js";
 import type { Device } from "../../../device/device.js";
-import { cast, copy, gemm } from "../../../device/ops.js";
-import { dtypeBytes, elements, matrixShape, partOf, rowsOf, type Tensor, tensor } from "../../../device/tensor.js";
+import { copy, gemm } from "../../../device/ops.js";
+import {
+  dtypeBytes,
+  elements,
+  matrixShape,
+  partOf,
+  partsOf,
+  rowsOf,
+  type Tensor,
+  tensor,
+} from "../../../device/tensor.js";
 import { channelNorm, softmaxRows, transpose } from "../../../device/video-ops.js";
 import { CausalConv3d, loadGamma, NormConv } from "./conv.js";
 import { convInit, loadParameter, type VaeLoader } from "./parameters.js";
@@ -155,9 +164,8 @@ export class AttentionBlock {
         // Scores and their softmax stay in float32; the probabilities are rounded once, to the dtype of v.
         const scores = device.allocate("fp32", [count, pixels]);
         gemm(device, scores, rowsOf(q, start, count), k);
-        softmaxRows(device, scores, channels ** -0.5);
         const weights = x.dtype === "fp32" ? scores : device.allocate(x.dtype, [count, pixels]);
-        if (weights !== scores) cast(device, weights, scores);
+        softmaxRows(device, weights, scores, channels ** -0.5);
         gemm(device, rowsOf(attended, start, count), weights, vT);
       });
     }
@@ -277,7 +285,7 @@ export class Downsample {
     const [frames, ...frameShape] = halved;
     // The last frame of the chunk before stands in front of this chunk's.
     const volume = device.allocate(x.dtype, [1 + frames, ...frameShape]);
-    const own = framesOf(volume, 1, frames);
+    const own = partsOf(volume, 1, frames);
     const bytes = elements(frameShape) * dtypeBytes(x.dtype);
     this.spatial.forward(x, strip, own);
     this.#last ??= device.allocatePersistent(x.dtype, frameShape);
@@ -288,13 +296,9 @@ export class Downsample {
     copy(device, this.#last, partOf(volume, frames), bytes);
     if (firstChunk) return own;
     // A frame of the result sees three: two of the chunk and the one before them. Stride 2 over [last, chunk].
-    const later = framesOf(volume, 2, frames - 1);
+    const later = partsOf(volume, 2, frames - 1);
     const out = device.allocate(x.dtype, temporal.outShape(later.shape));
-    temporal.apply(later, { out, history: framesOf(volume, 0, 2) });
+    temporal.apply(later, { out, history: partsOf(volume, 0, 2) });
     return out;
   }
-}
-
-function framesOf(volume: Tensor, start: number, count: number): Tensor {
-  return tensor(partOf(volume, start).address, volume.dtype, [count, ...volume.shape.slice(1)]);
 }

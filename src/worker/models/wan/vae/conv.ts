@@ -1,6 +1,6 @@
 import type { Device } from "../../../device/device.js";
 import { copy } from "../../../device/ops.js";
-import { partOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
+import { type DType, partOf, partsOf, type Tensor, tensorBytes } from "../../../device/tensor.js";
 import { channelNorm, conv3d } from "../../../device/video-ops.js";
 import { convInit, loadKernel, loadParameter, type VaeLoader } from "./parameters.js";
 import type { Strip } from "./strip.js";
@@ -61,6 +61,41 @@ export class CausalConv3d {
     const history = this.#history(x);
     this.apply(x, { out, residual, strip, history });
     this.#keep(history, x);
+  }
+
+  /**
+   * As forward, for x of this dtype and shape [frames, rows, width, inChannels] that `write` puts, from its frame `start` on, into
+   * volumes with room for the neighbours' rows. Its last two frames are written where those before x lie, once these have been read:
+   * they are kept without being copied.
+   */
+  forwardWritten(
+    { dtype, shape }: { dtype: DType; shape: readonly number[] },
+    write: (volume: Tensor, start: number) => void,
+    strip: Strip,
+    out: Tensor,
+    residual?: Tensor,
+  ): void {
+    const { device } = this;
+    const [frames = 0, rows = 0, width = 0, channels = 0] = shape;
+    const kept = this.spec.kernel[0] - 1;
+    const early = frames < 2 * kept ? frames : frames - kept;
+    device.arena.scope(() => {
+      const first = strip.allocate(device, dtype, [early, rows, width, channels]);
+      write(first, 0);
+      if (early === frames) {
+        this.forward(first, strip, out, residual);
+        return;
+      }
+      const history = this.#history(first);
+      const convolve = (x: Tensor, before: Tensor, start: number) => {
+        const part = (whole: Tensor) => partsOf(whole, start, x.shape[0] ?? 0);
+        strip.exchange(x);
+        this.apply(x, { out: part(out), residual: residual && part(residual), strip, history: before });
+      };
+      convolve(first, history, 0);
+      write(history, early);
+      convolve(history, partsOf(first, early - kept, kept), early);
+    });
   }
 
   /** The convolution itself, over history (the two frames before x) if given, without touching what is kept. */
@@ -128,17 +163,11 @@ export class NormConv {
 
   /** out = conv(SiLU(norm(x))) + residual; x [frames, rows, width, inChannels], this rank's own rows. */
   forward(x: Tensor, strip: Strip, out: Tensor, residual?: Tensor): void {
-    const { device } = this;
-    device.arena.scope(() => {
-      const [frames = 0, rows = 0, width = 0, channels = 0] = x.shape;
-      const volume = strip.allocate(device, x.dtype, [frames, rows, width, channels]);
-      const parts = strip.ownParts(volume);
-      parts.forEach((part, frame) => {
-        const from = parts.length === 1 ? x : tensor(partOf(x, frame).address, x.dtype, part.shape);
-        channelNorm(device, part, from, this.gamma, "silu");
-      });
-      this.conv.forward(volume, strip, out, residual);
-    });
+    const normalise = (volume: Tensor, start: number) => {
+      const frames = partsOf(x, start, volume.shape[0] ?? 0);
+      channelNorm(this.device, strip.frames(volume), frames, this.gamma, "silu");
+    };
+    this.conv.forwardWritten(x, normalise, strip, out, residual);
   }
 }
 

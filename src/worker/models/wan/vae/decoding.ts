@@ -161,13 +161,8 @@ export class Decoding {
   /** Pixels to the dtype that is wanted. */
   #convert(out: Tensor, decoded: Tensor): void {
     const { device } = this.context;
-    if (this.pixels === "fp32") {
-      cast(device, out, decoded);
-      return;
-    }
-    const exact = device.allocate("fp32", decoded.shape);
-    cast(device, exact, decoded);
-    toBytes(device, out, exact);
+    if (this.pixels === "fp32") cast(device, out, decoded);
+    else toBytes(device, out, decoded);
   }
 
   /** Each rank sends all frames of its rows, lines [of rank] of pixels; rank 0 puts them in their places. */

@@ -1,7 +1,7 @@
 import type { Group } from "../../../comm/group.js";
 import type { Device } from "../../../device/device.js";
-import { copy } from "../../../device/ops.js";
-import { partOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
+import { dtypeBytes, elements, partOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
+import type { SpacedFrames } from "../../../device/video-ops.js";
 import type { HaloExchange, Neighbours } from "../../../parallel/halo-exchange.js";
 import { type Range, rangeOf, shares } from "../../../parallel/split.js";
 
@@ -48,10 +48,9 @@ export class Strip implements Neighbours {
     return tensor(address + skipped, dtype, [1, height - this.top - this.bottom, width, channels]);
   }
 
-  /** This rank's own rows, run by run: the whole volume at once if it has no neighbours, else frame by frame. */
-  ownParts(volume: Tensor): Tensor[] {
-    if (this.top + this.bottom === 0) return [volume];
-    return Array.from({ length: volume.shape[0] ?? 0 }, (_, index) => this.frame(volume, index));
+  /** This rank's own rows of all frames. */
+  frames(volume: Tensor): SpacedFrames {
+    return { first: this.frame(volume, 0), count: volume.shape[0] ?? 0, stride: elements(volume.shape.slice(1)) };
   }
 
   /** The volume x (this rank's own rows) with room around it; x itself if there are no neighbours. */
@@ -59,9 +58,10 @@ export class Strip implements Neighbours {
     if (this.top + this.bottom === 0) return x;
     const [frames = 0, rows = 0, width = 0, channels = 0] = x.shape;
     const volume = this.allocate(device, x.dtype, [frames, rows, width, channels]);
-    this.ownParts(volume).forEach((part, frame) => {
-      copy(device, part, partOf(x, frame), tensorBytes(x.dtype, part.shape));
-    });
+    const to = this.frames(volume);
+    const pitch = to.stride * dtypeBytes(x.dtype);
+    const bytes = tensorBytes(x.dtype, to.first.shape);
+    device.launch("elementwise", "copy2d", () => [to.first.address, pitch, x.address, bytes, bytes, frames]);
     return volume;
   }
 
