@@ -1,13 +1,7 @@
-import { randomBytes } from "node:crypto";
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
-
-/** A name beside `path` that no other writer uses: a file grows there and is renamed when it is whole. */
-export function temporaryName(path: string): string {
-  return `${path}.${randomBytes(6).toString("hex")}.tmp`;
-}
 
 /**
  * Finds out before the work whether a file can be written at its end.

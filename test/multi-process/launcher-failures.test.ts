@@ -149,6 +149,22 @@ describe("signals to the launcher", () => {
     rmSync(folder, { recursive: true });
   });
 
+  test("what SIGKILL leaves of a temporary folder, the next run removes", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ditrun-killed-"));
+    const line = ["accuracy", "--device", "cpu", "--plans", "single"];
+    const { process, pids } = start(line, { behaviour: { 0: "hang" }, env: { TMPDIR: folder } });
+    await pids.started(1);
+    process.kill("SIGKILL");
+    await process;
+    await pids.expectGone(1);
+    expect(readdirSync(folder)).toHaveLength(1);
+    const next = start(line, { env: { TMPDIR: folder } });
+    expect((await next.process).exitCode).toBe(0);
+    expect(readdirSync(folder)).toEqual([]);
+    await next.pids.expectGone(2);
+    rmSync(folder, { recursive: true });
+  });
+
   test("SIGKILL leaves no worker behind, blocked ones and grandchildren included", async () => {
     const { process, pids } = start(
       ["profile", "--device", "cpu", "--nproc", "4", "--cp", "4", "--log-level", "debug"],
