@@ -6,7 +6,8 @@ import { rendezvousVariables } from "../protocol/messages.js";
 import { type Interrupt, interruptExitCode, listenForInterrupts } from "./interrupts.js";
 import type { Log } from "./logs.js";
 import { workerEntry } from "./paths.js";
-import { Rendezvous, rankList } from "./rendezvous.js";
+import { Rendezvous } from "./rendezvous.js";
+import { rankList } from "./whereabouts.js";
 import { type WorkerExit, WorkerProcess } from "./worker-process.js";
 
 export interface JobOptions {

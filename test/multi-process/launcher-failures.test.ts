@@ -56,7 +56,17 @@ describe("deadlines", () => {
   test("ranks that do not come to a barrier are named", async () => {
     const behaviour = { 0: "wait at a barrier", 1: "hang", 2: "wait at a barrier" };
     const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
-    expect(stderr).toContain('Rank 1 did not come to barrier "lonely" within 6 s.');
+    expect(stderr).toMatch(/Rank 1 did not come to barrier "lonely" within 6 s; rank 1 joined \d+ s ago\./);
+    expect(exitCode).toBe(4);
+    await pids.expectGone(3);
+  });
+
+  test("a key that a rank never came to put is named with that rank and what it did last", async () => {
+    const behaviour = { 0: "get a missing key", 1: "put and hang", 2: "put and hang" };
+    const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
+    expect(stderr).toMatch(
+      /Rank 0 \(.+\) failed: No rank has put "nobody puts this" within 6 s; ranks 1 and 2 put "something else" \d+ s ago\./,
+    );
     expect(exitCode).toBe(4);
     await pids.expectGone(3);
   });
@@ -64,7 +74,7 @@ describe("deadlines", () => {
   test("a rank that is stopped is named, though nobody asks it for anything", async () => {
     const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "3");
     expect(stderr).toMatch(
-      /^ditrun: Rank 1 has given no sign of life for more than 3 s: stopped, or stuck in a driver\.$/m,
+      /^ditrun: Rank 1 has given no sign of life for more than 3 s: stopped, or stuck in a driver; rank 1 joined \d+ s ago\.$/m,
     );
     expect(exitCode).toBe(4);
     await pids.expectGone(2);
@@ -72,7 +82,7 @@ describe("deadlines", () => {
 
   test("a key that nobody puts is named", async () => {
     const { exitCode, stderr, pids } = await profileWith(1, { 0: "get a missing key" }, "--timeout", "6");
-    expect(stderr).toContain('No rank has put "nobody puts this" within 6 s.');
+    expect(stderr).toContain('No rank has put "nobody puts this" within 6 s; all ranks ask for it.');
     expect(exitCode).toBe(4);
     await pids.expectGone(1);
   });

@@ -134,7 +134,7 @@ describe("the store", () => {
     }
     const alone = zero.barrier("b");
     await expect(zero.barrier("b")).rejects.toThrow('Rank 0 waits at barrier "b" already.');
-    await expect(alone).rejects.toThrow('Rank 1 did not come to barrier "b" within 2 s.');
+    await expect(alone).rejects.toThrow('Rank 1 did not come to barrier "b" within 2 s; rank 1 passed barrier "b" ');
   });
 
   test("another rank's failure ends every wait, present and future", async () => {
@@ -151,7 +151,7 @@ describe("the store", () => {
 
   test("missing ranks are named", async () => {
     const zero = await join(0);
-    await expect(zero.get("absent")).rejects.toThrow('No rank has put "absent" within 2 s.');
+    await expect(zero.get("absent")).rejects.toThrow('No rank has put "absent" within 2 s; rank 1 has not joined.');
     expect(heard).toEqual(["Rank 1 did not join within 2 s."]);
   });
 });
