@@ -48,7 +48,7 @@ async function readText(file: string): Promise<string> {
 
 /** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
 function parseYaml(text: string, source: string): unknown {
-  const document = parseDocument(text);
+  const document = parseDocument(text, { logLevel: "error" });
   const [mistake] = [...document.errors, ...document.warnings];
   if (mistake) {
     const where = mistake.linePos ? `, line ${mistake.linePos[0].line}, column ${mistake.linePos[0].col}` : "";

@@ -183,7 +183,7 @@ describe("what does not fit is refused with its numbers", () => {
   test("fewer tokens than workers that share them", async () => {
     const small = { ...dit, imageSize: 16 };
     await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(
-      "The 4 tokens of dit are fewer than the 5 workers",
+      "dit has 4 tokens here, fewer than the 5 workers",
     );
   });
 
