@@ -1,8 +1,9 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { fileFailure } from "../formats/file-failure.js";
+import { readTextFile } from "../formats/text-file.js";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 
 /**
@@ -40,7 +41,7 @@ export async function readJson(file: string): Promise<unknown> {
 
 async function readText(file: string): Promise<string> {
   try {
-    return await readFile(file, "utf8");
+    return await readTextFile(file);
   } catch (error) {
     throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
   }
