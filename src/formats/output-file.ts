@@ -1,4 +1,4 @@
-import { access, constants, stat, writeFile } from "node:fs/promises";
+import { access, constants, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
@@ -47,6 +47,8 @@ export async function writeOutput(file: string, text: string): Promise<void> {
   try {
     await writeFile(file, text);
   } catch (error) {
+    // Half a document would be taken for a whole one; a device stays.
+    if ((await stat(file).catch(() => undefined))?.isFile()) await rm(file, { force: true });
     throw new DitrunError(`${file} could not be written: ${fileFailure(error)}.`, undefined, { cause: error });
   }
 }

@@ -21,6 +21,8 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   let debug = false;
   // Also of a line that is not understood, as far as it says so.
   let document = new JsonDocument(withOptionalJsonFile(argv).includes("--json=") ? "" : undefined);
+  // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
+  process.on("SIGXFSZ", ignore);
   const stopListening = endOnInterrupt((signal) => document.fail(interruptMessage(signal), interruptExitCode(signal)));
   try {
     const selected = await parse(argv);
@@ -37,9 +39,12 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
       .catch((failure: unknown) => process.stderr.write(`ditrun: ${messageOf(failure)}\n`));
     return exitCode;
   } finally {
+    process.off("SIGXFSZ", ignore);
     stopListening();
   }
 }
+
+function ignore(): void {}
 
 interface Selected {
   options: GlobalArguments;

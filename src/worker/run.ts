@@ -25,6 +25,8 @@ export async function runWorker(run: (job: Job, store: Store) => Promise<unknown
     // Work that the task has queued may never end now; nothing waits for it.
     process.exit(exitCode);
   };
+  // A file-size limit then fails the write that met it instead of ending the process.
+  process.on("SIGXFSZ", () => undefined);
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
 

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -197,6 +197,32 @@ test("a stdout that cannot be written is one sentence, and exit code 2", () => {
   closeSync(full);
   expect(stderr).toMatch(/^ditrun: stdout cannot be written: the disk is full; [^\n]*\n$/);
   expect(status).toBe(2);
+});
+
+test("a launcher that was not built is one sentence", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-unbuilt-"));
+  mkdirSync(join(folder, "bin"));
+  copyFileSync(join(packageRoot, "bin", "ditrun.js"), join(folder, "bin", "ditrun.mjs"));
+  const { status, stderr } = spawnSync("node", [join(folder, "bin", "ditrun.mjs"), "profile"], { encoding: "utf8" });
+  expect(stderr).toMatch(
+    /^ditrun: The launcher could not be loaded \(Cannot find module [^\n]*\): run npm ci[^\n]*\n$/,
+  );
+  expect(status).toBe(3);
+  rmSync(folder, { recursive: true });
+});
+
+test("a file-size limit is one sentence, and leaves nothing", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-limit-"));
+  const file = join(folder, "result.json");
+  const program = join(packageRoot, "bin", "ditrun.js");
+  const line = 'ulimit -f 0; exec node "$@" 2>&1 | cat';
+  const words = [program, "profile", "--device", "cpu", "--dry-run", "--model", "dit", "--json", file];
+  const { stdout } = spawnSync("bash", ["-c", line, "bash", ...words], { encoding: "utf8" });
+  expect(stdout).toMatch(
+    /^ditrun: \S+result\.json could not be written: the file would be larger than this file system/m,
+  );
+  expect(readdirSync(folder)).toEqual([]);
+  rmSync(folder, { recursive: true });
 });
 
 test("a taken port is one sentence, and no worker starts", async () => {
