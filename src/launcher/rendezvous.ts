@@ -54,6 +54,8 @@ export class Rendezvous {
   ) {
     this.#life = new SignsOfLife(job.timeoutSeconds, (ranks) => this.#silent(ranks));
     this.#closers.push(() => this.#life.close());
+    const looking = setInterval(() => this.#tellOfQuiet(), job.timeoutSeconds * 1000).unref();
+    this.#closers.push(() => clearInterval(looking));
     const keys = curveKeyPair();
     this.serverKey = keys.publicKey;
     this.#socket = new Router({
@@ -249,6 +251,15 @@ export class Rendezvous {
     this.events.overdue(
       `${rankList(ranks)} ${have} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver${this.#whereabouts.of(ranks)}.`,
     );
+  }
+
+  /** A deadlock on a device looks like this, and so does long work: it is told of, and left to the user. */
+  #tellOfQuiet(): void {
+    const { timeoutSeconds } = this.job;
+    const waiting = this.#readers.size > 0 || this.#barriers.size > 0;
+    if (waiting || this.#routes.size < this.size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
+    const seen = this.#whereabouts.of(this.#missing([]));
+    this.events.warning(`For more than ${timeoutSeconds} s the ranks have only said that they are alive${seen}.`);
   }
 
   #missing(present: Iterable<number>): number[] {

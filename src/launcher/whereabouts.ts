@@ -16,6 +16,11 @@ export class Whereabouts {
     this.#seen.set(rank, { what, at: performance.now() });
   }
 
+  /** Milliseconds since any rank was seen doing something. */
+  get quiet(): number {
+    return performance.now() - Math.max(...[...this.#seen.values()].map(({ at }) => at));
+  }
+
   /** The end of a sentence: `; rank 1 passed barrier "heap" 118 s ago, ranks 2 and 3 have not joined`; empty for no ranks. */
   of(ranks: readonly number[]): string {
     const groups = new Map<string, number[]>();

@@ -1,6 +1,6 @@
 import { createServer } from "node:net";
 import { execa } from "execa";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Context, curveKeyPair, Dealer } from "zeromq";
 import { Rendezvous } from "../../src/launcher/rendezvous.js";
 import { DitrunError } from "../../src/protocol/failure.js";
@@ -83,6 +83,13 @@ describe("who may come in", () => {
     expect(heard).toEqual([]);
   });
 
+  test("a key that is none is refused before anything is sent", async () => {
+    await expect(join(0, { secretKey: " ".repeat(40) })).rejects.toThrow(
+      /DITRUN_SECRET_KEY cannot be used \(.+\): each/,
+    );
+    expect(heard).toEqual([]);
+  });
+
   test("a rank can be taken only once, and must exist", async () => {
     await join(1);
     await expect(join(1)).rejects.toThrow("Rank 1 has joined already");
@@ -147,6 +154,18 @@ describe("the store", () => {
     await rendezvous.abort("rank 1 is lost");
     await Promise.all(waits);
     await expect(zero.put("late", new Uint8Array())).rejects.toThrow(DitrunError);
+  });
+
+  test("ranks that only compute for longer than the deadline are told of, with what they did last", async () => {
+    const [zero, one] = [await join(0), await join(1)];
+    await Promise.all([zero.barrier("start"), one.barrier("start")]);
+    await vi.waitFor(() => expect(heard).toHaveLength(1), { timeout: 20_000, interval: 50 });
+    expect(heard[0]).toMatch(
+      /^warning: For more than 2 s the ranks have only said that they are alive; ranks 0 and 1 passed barrier "start" \d+ s ago\.$/,
+    );
+    // They are left alone: who computes may take as long as it takes.
+    await zero.put("key", new Uint8Array());
+    expect(heard).toHaveLength(1);
   });
 
   test("missing ranks are named", async () => {

@@ -20,6 +20,11 @@ export async function openPngWriter(folder: string, { width, height }: VideoForm
   const old = present.find((name) => /^frame-\d+\.png$/.test(name));
   if (old !== undefined)
     throw new DitrunError(`${folder} already has frames (${old}); remove them or choose another folder for --out.`);
+  // Atomic: of two runs that find the folder empty only one has the first frame.
+  const first = join(folder, frameName(0));
+  await writeFile(first, "", { flag: "wx" }).catch((error: unknown) => {
+    throw new DitrunError(`Cannot write ${first}: ${fileFailure(error)}; choose another folder for --out.`);
+  });
   let index = 0;
   return {
     encoder: "PNG",
@@ -36,6 +41,8 @@ export async function openPngWriter(folder: string, { width, height }: VideoForm
     },
     finish: async () => {},
     // Frames that were written whole are kept: they are files of their own.
-    abort: async () => {},
+    abort: async () => {
+      if (index === 0) await rm(first, { force: true });
+    },
   };
 }
