@@ -72,9 +72,9 @@ describe("deadlines", () => {
   });
 
   test("a rank that is stopped is named, though nobody asks it for anything", async () => {
-    const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "3");
+    const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "6");
     expect(stderr).toMatch(
-      /^ditrun: Rank 1 has given no sign of life for more than 3 s: stopped, or stuck in a driver; rank 1 joined \d+ s ago\.$/m,
+      /^ditrun: Rank 1 has given no sign of life for more than 6 s: stopped, or stuck in a driver; rank 1 joined \d+ s ago\.$/m,
     );
     expect(exitCode).toBe(4);
     await pids.expectGone(2);
