@@ -175,6 +175,17 @@ describe("signals to the launcher", () => {
     rmSync(folder, { recursive: true });
   });
 
+  test("SIGKILL leaves no worker behind that is stopped", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "2", "--cp", "2"], {
+      behaviour: { 0: "hang", 1: "stop itself" },
+    });
+    await pids.started(2);
+    await vi.waitFor(() => expect(pids.states()).toContain("T"), { timeout: 30_000, interval: 20 });
+    process.kill("SIGKILL");
+    await process;
+    await pids.expectGone(2);
+  });
+
   test("SIGKILL leaves no worker behind, blocked ones and grandchildren included", async () => {
     const { process, pids } = start(
       ["profile", "--device", "cpu", "--nproc", "4", "--cp", "4", "--log-level", "debug"],
