@@ -46,6 +46,7 @@ export class Rendezvous {
   readonly #whereabouts = new Whereabouts();
   #sending: Promise<void> = Promise.resolve();
   #closed = false;
+  #lastLook = performance.now();
 
   private constructor(
     readonly job: Job,
@@ -256,10 +257,14 @@ export class Rendezvous {
   /** A deadlock on a device looks like this, and so does long work: it is told of, and left to the user. */
   #tellOfQuiet(): void {
     const { timeoutSeconds } = this.job;
+    const now = performance.now();
+    // The launcher itself was stopped for a while: what was said meanwhile is still to be read.
+    const late = now - this.#lastLook > 1500 * timeoutSeconds;
+    this.#lastLook = now;
     const waiting = this.#readers.size > 0 || this.#barriers.size > 0;
-    if (waiting || this.#routes.size < this.size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
+    if (late || waiting || this.#routes.size < this.size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
     const seen = this.#whereabouts.of(this.#missing([]));
-    this.events.warning(`For more than ${timeoutSeconds} s the ranks have only said that they are alive${seen}.`);
+    this.events.warning(`For more than ${timeoutSeconds} s no rank has asked for or handed over anything${seen}.`);
   }
 
   #missing(present: Iterable<number>): number[] {

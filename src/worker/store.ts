@@ -145,7 +145,7 @@ export class WorkerStore implements Store {
   }
 
   async emit(name: string, value: Uint8Array): Promise<void> {
-    await this.#ask({ type: "emit", name }, this.#patience, `the ${name} that rank ${this.rank} handed over`, value);
+    await this.#ask({ type: "emit", name }, this.#patience, `the ${name}`, value);
   }
 
   /** Reports this rank's result: plain JSON. @throws DitrunError when it is not, a NaN for instance. */
