@@ -116,6 +116,8 @@ function allowedBy(issue: z.core.$ZodIssue): string {
       return issue.origin === "string" ? "a text that is not empty" : `at least ${issue.minimum}`;
     case "too_big":
       return `at most ${issue.maximum}`;
+    case "invalid_format":
+      return "one line of text without control characters";
     case "invalid_union":
       return "options" in issue && Array.isArray(issue.options)
         ? `one of ${issue.options.join(", ")}`

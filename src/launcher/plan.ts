@@ -79,7 +79,9 @@ export async function resolvePlan(
 async function readPlan(nameOrFile: string): Promise<Plan> {
   const file = await findDocument("plan", plansDirectory, nameOrFile);
   const plan = await readDocument(file, planSchema);
-  plan.name ??= basename(file).replace(/\.ya?ml$/, "");
+  plan.name ??= basename(file)
+    .replace(/\.ya?ml$/, "")
+    .replace(/\p{Cc}/gu, "?");
   return plan;
 }
 
