@@ -1,12 +1,24 @@
-import { randomBytes } from "node:crypto";
-import { access, constants, stat } from "node:fs/promises";
+import { access, constants, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { DitrunError } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
 
-/** A name beside `path` that no other writer uses: a file grows there and is renamed when it is whole. */
-export function temporaryName(path: string): string {
-  return `${path}.${randomBytes(6).toString("hex")}.tmp`;
+/**
+ * Refuses options that would write over each other's file. @param files by the option that names each.
+ * @throws DitrunError with both options and the file.
+ */
+export function checkDistinct(files: Readonly<Record<string, string | undefined>>): void {
+  const taken = new Map<string, string>();
+  for (const [option, file] of Object.entries(files)) {
+    if (file === undefined || file === "") continue;
+    const path = resolve(file);
+    const other = taken.get(path);
+    // Devices take everything, /dev/null for instance.
+    if (other !== undefined && !path.startsWith("/dev/")) {
+      throw new DitrunError(`${other} and ${option} both name ${file}: give each a file of its own.`);
+    }
+    taken.set(path, option);
+  }
 }
 
 /**
@@ -28,4 +40,15 @@ export async function checkOutputFile(path: string, renamed: boolean): Promise<v
   // What is written in place needs its own permission, what replaces it or is new its folder's.
   const written = present !== undefined && !renamed ? path : dirname(resolve(path));
   await access(written, constants.W_OK).catch((error: unknown) => refuse(fileFailure(error)));
+}
+
+/** Writes a file in place. @throws DitrunError naming it when it cannot be written. */
+export async function writeOutput(file: string, text: string): Promise<void> {
+  try {
+    await writeFile(file, text);
+  } catch (error) {
+    // Half a document would be taken for a whole one; a device stays.
+    if ((await stat(file).catch(() => undefined))?.isFile()) await rm(file, { force: true });
+    throw new DitrunError(`${file} could not be written: ${fileFailure(error)}.`, undefined, { cause: error });
+  }
 }

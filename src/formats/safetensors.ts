@@ -1,9 +1,10 @@
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, rename, rm } from "node:fs/promises";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
-import { checkOutputFile, temporaryName } from "./output-file.js";
+import { checkOutputFile } from "./output-file.js";
 import { openShards } from "./sharded.js";
+import { openTemporary } from "./temporary.js";
 import {
   describe,
   elementBytes,
@@ -161,21 +162,24 @@ export async function writeSafetensors(path: string, tensors: Readonly<Record<st
   lengthBytes.writeBigUInt64LE(BigInt(headerBytes.byteLength));
 
   await checkOutputFile(path, true);
-  const temporary = temporaryName(path);
+  const failure = (error: unknown) =>
+    new DitrunError(`Cannot write ${path} (${8 + headerBytes.byteLength + end} bytes): ${fileFailure(error)}.`);
+  const { name, file } = await openTemporary(path).catch((error: unknown) => {
+    throw failure(error);
+  });
   try {
-    const handle = await open(temporary, "wx");
     try {
-      await writeAll(handle, lengthBytes);
-      await writeAll(handle, headerBytes);
+      await writeAll(file, lengthBytes);
+      await writeAll(file, headerBytes);
       for (const [, { data }] of entries)
-        await writeAll(handle, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+        await writeAll(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     } finally {
-      await handle.close();
+      await file.close();
     }
-    await rename(temporary, path);
+    await rename(name, path);
   } catch (error) {
-    await rm(temporary, { force: true });
-    throw new DitrunError(`Cannot write ${path} (${8 + headerBytes.byteLength + end} bytes): ${fileFailure(error)}.`);
+    await rm(name, { force: true });
+    throw failure(error);
   }
 }
 

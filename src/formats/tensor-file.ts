@@ -1,3 +1,4 @@
+import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { DitrunError } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
@@ -187,7 +188,8 @@ export class StoredTensors implements TensorFile {
 
 /** Opens a file for reading and says its size; throws DitrunError if that cannot be, or if it is not a regular file. */
 export async function openForReading(path: string): Promise<{ handle: FileHandle; size: number }> {
-  const handle = await open(path, "r").catch((error: unknown) => {
+  // Without waiting for a pipe's writer: what is no regular file is refused below.
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
     throw new DitrunError(`Cannot open ${path}: ${fileFailure(error)}.`);
   });
   const stat = await handle.stat();

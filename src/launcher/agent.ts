@@ -3,10 +3,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
 import { rendezvousVariables } from "../protocol/messages.js";
+import { counted } from "./counted.js";
 import { type Interrupt, interruptExitCode, listenForInterrupts } from "./interrupts.js";
 import type { Log } from "./logs.js";
+import { outOfMemoryKills } from "./out-of-memory.js";
 import { workerEntry } from "./paths.js";
-import { Rendezvous, rankList } from "./rendezvous.js";
+import { Rendezvous } from "./rendezvous.js";
+import { rankList } from "./whereabouts.js";
 import { type WorkerExit, WorkerProcess } from "./worker-process.js";
 
 export interface JobOptions {
@@ -53,6 +56,7 @@ class Agent {
   readonly #results = new Map<number, unknown>();
   readonly #failures: Failure[] = [];
   readonly #workers: WorkerProcess[] = [];
+  readonly #killsBefore = outOfMemoryKills() ?? 0;
   #emitting: Promise<void> = Promise.resolve();
   #handlerFailed = false;
   #ending = false;
@@ -121,10 +125,19 @@ class Agent {
         rank,
         echo: false,
         exitCode: exitCodeOf(exit),
-        message: `${this.#nameOf(rank)} ${describeExit(exit)}.`,
+        message: `${this.#nameOf(rank)} ${describeExit(exit)}${this.#reasonOf(exit)}.`,
       });
     }
     this.#wake();
+  }
+
+  /** Nobody says whom the kernel killed for want of memory, but it counts them. */
+  #reasonOf(exit: WorkerExit): string {
+    if (exit.kind !== "signal" || exit.signal !== "SIGKILL") return "";
+    const kills = outOfMemoryKills() ?? 0;
+    return kills > this.#killsBefore
+      ? ", probably because memory ran out: the kernel has just killed a process for that"
+      : "";
   }
 
   /** Never rejects: a failure of the handler ends the job, and nothing is handed to it any more. */
@@ -153,7 +166,7 @@ class Agent {
     if (count === 1) {
       this.#failures.push({ message: `The job was ended by ${signal}.`, exitCode, echo: false });
       this.options.log.logger.info(
-        `${signal}: ending ${this.#workers.length} workers; a second one ends them at once.`,
+        `${signal}: ending ${counted(this.#workers.length, "worker")}; a second one ends ${this.#workers.length === 1 ? "it" : "them"} at once.`,
       );
     } else {
       this.#urgent = true;

@@ -4,8 +4,9 @@ import yargs from "yargs";
 import { z } from "zod";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import { commands } from "./commands/index.js";
-import { endOnInterrupt } from "./interrupts.js";
-import { type GlobalArguments, globalOptions } from "./options.js";
+import { endOnInterrupt, interruptExitCode, interruptMessage } from "./interrupts.js";
+import { JsonDocument } from "./json-document.js";
+import { checkSwitches, type GlobalArguments, globalOptions } from "./options.js";
 import { packageRoot } from "./paths.js";
 import { Session } from "./session.js";
 import { alternatives, usageMessage } from "./usage-message.js";
@@ -18,21 +19,32 @@ export interface Overrides {
 /** Runs one command line (without node and the script). Never throws. @returns the exit code. */
 export async function main(argv: readonly string[], overrides: Overrides = {}): Promise<number> {
   let debug = false;
-  const stopListening = endOnInterrupt();
+  // Also of a line that is not understood, as far as it says so.
+  let document = new JsonDocument(withOptionalJsonFile(argv).includes("--json=") ? "" : undefined);
+  // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
+  process.on("SIGXFSZ", ignore);
+  const stopListening = endOnInterrupt((signal) => document.fail(interruptMessage(signal), interruptExitCode(signal)));
   try {
     const selected = await parse(argv);
     if (!selected) return exitCodes.ok;
     debug = selected.options.logLevel === "debug";
-    return await selected.run(await Session.open(selected.options, overrides.entry));
+    document = new JsonDocument(selected.options.json);
+    return await selected.run(await Session.open(selected.options, document, overrides.entry));
   } catch (error) {
-    const known = error instanceof DitrunError;
-    const stack = debug && !known && error instanceof Error ? `\n${error.stack}` : "";
+    const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.internal;
+    const stack = debug && exitCode === exitCodes.internal && error instanceof Error ? `\n${error.stack}` : "";
     process.stderr.write(`ditrun: ${messageOf(error)}${stack}\n`);
-    return known ? error.exitCode : exitCodes.internal;
+    await document
+      .fail(messageOf(error), exitCode)
+      .catch((failure: unknown) => process.stderr.write(`ditrun: ${messageOf(failure)}\n`));
+    return exitCode;
   } finally {
+    process.off("SIGXFSZ", ignore);
     stopListening();
   }
 }
+
+function ignore(): void {}
 
 interface Selected {
   options: GlobalArguments;
@@ -44,6 +56,7 @@ const commandNames = commands.map(({ name }) => name);
 /** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
 async function parse(argv: readonly string[]): Promise<Selected | undefined> {
   if (argv.includes("--")) throw new DitrunError('"--" ends no options here: leave it out.');
+  checkSwitches(argv);
   let selected: Selected | undefined;
   let parser = yargs()
     .scriptName("ditrun")

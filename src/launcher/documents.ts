@@ -1,8 +1,9 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { fileFailure } from "../formats/file-failure.js";
+import { readTextFile } from "../formats/text-file.js";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 
 /**
@@ -40,7 +41,7 @@ export async function readJson(file: string): Promise<unknown> {
 
 async function readText(file: string): Promise<string> {
   try {
-    return await readFile(file, "utf8");
+    return await readTextFile(file);
   } catch (error) {
     throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
   }
@@ -48,7 +49,7 @@ async function readText(file: string): Promise<string> {
 
 /** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
 function parseYaml(text: string, source: string): unknown {
-  const document = parseDocument(text);
+  const document = parseDocument(text, { logLevel: "error" });
   const [mistake] = [...document.errors, ...document.warnings];
   if (mistake) {
     const where = mistake.linePos ? `, line ${mistake.linePos[0].line}, column ${mistake.linePos[0].col}` : "";
@@ -115,6 +116,8 @@ function allowedBy(issue: z.core.$ZodIssue): string {
       return issue.origin === "string" ? "a text that is not empty" : `at least ${issue.minimum}`;
     case "too_big":
       return `at most ${issue.maximum}`;
+    case "invalid_format":
+      return "one line of text without control characters";
     case "invalid_union":
       return "options" in issue && Array.isArray(issue.options)
         ? `one of ${issue.options.join(", ")}`

@@ -27,17 +27,35 @@ export function listenForInterrupts(onInterrupt: Listener): () => void {
   };
 }
 
+type CleanUp = (signal: Interrupt) => Promise<void>;
+const cleanUps: CleanUp[] = [];
+
 /**
- * For work outside a job, which has no end of its own: a signal ends the launcher as soon as `cleanUp` has, a second one at once.
+ * For work outside a job, which has no end of its own: a signal ends the launcher as soon as `cleanUp` and those of the work
+ * around it have, from the inside out; a second one at once.
  * @returns how to stop listening.
  */
-export function endOnInterrupt(cleanUp: () => Promise<void> = async () => undefined): () => void {
-  return listenForInterrupts((signal, count) => {
+export function endOnInterrupt(cleanUp: CleanUp): () => void {
+  cleanUps.push(cleanUp);
+  const stopListening = listenForInterrupts((signal, count) => {
     const exit = () => process.exit(interruptExitCode(signal));
     if (count > 1) exit();
-    process.stderr.write(`ditrun: Ended by ${signal}.\n`);
-    cleanUp().then(exit, exit);
+    process.stderr.write(`ditrun: ${interruptMessage(signal)}\n`);
+    cleanUpAll(signal).then(exit, exit);
   });
+  return () => {
+    cleanUps.splice(cleanUps.indexOf(cleanUp), 1);
+    stopListening();
+  };
+}
+
+async function cleanUpAll(signal: Interrupt): Promise<void> {
+  // One that fails must not keep the others from their work.
+  for (const cleanUp of cleanUps.toReversed()) await cleanUp(signal).catch(() => undefined);
+}
+
+export function interruptMessage(signal: Interrupt): string {
+  return `Ended by ${signal}.`;
 }
 
 /** What a shell reports of a process that a signal ended. */

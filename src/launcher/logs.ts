@@ -1,8 +1,9 @@
-import { createWriteStream, mkdirSync, openSync, type WriteStream, writeSync } from "node:fs";
+import { createWriteStream, openSync, type WriteStream, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
 import { fileFailure } from "../formats/file-failure.js";
+import { makeFolder } from "../formats/folder.js";
 import { DitrunError } from "../protocol/failure.js";
 
 export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
@@ -53,7 +54,8 @@ export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.Writabl
   if (level !== "silent") streams.push({ level, stream: console });
   if (folder !== undefined) {
     try {
-      mkdirSync(folder, { recursive: true });
+      if (folder === "") throw new Error("it has no name");
+      makeFolder(folder);
       streams.push({ level: "debug", stream: openLauncherLog(join(folder, "launcher.log"), stderr) });
     } catch (error) {
       throw new DitrunError(`--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, undefined, {
@@ -75,7 +77,7 @@ export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.Writabl
     worker(jobId, rank) {
       const files: Partial<Record<"stdout" | "stderr", WriteStream>> = {};
       if (folder !== undefined) {
-        mkdirSync(join(folder, jobId), { recursive: true });
+        makeFolder(join(folder, jobId));
         for (const name of ["stdout", "stderr"] as const) {
           files[name] = openFile(join(folder, jobId, `rank-${rank}.${name}.log`));
         }

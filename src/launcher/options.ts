@@ -101,6 +101,18 @@ export const globalOptions = {
   },
 } as const satisfies Record<string, Options>;
 
+/** All options that take no value, of every command and of one. */
+export const switches = ["fp8", "dry-run", "baseline", "download", "help", "version"] as const;
+
+/** yargs takes any value but true for false. @throws DitrunError for a switch with another value than true or false. */
+export function checkSwitches(argv: readonly string[]): void {
+  for (const word of argv) {
+    const [, name = "", value = ""] = /^--(?:no-)?([\w-]+)=(.*)$/s.exec(word) ?? [];
+    if (!switches.some((known) => known === name) || value === "true" || value === "false") continue;
+    throw new DitrunError(`--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`);
+  }
+}
+
 /** Above the options of one command in its --help; those of every command come after them. */
 export const ownOptions = "Of this command:";
 

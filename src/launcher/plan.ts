@@ -79,7 +79,9 @@ export async function resolvePlan(
 async function readPlan(nameOrFile: string): Promise<Plan> {
   const file = await findDocument("plan", plansDirectory, nameOrFile);
   const plan = await readDocument(file, planSchema);
-  plan.name ??= basename(file).replace(/\.ya?ml$/, "");
+  plan.name ??= basename(file)
+    .replace(/\.ya?ml$/, "")
+    .replace(/\p{Cc}/gu, "?");
   return plan;
 }
 
@@ -158,9 +160,10 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
       `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
     );
   }
-  if (tokens < cp * (plan.norms.sequenceParallel ? tp : 1)) {
+  const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);
+  if (tokens < sharers) {
     throw new DitrunError(
-      `The ${tokens} tokens of ${model.name} are fewer than the ${cp * tp} workers that share them: choose a smaller cp.`,
+      `${model.name} has ${counted(tokens, "token")} here, fewer than the ${sharers} workers that share them: choose a smaller cp.`,
     );
   }
   checkLayerRules(plan, model);

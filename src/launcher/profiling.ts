@@ -1,6 +1,6 @@
 import type { InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { checkOutputFile } from "../formats/output-file.js";
+import { checkDistinct, checkOutputFile, writeOutput } from "../formats/output-file.js";
 import { exitCodes } from "../protocol/failure.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
@@ -9,7 +9,7 @@ import { kernelTable } from "./kernel-report.js";
 import { wholeNumber } from "./options.js";
 import { singleDevicePlan } from "./plan.js";
 import { figures, profileTable, summarizeProfile } from "./profile-report.js";
-import { type Session, writeOutput } from "./session.js";
+import type { Session } from "./session.js";
 import { chromeTrace } from "./trace.js";
 
 /** Forwards before and under the clock: a GPU needs more to settle, a CPU takes longer for each. */
@@ -49,6 +49,16 @@ export function timingOf({ warmup, iterations, trace }: ProfileOptions, session:
   };
 }
 
+/** @throws DitrunError when one of a profile's files cannot be written, or two are the same. */
+export async function checkProfileFiles(
+  { trace, dump }: { readonly trace: string | undefined; readonly dump?: string | undefined },
+  session: Session,
+): Promise<void> {
+  checkDistinct({ "--trace": trace, "--dump": dump, "--json": session.options.json });
+  if (trace !== undefined) await checkOutputFile(trace, false);
+  if (dump !== undefined) await checkOutputFile(dump, true);
+}
+
 /** The same task for one worker. */
 export function aloneOf<Task extends ProfileTask | WanProfileTask>(task: Task): Task {
   return { ...task, plan: singleDevicePlan(task.plan), trace: false };
@@ -60,7 +70,6 @@ export async function profileTask(
   task: ProfileTask | WanProfileTask,
   { baseline, trace }: ProfileOptions,
 ): Promise<void> {
-  if (trace !== undefined) await checkOutputFile(trace, false);
   const ranks = await measure(session, task);
   const summary = summarizeProfile(task, ranks, session.device);
   session.print(profileTable(summary));

@@ -3,6 +3,7 @@ import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
 import { type LauncherMessage, parseMessage, type WorkerMessage, workerMessageSchema } from "../protocol/messages.js";
 import { SignsOfLife } from "./signs-of-life.js";
+import { rankList, Whereabouts } from "./whereabouts.js";
 import { admitOnly } from "./zap.js";
 
 /** What the rendezvous tells the agent. */
@@ -42,8 +43,10 @@ export class Rendezvous {
   readonly #deadlines = new Set<NodeJS.Timeout>();
   readonly #closers: (() => void)[] = [];
   readonly #life: SignsOfLife;
+  readonly #whereabouts = new Whereabouts();
   #sending: Promise<void> = Promise.resolve();
   #closed = false;
+  #lastLook = performance.now();
 
   private constructor(
     readonly job: Job,
@@ -52,6 +55,8 @@ export class Rendezvous {
   ) {
     this.#life = new SignsOfLife(job.timeoutSeconds, (ranks) => this.#silent(ranks));
     this.#closers.push(() => this.#life.close());
+    const looking = setInterval(() => this.#tellOfQuiet(), job.timeoutSeconds * 1000).unref();
+    this.#closers.push(() => clearInterval(looking));
     const keys = curveKeyPair();
     this.serverKey = keys.publicKey;
     this.#socket = new Router({
@@ -143,6 +148,7 @@ export class Rendezvous {
     switch (message.type) {
       case "put":
         this.#values.set(message.key, value ?? new Uint8Array());
+        this.#whereabouts.saw(rank, `put "${message.key}"`);
         this.#done(question);
         for (const reader of this.#readers.get(message.key) ?? []) this.#answer(reader, message.key);
         this.#readers.delete(message.key);
@@ -154,6 +160,7 @@ export class Rendezvous {
         this.#barrier(question, message.name);
         break;
       case "emit":
+        this.#whereabouts.saw(rank, `handed over its ${message.name}`);
         // Where this fails the job ends, and with it the wait for an answer.
         void this.events.emitted(rank, message.name, value ?? new Uint8Array()).then(() => this.#done(question));
         break;
@@ -165,6 +172,7 @@ export class Rendezvous {
         break;
       case "result":
         this.#life.forget(rank);
+        this.#whereabouts.saw(rank, "reported its result");
         this.#done(question);
         this.events.result(rank, message.value);
         break;
@@ -181,6 +189,7 @@ export class Rendezvous {
       this.#routes.set(rank, route);
       this.#peers.set(route.toString("hex"), rank);
       this.#life.expect(rank);
+      this.#whereabouts.saw(rank, "joined");
       this.#sendTo(route, { type: "job", id, job: this.job });
     }
   }
@@ -192,13 +201,18 @@ export class Rendezvous {
     }
     const readers = this.#readers.get(key) ?? new Set();
     this.#readers.set(key, readers.add(question));
+    this.#whereabouts.saw(question.rank, `asked for "${key}"`);
     this.#after(() => {
-      if (!readers.delete(question)) return;
-      this.#deny(question, `No rank has put "${key}" within ${this.job.timeoutSeconds} s.`);
+      if (!readers.has(question)) return;
+      const others = this.#missing([...readers].map(({ rank }) => rank));
+      const seen = others.length === 0 ? "; all ranks ask for it" : this.#whereabouts.of(others);
+      readers.delete(question);
+      this.#deny(question, `No rank has put "${key}" within ${this.job.timeoutSeconds} s${seen}.`);
     });
   }
 
   #answer({ rank, id }: Question, key: string): void {
+    this.#whereabouts.saw(rank, `was given "${key}"`);
     this.#send(rank, { type: "value", id }, this.#values.get(key));
   }
 
@@ -213,17 +227,22 @@ export class Rendezvous {
       return;
     }
     barrier.arrived.set(question.rank, question);
+    this.#whereabouts.saw(question.rank, `came to barrier "${name}"`);
     if (barrier.arrived.size < this.size) return;
     clearTimeout(barrier.deadline);
     this.#barriers.delete(name);
-    for (const waiting of barrier.arrived.values()) this.#done(waiting);
+    for (const waiting of barrier.arrived.values()) {
+      this.#whereabouts.saw(waiting.rank, `passed barrier "${name}"`);
+      this.#done(waiting);
+    }
   }
 
   #breakBarrier(name: string): void {
     const arrived = this.#barriers.get(name)?.arrived ?? new Map<number, Question>();
     this.#barriers.delete(name);
-    const missing = rankList(this.#missing(arrived.keys()));
-    const message = `${missing} did not come to barrier "${name}" within ${this.job.timeoutSeconds} s.`;
+    const missing = this.#missing(arrived.keys());
+    const seen = this.#whereabouts.of(missing);
+    const message = `${rankList(missing)} did not come to barrier "${name}" within ${this.job.timeoutSeconds} s${seen}.`;
     for (const question of arrived.values()) this.#deny(question, message);
   }
 
@@ -231,8 +250,21 @@ export class Rendezvous {
     const { timeoutSeconds } = this.job;
     const have = ranks.length === 1 ? "has" : "have";
     this.events.overdue(
-      `${rankList(ranks)} ${have} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver.`,
+      `${rankList(ranks)} ${have} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver${this.#whereabouts.of(ranks)}.`,
     );
+  }
+
+  /** A deadlock on a device looks like this, and so does long work: it is told of, and left to the user. */
+  #tellOfQuiet(): void {
+    const { timeoutSeconds } = this.job;
+    const now = performance.now();
+    // The launcher itself was stopped for a while: what was said meanwhile is still to be read.
+    const late = now - this.#lastLook > 1500 * timeoutSeconds;
+    this.#lastLook = now;
+    const waiting = this.#readers.size > 0 || this.#barriers.size > 0;
+    if (late || waiting || this.#routes.size < this.size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
+    const seen = this.#whereabouts.of(this.#missing([]));
+    this.events.warning(`For more than ${timeoutSeconds} s no rank has asked for or handed over anything${seen}.`);
   }
 
   #missing(present: Iterable<number>): number[] {
@@ -275,10 +307,4 @@ export class Rendezvous {
       })
       .catch((error: unknown) => this.events.warning(`A ${message.type} message was not sent: ${messageOf(error)}`));
   }
-}
-
-/** `Rank 3`, or `Ranks 1, 2 and 5`. */
-export function rankList(ranks: readonly number[]): string {
-  if (ranks.length === 1) return `Rank ${ranks[0]}`;
-  return `Ranks ${ranks.slice(0, -1).join(", ")} and ${ranks.at(-1)}`;
 }

@@ -1,7 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { writeFile } from "node:fs/promises";
-import { fileFailure } from "../formats/file-failure.js";
-import { checkOutputFile } from "../formats/output-file.js";
 import { DitrunError } from "../protocol/failure.js";
 import type { Task } from "../protocol/job.js";
 import type { DitModel, Model } from "../protocol/model.js";
@@ -9,6 +6,7 @@ import { meshSize, type Plan } from "../protocol/plan.js";
 import { type EmitHandler, runJob } from "./agent.js";
 import { counted } from "./counted.js";
 import { chooseDevice, type DeviceChoice } from "./device.js";
+import type { JsonDocument } from "./json-document.js";
 import { type Log, openLog } from "./logs.js";
 import { loadDitModel } from "./model.js";
 import { type GlobalArguments, portNumber } from "./options.js";
@@ -20,15 +18,16 @@ export class Session {
     readonly options: GlobalArguments,
     readonly device: DeviceChoice,
     readonly log: Log,
+    private readonly document: JsonDocument,
     private readonly entry: string | undefined,
   ) {}
 
   /** @throws DitrunError when the log folder, the file for --json, the device or the kernel module cannot be had. */
-  static async open(options: GlobalArguments, entry?: string): Promise<Session> {
-    if (options.json) await checkOutputFile(options.json, false);
+  static async open(options: GlobalArguments, document: JsonDocument, entry?: string): Promise<Session> {
+    await document.check();
     const log = openLog(options.logLevel, options.logDir);
     const device = await chooseDevice(options.device, log, !options.dryRun);
-    return new Session(options, device, log, entry);
+    return new Session(options, device, log, document, entry);
   }
 
   get seed(): number {
@@ -53,7 +52,13 @@ export class Session {
       throw new DitrunError("--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.");
     }
     const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
-    return resolvePlan(flags, model, wanted, this.device.count, tokens);
+    const plan = await resolvePlan(flags, model, wanted, this.device.count, tokens);
+    if (plan.ring.transport === "nccl" && this.device.device === "cpu" && meshSize(plan.mesh) > 1) {
+      throw new DitrunError(
+        `Plan ${plan.name} has ring.transport nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.`,
+      );
+    }
+    return plan;
   }
 
   /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
@@ -88,19 +93,6 @@ export class Session {
 
   /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */
   async emit(document: unknown): Promise<void> {
-    const file = this.options.json;
-    if (file === undefined) return;
-    const text = `${JSON.stringify(document, null, 2)}\n`;
-    if (file === "") process.stdout.write(text);
-    else await writeOutput(file, text);
-  }
-}
-
-/** Writes a file. @throws DitrunError naming it when it cannot be written. */
-export async function writeOutput(file: string, text: string): Promise<void> {
-  try {
-    await writeFile(file, text);
-  } catch (error) {
-    throw new DitrunError(`${file} could not be written: ${fileFailure(error)}.`, undefined, { cause: error });
+    await this.document.write(document);
   }
 }

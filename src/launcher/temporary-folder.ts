@@ -1,7 +1,7 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileFailure } from "../formats/file-failure.js";
+import { makeTemporaryFolder } from "../formats/temporary.js";
 import { DitrunError, exitCodes } from "../protocol/failure.js";
 import { endOnInterrupt } from "./interrupts.js";
 
@@ -10,7 +10,7 @@ import { endOnInterrupt } from "./interrupts.js";
  * @throws DitrunError when no folder can be made there.
  */
 export async function withTemporaryFolder<T>(name: string, body: (folder: string) => Promise<T>): Promise<T> {
-  const folder = await mkdtemp(join(tmpdir(), `ditrun-${name}-`)).catch((error: unknown) => {
+  const folder = await makeTemporaryFolder(tmpdir(), `ditrun-${name}`).catch((error: unknown) => {
     throw new DitrunError(
       `No temporary folder can be made in ${tmpdir()}: ${fileFailure(error)}; set TMPDIR to a folder that can be written.`,
       exitCodes.environment,

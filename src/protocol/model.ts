@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { nameSchema } from "./plan.js";
 
 /** Far above any model, and far below what would never end. */
 const size = z
@@ -10,7 +11,7 @@ const count = z.int().min(1).max(10_000);
 /** The DiT benchmark model: patch embedding, `depth` transformer blocks, linear head (configs/models/dit.yaml). */
 export const ditModelSchema = z.strictObject({
   kind: z.literal("dit"),
-  name: z.string().min(1),
+  name: nameSchema,
   /** Pixels on each side of the square image. */
   imageSize: size,
   channels: size,
@@ -38,7 +39,7 @@ export type TextEncoderModel = z.infer<typeof textEncoderModelSchema>;
 /** Wan 2.1 text-to-video: the transformer over a video's latent, and its text encoder (configs/models/wan-1.3b.yaml). */
 export const wanModelSchema = z.strictObject({
   kind: z.literal("wan"),
-  name: z.string().min(1),
+  name: nameSchema,
   width: size,
   ffn: size,
   heads: count,

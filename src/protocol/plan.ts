@@ -27,12 +27,18 @@ export const meshSchema = z
 export const layerRuleSchema = z.strictObject({ path: z.string().min(1), split: splitSchema });
 export type LayerRule = z.infer<typeof layerRuleSchema>;
 
+/** What people call something: printed as it is, so nothing that would steer a terminal or begin a line. */
+export const nameSchema = z
+  .string()
+  .min(1)
+  .regex(/^\P{Cc}+$/u);
+
 /**
  * A parallelism plan: the mesh, and how each part of a model uses it. `configs/plans/*.yaml` hold such documents.
  * Mesh order: tp fastest, then cp, then cfg: rank = (cfgRank · cp + cpRank) · tp + tpRank.
  */
 export const planSchema = z.strictObject({
-  name: z.string().min(1).optional(),
+  name: nameSchema.optional(),
   mesh: meshSchema,
   /** Weights and activations; accumulation is always float32. */
   dtype: dtypeSchema.default("bf16"),

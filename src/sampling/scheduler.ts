@@ -37,5 +37,10 @@ export function planSampling(solver: SolverName, steps: number, shift: number): 
   });
   const sigmas = Float32Array.of(...levels, 0);
   const timesteps = levels.map((sigma) => Math.trunc(sigma * trainTimesteps));
-  return { sigmas, timesteps, steps: solver === "unipc" ? uniPc(sigmas) : dpmSolverPlusPlus(sigmas) };
+  const plan = { sigmas, timesteps, steps: solver === "unipc" ? uniPc(sigmas) : dpmSolverPlusPlus(sigmas) };
+  const terms = plan.steps.flatMap(({ x0, corrected = [], next }) => [...x0, ...corrected, ...next]);
+  if (terms.every(({ coefficient }) => Number.isFinite(coefficient))) return plan;
+  throw new DitrunError(
+    `The sampling shift ${shift} leaves steps among ${steps} no difference of noise to go: choose one nearer to Wan's 3 to 8.`,
+  );
 }

@@ -2,6 +2,7 @@ import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
 import { rendezvousVariables } from "../protocol/messages.js";
 import { readEnvironment } from "./environment.js";
+import { wakeWithParentsDeath } from "./parent-death.js";
 import { type Store, WorkerStore } from "./store.js";
 import { endWithLauncher } from "./watchdog.js";
 
@@ -10,7 +11,9 @@ import { endWithLauncher } from "./watchdog.js";
  * promise, is reported to the launcher, or on stderr when the launcher cannot be told.
  */
 export async function runWorker(run: (job: Job, store: Store) => Promise<unknown>): Promise<void> {
-  endWithLauncher();
+  if (endWithLauncher() && !wakeWithParentsDeath()) {
+    process.stderr.write("If this worker is stopped it will outlive a launcher that is killed: prctl was refused.\n");
+  }
   let store: WorkerStore | undefined;
   let failing = false;
 
@@ -25,6 +28,8 @@ export async function runWorker(run: (job: Job, store: Store) => Promise<unknown
     // Work that the task has queued may never end now; nothing waits for it.
     process.exit(exitCode);
   };
+  // A file-size limit then fails the write that met it instead of ending the process.
+  process.on("SIGXFSZ", () => undefined);
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
 

@@ -8,6 +8,7 @@ import {
   launcherMessageSchema,
   parseMessage,
   pulsesPerTimeout,
+  rendezvousVariables,
   type WorkerMessage,
 } from "../protocol/messages.js";
 import type { WorkerEnvironment } from "./environment.js";
@@ -59,15 +60,24 @@ export class WorkerStore implements Store {
   #pulse: NodeJS.Timeout | undefined;
 
   private constructor(private readonly environment: WorkerEnvironment) {
-    this.#socket = new Dealer({
-      context: this.#context,
-      curveServerKey: environment.serverKey,
-      curvePublicKey: environment.publicKey,
-      curveSecretKey: environment.secretKey,
-      linger: 0,
-      sendHighWaterMark: 0,
-      receiveHighWaterMark: 0,
-    });
+    try {
+      this.#socket = new Dealer({
+        context: this.#context,
+        curveServerKey: environment.serverKey,
+        curvePublicKey: environment.publicKey,
+        curveSecretKey: environment.secretKey,
+        linger: 0,
+        sendHighWaterMark: 0,
+        receiveHighWaterMark: 0,
+      });
+    } catch (error) {
+      const { serverKey, publicKey, secretKey } = rendezvousVariables;
+      throw new DitrunError(
+        `${serverKey}, ${publicKey} and ${secretKey} cannot be used (${messageOf(error)}): each must be a CURVE key in Z85, as the launcher gives its workers.`,
+        exitCodes.usage,
+        { cause: error },
+      );
+    }
   }
 
   /** Joins the job. @throws DitrunError when the launcher does not answer in time or refuses this rank. */
@@ -135,7 +145,7 @@ export class WorkerStore implements Store {
   }
 
   async emit(name: string, value: Uint8Array): Promise<void> {
-    await this.#ask({ type: "emit", name }, this.#patience, `the ${name} that rank ${this.rank} handed over`, value);
+    await this.#ask({ type: "emit", name }, this.#patience, `the ${name}`, value);
   }
 
   /** Reports this rank's result: plain JSON. @throws DitrunError when it is not, a NaN for instance. */

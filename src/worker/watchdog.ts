@@ -6,11 +6,13 @@ import { isMainThread, Worker } from "node:worker_threads";
  * Ends this process and its group when stdin, a pipe that the launcher holds open, comes to its end: a launcher that was
  * killed leaves no worker behind. A thread of its own watches, since the main thread may be inside a kernel module.
  * Does nothing when stdin is not a pipe, as when a worker is started by hand.
+ * @returns whether it watches.
  */
-export function endWithLauncher(): void {
+export function endWithLauncher(): boolean {
   const stdin = fstatSync(0);
-  if (!stdin.isFIFO() && !stdin.isSocket()) return;
+  if (!stdin.isFIFO() && !stdin.isSocket()) return false;
   new Worker(new URL(import.meta.url)).unref();
+  return true;
 }
 
 if (!isMainThread) {

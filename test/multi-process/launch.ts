@@ -20,6 +20,11 @@ export class Pids {
     await vi.waitFor(() => expect(this.all()).toHaveLength(count), { timeout: 30_000, interval: 20 });
   }
 
+  /** Their states, as proc_pid_stat(5) calls them; those that have ended have none. */
+  states(): string[] {
+    return this.all().flatMap((pid) => stateOf(pid) ?? []);
+  }
+
   /** So many processes were started, and none of them runs any more. */
   async expectGone(count: number): Promise<void> {
     expect(this.all()).toHaveLength(count);
@@ -29,11 +34,15 @@ export class Pids {
 }
 
 function isRunning(pid: number): boolean {
+  const state = stateOf(pid);
+  return state !== undefined && state !== "Z" && state !== "X";
+}
+
+function stateOf(pid: number): string | undefined {
   try {
-    const state = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.[0];
-    return state !== "Z" && state !== "X";
+    return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.[0];
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -56,15 +56,25 @@ describe("deadlines", () => {
   test("ranks that do not come to a barrier are named", async () => {
     const behaviour = { 0: "wait at a barrier", 1: "hang", 2: "wait at a barrier" };
     const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
-    expect(stderr).toContain('Rank 1 did not come to barrier "lonely" within 6 s.');
+    expect(stderr).toMatch(/Rank 1 did not come to barrier "lonely" within 6 s; rank 1 joined \d+ s ago\./);
+    expect(exitCode).toBe(4);
+    await pids.expectGone(3);
+  });
+
+  test("a key that a rank never came to put is named with that rank and what it did last", async () => {
+    const behaviour = { 0: "get a missing key", 1: "put and hang", 2: "put and hang" };
+    const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
+    expect(stderr).toMatch(
+      /Rank 0 \(.+\) failed: No rank has put "nobody puts this" within 6 s; ranks 1 and 2 put "something else" \d+ s ago\./,
+    );
     expect(exitCode).toBe(4);
     await pids.expectGone(3);
   });
 
   test("a rank that is stopped is named, though nobody asks it for anything", async () => {
-    const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "3");
+    const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "6");
     expect(stderr).toMatch(
-      /^ditrun: Rank 1 has given no sign of life for more than 3 s: stopped, or stuck in a driver\.$/m,
+      /^ditrun: Rank 1 has given no sign of life for more than 6 s: stopped, or stuck in a driver; rank 1 joined \d+ s ago\.$/m,
     );
     expect(exitCode).toBe(4);
     await pids.expectGone(2);
@@ -72,7 +82,7 @@ describe("deadlines", () => {
 
   test("a key that nobody puts is named", async () => {
     const { exitCode, stderr, pids } = await profileWith(1, { 0: "get a missing key" }, "--timeout", "6");
-    expect(stderr).toContain('No rank has put "nobody puts this" within 6 s.');
+    expect(stderr).toContain('No rank has put "nobody puts this" within 6 s; all ranks ask for it.');
     expect(exitCode).toBe(4);
     await pids.expectGone(1);
   });
@@ -149,6 +159,33 @@ describe("signals to the launcher", () => {
     rmSync(folder, { recursive: true });
   });
 
+  test("what SIGKILL leaves of a temporary folder, the next run removes", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ditrun-killed-"));
+    const line = ["accuracy", "--device", "cpu", "--plans", "single"];
+    const { process, pids } = start(line, { behaviour: { 0: "hang" }, env: { TMPDIR: folder } });
+    await pids.started(1);
+    process.kill("SIGKILL");
+    await process;
+    await pids.expectGone(1);
+    expect(readdirSync(folder)).toHaveLength(1);
+    const next = start(line, { env: { TMPDIR: folder } });
+    expect((await next.process).exitCode).toBe(0);
+    expect(readdirSync(folder)).toEqual([]);
+    await next.pids.expectGone(2);
+    rmSync(folder, { recursive: true });
+  });
+
+  test("SIGKILL leaves no worker behind that is stopped", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "2", "--cp", "2"], {
+      behaviour: { 0: "hang", 1: "stop itself" },
+    });
+    await pids.started(2);
+    await vi.waitFor(() => expect(pids.states()).toContain("T"), { timeout: 30_000, interval: 20 });
+    process.kill("SIGKILL");
+    await process;
+    await pids.expectGone(2);
+  });
+
   test("SIGKILL leaves no worker behind, blocked ones and grandchildren included", async () => {
     const { process, pids } = start(
       ["profile", "--device", "cpu", "--nproc", "4", "--cp", "4", "--log-level", "debug"],
@@ -171,6 +208,32 @@ test("a stdout that cannot be written is one sentence, and exit code 2", () => {
   closeSync(full);
   expect(stderr).toMatch(/^ditrun: stdout cannot be written: the disk is full; [^\n]*\n$/);
   expect(status).toBe(2);
+});
+
+test("a launcher that was not built is one sentence", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-unbuilt-"));
+  mkdirSync(join(folder, "bin"));
+  copyFileSync(join(packageRoot, "bin", "ditrun.js"), join(folder, "bin", "ditrun.mjs"));
+  const { status, stderr } = spawnSync("node", [join(folder, "bin", "ditrun.mjs"), "profile"], { encoding: "utf8" });
+  expect(stderr).toMatch(
+    /^ditrun: The launcher could not be loaded \(Cannot find module [^\n]*\): run npm ci[^\n]*\n$/,
+  );
+  expect(status).toBe(3);
+  rmSync(folder, { recursive: true });
+});
+
+test("a file-size limit is one sentence, and leaves nothing", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-limit-"));
+  const file = join(folder, "result.json");
+  const program = join(packageRoot, "bin", "ditrun.js");
+  const line = 'ulimit -f 0; exec node "$@" 2>&1 | cat';
+  const words = [program, "profile", "--device", "cpu", "--dry-run", "--model", "dit", "--json", file];
+  const { stdout } = spawnSync("bash", ["-c", line, "bash", ...words], { encoding: "utf8" });
+  expect(stdout).toMatch(
+    /^ditrun: \S+result\.json could not be written: the file would be larger than this file system/m,
+  );
+  expect(readdirSync(folder)).toEqual([]);
+  rmSync(folder, { recursive: true });
 });
 
 test("a taken port is one sentence, and no worker starts", async () => {

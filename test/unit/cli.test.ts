@@ -1,5 +1,9 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../../src/launcher/cli.js";
+import { switches } from "../../src/launcher/options.js";
 
 let stdout = "";
 let stderr = "";
@@ -41,6 +45,12 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --seed 9007199254740992", "it must be a whole number from 0 to 9007199254740991"],
     ["profile --dtype --dry-run", "--dtype needs a value"],
     ["profile --fp8 maybe", '"maybe" is not understood after --fp8'],
+    ["profile --fp8=maybe", '--fp8 is "maybe"; it takes no value: give --fp8 or --no-fp8'],
+    ["profile --no-dry-run=1", '--dry-run is "1"; it takes no value'],
+    ["profile --log-dir /proc/x", '--log-dir "/proc/x" cannot be written: there is no such file or directory'],
+    ["profile --device cpu --json x --trace ./x", "--trace and --json both name x: give each a file of its own"],
+    ["profile --device cpu --dry-run --trace /nowhere/x", "Cannot write /nowhere/x"],
+    ["links --device cpu --nproc 2 --transports nccl", "--transports has nccl, but the CPU module has no NCCL"],
     ["profile --cpp-cpp=1", "There is no option --cpp-cpp."],
     ["profile -- --cp 2", '"--" ends no options here'],
     ["profile --master-port 0x50", '--master-port is "0x50"; it must be a port'],
@@ -76,6 +86,12 @@ describe("bad input is one sentence and exit code 2", () => {
     ["wan generate --device cpu --prompt x --size hd", '--size is "hd"; it must be WIDTH*HEIGHT'],
     ["wan generate --device cpu --prompt x --frames 80", "choose 77 or 81"],
     ["wan generate --device cpu --prompt x --steps 1001", "from 1 to 1000, not 1001"],
+    ["wan generate --device cpu --prompt x --frames 57605", '--frames is "57605"; it must be a whole number from 1 to'],
+    ["wan generate --device cpu --prompt x --shift 1e300", "The sampling shift 1e+300 leaves steps among"],
+    ["wan generate --device cpu --prompt x --shift 1e-300", "The sampling shift 1e-300 leaves steps among"],
+    ["wan generate --device cpu --prompt x --out v.mp4 --dump ./v.mp4", "--out and --dump both name ./v.mp4"],
+    ["wan generate --device cpu --prompt x --weights random --download", "leave out --download"],
+    ["wan generate --device cpu --prompt x --out /proc/x/", "Cannot write frames into /proc/x/"],
     ["wan generate --device cpu --prompt x --shift -1", '--shift is "-1"; it must be a number above 0'],
     [
       "wan generate --device cpu --prompt x --model tiny --bf16-steps 2",
@@ -137,6 +153,30 @@ describe("bad input is one sentence and exit code 2", () => {
   });
 });
 
+describe("--json is one document on stdout, also of a failure", () => {
+  test.each([
+    ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", 2, "needs 6 workers, but --nproc is 4"],
+    ["profile --json --cpp 2", 2, "There is no option --cpp."],
+    ["wan generate --json", 2, "--prompt must be given"],
+    ["--json", 2, "Name a command"],
+  ])("ditrun %s", async (line, exitCode, message) => {
+    expect(await run(line)).toBe(exitCode);
+    expect(JSON.parse(stdout)).toEqual({ error: { message: expect.stringContaining(message), exitCode } });
+    expect(stderr).toContain(message);
+  });
+
+  test("in a file, once it is known to be the one that was meant", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ditrun-json-"));
+    const file = join(folder, "result.json");
+    expect(await run(`profile --json ${file} --cpp 2`)).toBe(2);
+    expect(existsSync(file)).toBe(false);
+    expect(await run(`profile --json ${file} --device cpu --plan nope`)).toBe(2);
+    expect(JSON.parse(readFileSync(file, "utf8")).error.message).toContain('There is no plan named "nope"');
+    expect(stdout).toBe("");
+    rmSync(folder, { recursive: true });
+  });
+});
+
 describe("global options stand before or after the command", () => {
   const dryRun = async (line: string) => {
     expect(await run(line)).toBe(0);
@@ -190,6 +230,16 @@ describe("global options stand before or after the command", () => {
 });
 
 describe("help and version", () => {
+  test.each([
+    ["profile", ["fp8", "dry-run", "baseline"]],
+    ["wan generate", ["fp8", "dry-run", "download"]],
+  ])("%s: every option without a value is one of the known switches", async (command, expected) => {
+    expect(await run(`${command} --help`)).toBe(0);
+    const found = [...stdout.matchAll(/--([\w-]+)[^[]*\[boolean\]/g)].map(([, name]) => name);
+    expect(found).toEqual(expect.arrayContaining(expected));
+    for (const name of found) expect(switches).toContain(name);
+  });
+
   test("--help shows each command with an example", async () => {
     expect(await run("--help")).toBe(0);
     for (const text of [

@@ -183,7 +183,7 @@ describe("what does not fit is refused with its numbers", () => {
   test("fewer tokens than workers that share them", async () => {
     const small = { ...dit, imageSize: 16 };
     await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(
-      "The 4 tokens of dit are fewer than the 5 workers",
+      "dit has 4 tokens here, fewer than the 5 workers",
     );
   });
 
@@ -194,6 +194,7 @@ describe("what does not fit is refused with its numbers", () => {
     ["mesh: { cp: 0 }", "mesh.cp is 0; it must be at least 1"],
     ["mesh: { cp: 1.5 }", "mesh.cp is 1.5; it must be a whole number"],
     ["dtype: fp16", 'dtype is "fp16"; it must be one of fp32, bf16'],
+    ['name: "a\\nb"', 'name is "a\\nb"; it must be one line of text without control characters'],
     ["ring: { transport: mpi }", 'ring.transport is "mpi"; it must be one of auto, peer, nccl'],
     ["graph: 1", "graph is 1; it must be true or false"],
     ["mesh: 3", "mesh is 3; it must be a mapping of keys to values"],

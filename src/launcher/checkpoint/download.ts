@@ -1,7 +1,8 @@
-import { mkdir, rename, rm, stat, statfs, symlink, writeFile } from "node:fs/promises";
+import { rename, rm, stat, statfs, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { downloadFile, HubApiError, listFiles, modelInfo } from "@huggingface/hub";
 import { fileFailure } from "../../formats/file-failure.js";
+import { makeFolder } from "../../formats/folder.js";
 import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
 import { repositoryFolder } from "./hub-cache.js";
 import { type Expected, fetchVerified } from "./verified-file.js";
@@ -67,7 +68,7 @@ export async function downloadRepository(request: DownloadRequest): Promise<stri
   const present = await Promise.all(files.map((file) => bytesPresent(folder, file)));
   const totalBytes = files.reduce((sum, file) => sum + file.size, 0);
   let doneBytes = present.reduce((sum, bytes) => sum + bytes, 0);
-  await onDisk(folder, () => mkdir(join(folder, "blobs"), { recursive: true }));
+  await onDisk(folder, async () => makeFolder(join(folder, "blobs")));
   await checkSpace(folder, totalBytes - doneBytes);
 
   for (const file of files) {
@@ -90,7 +91,7 @@ export async function downloadRepository(request: DownloadRequest): Promise<stri
   }
   const ref = join(folder, "refs", revision);
   await onDisk(folder, async () => {
-    await mkdir(dirname(ref), { recursive: true });
+    makeFolder(dirname(ref));
     await writeFile(`${ref}.tmp`, sha);
     await rename(`${ref}.tmp`, ref);
   });
@@ -141,7 +142,7 @@ async function checkSpace(folder: string, needed: number): Promise<void> {
 
 /** A relative link, as the cache's other users make them, so that the cache can be moved. */
 async function link(blob: string, path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  makeFolder(dirname(path));
   await rm(path, { force: true });
   await symlink(relative(dirname(path), blob), path);
 }

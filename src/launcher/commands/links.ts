@@ -111,21 +111,26 @@ function workersOf({ options, device }: Session): number {
 }
 
 function parseSizes(text: string): number[] {
-  return text.split(",").map((word) => {
+  const sizes = text.split(",").map((word) => {
     const [, digits = "", unit = ""] = /^(\d+)([KM]?)$/.exec(word.trim()) ?? [];
     const bytes = Number(digits) * (unit === "M" ? 2 ** 20 : unit === "K" ? 1024 : 1);
     if (bytes > 0 && bytes % 64 === 0 && bytes <= 2 ** 31) return bytes;
     throw new DitrunError(`--sizes has "${word}"; a size is a multiple of 64 bytes up to 2048M, such as 64K or 16M.`);
   });
+  return [...new Set(sizes)];
 }
 
 function transportsOf(text: string | undefined, { device }: Session, workers: number): Transport[] {
   if (text === undefined) return device.device === "cuda" && workers <= device.count ? ["peer", "nccl"] : ["peer"];
-  return text.split(",").map((word) => {
+  const named = text.split(",").map((word) => {
     const transport = linkTransports.find((name) => name === word.trim());
+    if (transport === "nccl" && device.device === "cpu") {
+      throw new DitrunError("--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.");
+    }
     if (transport !== undefined) return transport;
     throw new DitrunError(`--transports has "${word}"; it must be peer, nccl or both, separated by a comma.`);
   });
+  return [...new Set(named)];
 }
 
 /**

@@ -4,7 +4,14 @@ import type { ProfileTask } from "../../protocol/job.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { ownOptions } from "../options.js";
-import { aloneOf, type ProfileOptions, profileOptions, profileTask, timingOf } from "../profiling.js";
+import {
+  aloneOf,
+  checkProfileFiles,
+  type ProfileOptions,
+  profileOptions,
+  profileTask,
+  timingOf,
+} from "../profiling.js";
 import type { Session } from "../session.js";
 
 /** Measure a model's forward under a plan: latency, throughput, TFLOP/s, memory, time by phase and by kernel. */
@@ -28,6 +35,7 @@ export const profile: Command = {
 };
 
 async function run(chosen: ArgumentsCamelCase<ProfileOptions>, session: Session): Promise<number> {
+  await checkProfileFiles(chosen, session);
   const { seed } = session;
   const model = await session.model();
   const plan = await session.plan(model);

@@ -1,12 +1,11 @@
 import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
-import { checkOutputFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanProfileTask } from "../../protocol/job.js";
 import { wanTokens } from "../../protocol/model.js";
 import { describeRuns } from "../dry-run.js";
 import { loadModel } from "../model.js";
-import { aloneOf, profileOptions, profileTask, timingOf } from "../profiling.js";
+import { aloneOf, checkProfileFiles, profileOptions, profileTask, timingOf } from "../profiling.js";
 import type { Session } from "../session.js";
 import { presetOf, wanModelName } from "../wan/presets.js";
 import { chosenVideo, latentOf, videoOptions } from "../wan/video-size.js";
@@ -26,7 +25,7 @@ export async function runWanProfile(
   chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanProfileOptions>>,
   session: Session,
 ): Promise<number> {
-  if (chosen.dump !== undefined) await checkOutputFile(chosen.dump, true);
+  await checkProfileFiles(chosen, session);
   const name = wanModelName(session);
   const preset = presetOf(name);
   const video = chosenVideo(chosen, preset);

@@ -1,7 +1,7 @@
-import { open, rename, rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { execa } from "execa";
 import { fileFailure } from "../../formats/file-failure.js";
-import { temporaryName } from "../../formats/output-file.js";
+import { openTemporary } from "../../formats/temporary.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { VideoFormat, VideoWriter } from "./video-writer.js";
 
@@ -18,8 +18,7 @@ export async function openFfmpegWriter(
   ffmpeg: string,
 ): Promise<VideoWriter | undefined> {
   if (!(await hasX264(ffmpeg))) return undefined;
-  const temporary = temporaryName(out);
-  await claim(out, temporary);
+  const temporary = await claim(out);
   const raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", `${width}x${height}`, "-framerate", `${fps}`];
   const encode = [
     "-an",
@@ -76,10 +75,11 @@ export async function openFfmpegWriter(
   };
 }
 
-/** Makes the empty temporary file, so that a missing or read-only folder is known before the first frame. */
-async function claim(out: string, temporary: string): Promise<void> {
-  const handle = await open(temporary, "wx").catch((error: unknown) => {
+/** Makes the empty temporary file, so that a missing or read-only folder is known before the first frame. @returns its name. */
+async function claim(out: string): Promise<string> {
+  const { name, file } = await openTemporary(out).catch((error: unknown) => {
     throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
   });
-  await handle.close();
+  await file.close();
+  return name;
 }

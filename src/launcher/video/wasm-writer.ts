@@ -1,9 +1,10 @@
-import { open, rename, rm } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { rename, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { setImmediate } from "node:timers/promises";
 import type { H264MP4Encoder } from "h264-mp4-encoder";
 import { fileFailure } from "../../formats/file-failure.js";
-import { temporaryName } from "../../formats/output-file.js";
+import { openTemporary } from "../../formats/temporary.js";
 import { DitrunError, messageOf } from "../../protocol/failure.js";
 import type { VideoFormat, VideoWriter } from "./video-writer.js";
 
@@ -22,7 +23,7 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
   encoder.speed = 10;
   encoder.groupOfPictures = fps;
   // Its in-memory file system is shared by all encoders of the process.
-  encoder.outputFilename = temporaryName("video").replaceAll("/", "_");
+  encoder.outputFilename = randomUUID();
 
   const rgba = new Uint8Array(width * height * 4).fill(255);
   /** Ends the encoding; the encoder must not be deleted before. */
@@ -46,8 +47,7 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
   };
   attempt(() => encoder.initialize());
   // Last, so that nothing above can leave it behind.
-  const temporary = temporaryName(out);
-  const file = await open(temporary, "wx").catch((error: unknown) => {
+  const { name: temporary, file } = await openTemporary(out).catch((error: unknown) => {
     throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
   });
 

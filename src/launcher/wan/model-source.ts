@@ -41,7 +41,12 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     );
   }
   if (weights === "random") {
-    if (directory !== undefined) throw new DitrunError("--weights random reads no checkpoint: leave out --ckpt-dir.");
+    for (const [option, given] of [
+      ["--ckpt-dir", directory !== undefined],
+      ["--download", request.download],
+    ] as const) {
+      if (given) throw new DitrunError(`--weights random reads no checkpoint: leave out ${option}.`);
+    }
     return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
   }
   const checkpoint = await findCheckpoint(request);

@@ -36,7 +36,7 @@ export class VideoProgress {
         if (terminal)
           this.#draw(done, total, `step ${done}/${total}, ${figures(perStep)} s/step, ${duration(left)} left`);
         else this.target.info(`Step ${done} of ${total}: ${figures(perStep)} s/step, ${duration(left)} left.`);
-        if (done === total) this.#say(`Sampled ${total} steps in ${figures(seconds)} s.`);
+        if (done === total) this.#say(`Sampled ${counted(total, "step")} in ${figures(seconds)} s.`);
         break;
       }
       case "decode":

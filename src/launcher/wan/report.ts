@@ -92,7 +92,7 @@ export function generateTable(summary: GenerateSummary): string {
     ["load", seconds(stages.loadMs), encoderFirst ? "the text encoder first and alone: memory is short" : ""],
     ["encode the texts", seconds(stages.encodeMs), ""],
     [
-      `sample, ${sampling.steps} steps`,
+      `sample, ${counted(sampling.steps, "step")}`,
       seconds(stages.sampleMs),
       `${figures(summary.secondsPerStep)} s/step, ${summary.forwardsAtOnce === 1 ? "forward" : "both forwards"} ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s`,
     ],

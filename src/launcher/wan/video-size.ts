@@ -4,10 +4,18 @@ import type { LatentSize } from "../../protocol/model.js";
 import { wholeNumber } from "../options.js";
 import { published, type WanPreset } from "./presets.js";
 
+/** An hour at the published rate, and a slip of the finger beyond. */
+const MOST_FRAMES = 57_601;
+
 /** Options of every command that is for videos of one size. */
 export const videoOptions = {
   size: { type: "string", requiresArg: true, describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720]" },
-  frames: { type: "string", requiresArg: true, describe: "4n + 1 [default: 81]", coerce: wholeNumber("frames", 1) },
+  frames: {
+    type: "string",
+    requiresArg: true,
+    describe: "4n + 1 [default: 81]",
+    coerce: wholeNumber("frames", 1, MOST_FRAMES),
+  },
 } as const satisfies Record<string, Options>;
 
 /** Pixels of the latent's patches: 8 of the VAE times 2 of the transformer. */

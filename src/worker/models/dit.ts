@@ -2,17 +2,8 @@ import { DitrunError } from "../../protocol/failure.js";
 import type { DitModel } from "../../protocol/model.js";
 import { attentionDtype } from "../../protocol/plan.js";
 import type { Context } from "../context.js";
-import {
-  activate,
-  add,
-  addRows,
-  copy,
-  type PatchGrid,
-  patchify,
-  sincos2d,
-  sincosEmbedding,
-  unpatchify,
-} from "../device/ops.js";
+import { addRows, type PatchGrid, patchify, sincos2d, sincosEmbedding, unpatchify } from "../device/dit-ops.js";
+import { activate, add, copy } from "../device/ops.js";
 import { matrixShape, partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import {
   ColumnParallelLinear,

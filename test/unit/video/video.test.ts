@@ -100,6 +100,16 @@ describe("mp4", () => {
 });
 
 describe("frames", () => {
+  test("of two runs that find a folder empty, only one gets it; one that gives up leaves it empty", async () => {
+    const out = join(dir, "shared/");
+    const both = await Promise.allSettled([openVideo(out, format), openVideo(out, format)]);
+    const [writer] = both.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    const reasons = both.flatMap((one) => (one.status === "rejected" ? [String(one.reason)] : []));
+    expect(reasons).toEqual([expect.stringMatching(/frame-00000\.png/)]);
+    await writer?.abort();
+    expect(await readdir(out)).toEqual([]);
+  });
+
   test("are PNG files with the same pixels; an old set is not mixed with a new one", async () => {
     const out = join(dir, "frames/");
     const video = await openVideo(out, format);

@@ -73,7 +73,9 @@ describe("a plan for Wan", () => {
     await expect(resolvePlan({ tp: 3 }, model, 3, 1)).rejects.toThrow(
       "The 4 heads of wan-tiny cannot be shared by tp 3",
     );
-    await expect(resolvePlan({ cp: 9 }, model, 9, 1, 8)).rejects.toThrow("The 8 tokens of wan-tiny are fewer");
+    await expect(resolvePlan({ cp: 9 }, model, 9, 1, 8)).rejects.toThrow(
+      "wan-tiny has 8 tokens here, fewer than the 9 workers",
+    );
   });
 
   it.for([
