@@ -203,15 +203,18 @@ def tokens(module, new):
 
 
 def convolutions(module, new):
+    # Channels, kernel, upsampling, frames and pixels; the last have fewer tiles than the device multiprocessors, so that blocks share them.
+    shapes = ((16, 96, 3, 1, 2, 5, 7), (96, 96, 3, 2, 2, 5, 7), (33, 5, 1, 1, 2, 5, 7), (64, 3, 3, 1, 2, 17, 20), (128, 192, 3, 1, 1, 24, 40), (192, 200, 1, 1, 1, 9, 40))
     for dtype in (F32, BF16):
-        for inner, outer, kernel, upsample in ((16, 96, 3, 1), (96, 96, 3, 2), (33, 5, 1, 1)):
-            frames, height, width = 2, 5, 7
+        for inner, outer, kernel, upsample, frames, height, width in shapes:
             high, wide = height * upsample, width * upsample
-            module.conv3d(ctypes.byref(Conv3d(
-                x=new.normal(frames * height * width * inner, dtype), history=new.normal(max(kernel - 1, 1) * height * width * inner, dtype),
-                weight=new.normal(outer * kernel**3 * inner, dtype), bias=new.normal(outer, dtype), out=new.empty(frames * high * wide * outer, dtype), frames=frames,
-                height=height, width=width, inChannels=inner, outChannels=outer, kernelT=kernel, kernelH=kernel, kernelW=kernel, strideT=1, strideH=1, strideW=1,
-                padTop=kernel // 2, padBottom=kernel // 2, padLeft=kernel // 2, padRight=kernel // 2, upsample=upsample, dtype=dtype)), 0)
+            for chosen in (0, 2) if dtype == BF16 and inner % 8 == 0 else (0,):
+                module.conv3d(ctypes.byref(Conv3d(
+                    x=new.normal(frames * height * width * inner, dtype), history=new.normal(max(kernel - 1, 1) * height * width * inner, dtype),
+                    weight=new.normal(outer * kernel**3 * inner, dtype), bias=new.normal(outer, dtype), residual=new.normal(frames * high * wide * outer, dtype),
+                    out=new.empty(frames * high * wide * outer, dtype), frames=frames, height=height, width=width, inChannels=inner, outChannels=outer, kernelT=kernel,
+                    kernelH=kernel, kernelW=kernel, strideT=1, strideH=1, strideW=1, padTop=kernel // 2, padBottom=kernel // 2, padLeft=kernel // 2, padRight=kernel // 2,
+                    upsample=upsample, dtype=dtype, kernel=chosen)), 0)
         new.free()
 
 
