@@ -5,7 +5,9 @@
 
 #include "attention_fp8_sm90_kernel.cuh"
 #include "attention_sm90_arguments.h"
+#include "device.h"
 #include "error.h"
+#include "last_wave.h"
 #include "tensor_map.h"
 
 namespace {
@@ -55,11 +57,25 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   p.vScale = reinterpret_cast<const float *>(args.vScale);
   take_arguments(p, args);
 
+  p.oScale = reinterpret_cast<float *>(args.oScale);
+  p.queryTiles = (args.queries + S::queries - 1) / S::queries;
+  const int blocks = p.queryTiles * args.heads, keyTiles = (args.blocks[0].length + kUnit - 1) / kUnit;
+  constexpr int64_t shareBytes = S::queries * (headDim + 1) * sizeof(float);
+  const LastWave last = args.blockCount == 1 ? share_last_wave(blocks, keyTiles, deviceFacts().multiprocessors, args.workspaceBytes / shareBytes) : LastWave{0, 1};
+  p.wholeBlocks = blocks - last.tiles;
+  p.shares = last.shares;
+  p.sharedO = reinterpret_cast<float *>(args.workspace);
+  p.sharedLse = p.sharedO + static_cast<int64_t>(last.tiles) * last.shares * S::queries * headDim;
+
   const auto kernel = attention_fp8::attention_fp8_kernel<headDim, Output>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
   if (error == cudaSuccess) {
-    const dim3 grid((args.queries + S::queries - 1) / S::queries, args.heads);
-    kernel<<<grid, S::threads, S::sharedBytes, stream>>>(p);
+    kernel<<<p.wholeBlocks + last.tiles * last.shares, S::threads, S::sharedBytes, stream>>>(p);
+    error = cudaGetLastError();
+  }
+  if (error == cudaSuccess && last.tiles > 0) {
+    constexpr int rowsPerBlock = 256 / (headDim / 4);
+    attention_fp8::join_shares_kernel<headDim, Output><<<last.tiles * S::queries / rowsPerBlock, 256, 0, stream>>>(p, last.tiles);
     error = cudaGetLastError();
   }
   if (error != cudaSuccess)
@@ -70,6 +86,7 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
 
 template <int headDim>
 int launch_for_output(const ditrun_attention_args &args, cudaStream_t stream) {
+  if (args.oDtype == DITRUN_E4M3) return launch<headDim, __nv_fp8_e4m3>(args, stream);
   return args.oDtype == DITRUN_F32 ? launch<headDim, float>(args, stream) : launch<headDim, __nv_bfloat16>(args, stream);
 }
 
@@ -79,7 +96,7 @@ bool attention_fp8_sm90_fits(const ditrun_attention_args &args) {
   if (args.dtype != DITRUN_E4M3 || args.relativeBias != 0) return false;
   if (args.headDim != 32 && args.headDim != 64 && args.headDim != 128) return false;
   if (!(args.scale > 0.0f) || !std::isfinite(args.scale)) return false;
-  if (!aligned(args.q, args.qStride) || args.o % 8 != 0 || args.oStride % 2 != 0 || args.previousO % 8 != 0) return false;
+  if (!aligned(args.q, args.qStride) || args.o % 8 != 0 || args.oStride % 2 != 0 || args.previousO % 16 != 0) return false;
   for (int i = 0; i < args.blockCount; ++i) {
     const ditrun_kv_block &block = args.blocks[i];
     if (!aligned(block.k, block.kStride) || !aligned(block.v, block.vStride)) return false;

@@ -26,7 +26,7 @@ namespace gemm_sm90 {
 struct Parameters {
   CUtensorMap a, w;
   CUtensorMap outBoxes;  // all but float32
-  const float *aScale, *wScale, *gate;  // scales: e4m3 only
+  const float *aScale, *wScale, *gate;  // scales: e4m3 only; aScale [m], or with blockScales [m, kSteps]
   const float *outScale;                // e4m3 out only
   const void *bias;
   const float *residual;
@@ -202,7 +202,7 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
   constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32 ? 2 : outDtype == DITRUN_E4M3 ? S::e4m3BoxBytes / 16 : 4;
   const int lane = threadIdx.x % 32, firstRow = place.row + threadIdx.x % 128 / 32 * 16;
   float rowScale[2] = {1, 1};
-  if constexpr (scaled) {
+  if constexpr (scaled && !Tile::blockScales) {
 #pragma unroll
     for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)];
   }
@@ -396,7 +396,15 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         for (int j = 0; j < S::sums; j++) sums[j] = 0;
       }
       int previous = 0;
+      [[maybe_unused]] const float *blockScale[2];  // of the thread's rows
+      if constexpr (Tile::blockScales) {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+          blockScale[r] = p.aScale + (int64_t(p.aBatched ? at.batch : 0) * p.m + min(at.row + int(threadIdx.x) % 128 / 32 * 16 + lane / 4 + 8 * r, p.m - 1)) * p.kSteps;
+      }
       for (int i = 0; i < p.kSteps; i++) {
+        [[maybe_unused]] float scale[2];
+        if constexpr (Tile::blockScales) scale[0] = blockScale[0][i], scale[1] = blockScale[1][i];
         if (Tile::resident && firstTile) ptx::mbarrier_wait_at(residentFull(i), 0);
         ptx::mbarrier_wait_at(full(ring, stage), parity);
         const uint32_t a = stageAt(ring, stage) + ownRows, w = Tile::resident ? residentW + i * S::wBytes : stageAt(ring, stage) + S::aBytes;
@@ -406,12 +414,18 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
 #pragma unroll
         for (int step = 0; step < 4; step++) Product::product(part, descA + 2 * step, descW + 2 * step, !fresh || step > 0);
         ptx::wgmma_commit();
-        if (i > 0) {
+        if constexpr (Tile::blockScales) {
+          ptx::wgmma_wait<0>();
+          ptx::wgmma_pin(part);
+          release(stage);
+#pragma unroll
+          for (int j = 0; j < S::sums; j++) sums[j] = fmaf(part[j], scale[j / 2 % 2], sums[j]);
+        } else if (i > 0) {
           ptx::wgmma_wait<1>();
           release(previous);
         }
         previous = stage;
-        if constexpr (promoteSteps > 0) {
+        if constexpr (promoteSteps > 0 && !Tile::blockScales) {
           if (i % promoteSteps == promoteSteps - 1 && i + 1 < p.kSteps) {
             ptx::wgmma_wait<0>();
             ptx::wgmma_pin(part);
@@ -423,12 +437,19 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       }
       [[maybe_unused]] std::conditional_t<hasResidual, ResidualAhead, NoResidual> residual(p, at);
       if constexpr (promoteSteps == 0) residual.start();
-      ptx::wgmma_wait<0>();
-      ptx::wgmma_pin(part);
-      release(previous);
-      if constexpr (promoteSteps > 0) {
+      if constexpr (Tile::blockScales) {
+#pragma unroll
+        for (int j = 0; j < S::sums; j++) part[j] = sums[j];
+      } else {
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_pin(part);
+        release(previous);
+      }
+      if constexpr (promoteSteps > 0 && !Tile::blockScales) {
 #pragma unroll
         for (int j = 0; j < S::sums; j++) part[j] += sums[j];
+      }
+      if constexpr (promoteSteps > 0) {
         ptx::wgmma_pin(part);  // only then are there registers for the residual
         residual.start();
       }
