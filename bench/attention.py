@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MAX_BLOCKS = 16
+WORKSPACE_BYTES = 32 << 20
 CODE = {torch.bfloat16: 1, torch.float16: 3}
 U64, I64, I32 = ctypes.c_uint64, ctypes.c_int64, ctypes.c_int32
 
@@ -31,12 +32,17 @@ class KvBlock(ctypes.Structure):
 class AttentionArgs(ctypes.Structure):
     _fields_ = [("q", U64), ("o", U64), ("lse", U64), ("previousO", U64), ("previousLse", U64),
                 ("blocks", ctypes.POINTER(KvBlock)), ("relativeBias", U64), ("qScale", U64), ("vScale", U64), ("waitNanoseconds", U64),
-                ("qStride", I64), ("oStride", I64), ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
+                ("oScale", U64), ("workspace", U64), ("qStride", I64), ("oStride", I64), ("workspaceBytes", I64), ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
                 ("kernel", I32), ("scale", ctypes.c_float)]
 
 
+class KvStatisticsArgs(ctypes.Structure):
+    _fields_ = ([(name, U64) for name in "statistics workspace k v rowFactor weight rope sumSquares".split()] + [(name, I64) for name in "ldk ldv".split()] +
+                [(name, I32) for name in "rows columns fullColumns headDim dtype".split()] + [("epsilon", ctypes.c_float)])
+
+
 class QuantizeKvArgs(ctypes.Structure):
-    _fields_ = ([(name, U64) for name in "k v statistics outK outV kScale vScale".split()] + [(name, I64) for name in "ldk ldv totalRows".split()] +
+    _fields_ = ([(name, U64) for name in "k v statistics outK outV kScale vScale rowFactor weight rope".split()] + [(name, I64) for name in "ldk ldv totalRows".split()] +
                 [(name, I32) for name in "rows heads headDim statisticsCount dtype reserved".split()])
 
 
@@ -48,10 +54,11 @@ class Attention:
         self.library.ditrun_last_error.restype = ctypes.c_char_p
         self.library.ditrun_attention.argtypes = [ctypes.POINTER(AttentionArgs), U64]
         self.library.ditrun_quantize_rows.argtypes = [U64, U64, U64, I64, I32, I32, I32, U64]
-        self.library.ditrun_kv_statistics.argtypes = [U64, U64, U64, I64, U64, I64, I32, I32, I32, U64]
+        self.library.ditrun_kv_statistics.argtypes = [ctypes.POINTER(KvStatisticsArgs), U64]
         self.library.ditrun_quantize_kv.argtypes = [ctypes.POINTER(QuantizeKvArgs), U64]
         self.name = path.rsplit("/", 1)[-1].removesuffix(".so")
         self.succeed(self.library.ditrun_device_open(torch.cuda.current_device()))
+        self.memory = torch.empty(WORKSPACE_BYTES, device="cuda", dtype=torch.uint8)
 
     def succeed(self, status):
         if status:
@@ -65,7 +72,7 @@ class Attention:
         args = AttentionArgs(
             q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0,
             previous[0].data_ptr() if previous else 0, previous[1].data_ptr() if previous else 0,
-            array, 0, 0, 0, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
+            array, 0, 0, 0, waits.data_ptr() if waits is not None else 0, 0, self.memory.data_ptr(), q.stride(0), o.stride(0), WORKSPACE_BYTES,
             q.shape[0], q.shape[1], q.shape[2], len(blocks), CODE[q.dtype], 0 if o.dtype == torch.float32 else 1, kernel,
             scale if scale is not None else q.shape[2] ** -0.5)
         self.succeed(self.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
@@ -74,7 +81,7 @@ class Attention:
 class Fp8Attention:
     """The same in e4m3: buffers for inputs of one shape, quantize() to fill them and a call for attention alone. bf16 inputs, one block."""
 
-    UNIT, PARTS = 128, 64
+    UNIT, PARTS = 128, 320
 
     def __init__(self, attention, q, k, v):
         keys, heads, dim = k.shape
@@ -92,17 +99,18 @@ class Fp8Attention:
         library, succeed, stream = self.attention.library, self.attention.succeed, torch.cuda.current_stream().cuda_stream
         heads, dim = q.shape[1:]
         succeed(library.ditrun_quantize_rows(self.q.data_ptr(), self.q_scale.data_ptr(), q.data_ptr(), dim, q.shape[0] * heads, dim, 1, stream))
-        succeed(library.ditrun_kv_statistics(self.statistics.data_ptr(), self.workspace.data_ptr(), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0), k.shape[0],
-                                             heads * dim, 1, stream))
+        succeed(library.ditrun_kv_statistics(ctypes.byref(KvStatisticsArgs(
+            statistics=self.statistics.data_ptr(), workspace=self.workspace.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), ldk=k.stride(0), ldv=v.stride(0), rows=k.shape[0],
+            columns=heads * dim, dtype=1)), stream))
         succeed(library.ditrun_quantize_kv(ctypes.byref(QuantizeKvArgs(
-            k.data_ptr(), v.data_ptr(), self.statistics.data_ptr(), self.k.data_ptr(), self.v.data_ptr(), self.k_scale.data_ptr(), self.v_scale.data_ptr(), k.stride(0),
-            v.stride(0), k.shape[0], k.shape[0], heads, dim, 1, 1, 0)), stream))
+            k.data_ptr(), v.data_ptr(), self.statistics.data_ptr(), self.k.data_ptr(), self.v.data_ptr(), self.k_scale.data_ptr(), self.v_scale.data_ptr(), 0, 0, 0,
+            k.stride(0), v.stride(0), k.shape[0], k.shape[0], heads, dim, 1, 1, 0)), stream))
 
     def __call__(self, o, lse=None):
         q, k = self.q, self.k
         block = (KvBlock * 1)(KvBlock(k.data_ptr(), self.v.data_ptr(), 0, k.stride(0), self.v.shape[2], self.k_scale.data_ptr(), k.shape[0], 0))
         args = AttentionArgs(q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0, 0, 0, block, 0, self.q_scale.data_ptr(), self.v_scale.data_ptr(), 0,
-                             q.stride(0), o.stride(0), *q.shape, 1, 2, 0 if o.dtype == torch.float32 else 1, 0, q.shape[2] ** -0.5)
+                             0, self.attention.memory.data_ptr(), q.stride(0), o.stride(0), WORKSPACE_BYTES, *q.shape, 1, 2, 0 if o.dtype == torch.float32 else 1, 0, q.shape[2] ** -0.5)
         self.attention.succeed(self.attention.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
 
     def dequantized(self):

@@ -14,7 +14,7 @@ using gemm_sm90::TileFacts;
 
 template <class Tile>
 constexpr TileFacts factsOf(bool bf16, bool e4m3) {
-  return {Tile::resident ? 64 : 128, Tile::columns, Tile::cluster, Tile::residentSteps, Tile::promoteSteps > 0, Tile::blockScales, bf16, e4m3};
+  return {Tile::resident ? 64 : 128, Tile::columns, Tile::cluster, Tile::residentSteps, Tile::promoteSteps, Tile::blockScales, bf16, e4m3};
 }
 
 // Rows of the table, in the order of the launch functions' switches.
@@ -66,6 +66,7 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   if (tile.blockScales && (a.aScaleColumns != 128 || a.activation != DITRUN_IDENTITY || (a.outDtype != DITRUN_F32 && a.outDtype != DITRUN_BF16))) return false;
   if (a.residual && (a.outDtype != DITRUN_F32 || a.residualDtype != DITRUN_F32 || !copyable(a.residual, a.ldResidual, batched ? a.residualStride : 0, DITRUN_F32)))
     return false;
+  if (steps(a) < tile.promoteSteps) return false;
   if (tile.residentSteps > 0) return steps(a) <= tile.residentSteps && columnTiles(a, tile) <= deviceFacts().multiprocessors;
   return true;
 }

@@ -6,11 +6,11 @@ import ctypes
 
 import torch
 
-from ditrun_abi import BF16, E4M3, F32, Attention, KvBlock, QuantizeKv
+from ditrun_abi import BF16, E4M3, F32, Attention, KvBlock, KvStatistics, QuantizeKv
 from check_operators import CODE, NAN, SHORT, relative
 
 GENERIC, SM90 = 1, 3
-UNIT, PARTS = 128, 64
+UNIT, PARTS = 128, 320
 ORDER = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
 SMALLEST = torch.finfo(torch.float32).tiny
 # A probability is wrong by half a step of e4m3 (2^-4 of it at most, 2.6 % in the mean) and by a linear interpolation (4 %, 1.8 %). In o that
@@ -31,24 +31,28 @@ class Quantizer:
         self.module.quantize_rows(out.data_ptr(), scale.data_ptr(), x.data_ptr(), x.shape[2], x.shape[0] * x.shape[1], x.shape[2], CODE[x.dtype], 0)
         return out, scale
 
-    def statistics(self, k, v):
+    def statistics(self, k, v, norm=None):
+        """norm: {weight, rope, rowFactor, epsilon[, sumSquares, fullColumns]}, where k is still to be made into keys."""
         columns = k.shape[1] * k.shape[2]
         out, workspace = torch.full((2, columns), NAN, device="cuda"), torch.full((PARTS, 2, columns), NAN, device="cuda")
         torch.cuda.synchronize()
-        self.module.kv_statistics(out.data_ptr(), workspace.data_ptr(), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0), k.shape[0], columns, CODE[k.dtype], 0)
+        more = {name: x.data_ptr() if isinstance(x, torch.Tensor) else x for name, x in (norm or {}).items()}
+        self.module.kv_statistics(ctypes.byref(KvStatistics(statistics=out.data_ptr(), workspace=workspace.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), ldk=k.stride(0), ldv=v.stride(0),
+                                                            rows=k.shape[0], columns=columns, headDim=k.shape[2], dtype=CODE[k.dtype], **more)), 0)
         torch.cuda.synchronize()
         return out
 
-    def block(self, k, v, statistics, total):
+    def block(self, k, v, statistics, total, norm=None):
         """One block with the statistics of all ranks [ranks, 2, columns] -> k, v, kScale, vScale as the kernel takes them."""
         rows, heads, dim = k.shape
         padded = -(-rows // UNIT) * UNIT
         outK, outV = torch.full(k.shape, 0x7f, device="cuda", dtype=torch.uint8), torch.full((heads, dim, padded), 0x7f, device="cuda", dtype=torch.uint8)
         kScale, vScale = torch.full((heads, padded // UNIT), NAN, device="cuda"), torch.full((heads, dim), NAN, device="cuda")
         torch.cuda.synchronize()
+        more = {name: x.data_ptr() for name, x in (norm or {}).items() if name in ("rowFactor", "weight", "rope")}
         self.module.quantize_kv(ctypes.byref(QuantizeKv(
             k=k.data_ptr(), v=v.data_ptr(), statistics=statistics.data_ptr(), outK=outK.data_ptr(), outV=outV.data_ptr(), kScale=kScale.data_ptr(), vScale=vScale.data_ptr(),
-            ldk=k.stride(0), ldv=v.stride(0), totalRows=total, rows=rows, heads=heads, headDim=dim, statisticsCount=statistics.shape[0], dtype=CODE[k.dtype])), 0)
+            ldk=k.stride(0), ldv=v.stride(0), totalRows=total, rows=rows, heads=heads, headDim=dim, statisticsCount=statistics.shape[0], dtype=CODE[k.dtype], **more)), 0)
         torch.cuda.synchronize()
         return outK, outV, kScale, vScale
 
@@ -85,14 +89,16 @@ def reference(q, blocks, scale=None):
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v), scores.logsumexp(-1)
 
 
-def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None):
+def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None, oScale=None, workspace=None):
     """Returns the argument and what must stay alive."""
     heads, dim = q[0].shape[1:]
     array = (KvBlock * len(blocks))(*(KvBlock(k=k.data_ptr(), v=v.data_ptr(), flag=flags[i] if flags else 0, kStride=heads * dim, vStride=v.shape[2], kScale=kScale.data_ptr(),
                                               length=k.shape[0]) for i, (k, v, kScale, _) in enumerate(blocks)))
     args = Attention(q=q[0].data_ptr(), o=o.data_ptr(), lse=lse.data_ptr() if lse is not None else 0, previousO=previous[0].data_ptr() if previous else 0,
                      previousLse=previous[1].data_ptr() if previous else 0, blocks=array, qScale=q[1].data_ptr(), vScale=blocks[0][3].data_ptr(),
-                     waitNanoseconds=waits.data_ptr() if waits is not None else 0, qStride=heads * dim, oStride=o.stride(0), queries=q[0].shape[0], heads=heads,
+                     waitNanoseconds=waits.data_ptr() if waits is not None else 0,
+                     oScale=oScale.data_ptr() if oScale is not None else 0, workspace=workspace.data_ptr() if workspace is not None else 0,
+                     workspaceBytes=workspace.numel() if workspace is not None else 0, qStride=heads * dim, oStride=o.stride(0), queries=q[0].shape[0], heads=heads,
                      headDim=dim, blockCount=len(blocks), dtype=E4M3, oDtype=CODE[o.dtype], kernel=kernel, scale=scale or dim ** -0.5)
     return ctypes.byref(args), (array, args)
 
@@ -108,7 +114,7 @@ def checks(module, report):
         return packed[:, 1], packed[:, 2]
 
     def run(q, blocks, o_dtype, kernel, **more):
-        o, lse = torch.full(q[0].shape, NAN, device="cuda", dtype=o_dtype), torch.full((q[0].shape[1], q[0].shape[0]), NAN, device="cuda")
+        o, lse = torch.full(q[0].shape, NAN, device="cuda").to(o_dtype), torch.full((q[0].shape[1], q[0].shape[0]), NAN, device="cuda")
         args, keep = attention_args(q, blocks, o, lse, kernel=kernel, **more)
         torch.cuda.synchronize()
         module.attention(args, 0)
@@ -151,6 +157,33 @@ def checks(module, report):
                 out, scale = quantizer.rows(x)
                 expected = quotient(x.float().abs().amax(2).clamp(min=1e-12), 448)
                 report(f"quantize_rows {SHORT[dtype]} heads of {dim}", float((scale != expected).sum() + (floats(out) != (x.float() / expected[..., None]).to(torch.float8_e4m3fn).double()).sum()), 0)
+
+    def making_keys():
+        """Keys made on the way: as if rms_norm had written them first."""
+        for rows, heads, dim, dtype in ((1000, 12, 128, torch.bfloat16), (257, 6, 128, torch.bfloat16), (515, 40, 128, torch.bfloat16), (700, 20, 128, torch.bfloat16), (131, 8, 32, torch.bfloat16),
+                                        (300, 3, 40, torch.bfloat16), (77, 2, 128, torch.float32), (1, 12, 128, torch.bfloat16)):
+            name, columns = f"quantize_kv {SHORT[dtype]} {rows} keys to make, {heads} heads of {dim}", heads * dim
+            k, v = made(rows, heads, dim, dtype)
+            weight, angle = torch.rand(columns, device="cuda") + 0.5, torch.rand(rows, dim // 2, device="cuda") * 6
+            rope = torch.stack([angle.cos(), angle.sin()], 2).view(rows, dim).contiguous()
+            for split in (False, True):
+                norm = {"weight": weight, "rope": rope, "rowFactor": torch.full((rows,), NAN, device="cuda"), "epsilon": 1e-6}
+                squares = k.double().square().sum((1, 2)) * (2 if split else 1)
+                if split:
+                    norm.update(sumSquares=squares.float(), fullColumns=2 * columns)
+                statistics = quantizer.statistics(k, v, norm)
+                factor = (squares / (columns * (2 if split else 1)) + 1e-6).rsqrt()
+                report(name + ", factors", relative(norm["rowFactor"], factor), 1e-6)
+                x = (k.double() * norm["rowFactor"].double()[:, None, None] * weight.double().view(heads, dim)).view(rows, heads, dim // 2, 2)
+                a, b, c, s = x[..., 0], x[..., 1], rope.double().view(rows, 1, dim // 2, 2)[..., 0], rope.double().view(rows, 1, dim // 2, 2)[..., 1]
+                keys = torch.stack([a * c - b * s, a * s + b * c], 3).view(rows, heads, dim).to(dtype)
+                report(name + ", sums", float((statistics[0] - keys.double().sum(0).flatten()).abs().max()) / rows**0.5, 1e-3)
+                report(name + ", maxima", float((statistics[1] != v.float().abs().amax(0).flatten()).sum()), 0)
+                outK, outV, kScale, vScale = quantizer.block(k, v, statistics[None], rows, norm)
+                sameK, sameV, sameScale, _ = quantizer.block(keys, v, statistics[None], rows)
+                report(name + ", keys", float((floats(outK) != floats(sameK)).double().mean()), 2e-3)  # float32 here and float64 there may round apart
+                report(name + ", scales", relative(kScale, sameScale.double()), 1e-2)
+                report(name + ", values", float((outV != sameV).sum()), 0)
 
     def sizes():
         for kernel, dims in ((SM90, (32, 64, 128)), (GENERIC, (40, 128, 200))):
@@ -250,5 +283,47 @@ def checks(module, report):
             for stream in (compute, copies):
                 module.stream_destroy(stream)
 
-    return {"quantize_kv": quantizing, "attention e4m3 sizes": sizes, "attention e4m3 hard inputs": hard_inputs, "attention e4m3 merging": merging, "attention e4m3 NaN": nans,
+    def shares():
+        """The last wave's keys shared out: the same result as without a workspace, whatever it is made of."""
+        workspace = torch.full((32 << 20,), 0xff, device="cuda", dtype=torch.uint8)  # NaN
+        for dim in (32, 64, 128):
+            for queries, heads, keys in ((193, 3, 5000), (1, 1, 2048), (64 * 132, 1, 3001), (2500, 8, 4100)):
+                name = f"attention e4m3 dim {dim}, {heads} heads, {queries} queries, {keys} keys in shares"
+                parts, q = [made(300, heads, dim), made(keys, heads, dim)], quantizer.rows(torch.randn(queries, heads, dim, device="cuda").bfloat16())
+                before, block = quantizer.blocks(parts)
+                for o_dtype in (torch.float32, torch.bfloat16):
+                    whole, whole_lse = run(q, [block], o_dtype, SM90)
+                    o, lse = run(q, [block], o_dtype, SM90, workspace=workspace)
+                    report(f"{name} to {SHORT[o_dtype]}", relative(o, whole.double()), 6e-3 if o_dtype == torch.float32 else 7e-3, f"{int((o != whole).any(2).sum())} rows of heads differ")
+                    report(f"{name} to {SHORT[o_dtype]}, lse", float((lse - whole_lse).abs().max()), 2e-3)
+                if 1 < queries * heads < 3000:  # a single row may be worse
+                    expected, expected_lse = reference(q, [block])
+                    report(name, relative(o, expected), O_LIMIT)
+                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT)
+                previous = run(q, [before], torch.float32, SM90)
+                whole, whole_lse = run(q, [block], torch.float32, SM90, previous=previous)
+                o, lse = run(q, [block], torch.float32, SM90, previous=previous, workspace=workspace)
+                report(name + ", merged", relative(o, whole.double()), 6e-3)
+                report(name + ", merged, lse", float((lse - whole_lse).abs().max()), 2e-3)
+        block, q = quantizer.blocks([made(5000, 2, 128)])[0], quantizer.rows(torch.randn(200, 2, 128, device="cuda").bfloat16())
+        block[0][4000, 1, 3] = 0x7f
+        o, _ = run(q, [block], torch.bfloat16, SM90, workspace=workspace)
+        report("attention e4m3 in shares, NaN in k shows where it must", float((o[:, 1].isnan() != True).sum() + o[:, 0].isnan().sum()), 0)
+
+    def e4m3_outputs():
+        workspace = torch.empty(32 << 20, device="cuda", dtype=torch.uint8)
+        for dim in (32, 64, 128):
+            for queries, keys in ((193, 777), (321, 5000)):
+                for memory in (None, workspace):
+                    blocks, q = quantizer.blocks([made(n, 3, dim) for n in (300, keys)]), quantizer.rows(torch.randn(queries, 3, dim, device="cuda").bfloat16())
+                    previous = run(q, blocks[:1], torch.float32, SM90)
+                    for more in ({}, {"previous": previous}):
+                        exact, _ = run(q, blocks[1:], torch.float32, SM90, workspace=memory, **more)
+                        oScale = torch.full((queries, 3), NAN, device="cuda")
+                        o, _ = run(q, blocks[1:], torch.float8_e4m3fn, SM90, workspace=memory, oScale=oScale, **more)
+                        scale = quotient(exact.abs().amax(2).clamp(min=1e-12), 448)
+                        wrong = (oScale != scale).sum() + (o.float() != (exact / scale[..., None]).to(torch.float8_e4m3fn).float()).sum()
+                        report(f"attention e4m3 to e4m3 dim {dim}, {queries} queries, {keys} keys{', in shares' if memory is not None else ''}{', merged' if more else ''}", float(wrong), 0)
+
+    return {"attention e4m3 shares": shares, "attention e4m3 to e4m3": e4m3_outputs, "quantize_kv": quantizing, "quantize_kv of keys to make": making_keys, "attention e4m3 sizes": sizes, "attention e4m3 hard inputs": hard_inputs, "attention e4m3 merging": merging, "attention e4m3 NaN": nans,
             "attention e4m3 flags": flags}

@@ -10,7 +10,7 @@ import argparse
 import ctypes
 import sys
 
-from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
+from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, KvStatistics, LayerNorm, Module, QuantizeKv, Random, RmsNorm
 
 BYTES = {F32: 4, BF16: 2, F16: 2, E4M3: 1}
 
@@ -83,7 +83,8 @@ def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=B
     for rows in lengths:
         k, v, padded = new.normal(rows * width, BF16), new.normal(rows * width, BF16), -(-rows // 128) * 128
         statistics = new.empty(2 * width)
-        module.kv_statistics(statistics, new.empty(64 * 2 * width), k, width, v, width, rows, width, BF16, 0)
+        module.kv_statistics(ctypes.byref(KvStatistics(statistics=statistics, workspace=new.empty(320 * 2 * width), k=k, v=v, ldk=width, ldv=width, rows=rows, columns=width,
+                                                       dtype=BF16)), 0)
         block = KvBlock(k=new.empty(rows * width, E4M3), v=new.empty(width * padded, E4M3), kScale=new.empty(heads * padded // 128), kStride=width, vStride=padded, length=rows)
         module.quantize_kv(ctypes.byref(QuantizeKv(k=k, v=v, statistics=statistics, outK=block.k, outV=block.v, kScale=block.kScale, vScale=v_scale, ldk=width, ldv=width,
                                                    totalRows=rows, rows=rows, heads=heads, headDim=dim, statisticsCount=1, dtype=BF16)), 0)

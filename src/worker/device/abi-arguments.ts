@@ -32,7 +32,7 @@ export interface GemmArgs {
   activation: number;
   /** 0 the fastest, 1 cuBLASLt, 2 + i an sm_90 tile. */
   kernel: number;
-  reserved: number;
+  aScaleColumns: number;
   alpha: number;
 }
 
@@ -58,8 +58,11 @@ export interface AttentionArgs {
   qScale: Address;
   vScale: Address;
   waitNanoseconds: Address;
+  oScale: Address;
+  workspace: Address;
   qStride: number;
   oStride: number;
+  workspaceBytes: number;
   queries: number;
   heads: number;
   headDim: number;
@@ -70,6 +73,25 @@ export interface AttentionArgs {
   scale: number;
 }
 
+export interface KvStatisticsArgs {
+  statistics: Address;
+  workspace: Address;
+  k: Address;
+  v: Address;
+  rowFactor: Address;
+  weight: Address;
+  rope: Address;
+  sumSquares: Address;
+  ldk: number;
+  ldv: number;
+  rows: number;
+  columns: number;
+  fullColumns: number;
+  headDim: number;
+  dtype: number;
+  epsilon: number;
+}
+
 export interface QuantizeKvArgs {
   k: Address;
   v: Address;
@@ -78,6 +100,9 @@ export interface QuantizeKvArgs {
   outV: Address;
   kScale: Address;
   vScale: Address;
+  rowFactor: Address;
+  weight: Address;
+  rope: Address;
   ldk: number;
   ldv: number;
   totalRows: number;
@@ -217,6 +242,7 @@ export interface PeerExchangeArgs {
 export type Struct =
   | GemmArgs
   | AttentionArgs
+  | KvStatisticsArgs
   | QuantizeKvArgs
   | LayerNormArgs
   | RmsNormArgs

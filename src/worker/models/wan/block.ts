@@ -1,10 +1,11 @@
 import type { WanModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
 import { attentionKernels } from "../../device/abi.js";
-import type { Device } from "../../device/device.js";
-import { allocateQueries } from "../../device/fp8-ops.js";
+import { allocateByHead } from "../../device/fp8-ops.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
+import { rmsNorm } from "../../device/wan-ops.js";
+import { attentionOutput } from "../../parallel/attention-output.js";
 import {
   type Linear,
   type Loader,
@@ -122,7 +123,7 @@ export class WanBlock {
 /** q, k with RMSNorm over the whole width and rotary embedding; a ring over cp, heads split over tp. */
 class SelfAttention {
   private constructor(
-    private readonly device: Device,
+    private readonly context: Context,
     private readonly qkv: Linear,
     private readonly norm: WideRmsNorm,
     private readonly ring: RingAttention,
@@ -137,7 +138,7 @@ class SelfAttention {
     const split = loader.splitOf(`${path}.q`) === "heads";
     const paths = [`${path}.norm_q`, `${path}.norm_k`];
     return new SelfAttention(
-      loader.context.device,
+      loader.context,
       await loadColumnLinear(loader, spec, heads),
       await WideRmsNorm.load(loader, { paths, width, split, epsilon }),
       ring,
@@ -161,9 +162,17 @@ class SelfAttention {
     const [q, k] = [partOf(qkv, 0), partOf(qkv, 1)];
     const kv = tensor(k.address, qkv.dtype, [2, tokens, columns]);
     const heads = columns / (rope.shape.at(-1) ?? 1);
-    const queries = this.ring.queryDtype === "e4m3" ? allocateQueries(this.device, [tokens, columns], heads) : q;
-    this.norm.forward([q, k], { rope, outs: [queries, k] });
-    return this.ring.attend(queries, kv, tokensOfRank);
+    const { context, ring } = this;
+    if (ring.queryDtype !== "e4m3") {
+      this.norm.forward([q, k], { rope });
+      return ring.attend(q, kv, tokensOfRank, { out: attentionOutput(context, this.o, q, heads) });
+    }
+    const queries = allocateByHead(context.device, [tokens, columns], heads);
+    const out = attentionOutput(context, this.o, queries, heads);
+    const [ofQueries, ofKeys] = this.norm.prepare([q, k]);
+    if (!(ofQueries && ofKeys)) throw new Error("Queries and keys have a norm each.");
+    rmsNorm(context.device, queries, q, { ...ofQueries, rope });
+    return ring.attend(queries, kv, tokensOfRank, { out, keyNorm: { ...ofKeys, rope } });
   }
 }
 
@@ -217,7 +226,7 @@ class CrossAttention {
     const { device, plan } = this.context;
     const q = this.q.forward(h);
     this.normQ.forward([q]);
-    const o = device.allocate(q.dtype, q.shape);
+    const o = attentionOutput(this.context, this.o, q, this.heads);
     const kernel = attentionKernels[plan.attention.kernel];
     attention(device, o, q, [{ k: partOf(text, 0), v: partOf(text, 1), flag: 0 }], { heads: this.heads, kernel });
     return o;
