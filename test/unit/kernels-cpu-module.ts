@@ -185,7 +185,7 @@ export function gemm(args: Fields): number {
       gate: 0,
       outScale: 0,
       kernel: 0,
-      reserved: 0,
+      aScaleColumns: 0,
       residualDtype: F32,
       activation: 0,
       alpha: 1,
@@ -198,14 +198,21 @@ export type GemmArgs = Fields;
 
 export function attention(args: Fields, blocks: Fields[], onStream = stream): number {
   const kv = blocks.map((block) => ({ flag: 0, kScale: 0, reserved: 0, ...block }));
-  const scales = { qScale: 0, vScale: 0 };
+  const scales = { qScale: 0, vScale: 0, oScale: 0, workspace: 0, workspaceBytes: 0 };
   const zeros = { ...scales, lse: 0, previousO: 0, previousLse: 0, relativeBias: 0, waitNanoseconds: 0 };
   const plain = { ...zeros, dtype: F32, oDtype: F32, kernel: 0 };
   return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);
 }
 
+const keysAsTheyAre = { rowFactor: 0, weight: 0, rope: 0 };
+
+export function kvStatistics(args: Fields): number {
+  const plain = { ...keysAsTheyAre, sumSquares: 0, fullColumns: 0, headDim: 0, dtype: F32, epsilon: 0 };
+  return raw.kvStatistics({ ...plain, ...args }, stream);
+}
+
 export function quantizeKv(args: Fields): number {
-  return raw.quantizeKv({ reserved: 0, ...args }, stream);
+  return raw.quantizeKv({ reserved: 0, ...keysAsTheyAre, ...args }, stream);
 }
 
 export function layerNorm(args: Fields): number {

@@ -125,32 +125,32 @@ export function attention(
   device.arena.scope(() => {
     const workspace = workspaceBytes > 0 ? device.allocate("u8", [workspaceBytes]).address : 0;
     device.launch("attention", "attention", () => [
-    {
-      q: q.address,
-      o: o.address,
-      lse: addressOf(options.lse),
-      previousO: addressOf(options.previous?.o),
-      previousLse: addressOf(options.previous?.lse),
-      blocks: kvBlocks(),
-      relativeBias: addressOf(options.relativeBias),
-      qScale: addressOf(q.rowScale),
-      vScale: addressOf(options.vScale),
-      waitNanoseconds: options.waitNanoseconds ?? 0,
-      oScale: addressOf(o.rowScale),
-      workspace,
-      qStride: q.rowStride,
-      oStride: o.rowStride,
-      workspaceBytes,
-      queries,
-      heads: options.heads,
-      headDim,
-      blockCount: blocks.length,
-      dtype: deviceDtypes[q.dtype],
-      oDtype: deviceDtypes[o.dtype],
-      kernel: options.kernel,
-      scale: options.scale ?? headDim ** -0.5,
-    },
-  ]);
+      {
+        q: q.address,
+        o: o.address,
+        lse: addressOf(options.lse),
+        previousO: addressOf(options.previous?.o),
+        previousLse: addressOf(options.previous?.lse),
+        blocks: kvBlocks(),
+        relativeBias: addressOf(options.relativeBias),
+        qScale: addressOf(q.rowScale),
+        vScale: addressOf(options.vScale),
+        waitNanoseconds: options.waitNanoseconds ?? 0,
+        oScale: addressOf(o.rowScale),
+        workspace,
+        qStride: q.rowStride,
+        oStride: o.rowStride,
+        workspaceBytes,
+        queries,
+        heads: options.heads,
+        headDim,
+        blockCount: blocks.length,
+        dtype: deviceDtypes[q.dtype],
+        oDtype: deviceDtypes[o.dtype],
+        kernel: options.kernel,
+        scale: options.scale ?? headDim ** -0.5,
+      },
+    ]);
   });
 }
 

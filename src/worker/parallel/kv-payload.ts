@@ -1,6 +1,14 @@
 import type { Context } from "../context.js";
 import { type Address, FP8_KEYS } from "../device/abi.js";
-import { type KeyNorm, type KeysToMake, kvStatistics, paddedKeys, type QuantizedKv, quantizeKv, quantizeQueries } from "../device/fp8-ops.js";
+import {
+  type KeyNorm,
+  type KeysToMake,
+  kvStatistics,
+  paddedKeys,
+  type QuantizedKv,
+  quantizeKv,
+  quantizeQueries,
+} from "../device/fp8-ops.js";
 import type { KeyValues } from "../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import { gatherTensorCp, partForGatherCp } from "./split.js";

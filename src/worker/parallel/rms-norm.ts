@@ -57,7 +57,9 @@ export class WideRmsNorm {
   }
 
   /** What normalises each tensor, for whoever does it: under tp this queues their sums, which live in the arena. */
-  prepare(tensors: readonly Tensor[]): (Pick<RmsNormOptions, "sumSquares" | "epsilon"> & { readonly weight: Tensor })[] {
+  prepare(
+    tensors: readonly Tensor[],
+  ): (Pick<RmsNormOptions, "sumSquares" | "epsilon"> & { readonly weight: Tensor })[] {
     const sums = this.split ? this.#sumSquares(tensors) : undefined;
     return tensors.map((_, index) => {
       const weight = this.weights[index];
