@@ -66,7 +66,7 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
   if (tile.blockScales && (a.aScaleColumns != 128 || a.activation != DITRUN_IDENTITY || (a.outDtype != DITRUN_F32 && a.outDtype != DITRUN_BF16))) return false;
   if (a.residual && (a.outDtype != DITRUN_F32 || a.residualDtype != DITRUN_F32 || !copyable(a.residual, a.ldResidual, batched ? a.residualStride : 0, DITRUN_F32)))
     return false;
-  if (steps(a) < tile.promoteSteps) return false;
+  if (!tile.blockScales && steps(a) <= tile.promoteSteps && tile.promoteSteps > 0) return false;  // the first sums are not followed by others
   if (tile.residentSteps > 0) return steps(a) <= tile.residentSteps && columnTiles(a, tile) <= deviceFacts().multiprocessors;
   return true;
 }

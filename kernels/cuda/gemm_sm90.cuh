@@ -8,7 +8,7 @@ namespace gemm_sm90 {
 /** What the host needs to know of a tile. */
 struct TileFacts {
   int rows, columns, cluster, residentSteps;
-  int promoteSteps;  // k must have as many
+  int promoteSteps;  // k must have more
   bool blockScales;
   bool bf16, e4m3;  // which instances there are
 };

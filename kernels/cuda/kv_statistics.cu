@@ -86,7 +86,9 @@ __global__ void __launch_bounds__(keyThreads, chunks <= 3 ? 5 : 3) partKeys(cons
   const auto *source = asPointer<__nv_bfloat16>(ofKeys ? a.k : a.v);
   const int64_t ld = ofKeys ? a.ldk : a.ldv;
   uint4 next[chunks];
+  float nextTurns[8];
   const auto fetch = [&](int row) {
+    if (ofKeys) loadRun(asPointer<float>(a.rope), int64_t(min(row, end - 1)) * a.headDim + lane * 8 % a.headDim, false, nextTurns);
 #pragma unroll
     for (int c = 0; c < chunks; c++) next[c] = row < end ? *reinterpret_cast<const uint4 *>(source + row * ld + c * step + lane * 8) : make_uint4(0, 0, 0, 0);
   };
@@ -101,8 +103,9 @@ __global__ void __launch_bounds__(keyThreads, chunks <= 3 ? 5 : 3) partKeys(cons
       float x[chunks][8], turns[8], squares = 0;
 #pragma unroll
       for (int c = 0; c < chunks; c++) unpackRun(next[c], x[c]);
+#pragma unroll
+      for (int j = 0; j < 8; j++) turns[j] = nextTurns[j];
       fetch(row + rowsAtOnce);
-      loadRun(asPointer<float>(a.rope), int64_t(min(row, end - 1)) * a.headDim + lane * 8 % a.headDim, false, turns);
 #pragma unroll
       for (int c = 0; c < chunks; c++)
 #pragma unroll

@@ -1,5 +1,7 @@
 // Keys and values to e4m3 for attention (see ditrun.h): smoothing, scaling and V's transposition. kv_statistics.cu has the sums and maxima that they
 // depend on.
+#include <cuda_pipeline_primitives.h>
+
 #include <cfloat>
 
 #include "device.h"
@@ -50,21 +52,23 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
   const int run = threadIdx.x % runs;  // the same for all of a thread's loads: runs divides threads
 
   uint4 keys[keyRuns], values[wordRuns][4];
+  [[maybe_unused]] float factor[keyRuns];
+  [[maybe_unused]] extern __shared__ float4 turns[];  // normalised only: [keyRuns, 2, threads], each thread's own, without a register
+  if constexpr (normalised) {
+#pragma unroll
+    for (int i = 0; i < keyRuns; i++) {
+      const int row = min(firstKey + (i * threads + int(threadIdx.x)) / runs, a.rows - 1);
+      const float4 *source = reinterpret_cast<const float4 *>(asPointer<float>(a.rope) + int64_t(row) * headDim + run * 8);
+#pragma unroll
+      for (int half = 0; half < 2; half++) __pipeline_memcpy_async(turns + (2 * i + half) * threads + threadIdx.x, source + half, 16);
+      factor[i] = asPointer<float>(a.rowFactor)[row];
+    }
+    __pipeline_commit();
+  }
 #pragma unroll
   for (int i = 0; i < keyRuns; i++) {
     const int row = firstKey + (i * threads + threadIdx.x) / runs;
     keys[i] = row < a.rows ? *reinterpret_cast<const uint4 *>(k + row * a.ldk + run * 8) : make_uint4(0, 0, 0, 0);
-  }
-  if constexpr (normalised) {
-    float weight[8];
-    loadRun(asPointer<float>(a.weight), head * headDim + run * 8, false, weight);
-#pragma unroll
-    for (int i = 0; i < keyRuns; i++) {
-      const int row = min(firstKey + (i * threads + int(threadIdx.x)) / runs, a.rows - 1);
-      float turn[8];
-      loadRun(asPointer<float>(a.rope), int64_t(row) * headDim + run * 8, false, turn);
-      keys[i] = keysOf(keys[i], asPointer<float>(a.rowFactor)[row], weight, turn);
-    }
   }
 #pragma unroll
   for (int i = 0; i < wordRuns; i++) {
@@ -73,6 +77,17 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
     for (int j = 0; j < 4; j++) {
       const int row = firstKey + word / 4 * 16 + word % 4 * 2 + j / 2 * 8 + j % 2;
       values[i][j] = row < a.rows ? *reinterpret_cast<const uint4 *>(v + row * a.ldv + run * 8) : make_uint4(0, 0, 0, 0);
+    }
+  }
+  if constexpr (normalised) {
+    float weight[8];
+    loadRun(asPointer<float>(a.weight), head * headDim + run * 8, false, weight);
+    __pipeline_wait_prior(0);
+#pragma unroll
+    for (int i = 0; i < keyRuns; i++) {
+      const float4 low = turns[2 * i * threads + threadIdx.x], high = turns[(2 * i + 1) * threads + threadIdx.x];
+      const float turn[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+      keys[i] = keysOf(keys[i], factor[i], weight, turn);
     }
   }
   readStatistics(a, head, blockIdx.y == 0, mean, vScale);
@@ -133,6 +148,19 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
   }
 }
 
+template <int headDim, int threads>
+int launchUnits(const ditrun_quantize_kv_args &a, dim3 grid, cudaStream_t stream) {
+  if (!a.rowFactor) {
+    quantizeUnit<headDim, threads, false><<<grid, threads, 0, stream>>>(a);
+  } else {
+    constexpr int turnBytes = unit * headDim * sizeof(float);
+    const auto kernel = quantizeUnit<headDim, threads, true>;
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, turnBytes));
+    kernel<<<grid, threads, turnBytes, stream>>>(a);
+  }
+  return launched("ditrun_quantize_kv");
+}
+
 constexpr int largestHeadDim = 1024;
 
 /** The same for any head dimension, dtype and alignment, an element at a time. */
@@ -180,14 +208,12 @@ int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t stream) {
   const dim3 grid(a.heads, (a.rows + unit - 1) / unit);
   if (grid.y > 65535) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv takes at most %d rows, got %d.", 65535 * unit, a.rows);
   const bool vectorized = a.dtype == DITRUN_BF16 && aligned16(a.k) && aligned16(a.v) && a.ldk % 8 == 0 && a.ldv % 8 == 0 && a.outK % 8 == 0 && aligned16(a.outV) && aligned16(a.weight) && aligned16(a.rope);
-  const auto whole = [&](auto unnormalised, auto normalised, int threads) { (a.rowFactor ? normalised : unnormalised)<<<grid, threads, 0, asStream(stream)>>>(a); };
   if (vectorized && a.headDim == 32)
-    whole(quantizeUnit<32, 128, false>, quantizeUnit<32, 128, true>, 128);
-  else if (vectorized && a.headDim == 64)
-    whole(quantizeUnit<64, 128, false>, quantizeUnit<64, 128, true>, 128);
-  else if (vectorized && a.headDim == 128)
-    whole(quantizeUnit<128, 256, false>, quantizeUnit<128, 256, true>, 256);
-  else
-    quantizeUnitGeneric<<<grid, 256, 0, asStream(stream)>>>(a);
+    return launchUnits<32, 128>(a, grid, asStream(stream));
+  if (vectorized && a.headDim == 64)
+    return launchUnits<64, 128>(a, grid, asStream(stream));
+  if (vectorized && a.headDim == 128)
+    return launchUnits<128, 256>(a, grid, asStream(stream));
+  quantizeUnitGeneric<<<grid, 256, 0, asStream(stream)>>>(a);
   return launched("ditrun_quantize_kv");
 }
