@@ -36,13 +36,8 @@ class AttentionArgs(ctypes.Structure):
                 ("kernel", I32), ("scale", ctypes.c_float)]
 
 
-class KvStatisticsArgs(ctypes.Structure):
-    _fields_ = ([(name, U64) for name in "statistics workspace k v rowFactor weight rope sumSquares".split()] + [(name, I64) for name in "ldk ldv".split()] +
-                [(name, I32) for name in "rows columns fullColumns headDim dtype".split()] + [("epsilon", ctypes.c_float)])
-
-
 class QuantizeKvArgs(ctypes.Structure):
-    _fields_ = ([(name, U64) for name in "k v statistics outK outV kScale vScale rowFactor weight rope".split()] + [(name, I64) for name in "ldk ldv totalRows".split()] +
+    _fields_ = ([(name, U64) for name in "k v statistics outK outV kScale vScale".split()] + [(name, I64) for name in "ldk ldv totalRows".split()] +
                 [(name, I32) for name in "rows heads headDim statisticsCount dtype reserved".split()])
 
 
@@ -54,7 +49,7 @@ class Attention:
         self.library.ditrun_last_error.restype = ctypes.c_char_p
         self.library.ditrun_attention.argtypes = [ctypes.POINTER(AttentionArgs), U64]
         self.library.ditrun_quantize_rows.argtypes = [U64, U64, U64, I64, I32, I32, I32, U64]
-        self.library.ditrun_kv_statistics.argtypes = [ctypes.POINTER(KvStatisticsArgs), U64]
+        self.library.ditrun_kv_statistics.argtypes = [U64, U64, U64, I64, U64, I64, I32, I32, I32, U64]
         self.library.ditrun_quantize_kv.argtypes = [ctypes.POINTER(QuantizeKvArgs), U64]
         self.name = path.rsplit("/", 1)[-1].removesuffix(".so")
         self.succeed(self.library.ditrun_device_open(torch.cuda.current_device()))
@@ -81,7 +76,7 @@ class Attention:
 class Fp8Attention:
     """The same in e4m3: buffers for inputs of one shape, quantize() to fill them and a call for attention alone. bf16 inputs, one block."""
 
-    UNIT, PARTS = 128, 320
+    UNIT, PARTS = 128, 64
 
     def __init__(self, attention, q, k, v):
         keys, heads, dim = k.shape
@@ -99,12 +94,11 @@ class Fp8Attention:
         library, succeed, stream = self.attention.library, self.attention.succeed, torch.cuda.current_stream().cuda_stream
         heads, dim = q.shape[1:]
         succeed(library.ditrun_quantize_rows(self.q.data_ptr(), self.q_scale.data_ptr(), q.data_ptr(), dim, q.shape[0] * heads, dim, 1, stream))
-        succeed(library.ditrun_kv_statistics(ctypes.byref(KvStatisticsArgs(
-            statistics=self.statistics.data_ptr(), workspace=self.workspace.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), ldk=k.stride(0), ldv=v.stride(0), rows=k.shape[0],
-            columns=heads * dim, dtype=1)), stream))
+        succeed(library.ditrun_kv_statistics(self.statistics.data_ptr(), self.workspace.data_ptr(), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0), k.shape[0],
+                                             heads * dim, 1, stream))
         succeed(library.ditrun_quantize_kv(ctypes.byref(QuantizeKvArgs(
-            k.data_ptr(), v.data_ptr(), self.statistics.data_ptr(), self.k.data_ptr(), self.v.data_ptr(), self.k_scale.data_ptr(), self.v_scale.data_ptr(), 0, 0, 0,
-            k.stride(0), v.stride(0), k.shape[0], k.shape[0], heads, dim, 1, 1, 0)), stream))
+            k.data_ptr(), v.data_ptr(), self.statistics.data_ptr(), self.k.data_ptr(), self.v.data_ptr(), self.k_scale.data_ptr(), self.v_scale.data_ptr(), k.stride(0),
+            v.stride(0), k.shape[0], k.shape[0], heads, dim, 1, 1, 0)), stream))
 
     def __call__(self, o, lse=None):
         q, k = self.q, self.k

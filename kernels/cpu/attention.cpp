@@ -12,7 +12,7 @@
 #include "flags.h"
 #include "kv_layout.h"
 #include "micro.h"
-#include "row_steps.h"
+#include "quantize_row.h"
 #include "scratch.h"
 #include "tensor.h"
 

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "activation.h"
-#include "row_steps.h"
+#include "quantize_row.h"
 #include "scratch.h"
 #include "stream.h"
 #include "tensor.h"
@@ -68,6 +68,19 @@ void layerNorm(const ditrun_layer_norm_args &n) {
       pointer<float>(n.bound)[row] = n.boundFactor * std::sqrt(sumOfSquares(y, 0.0f, columns)) + n.boundTerm;
     }
     if (n.quantized != 0) quantizeRow(y, columns, n.quantized, row * columns, pointer<float>(n.quantizedScale) + row);
+  }
+}
+
+/** Adjacent pairs (a, b) of each head turn by their angle: (a cos - b sin, a sin + b cos). turns [headDim]: cos, sin in turn. */
+void rotate(float *y, int64_t columns, const float *turns, int64_t headDim) {
+  for (int64_t head = 0; head < columns; head += headDim) {
+    float *const x = y + head;
+    for (int64_t i = 0; i < headDim; i += 2) {
+      const float a = x[i];
+      const float b = x[i + 1];
+      x[i] = a * turns[i] - b * turns[i + 1];
+      x[i + 1] = a * turns[i + 1] + b * turns[i];
+    }
   }
 }
 

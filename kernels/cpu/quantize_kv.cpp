@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kv_layout.h"
-#include "row_steps.h"
 #include "scratch.h"
 #include "stream.h"
 #include "tensor.h"
@@ -18,46 +17,9 @@ constexpr int64_t groupKeys = DITRUN_FP8_KEYS;
 /** The larger; NaN if either is. */
 inline float larger(float x, float y) { return x > y || x != x ? x : y; }
 
-/** One head of a row of k as a key, float32: as it is, or normalised, turned and rounded to dtype. */
-template <class Args>
-const float *keyRun(const Args &a, int64_t row, int64_t column, int64_t count, float *buffer) {
-  const float *const x = readRun(a.k, a.dtype, row * a.ldk + column, count, buffer);
-  if (a.rowFactor == 0) return x;
-  const float factor = pointer<const float>(a.rowFactor)[row];
-  const float *const weight = pointer<const float>(a.weight) + column;
-  for (int64_t i = 0; i < count; i++) buffer[i] = x[i] * factor * weight[i];
-  rotate(buffer, count, pointer<const float>(a.rope) + row * a.headDim, a.headDim);
-  if (a.dtype == DITRUN_BF16) {
-    for (int64_t i = 0; i < count; i++) buffer[i] = fromBf16(toBf16(buffer[i]));
-  }
-  return buffer;
-}
-
-/** rowFactor, where it is wanted. */
-void rowFactors(const ditrun_kv_statistics_args &a) {
-  const int64_t columns = a.columns;
-  float *const decoded = scratch(omp_get_max_threads() * columns);
-#pragma omp parallel for schedule(static) if (a.rows * columns > parallelWork)
-  for (int64_t row = 0; row < a.rows; row++) {
-    float squares = 0.0f;
-    if (a.sumSquares != 0) {
-      squares = pointer<const float>(a.sumSquares)[row];
-    } else {
-      const float *const x = readRun(a.k, a.dtype, row * a.ldk, columns, decoded + omp_get_thread_num() * columns);
-      for (int64_t i = 0; i < columns; i++) squares += x[i] * x[i];
-    }
-    const int64_t counted = a.sumSquares != 0 ? a.fullColumns : columns;
-    pointer<float>(a.rowFactor)[row] = 1.0f / std::sqrt(squares / static_cast<float>(counted) + a.epsilon);
-  }
-}
-
-/** A row's share of the partial results depends only on how many rows there are: threads do not change the sum. */
-void statisticsOf(const ditrun_kv_statistics_args &a) {
-  const int64_t rows = a.rows;
-  const int64_t columns = a.columns;
-  float *const statistics = pointer<float>(a.statistics);
-  float *const workspace = pointer<float>(a.workspace);
-  if (a.rowFactor != 0) rowFactors(a);
+/** A row's share of the 64 partial results depends only on how many rows there are: threads do not change the sum. */
+void statisticsOf(float *statistics, float *workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv, int64_t rows,
+                  int64_t columns, int dtype) {
   float *const decoded = scratch(omp_get_max_threads() * columns);
 #pragma omp parallel for schedule(static) if (rows * columns > parallelWork)
   for (int64_t part = 0; part < parts; part++) {
@@ -66,9 +28,9 @@ void statisticsOf(const ditrun_kv_statistics_args &a) {
     float *const most = sum + columns;
     std::fill(sum, most + columns, 0.0f);
     for (int64_t row = part * rows / parts; row < (part + 1) * rows / parts; row++) {
-      const float *x = keyRun(a, row, 0, columns, buffer);
+      const float *x = readRun(k, dtype, row * ldk, columns, buffer);
       for (int64_t c = 0; c < columns; c++) sum[c] += x[c];
-      x = readRun(a.v, a.dtype, row * a.ldv, columns, buffer);
+      x = readRun(v, dtype, row * ldv, columns, buffer);
       for (int64_t c = 0; c < columns; c++) most[c] = larger(std::fabs(x[c]), most[c]);
     }
   }
@@ -90,7 +52,7 @@ struct QuantizeKv : ditrun_quantize_kv_args {
   void keys(int64_t head, int64_t first, int64_t count, const float *mean, float *x) const {
     const int64_t row = static_cast<int64_t>(heads) * headDim;
     const auto smoothed = [&](int64_t key) {
-      const float *const from = keyRun(*this, key, head * headDim, headDim, x);
+      const float *const from = readRun(k, dtype, key * ldk + head * headDim, headDim, x);
       for (int64_t d = 0; d < headDim; d++) x[d] = from[d] - mean[head * headDim + d];
     };
     float amax = 0.0f;
@@ -154,38 +116,21 @@ struct QuantizeKv : ditrun_quantize_kv_args {
 
 using namespace ditrun;
 
-/** What makes keys of k, if anything does. */
-template <class Args>
-static void requireKeyNorm(const char *f, const Args &a, int64_t columns) {
-  requireOptional(f, "rowFactor", a.rowFactor, 4);
-  if (a.rowFactor == 0) return;
-  requireAddress(f, "weight", a.weight, 4);
-  requireAddress(f, "rope", a.rope, 4);
-  require(a.headDim > 0 && a.headDim % 2 == 0 && columns % a.headDim == 0, f, ": headDim is ", a.headDim,
-          " but must be even and divide the ", columns, " columns of keys that are turned.");
-}
-
-int ditrun_kv_statistics(const ditrun_kv_statistics_args *args, uint64_t stream) {
+int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv,
+                         int rows, int columns, int dtype, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_kv_statistics";
-    require(args != nullptr, f, ": args is null.");
-    const ditrun_kv_statistics_args a = *args;
-    require(a.rows > 0 && a.columns > 0, f, ": rows and columns are ", a.rows, " and ", a.columns,
-            " but must be positive.");
-    require(a.ldk >= a.columns && a.ldv >= a.columns, f, ": ldk and ldv are ", a.ldk, " and ", a.ldv, " but a row has ",
-            a.columns, " elements.");
-    requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16);
-    requireAddress(f, "statistics", a.statistics, 4);
-    requireAddress(f, "workspace", a.workspace, 4);
-    requireAddress(f, "k", a.k, dtypeBytes(a.dtype));
-    requireAddress(f, "v", a.v, dtypeBytes(a.dtype));
-    requireKeyNorm(f, a, a.columns);
-    if (a.rowFactor != 0 && a.sumSquares != 0) {
-      requireAddress(f, "sumSquares", a.sumSquares, 4);
-      require(a.fullColumns >= a.columns, f, ": sumSquares is of ", a.fullColumns, " columns, fewer than the ", a.columns,
-              " of k.");
-    }
-    submit(f, stream, [a](Stream &) { statisticsOf(a); });
+    require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
+    require(ldk >= columns && ldv >= columns, f, ": ldk and ldv are ", ldk, " and ", ldv, " but a row has ", columns,
+            " elements.");
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    requireAddress(f, "statistics", statistics, 4);
+    requireAddress(f, "workspace", workspace, 4);
+    requireAddress(f, "k", k, dtypeBytes(dtype));
+    requireAddress(f, "v", v, dtypeBytes(dtype));
+    submit(f, stream, [=](Stream &) {
+      statisticsOf(pointer<float>(statistics), pointer<float>(workspace), k, ldk, v, ldv, rows, columns, dtype);
+    });
   });
 }
 
@@ -209,7 +154,6 @@ int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t stream) {
     requireAddress(f, "outV", a.outV, 1);
     requireAddress(f, "kScale", a.kScale, 4);
     requireAddress(f, "vScale", a.vScale, 4);
-    requireKeyNorm(f, a, columns);
     submit(f, stream, [a](Stream &) { a.run(); });
   });
 }

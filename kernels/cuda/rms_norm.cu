@@ -15,6 +15,13 @@ struct RmsNorm {
   float epsilon;
 };
 
+/** (a, b) -> (a cos - b sin, a sin + b cos) */
+__device__ inline void rotate(float &a, float &b, float cosine, float sine) {
+  const float turned = a * cosine - b * sine;
+  b = a * sine + b * cosine;
+  a = turned;
+}
+
 /** 1 / root mean square of the row. Every thread must call. */
 template <class Shape>
 __device__ inline float rowFactor(const RmsNorm &args, int row, const float (&values)[Shape::chunks][Shape::width]) {

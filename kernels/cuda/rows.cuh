@@ -8,13 +8,6 @@ constexpr int mostInRegisters = 128 * 40;
 __device__ inline float sumOf(float a, float b) { return a + b; }
 __device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
 
-/** (a, b) -> (a cos - b sin, a sin + b cos) */
-__device__ inline void rotate(float &a, float &b, float cosine, float sine) {
-  const float turned = fmaf(a, cosine, -(b * sine));
-  b = fmaf(a, sine, b * cosine);
-  a = turned;
-}
-
 /** 16 bytes of bf16 or float32. */
 __device__ inline void unpackRun(const uint4 &packed, float (&values)[8]) { unpack({packed, {}}, true, values); }
 __device__ inline void unpackRun(const uint4 &packed, float (&values)[4]) {

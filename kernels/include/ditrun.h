@@ -202,23 +202,11 @@ DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stre
 
 /* Keys that share one scale; rows of transposed values are padded with zeros to a multiple of it. */
 #define DITRUN_FP8_KEYS 128
-#define DITRUN_STATISTICS_PARTS 320
-/* statistics: Σ_r k[r, c], then max_r |v[r, c]|, in an order that does not change from run to run. With rowFactor ≠ 0 the keys are
- * what ditrun_rms_norm would make of k, by weight and rope and rounded to dtype, and rowFactor[r] becomes
- * 1 / sqrt(mean(k[r]²) + epsilon), with which ditrun_quantize_kv makes the same keys again. */
-typedef struct {
-  uint64_t statistics;   /* float32 [2, columns] */
-  uint64_t workspace;    /* float32 [DITRUN_STATISTICS_PARTS, 2, columns] */
-  uint64_t k, v;         /* F32 or BF16 [rows, columns] with leading dimensions ldk, ldv */
-  uint64_t rowFactor;    /* 0, or float32 [rows] */
-  uint64_t weight, rope; /* with rowFactor: float32 [columns] and [rows, headDim] */
-  uint64_t sumSquares;   /* as in ditrun_rms_norm, or 0 */
-  int64_t ldk, ldv;
-  int32_t rows, columns, fullColumns, headDim;
-  int32_t dtype;
-  float epsilon;
-} ditrun_kv_statistics_args;
-DITRUN_API int ditrun_kv_statistics(const ditrun_kv_statistics_args *args, uint64_t stream);
+#define DITRUN_STATISTICS_PARTS 64
+/* statistics [2, columns] float32: Σ_r k[r, c], then max_r |v[r, c]|, in an order that does not change from run to run.
+ * workspace float32 [DITRUN_STATISTICS_PARTS, 2, columns]. k, v F32 or BF16 [rows, columns] with leading dimensions ldk, ldv. */
+DITRUN_API int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv,
+                                    int rows, int columns, int dtype, uint64_t stream);
 typedef struct {
   uint64_t k, v;         /* F32 or BF16 [rows, heads, headDim], heads adjacent */
   uint64_t statistics;   /* float32 [statisticsCount, 2, heads · headDim]: those of each rank, in the same order on all */
@@ -226,7 +214,6 @@ typedef struct {
   uint64_t outV;         /* e4m3 [heads, headDim, paddedRows]: v / vScale, keys in the order below, zeros behind the last */
   uint64_t kScale;       /* float32 [heads, paddedRows / DITRUN_FP8_KEYS]: amax / 448 of those keys */
   uint64_t vScale;       /* float32 [heads, headDim]: max of the statistics / 448 */
-  uint64_t rowFactor, weight, rope; /* as in ditrun_kv_statistics_args; 0 for keys as they are */
   int64_t ldk, ldv, totalRows;
   int32_t rows, heads, headDim, statisticsCount;
   int32_t dtype;

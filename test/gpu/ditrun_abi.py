@@ -26,13 +26,8 @@ class Attention(Structure):
                 fields("qStride oStride workspaceBytes", c_int64) + fields("queries heads headDim blockCount dtype oDtype kernel", c_int32) + fields("scale", c_float))
 
 
-class KvStatistics(Structure):
-    _fields_ = (fields("statistics workspace k v rowFactor weight rope sumSquares", c_uint64) + fields("ldk ldv", c_int64) +
-                fields("rows columns fullColumns headDim dtype", c_int32) + fields("epsilon", c_float))
-
-
 class QuantizeKv(Structure):
-    _fields_ = (fields("k v statistics outK outV kScale vScale rowFactor weight rope", c_uint64) + fields("ldk ldv totalRows", c_int64) +
+    _fields_ = (fields("k v statistics outK outV kScale vScale", c_uint64) + fields("ldk ldv totalRows", c_int64) +
                 fields("rows heads headDim statisticsCount dtype reserved", c_int32))
 
 
@@ -82,7 +77,7 @@ SIGNATURES = {
     "flags_write": [POINTER(U), I, c_uint32, U], "flags_wait": [POINTER(U), I, I, U],
     "gemm": [POINTER(Gemm), U], "attention": [POINTER(Attention), U], "layer_norm": [POINTER(LayerNorm), U],
     "activate": [U, U, L, I, I, U], "add": [U, U, U, L, I, U], "add_rows": [U, U, U, U, I, I, I, U], "cast": [U, I, U, I, L, U],
-    "quantize_rows": [U, U, U, L, I, I, I, U], "kv_statistics": [POINTER(KvStatistics), U], "quantize_kv": [POINTER(QuantizeKv), U], "count_nonfinite": [U, U, L, I, U],
+    "quantize_rows": [U, U, U, L, I, I, I, U], "kv_statistics": [U, U, U, L, U, L, I, I, I, U], "quantize_kv": [POINTER(QuantizeKv), U], "count_nonfinite": [U, U, L, I, U],
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
     "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, I, c_float, I, U],

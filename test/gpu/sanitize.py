@@ -10,7 +10,7 @@ import argparse
 import ctypes
 import sys
 
-from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, KvStatistics, LayerNorm, Module, QuantizeKv, Random, RmsNorm
+from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
 
 BYTES = {F32: 4, BF16: 2, F16: 2, E4M3: 1}
 
@@ -79,18 +79,16 @@ def attentions(module, new):
     attention(module, new, 2, 33, [47], 20, F16, 1, F32)
 
 
-def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=BF16, merge=False, workspace=0, make_keys=False):
+def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=BF16, merge=False, workspace=0):
     width, blocks = heads * dim, []
     v_scale = new.empty(width)
     for rows in lengths:
         k, v, padded = new.normal(rows * width, BF16), new.normal(rows * width, BF16), -(-rows // 128) * 128
         statistics = new.empty(2 * width)
-        norm = dict(rowFactor=new.empty(rows), weight=new.normal(width), rope=new.normal(rows * dim)) if make_keys else {}
-        module.kv_statistics(ctypes.byref(KvStatistics(statistics=statistics, workspace=new.empty(320 * 2 * width), k=k, v=v, ldk=width, ldv=width, rows=rows, columns=width,
-                                                       headDim=dim, dtype=BF16, epsilon=1e-6, **norm)), 0)
+        module.kv_statistics(statistics, new.empty(64 * 2 * width), k, width, v, width, rows, width, BF16, 0)
         block = KvBlock(k=new.empty(rows * width, E4M3), v=new.empty(width * padded, E4M3), kScale=new.empty(heads * padded // 128), kStride=width, vStride=padded, length=rows)
         module.quantize_kv(ctypes.byref(QuantizeKv(k=k, v=v, statistics=statistics, outK=block.k, outV=block.v, kScale=block.kScale, vScale=v_scale, ldk=width, ldv=width,
-                                                   totalRows=rows, rows=rows, heads=heads, headDim=dim, statisticsCount=1, dtype=BF16, **norm)), 0)
+                                                   totalRows=rows, rows=rows, heads=heads, headDim=dim, statisticsCount=1, dtype=BF16)), 0)
         blocks.append(block)
     q, q_scale = new.empty(queries * width, E4M3), new.empty(queries * heads)
     module.quantize_rows(q, q_scale, new.normal(queries * width, BF16), dim, queries * heads, dim, BF16, 0)
@@ -108,13 +106,10 @@ def fp8_attentions(module, new):
             fp8_attention(module, new, 2, 193, [70, 129, 1], dim, kernel)
             fp8_attention(module, new, 1, 65, [300], dim, kernel, F32, merge=True)
             fp8_attention(module, new, 3, 257, [1024], dim, kernel)
-            fp8_attention(module, new, 2, 70, [300], dim, kernel, make_keys=True)
             new.free()
         for out_dtype in (BF16, E4M3) if dim != 40 else ():
             fp8_attention(module, new, 2, 193, [2100], dim, 3, out_dtype, workspace=1 << 20)
             new.free()
-    fp8_attention(module, new, 12, 193, [400], 128, 3, make_keys=True)
-    new.free()
 
 
 def gemm(module, new, m, n, k, dtype, out_dtype, **more):

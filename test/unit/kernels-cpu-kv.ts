@@ -1,5 +1,4 @@
 // Keys and values in e4m3 for the tests of the CPU module: through its quantisers, and back by the layout of the header.
-import { STATISTICS_PARTS } from "../../src/worker/device/abi.js";
 import {
   at,
   BF16,
@@ -7,10 +6,11 @@ import {
   download,
   E4M3,
   F32,
-  kvStatistics,
   poisoned,
   quantizeKv,
+  raw,
   sequence,
+  stream,
   upload,
 } from "./kernels-cpu-module.js";
 
@@ -51,7 +51,7 @@ export function quantize(k: Float64Array, v: Float64Array, shape: Shape) {
   const { heads, headDim, lengths, dtype = F32 } = shape;
   const columns = columnsOf(shape);
   const statistics = poisoned(lengths.length * 2 * columns, F32);
-  const workspace = poisoned(STATISTICS_PARTS * 2 * columns, F32);
+  const workspace = poisoned(64 * 2 * columns, F32);
   let first = 0;
   const sources = lengths.map((length) => {
     const part = (x: Float64Array) => x.subarray(first * columns, (first + length) * columns);
@@ -61,8 +61,8 @@ export function quantize(k: Float64Array, v: Float64Array, shape: Shape) {
   });
   sources.forEach((source, rank) => {
     const own = statistics + rank * 2 * columns * 4;
-    const inputs = { k: source.k, v: source.v, ldk: source.stride, ldv: source.stride, rows: source.rows };
-    check(kvStatistics({ statistics: own, workspace, ...inputs, columns, dtype }));
+    const rows = [source.k, source.stride, source.v, source.stride, source.rows];
+    check(raw.kvStatistics(own, workspace, ...rows, columns, dtype, stream));
   });
   const vScale = poisoned(columns, F32);
   const blocks = sources.map((source) => {

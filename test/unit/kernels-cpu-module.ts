@@ -204,15 +204,8 @@ export function attention(args: Fields, blocks: Fields[], onStream = stream): nu
   return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);
 }
 
-const keysAsTheyAre = { rowFactor: 0, weight: 0, rope: 0 };
-
-export function kvStatistics(args: Fields): number {
-  const plain = { ...keysAsTheyAre, sumSquares: 0, fullColumns: 0, headDim: 0, dtype: F32, epsilon: 0 };
-  return raw.kvStatistics({ ...plain, ...args }, stream);
-}
-
 export function quantizeKv(args: Fields): number {
-  return raw.quantizeKv({ reserved: 0, ...keysAsTheyAre, ...args }, stream);
+  return raw.quantizeKv({ reserved: 0, ...args }, stream);
 }
 
 export function layerNorm(args: Fields): number {

@@ -73,25 +73,6 @@ export interface AttentionArgs {
   scale: number;
 }
 
-export interface KvStatisticsArgs {
-  statistics: Address;
-  workspace: Address;
-  k: Address;
-  v: Address;
-  rowFactor: Address;
-  weight: Address;
-  rope: Address;
-  sumSquares: Address;
-  ldk: number;
-  ldv: number;
-  rows: number;
-  columns: number;
-  fullColumns: number;
-  headDim: number;
-  dtype: number;
-  epsilon: number;
-}
-
 export interface QuantizeKvArgs {
   k: Address;
   v: Address;
@@ -100,9 +81,6 @@ export interface QuantizeKvArgs {
   outV: Address;
   kScale: Address;
   vScale: Address;
-  rowFactor: Address;
-  weight: Address;
-  rope: Address;
   ldk: number;
   ldv: number;
   totalRows: number;
@@ -242,7 +220,6 @@ export interface PeerExchangeArgs {
 export type Struct =
   | GemmArgs
   | AttentionArgs
-  | KvStatisticsArgs
   | QuantizeKvArgs
   | LayerNormArgs
   | RmsNormArgs

@@ -39,7 +39,8 @@ export const prototypes = {
   flagsWait: "int ditrun_flags_wait(const uint64_t *flags, int count, int reset, uint64_t stream)",
   gemm: "int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream)",
   attention: "int ditrun_attention(const ditrun_attention_args *args, uint64_t stream)",
-  kvStatistics: "int ditrun_kv_statistics(const ditrun_kv_statistics_args *args, uint64_t stream)",
+  kvStatistics:
+    "int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv, int rows, int columns, int dtype, uint64_t stream)",
   quantizeKv: "int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t stream)",
   layerNorm: "int ditrun_layer_norm(const ditrun_layer_norm_args *args, uint64_t stream)",
   activate: "int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int activation, uint64_t stream)",
@@ -134,14 +135,8 @@ export const structs: Record<string, Record<string, string>> = {
     int32_t: ["queries", "heads", "headDim", "blockCount", "dtype", "oDtype", "kernel"],
     float: ["scale"],
   }),
-  ditrun_kv_statistics_args: fields({
-    uint64_t: ["statistics", "workspace", "k", "v", "rowFactor", "weight", "rope", "sumSquares"],
-    int64_t: ["ldk", "ldv"],
-    int32_t: ["rows", "columns", "fullColumns", "headDim", "dtype"],
-    float: ["epsilon"],
-  }),
   ditrun_quantize_kv_args: fields({
-    uint64_t: ["k", "v", "statistics", "outK", "outV", "kScale", "vScale", "rowFactor", "weight", "rope"],
+    uint64_t: ["k", "v", "statistics", "outK", "outV", "kScale", "vScale"],
     int64_t: ["ldk", "ldv", "totalRows"],
     int32_t: ["rows", "heads", "headDim", "statisticsCount", "dtype", "reserved"],
   }),
@@ -204,7 +199,7 @@ export const HANDLE_BYTES = 128;
 export const ABI_VERSION = 4;
 export const ATTENTION_WORKSPACE = 33554432;
 export const FP8_KEYS = 128;
-export const STATISTICS_PARTS = 320;
+export const STATISTICS_PARTS = 64;
 export const PEER_BLOCKS = 128;
 export const SHARE_UNIT = 8;
 

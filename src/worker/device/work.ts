@@ -44,10 +44,8 @@ export function workOf(name: KernelName, args: readonly Argument[]): Work {
   if (typeof first === "object" && "blocks" in first) return attentionWork(first);
   if (typeof first === "object" && "kernelT" in first) return convolutionWork(first);
   if (typeof first === "object" && "statistics" in first) {
-    const { rows, headDim, dtype } = first;
-    const rope = first.rowFactor === 0 ? 0 : rows * headDim * 4;
-    if ("columns" in first) return streamed(rows, first.columns, 2 * sizeOf(dtype), rope);
-    return streamed(rows, first.heads * headDim, 2 * (sizeOf(dtype) + 1), rope);
+    const { rows, heads, headDim, dtype } = first;
+    return streamed(rows, heads * headDim, 2 * (sizeOf(dtype) + 1));
   }
   if (typeof first === "object" && "epsilon" in first) {
     const { rows, columns, xDtype, outDtype } = first;
@@ -79,6 +77,8 @@ export function workOf(name: KernelName, args: readonly Argument[]): Work {
       return streamed(1, at(4), sizeOf(at(1)) + sizeOf(at(3)));
     case "quantizeRows":
       return streamed(at(4), at(5), 1 + sizeOf(at(6)));
+    case "kvStatistics":
+      return streamed(at(6), at(7), 2 * sizeOf(at(8)));
     case "rowSumSquares":
       return streamed(at(3), at(4), sizeOf(at(5)));
     case "combine":

@@ -1,14 +1,6 @@
 import type { Context } from "../context.js";
 import { type Address, FP8_KEYS } from "../device/abi.js";
-import {
-  type KeyNorm,
-  type KeysToMake,
-  kvStatistics,
-  paddedKeys,
-  type QuantizedKv,
-  quantizeKv,
-  quantizeQueries,
-} from "../device/fp8-ops.js";
+import { kvStatistics, paddedKeys, type QuantizedKv, quantizeKv, quantizeQueries } from "../device/fp8-ops.js";
 import type { KeyValues } from "../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import { gatherTensorCp, partForGatherCp } from "./split.js";
@@ -29,18 +21,12 @@ export interface KeyValuePayload {
 
 /**
  * Queues what makes a payload of q [tokens, columns] and kv [2, tokens, columns], both contiguous; it lives in the arena. Where the
- * payload is e4m3, q may be so already (RingAttention.queryDtype), and keyNorm may make the keys of kv's first part; only there.
+ * payload is e4m3, q may be so already (RingAttention.queryDtype).
  */
-export type MakePayload = (
-  q: Tensor,
-  kv: Tensor,
-  tokensOfRank: readonly number[],
-  keyNorm?: KeyNorm,
-) => KeyValuePayload;
+export type MakePayload = (q: Tensor, kv: Tensor, tokensOfRank: readonly number[]) => KeyValuePayload;
 
 /** Keys and values as they are. */
-export const asTheyAre: MakePayload = (q, kv, _tokensOfRank, keyNorm) => {
-  if (keyNorm) throw new Error("Only a payload in e4m3 makes its keys.");
+export const asTheyAre: MakePayload = (q, kv) => {
   const { columns } = matrixShape(q);
   return {
     q,
@@ -77,7 +63,7 @@ function e4m3Message(address: Address, tokens: number, columns: number, heads: n
  */
 export function inE4m3(context: Pick<Context, "cp" | "device">, heads: number): MakePayload {
   const { device, cp } = context;
-  return (q, kv, tokensOfRank, keyNorm) => {
+  return (q, kv, tokensOfRank) => {
     const { rows: tokens, columns } = matrixShape(q);
     const message = (address: Address, count: number) => e4m3Message(address, count, columns, heads);
     const bytes = (count: number) => message(0, count).bytes;
@@ -87,12 +73,11 @@ export function inE4m3(context: Pick<Context, "cp" | "device">, heads: number): 
     device.arena.scope(() => {
       const twoOfRank = Array<number>(cp.size).fill(2);
       const own = partForGatherCp(context, twoOfRank, columns, "fp32");
-      const keys: KeysToMake | undefined = keyNorm && { ...keyNorm, rowFactor: device.allocate("fp32", [tokens]) };
-      kvStatistics(device, own, kv, keys);
+      kvStatistics(device, own, kv);
       const statistics = gatherTensorCp(context, own, twoOfRank); // [cp · 2, columns]
       const totalRows = tokensOfRank.reduce((sum, count) => sum + count, 0);
       const parts: QuantizedKv = { ...message(address, tokens), vScale };
-      quantizeKv(device, parts, kv, { statistics, totalRows, heads, keys });
+      quantizeKv(device, parts, kv, { statistics, totalRows, heads });
     });
     return {
       q: quantized,

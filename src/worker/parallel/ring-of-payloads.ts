@@ -1,5 +1,4 @@
 import type { Device } from "../device/device.js";
-import type { KeyNorm } from "../device/fp8-ops.js";
 import type { Tensor } from "../device/tensor.js";
 import type { KeyValuePayload, MakePayload } from "./kv-payload.js";
 
@@ -18,8 +17,6 @@ export interface RingAttention {
 export interface AttendOptions {
   /** The result, in place of a tensor of the plan's dtype. */
   readonly out?: Tensor | undefined;
-  /** Where queryDtype is e4m3 only: what makes keys of the first part of kv. */
-  readonly keyNorm?: KeyNorm | undefined;
 }
 
 /** What every launch of attention in a ring has in common. */
@@ -45,10 +42,10 @@ export abstract class RingOfPayloads implements RingAttention {
     return this.settings.queryDtype;
   }
 
-  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[], { out, keyNorm }: AttendOptions = {}): Tensor {
+  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[], { out }: AttendOptions = {}): Tensor {
     const { outDtype, makePayload } = this.settings;
     const o = out ?? this.device.allocate(outDtype, q.shape);
-    this.device.arena.scope(() => this.queue(o, makePayload(q, kv, tokensOfRank, keyNorm), tokensOfRank));
+    this.device.arena.scope(() => this.queue(o, makePayload(q, kv, tokensOfRank), tokensOfRank));
     return o;
   }
 

@@ -1,6 +1,6 @@
 import type { Context } from "../context.js";
 import { rowsOf, type Tensor } from "../device/tensor.js";
-import { type RmsNormOptions, rmsNorm, rowSumSquares } from "../device/wan-ops.js";
+import { rmsNorm, rowSumSquares } from "../device/wan-ops.js";
 import type { Loader } from "./linear.js";
 import { type Range, rangeOf, shares } from "./split.js";
 
@@ -49,23 +49,16 @@ export class WideRmsNorm {
   forward(tensors: readonly Tensor[], { rope, outs }: { rope?: Tensor; outs?: readonly Tensor[] } = {}): void {
     const { device } = this.context;
     device.arena.scope(() => {
-      this.prepare(tensors).forEach((settings, index) => {
-        const x = tensors[index];
-        if (x) rmsNorm(device, outs?.[index] ?? x, x, { ...settings, rope });
+      const sums = this.split ? this.#sumSquares(tensors) : undefined;
+      tensors.forEach((x, index) => {
+        const own = sums && { sums: rowsOf(sums, index, 1), fullColumns: this.width };
+        rmsNorm(device, outs?.[index] ?? x, x, {
+          weight: this.weights[index],
+          rope,
+          sumSquares: own,
+          epsilon: this.epsilon,
+        });
       });
-    });
-  }
-
-  /** What normalises each tensor, for whoever does it: under tp this queues their sums, which live in the arena. */
-  prepare(
-    tensors: readonly Tensor[],
-  ): (Pick<RmsNormOptions, "sumSquares" | "epsilon"> & { readonly weight: Tensor })[] {
-    const sums = this.split ? this.#sumSquares(tensors) : undefined;
-    return tensors.map((_, index) => {
-      const weight = this.weights[index];
-      if (!weight) throw new RangeError(`There are ${this.weights.length} weights for ${tensors.length} tensors.`);
-      const sumSquares = sums && { sums: rowsOf(sums, index, 1), fullColumns: this.width };
-      return { weight, sumSquares, epsilon: this.epsilon };
     });
   }
 

@@ -4,7 +4,6 @@ import { attentionKernels } from "../../device/abi.js";
 import { allocateByHead } from "../../device/fp8-ops.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
-import { rmsNorm } from "../../device/wan-ops.js";
 import { attentionOutput } from "../../parallel/attention-output.js";
 import {
   type Linear,
@@ -163,16 +162,9 @@ class SelfAttention {
     const kv = tensor(k.address, qkv.dtype, [2, tokens, columns]);
     const heads = columns / (rope.shape.at(-1) ?? 1);
     const { context, ring } = this;
-    if (ring.queryDtype !== "e4m3") {
-      this.norm.forward([q, k], { rope });
-      return ring.attend(q, kv, tokensOfRank, { out: attentionOutput(context, this.o, q, heads) });
-    }
-    const queries = allocateByHead(context.device, [tokens, columns], heads);
-    const out = attentionOutput(context, this.o, queries, heads);
-    const [ofQueries, ofKeys] = this.norm.prepare([q, k]);
-    if (!(ofQueries && ofKeys)) throw new Error("Queries and keys have a norm each.");
-    rmsNorm(context.device, queries, q, { ...ofQueries, rope });
-    return ring.attend(queries, kv, tokensOfRank, { out, keyNorm: { ...ofKeys, rope } });
+    const queries = ring.queryDtype === "e4m3" ? allocateByHead(context.device, [tokens, columns], heads) : q;
+    this.norm.forward([q, k], { rope, outs: [queries, k] });
+    return ring.attend(queries, kv, tokensOfRank, { out: attentionOutput(context, this.o, queries, heads) });
   }
 }
 

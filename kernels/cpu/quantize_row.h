@@ -1,4 +1,4 @@
-// What several operators do to a row of float32 before they store it.
+// Rows to e4m3 with a scale each, as several operators store them.
 #pragma once
 
 #include <algorithm>
@@ -18,19 +18,6 @@ inline void quantizeRow(float *x, int64_t count, uint64_t out, int64_t first, fl
   *scale = std::max(amax, smallestAmax) / 448.0f;
   for (int64_t i = 0; i < count; i++) x[i] /= *scale;
   writeRun(out, DITRUN_E4M3, first, count, x);
-}
-
-/** Adjacent pairs (a, b) of each head turn by their angle: (a cos - b sin, a sin + b cos). turns [headDim]: cos, sin in turn. */
-inline void rotate(float *y, int64_t columns, const float *turns, int64_t headDim) {
-  for (int64_t head = 0; head < columns; head += headDim) {
-    float *const x = y + head;
-    for (int64_t i = 0; i < headDim; i += 2) {
-      const float a = x[i];
-      const float b = x[i + 1];
-      x[i] = a * turns[i] - b * turns[i + 1];
-      x[i + 1] = a * turns[i + 1] + b * turns[i];
-    }
-  }
 }
 
 }  // namespace ditrun
