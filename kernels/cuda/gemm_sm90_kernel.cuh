@@ -7,6 +7,8 @@
 //   tiles one above the other and the same W, of which each loads half for both.
 // - resident: k is small enough for all of W's panel to stay in shared memory. Each warp group has tiles and a ring of its own, so
 //   that one's epilogue falls into the other's products, and only A is loaded.
+// Where e4m3 sums go to float32 some steps at a time there are two sets of accumulators: during the epilogue of one tile, which needs one of them, the
+// first steps of the next are multiplied into the other (not with a residual, whose prefetch takes those registers).
 // Rounding: float32 sums, all of the epilogue in float32, one rounding when out is stored.
 #pragma once
 

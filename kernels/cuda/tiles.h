@@ -126,5 +126,5 @@ using GemmResident128 = GemmTile<1, 128, 8, 0>;
 using GemmResident256 = GemmTile<1, 256, 4, 0>;
 // bf16 where 256 columns leave the last wave empty: 4095×1536×8960 with gate and residual 163 [170], 256 columns 199.
 using GemmShared128 = GemmTile<2, 128, 0, 0>;
-// The same with a scale for each 128 of k, as attention's heads have them.
+// The same with a scale for each 128 of k, as attention's heads have them: 32760×1536×1536 with gate and residual 240 to 251 (one scale a row: 224 to 234).
 using GemmShared192Blocks = GemmTile<2, 192, 0, 1, true>;
