@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MAX_BLOCKS = 16
+WORKSPACE_BYTES = 32 << 20
 CODE = {torch.bfloat16: 1, torch.float16: 3}
 U64, I64, I32 = ctypes.c_uint64, ctypes.c_int64, ctypes.c_int32
 
@@ -31,7 +32,7 @@ class KvBlock(ctypes.Structure):
 class AttentionArgs(ctypes.Structure):
     _fields_ = [("q", U64), ("o", U64), ("lse", U64), ("previousO", U64), ("previousLse", U64),
                 ("blocks", ctypes.POINTER(KvBlock)), ("relativeBias", U64), ("qScale", U64), ("vScale", U64), ("waitNanoseconds", U64),
-                ("qStride", I64), ("oStride", I64), ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
+                ("oScale", U64), ("workspace", U64), ("qStride", I64), ("oStride", I64), ("workspaceBytes", I64), ("queries", I32), ("heads", I32), ("headDim", I32), ("blockCount", I32), ("dtype", I32), ("oDtype", I32),
                 ("kernel", I32), ("scale", ctypes.c_float)]
 
 
@@ -52,6 +53,7 @@ class Attention:
         self.library.ditrun_quantize_kv.argtypes = [ctypes.POINTER(QuantizeKvArgs), U64]
         self.name = path.rsplit("/", 1)[-1].removesuffix(".so")
         self.succeed(self.library.ditrun_device_open(torch.cuda.current_device()))
+        self.memory = torch.empty(WORKSPACE_BYTES, device="cuda", dtype=torch.uint8)
 
     def succeed(self, status):
         if status:
@@ -65,7 +67,7 @@ class Attention:
         args = AttentionArgs(
             q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0,
             previous[0].data_ptr() if previous else 0, previous[1].data_ptr() if previous else 0,
-            array, 0, 0, 0, waits.data_ptr() if waits is not None else 0, q.stride(0), o.stride(0),
+            array, 0, 0, 0, waits.data_ptr() if waits is not None else 0, 0, self.memory.data_ptr(), q.stride(0), o.stride(0), WORKSPACE_BYTES,
             q.shape[0], q.shape[1], q.shape[2], len(blocks), CODE[q.dtype], 0 if o.dtype == torch.float32 else 1, kernel,
             scale if scale is not None else q.shape[2] ** -0.5)
         self.succeed(self.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
@@ -102,7 +104,7 @@ class Fp8Attention:
         q, k = self.q, self.k
         block = (KvBlock * 1)(KvBlock(k.data_ptr(), self.v.data_ptr(), 0, k.stride(0), self.v.shape[2], self.k_scale.data_ptr(), k.shape[0], 0))
         args = AttentionArgs(q.data_ptr(), o.data_ptr(), lse.data_ptr() if lse is not None else 0, 0, 0, block, 0, self.q_scale.data_ptr(), self.v_scale.data_ptr(), 0,
-                             q.stride(0), o.stride(0), *q.shape, 1, 2, 0 if o.dtype == torch.float32 else 1, 0, q.shape[2] ** -0.5)
+                             0, self.attention.memory.data_ptr(), q.stride(0), o.stride(0), WORKSPACE_BYTES, *q.shape, 1, 2, 0 if o.dtype == torch.float32 else 1, 0, q.shape[2] ** -0.5)
         self.attention.succeed(self.attention.library.ditrun_attention(ctypes.byref(args), torch.cuda.current_stream().cuda_stream))
 
     def dequantized(self):

@@ -12,6 +12,7 @@
 #include "flags.h"
 #include "kv_layout.h"
 #include "micro.h"
+#include "quantize_row.h"
 #include "scratch.h"
 #include "tensor.h"
 
@@ -190,7 +191,9 @@ struct Attention : ditrun_attention_args {
         total = merged;
       }
       if (lse != 0) pointer<float>(lse)[head * queries + query] = total;
-      writeRun(o, oDtype, query * oStride + head * headDim, headDim, x);
+      const int64_t to = query * oStride + head * headDim;
+      if (oDtype == DITRUN_E4M3) quantizeRow(x, headDim, o, to, pointer<float>(oScale) + query * heads + head);
+      else writeRun(o, oDtype, to, headDim, x);
     }
   }
 
@@ -264,7 +267,12 @@ void check(const ditrun_attention_args &a) {
   require(a.kernel == 0 || a.kernel == 1, f, ": kernel is ", a.kernel,
           ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
   requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16, DITRUN_E4M3);
-  requireDtype(f, "oDtype", a.oDtype, DITRUN_F32, DITRUN_BF16);
+  if (a.oDtype == DITRUN_E4M3) {
+    require(a.dtype == DITRUN_E4M3 || a.dtype == DITRUN_BF16, f, ": o is e4m3, which only e4m3 and bf16 operands give.");
+    requireAddress(f, "oScale", a.oScale, 4);
+  } else {
+    requireDtype(f, "oDtype", a.oDtype, DITRUN_F32, DITRUN_BF16);
+  }
   const int64_t row = static_cast<int64_t>(a.heads) * a.headDim;
   const auto stride = [&](const char *name, int64_t value) {
     require(value >= row, f, ": ", name, " is ", value, " but a row of ", a.heads, " heads of ", a.headDim, " has ", row,

@@ -33,7 +33,7 @@ struct Gemm : ditrun_gemm_args {
       float *x = sums + r * blockColumns;
       float rowScale = alpha;
       if (dtype == DITRUN_E4M3) {
-        rowScale *= pointer<const float>(aScale)[(aStride == 0 ? 0 : b) * m + row0 + r];
+        if (aScaleColumns == 0) rowScale *= pointer<const float>(aScale)[(aStride == 0 ? 0 : b) * m + row0 + r];
         for (int64_t c = 0; c < columns; c++) x[c] *= columnScale[c];
       }
       if (rowScale != 1.0f) {
@@ -58,6 +58,14 @@ struct Gemm : ditrun_gemm_args {
       }
       writeRun(out, outDtype, b * outStride + (row0 + r) * ldo + column0, columns, x);
     }
+  }
+
+  /** A row of A as float32, with its scales by runs of columns where it has such. */
+  void copyRow(int64_t b, int64_t row, float *to) const {
+    copyRun(a, dtype, b * aStride + row * lda, k, to);
+    if (aScaleColumns == 0) return;
+    const float *const scales = pointer<const float>(aScale) + ((aStride == 0 ? 0 : b) * m + row) * (k / aScaleColumns);
+    for (int64_t i = 0; i < k; i++) to[i] *= scales[i / aScaleColumns];
   }
 
   /** Packs output columns [column0, column0 + columns) of W[b]: panels [columns / 16][k][16]. */
@@ -87,7 +95,7 @@ struct Gemm : ditrun_gemm_args {
     const int64_t lda0 = k + padding;
     float *const aRows = own;
     float *const sums = own + stripRows * lda0;
-    for (int64_t r = 0; r < rows; r++) copyRun(a, dtype, b * aStride + (row0 + r) * lda, k, aRows + r * lda0);
+    for (int64_t r = 0; r < rows; r++) copyRow(b, row0 + r, aRows + r * lda0);
     for (int64_t c0 = 0; c0 < columns; c0 += blockColumns) {
       const int64_t width = std::min(blockColumns, columns - c0);
       for (int64_t k0 = 0; k0 < k; k0 += blockDepth) {
@@ -109,7 +117,7 @@ struct Gemm : ditrun_gemm_args {
   void few(int64_t b, float *own) const {
     const int64_t lda0 = (k + 7) / 8 * 8;
     std::fill(own, own + m * lda0, 0.0f);
-    for (int64_t r = 0; r < m; r++) copyRun(a, dtype, b * aStride + r * lda, k, own + r * lda0);
+    for (int64_t r = 0; r < m; r++) copyRow(b, r, own + r * lda0);
     const int64_t blocks = (n + blockColumns / 4 - 1) / (blockColumns / 4);
 #pragma omp parallel for schedule(static) if (n * k > parallelWork)
     for (int64_t block = 0; block < blocks; block++) {
@@ -212,6 +220,12 @@ void check(const ditrun_gemm_args &g) {
   if (g.dtype == DITRUN_E4M3) {
     requireAddress(f, "aScale", g.aScale, 4);
     requireAddress(f, "wScale", g.wScale, 4);
+  }
+  if (g.aScaleColumns != 0) {
+    require(g.dtype == DITRUN_E4M3 && g.aScaleColumns > 0 && g.k % g.aScaleColumns == 0, f, ": aScaleColumns is ",
+            g.aScaleColumns, " but must divide k = ", g.k, ", of e4m3.");
+    require(g.activation == DITRUN_IDENTITY && (g.outDtype == DITRUN_F32 || g.outDtype == DITRUN_BF16), f,
+            ": with aScaleColumns there is no activation (", g.activation, ") and out is f32 or bf16.");
   }
 }
 

@@ -2,15 +2,13 @@
 #include <cmath>
 
 #include "activation.h"
+#include "quantize_row.h"
 #include "scratch.h"
 #include "stream.h"
 #include "tensor.h"
 
 namespace ditrun {
 namespace {
-
-/** Below it a row counts as zeros; keeps the scale a normal number. */
-constexpr float tiny = 1e-12f;
 
 float sum(const float *x, int64_t count) {
   v8 parts[2] = {};
@@ -36,15 +34,6 @@ float sumOfSquares(const float *x, float mean, int64_t count) {
   float rest = 0.0f;
   for (; i < count; i++) rest += (x[i] - mean) * (x[i] - mean);
   return sum8(parts[0] + parts[1]) + rest;
-}
-
-/** scale = max(amax, tiny) / 448; out = x / scale as e4m3. Overwrites x with the quotients. */
-void quantizeRow(float *x, int64_t count, uint64_t out, int64_t first, float *scale) {
-  float amax = 0.0f;
-  for (int64_t i = 0; i < count; i++) amax = std::max(amax, std::fabs(x[i]));
-  *scale = std::max(amax, tiny) / 448.0f;
-  for (int64_t i = 0; i < count; i++) x[i] /= *scale;
-  writeRun(out, DITRUN_E4M3, first, count, x);
 }
 
 /** mean and variance in two passes over the row (the variance is the mean of squares, as torch.nn.LayerNorm takes it). */

@@ -33,12 +33,15 @@ static int check(const ditrun_attention_args *args) {
   if (a.queries > 0 && (!a.q || !a.o || a.qStride < rowWidth || a.oStride < rowWidth))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got q 0x%llx and o 0x%llx with row strides %lld and %lld for %d heads of %d.", (unsigned long long)a.q,
                 (unsigned long long)a.o, (long long)a.qStride, (long long)a.oStride, a.heads, a.headDim);
-  const bool e4m3 = a.dtype == DITRUN_E4M3;
-  if (!(isFloat(a.dtype) || a.dtype == DITRUN_F16 || e4m3) || !isFloat(a.oDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32, bf16, f16 or e4m3 and writes f32 or bf16, got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
+  const bool e4m3 = a.dtype == DITRUN_E4M3, toE4m3 = a.oDtype == DITRUN_E4M3;
+  if (!(isFloat(a.dtype) || a.dtype == DITRUN_F16 || e4m3) || !(isFloat(a.oDtype) || (toE4m3 && (e4m3 || a.dtype == DITRUN_BF16))))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention takes f32, bf16, f16 or e4m3 and writes f32, bf16 or, from bf16 or e4m3, e4m3; got %s to %s.", dtypeName(a.dtype), dtypeName(a.oDtype));
   if ((a.qScale != 0) != e4m3 || (a.vScale != 0) != e4m3 || a.qScale % 4 != 0 || a.vScale % 4 != 0)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got queries in %s with scales of q at 0x%llx and of v at 0x%llx; e4m3 needs both and no other dtype takes any.",
                 dtypeName(a.dtype), (unsigned long long)a.qScale, (unsigned long long)a.vScale);
+  if ((a.oScale != 0) != toE4m3 || a.oScale % 4 != 0 || a.workspace % 16 != 0 || a.workspaceBytes < 0 || (a.workspaceBytes > 0 && !a.workspace))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention got a scale for rows of o in %s at 0x%llx (e4m3 needs one, nothing else takes one) and a workspace of %lld bytes at 0x%llx.",
+                dtypeName(a.oDtype), (unsigned long long)a.oScale, (long long)a.workspaceBytes, (unsigned long long)a.workspace);
   if ((a.previousO == 0) != (a.previousLse == 0))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_attention merges with a previous output and its lse together, got 0x%llx and 0x%llx.", (unsigned long long)a.previousO,
                 (unsigned long long)a.previousLse);

@@ -5,7 +5,9 @@
 
 #include "attention_fp8_sm90_kernel.cuh"
 #include "attention_sm90_arguments.h"
+#include "device.h"
 #include "error.h"
+#include "last_wave.h"
 #include "tensor_map.h"
 
 namespace {
@@ -14,38 +16,16 @@ using attention_fp8::kUnit;
 using attention_fp8::Parameters;
 using attention_fp8::Shape;
 
-bool aligned(uint64_t address, int64_t stride) { return address % 16 == 0 && stride % 16 == 0 && stride >= 0; }
-
-/** Describes a [rows, width] matrix of bytes read in boxes of boxRows rows and boxColumns (32, 64 or 128) columns, swizzled. */
-int encode(CUtensorMap *map, const char *name, uint64_t address, int64_t stride, int64_t rows, int64_t width, int boxRows, int boxColumns) {
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUtensorMapSwizzle swizzle = boxColumns == 32   ? CU_TENSOR_MAP_SWIZZLE_32B
-                                     : boxColumns == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
-                                                        : CU_TENSOR_MAP_SWIZZLE_128B;
-  const CUresult result = tensorMapEncoder()(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, reinterpret_cast<void *>(address), sizes, strides, box, steps,
-                                             CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    return fail(DITRUN_DEVICE_ERROR,
-                "The driver refused (CUresult %d) a tensor map of %s in e4m3: address 0x%llx, %lld rows of %lld elements, row stride %lld.",
-                static_cast<int>(result), name, static_cast<unsigned long long>(address), static_cast<long long>(rows),
-                static_cast<long long>(width), static_cast<long long>(stride));
-  return DITRUN_OK;
-}
-
 template <int headDim, typename Output>
 int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   using S = Shape<headDim>;
   Parameters p;
   const int64_t width = static_cast<int64_t>(args.heads) * headDim;
-  int status = encode(&p.q, "q", args.q, args.qStride, args.queries, width, S::queries, headDim);
+  int status = encode_bytes(&p.q, "q", args.q, args.qStride, args.queries, width, S::queries, headDim);
   for (int i = 0; i < args.blockCount && status == DITRUN_OK; ++i) {
     const ditrun_kv_block &block = args.blocks[i];
-    status = encode(&p.k[i], "k", block.k, block.kStride, block.length, width, kUnit, headDim);
-    if (status == DITRUN_OK) status = encode(&p.v[i], "v", block.v, block.vStride, width, block.vStride, headDim, kUnit);
+    status = encode_bytes(&p.k[i], "k", block.k, block.kStride, block.length, width, kUnit, headDim);
+    if (status == DITRUN_OK) status = encode_bytes(&p.v[i], "v", block.v, block.vStride, width, block.vStride, headDim, kUnit);
     p.flags[i] = reinterpret_cast<const uint32_t *>(block.flag);
     p.kScale[i] = reinterpret_cast<const float *>(block.kScale);
     p.length[i] = block.length;
@@ -55,11 +35,25 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   p.vScale = reinterpret_cast<const float *>(args.vScale);
   take_arguments(p, args);
 
+  p.oScale = reinterpret_cast<float *>(args.oScale);
+  p.queryTiles = (args.queries + S::queries - 1) / S::queries;
+  const int blocks = p.queryTiles * args.heads, keyTiles = (args.blocks[0].length + kUnit - 1) / kUnit;
+  constexpr int64_t shareBytes = S::queries * (headDim + 1) * sizeof(float);
+  const LastWave last = args.blockCount == 1 ? share_last_wave(blocks, keyTiles, deviceFacts().multiprocessors, args.workspaceBytes / shareBytes) : LastWave{0, 1};
+  p.wholeBlocks = blocks - last.tiles;
+  p.shares = last.shares;
+  p.sharedO = reinterpret_cast<float *>(args.workspace);
+  p.sharedLse = p.sharedO + static_cast<int64_t>(last.tiles) * last.shares * S::queries * headDim;
+
   const auto kernel = attention_fp8::attention_fp8_kernel<headDim, Output>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
   if (error == cudaSuccess) {
-    const dim3 grid((args.queries + S::queries - 1) / S::queries, args.heads);
-    kernel<<<grid, S::threads, S::sharedBytes, stream>>>(p);
+    kernel<<<p.wholeBlocks + last.tiles * last.shares, S::threads, S::sharedBytes, stream>>>(p);
+    error = cudaGetLastError();
+  }
+  if (error == cudaSuccess && last.tiles > 0) {
+    constexpr int rowsPerBlock = 256 / (headDim / 4);
+    attention_fp8::join_shares_kernel<headDim, Output><<<last.tiles * S::queries / rowsPerBlock, 256, 0, stream>>>(p, last.tiles);
     error = cudaGetLastError();
   }
   if (error != cudaSuccess)
@@ -70,6 +64,7 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
 
 template <int headDim>
 int launch_for_output(const ditrun_attention_args &args, cudaStream_t stream) {
+  if (args.oDtype == DITRUN_E4M3) return launch<headDim, __nv_fp8_e4m3>(args, stream);
   return args.oDtype == DITRUN_F32 ? launch<headDim, float>(args, stream) : launch<headDim, __nv_bfloat16>(args, stream);
 }
 
@@ -79,10 +74,10 @@ bool attention_fp8_sm90_fits(const ditrun_attention_args &args) {
   if (args.dtype != DITRUN_E4M3 || args.relativeBias != 0) return false;
   if (args.headDim != 32 && args.headDim != 64 && args.headDim != 128) return false;
   if (!(args.scale > 0.0f) || !std::isfinite(args.scale)) return false;
-  if (!aligned(args.q, args.qStride) || args.o % 8 != 0 || args.oStride % 2 != 0 || args.previousO % 8 != 0) return false;
+  if (!bytes_aligned(args.q, args.qStride) || args.o % 8 != 0 || args.oStride % 2 != 0 || args.previousO % 16 != 0) return false;
   for (int i = 0; i < args.blockCount; ++i) {
     const ditrun_kv_block &block = args.blocks[i];
-    if (!aligned(block.k, block.kStride) || !aligned(block.v, block.vStride)) return false;
+    if (!bytes_aligned(block.k, block.kStride) || !bytes_aligned(block.v, block.vStride)) return false;
   }
   return deviceHasWgmma();
 }

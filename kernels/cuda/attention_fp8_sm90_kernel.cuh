@@ -10,11 +10,14 @@
 //   bits of an e4m3 sum, and cuts off the rest (a bias of 4e-4 for a tile, 4e-3 for sums of four).
 #pragma once
 
+#include <climits>
+
 #include <cuda_bf16.h>
 
 #include "attention_fp8_sm90_softmax.cuh"
 #include "attention_sm90_ring.cuh"
 #include "ditrun.h"
+#include "numbers.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/tma.cuh"
@@ -39,6 +42,10 @@ struct Parameters {
   float *lse;
   const float *previousO, *previousLse;
   unsigned long long *waitNanoseconds;
+  float *oScale;  // e4m3 out only
+  // Blocks from wholeBlocks on take a share of the keys of one tile of queries: shares of them a tile. Only with one block of keys.
+  float *sharedO, *sharedLse;  // [share, query of the tile, channel] and [share, query of the tile]
+  int32_t queryTiles, wholeBlocks, shares;
   int64_t oStride;
   int32_t queries, heads, blockCount;
   float scaleLog2;  // scale · log2(e)
@@ -70,11 +77,31 @@ struct Shared {
   float scale[S::Tile::stages];  // of the keys
 };
 
+/** What a block of threads computes: a tile of queries of one head, over all keys or some. */
+struct Work {
+  int head, queryTile;
+  int share;             // counted from the first of all, or -1: all keys
+  int firstKey, endKey;  // multiples of kUnit, endKey perhaps beyond the last
+
+  __device__ __forceinline__ explicit Work(const Parameters &p) : share(static_cast<int>(blockIdx.x) - p.wholeBlocks), firstKey(0), endKey(INT_MAX) {
+    int tile = blockIdx.x;
+    if (share >= 0) {
+      const int units = (p.length[0] + kUnit - 1) / kUnit, part = share % p.shares;
+      tile = p.wholeBlocks + share / p.shares;
+      firstKey = units * part / p.shares * kUnit;
+      endKey = units * (part + 1) / p.shares * kUnit;
+    }
+    head = tile / p.queryTiles;
+    queryTile = tile - head * p.queryTiles;
+  }
+  __device__ __forceinline__ int end(int length) const { return min(length, endKey); }
+};
+
 /** Walks the KV blocks and fills the ring. One thread. */
 template <class S>
-__device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, bool observer) {
+__device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, const Work &work, bool observer) {
   constexpr int stages = S::Tile::stages;
-  const int column = blockIdx.y * S::headDim;
+  const int column = work.head * S::headDim;
   int stage = 0;
   uint32_t parity = 1;
   for (int block = 0; block < p.blockCount; ++block) {
@@ -84,9 +111,9 @@ __device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, 
       ptx::fence_proxy_async_global();
       if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
     }
-    const int tiles = (p.length[block] + kUnit - 1) / kUnit;
-    const float *scale = p.kScale[block] + static_cast<int64_t>(blockIdx.y) * tiles;
-    for (int tile = 0; tile < tiles; ++tile) {
+    const int tiles = (p.length[block] + kUnit - 1) / kUnit, end = (work.end(p.length[block]) + kUnit - 1) / kUnit;
+    const float *scale = p.kScale[block] + static_cast<int64_t>(work.head) * tiles;
+    for (int tile = work.firstKey / kUnit; tile < end; ++tile) {
       ptx::mbarrier_wait(&shared.keyEmpty[stage], parity);
       shared.scale[stage] = __ldcg(scale + tile);
       ptx::mbarrier_expect(&shared.keyFull[stage], S::keyBytes);
@@ -110,6 +137,7 @@ struct Consumer {
   static constexpr int kPartials = S::outputColumns / 2, kRowSum = S::headDim / 2;
 
   const Parameters &p;
+  const Work &work;
   Shared<S> &shared;
   uint64_t queries, keys, values;  // descriptors
   float o[S::headDim / 2];
@@ -119,8 +147,8 @@ struct Consumer {
   uint32_t offset[2];        // kOffset - 8 m, or what recentre makes of it
   float largestScale;        // of keys, for which the slopes are in half precision's range; -1 if m is not
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, Shared<S> &s, uint32_t queryAddress, uint32_t keyAddress, uint32_t valueAddress)
-      : p(parameters), shared(s) {
+  __device__ __forceinline__ Consumer(const Parameters &parameters, const Work &ownWork, Shared<S> &s, uint32_t queryAddress, uint32_t keyAddress, uint32_t valueAddress)
+      : p(parameters), work(ownWork), shared(s) {
     queries = ptx::descriptor(queryAddress, 0, 8 * S::headDim, S::swizzle);
     keys = ptx::descriptor(keyAddress, 0, 8 * S::headDim, S::swizzle);
     values = ptx::descriptor(valueAddress, 0, 8 * kUnit, ptx::Swizzle::bytes128);
@@ -273,7 +301,7 @@ struct Consumer {
     release(shared.valueEmpty[Tile::stages - 1]);
   }
 
-  /** Walks all keys. On return o and l are complete. */
+  /** Walks all keys of the work. On return o and l are complete. */
   __device__ __forceinline__ void walk(int firstQuery) {
 #pragma unroll
     for (int i = 0; i < S::headDim / 2; ++i) o[i] = 0.0f;
@@ -282,7 +310,7 @@ struct Consumer {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int query = min(firstQuery + static_cast<int>(threadIdx.x) % 32 / 4 + 8 * row, p.queries - 1);
-      slope[row] = p.qScale[static_cast<int64_t>(query) * p.heads + blockIdx.y] * p.scaleLog2 * static_cast<float>(8 << S::shift);
+      slope[row] = p.qScale[static_cast<int64_t>(query) * p.heads + work.head] * p.scaleLog2 * static_cast<float>(8 << S::shift);
       m[row] = -INFINITY;
       l[row] = 0.0f;
       offset[row] = 0;
@@ -290,7 +318,7 @@ struct Consumer {
     largestScale = -1.0f;
     int position = 0;
     for (int block = 0; block < p.blockCount; ++block) {
-      int remaining = p.length[block];
+      int remaining = work.end(p.length[block]) - work.firstKey;
       while (remaining > 0) {
         const uint32_t parity = position / Tile::stages & 1;
         if (remaining < Tile::stages * kUnit || position % Tile::stages != 0) {
@@ -312,22 +340,34 @@ struct Consumer {
     promote();
   }
 
+  /** Stores this thread's part of one row of a share: o divided by l, but not scaled by channels. Rows past the last query too. */
+  __device__ __forceinline__ void store_share(int row, int rowInTile, float logSum) {
+    const int64_t at = static_cast<int64_t>(work.share) * S::queries + rowInTile;
+    const int lane = threadIdx.x % 4;
+    const float own = 1.0f / l[row];
+    if (lane == 0) p.sharedLse[at] = logSum;
+    float2 *out = reinterpret_cast<float2 *>(p.sharedO + at * S::headDim) + lane;
+#pragma unroll
+    for (int j = 0; j < S::headDim / 8; ++j) out[4 * j] = make_float2(o[4 * j + 2 * row] * own, o[4 * j + 2 * row + 1] * own);
+  }
+
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
   template <typename Output>
   __device__ __forceinline__ void store(int firstQuery) {
-    const int head = blockIdx.y;
-    const float *scales = p.vScale + head * S::headDim;
+    const float *scales = p.vScale + work.head * S::headDim;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int query = firstQuery + threadIdx.x % 32 / 4 + 8 * row;
-      if (query < p.queries)
-        attention::store_row<S::headDim, Output>(p, o, row, query, head, (m[row] - kTop - kBias + log2f(l[row])) * attention::kLn2, l[row],
-                                                 [scales](int column) { return scales[column]; });
+      const float logSum = (m[row] - kTop - kBias + log2f(l[row])) * attention::kLn2;
+      if (work.share >= 0)
+        store_share(row, query - work.queryTile * S::queries, logSum);
+      else if (query < p.queries)
+        attention::store_row<S::headDim, Output>(p, o, row, query, work.head, logSum, l[row], [scales](int column) { return scales[column]; });
     }
   }
 };
 
-/** o = softmax(scale q kᵀ) v of 64 · warpGroups queries of head blockIdx.y. */
+/** o = softmax(scale q kᵀ) v of 64 · warpGroups queries of a head, over all keys or a share of them. */
 template <int headDim, typename Output>
 __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kernel(const __grid_constant__ Parameters p) {
   using S = Shape<headDim>;
@@ -337,7 +377,8 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kern
   char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
   char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::keyBytes;
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
-  const int firstQuery = blockIdx.x * S::queries;
+  const Work work(p);
+  const int firstQuery = work.queryTile * S::queries;
 
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(&shared.queryFull, 1);
@@ -359,8 +400,8 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kern
     ptx::registers_decrease<24>();
     if (threadIdx.x == S::consumers) {
       ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
-      ptx::tma_load(queries, &p.q, &shared.queryFull, blockIdx.y * headDim, firstQuery);
-      produce<S>(p, shared, keys, values, blockIdx.x == 0 && blockIdx.y == 0);
+      ptx::tma_load(queries, &p.q, &shared.queryFull, work.head * headDim, firstQuery);
+      produce<S>(p, shared, keys, values, work, blockIdx.x == 0);
     }
   } else {
     ptx::registers_increase<Tile::consumerRegisters>();
@@ -372,10 +413,68 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kern
     }
     ptx::fence_proxy_async_shared();
     ptx::named_barrier_sync(1 + group, 128);
-    Consumer<S> consumer(p, shared, ptx::shared_address(queries) + group * 64 * headDim, ptx::shared_address(keys), ptx::shared_address(values));
+    Consumer<S> consumer(p, work, shared, ptx::shared_address(queries) + group * 64 * headDim, ptx::shared_address(keys), ptx::shared_address(values));
     const int first = firstQuery + threadIdx.x / 32 * 16;
     consumer.walk(first);
     consumer.template store<Output>(first);
+  }
+}
+
+/** Merges the shares of a row as partial results are (see ditrun_attention), and with a previous one. headDim / 4 neighbouring threads have a row. */
+template <int headDim, typename Output>
+__global__ void __launch_bounds__(256) join_shares_kernel(const __grid_constant__ Parameters p, int tiles) {
+  using S = Shape<headDim>;
+  constexpr int threadsPerRow = headDim / 4;
+  const int row = blockIdx.x * (256 / threadsPerRow) + threadIdx.x / threadsPerRow, lane = threadIdx.x % threadsPerRow;
+  const int rowInTile = row % S::queries, first = row / S::queries, tile = p.wholeBlocks + first;
+  const int head = tile / p.queryTiles, query = (tile - head * p.queryTiles) * S::queries + rowInTile;
+  const bool inside = first < tiles && query < p.queries;
+  float4 sum = make_float4(0, 0, 0, 0);
+  if (inside) {
+    const int64_t at = static_cast<int64_t>(first) * p.shares * S::queries + rowInTile;
+    const int64_t index = static_cast<int64_t>(head) * p.queries + query, element = (static_cast<int64_t>(query) * p.heads + head) * headDim + 4 * lane;
+    const float before = p.previousO ? p.previousLse[index] : -INFINITY;
+    float largest = before;
+    for (int share = 0; share < p.shares; ++share) largest = fmaxf(largest, p.sharedLse[at + share * S::queries]);
+    float total = 0;
+    const float4 vScale = *reinterpret_cast<const float4 *>(p.vScale + head * headDim + 4 * lane);
+    for (int share = 0; share < p.shares; ++share) {
+      const float weight = expf(p.sharedLse[at + share * S::queries] - largest);
+      const float4 o = *reinterpret_cast<const float4 *>(p.sharedO + (at + share * S::queries) * headDim + 4 * lane);
+      total += weight;
+      sum.x = fmaf(weight, o.x, sum.x), sum.y = fmaf(weight, o.y, sum.y), sum.z = fmaf(weight, o.z, sum.z), sum.w = fmaf(weight, o.w, sum.w);
+    }
+    sum.x *= vScale.x, sum.y *= vScale.y, sum.z *= vScale.z, sum.w *= vScale.w;
+    if (p.previousO) {
+      const float weight = expf(before - largest);
+      const float4 o = *reinterpret_cast<const float4 *>(p.previousO + element);
+      total += weight;
+      sum.x = fmaf(weight, o.x, sum.x), sum.y = fmaf(weight, o.y, sum.y), sum.z = fmaf(weight, o.z, sum.z), sum.w = fmaf(weight, o.w, sum.w);
+    }
+    const float own = 1.0f / total;
+    sum.x *= own, sum.y *= own, sum.z *= own, sum.w *= own;
+    __syncwarp(__activemask());  // previousLse has been read, which lse may be
+    if (p.lse && lane == 0) p.lse[index] = largest + logf(total);
+  }
+  [[maybe_unused]] float scale = 1;
+  if constexpr (sizeof(Output) == 1) {
+    float amax = fmaxf(fmaxf(fabsf(sum.x), fabsf(sum.y)), fmaxf(fabsf(sum.z), fabsf(sum.w)));
+#pragma unroll
+    for (int distance = threadsPerRow / 2; distance > 0; distance /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffff, amax, distance));
+    scale = scaleOfAmax(amax);
+  }
+  if (!inside) return;
+  Output *out = static_cast<Output *>(p.o) + query * p.oStride + head * headDim + 4 * lane;
+  if constexpr (sizeof(Output) == 1) {
+    const float reciprocal = reciprocalOfNormal(scale);
+    const float values[4] = {quotient(sum.x, scale, reciprocal), quotient(sum.y, scale, reciprocal), quotient(sum.z, scale, reciprocal), quotient(sum.w, scale, reciprocal)};
+    *reinterpret_cast<uint32_t *>(out) = packE4m3(values);
+    if (lane == 0) p.oScale[static_cast<int64_t>(query) * p.heads + head] = scale;
+  } else if constexpr (sizeof(Output) == 4) {
+    *reinterpret_cast<float4 *>(out) = sum;
+  } else {
+    reinterpret_cast<__nv_bfloat162 *>(out)[0] = __floats2bfloat162_rn(sum.x, sum.y);
+    reinterpret_cast<__nv_bfloat162 *>(out)[1] = __floats2bfloat162_rn(sum.z, sum.w);
   }
 }
 

@@ -220,7 +220,7 @@ static int launch(const ditrun_attention_args &args, bool vectorized, cudaStream
   return launched("ditrun_attention (generic)");
 }
 
-bool attentionGenericFits(const ditrun_attention_args &args) { return args.headDim <= 256; }
+bool attentionGenericFits(const ditrun_attention_args &args) { return args.headDim <= 256 && args.oDtype != DITRUN_E4M3; }
 
 int attentionGeneric(const ditrun_attention_args &args, cudaStream_t stream) {
   // Four elements at a time where addresses, strides and heads allow it.

@@ -273,7 +273,7 @@ static int launch(const ditrun_attention_args &args, cudaStream_t stream) {
 
 bool attentionSm80Fits(const ditrun_attention_args &args) {
   const uint64_t pair = args.oDtype == DITRUN_BF16 ? 4 : 8;
-  bool fits = args.dtype == DITRUN_BF16 && args.headDim % 8 == 0 && args.headDim <= 128 && args.scale > 0 && aligned16(args.q) && args.qStride % 8 == 0 && args.o % pair == 0 &&
+  bool fits = args.dtype == DITRUN_BF16 && args.oDtype != DITRUN_E4M3 && args.headDim % 8 == 0 && args.headDim <= 128 && args.scale > 0 && aligned16(args.q) && args.qStride % 8 == 0 && args.o % pair == 0 &&
               args.oStride % 2 == 0 && args.previousO % 8 == 0;
   for (int i = 0; i < args.blockCount; i++) {
     const ditrun_kv_block &block = args.blocks[i];

@@ -39,10 +39,10 @@ cudaError_t launch(Parameters &p, const ditrun_attention_args &args, cudaStream_
   return cudaGetLastError();
 }
 
-template <int headDim>
+template <int headDim, typename Output>
 cudaError_t launch_short(const Parameters &p, const ditrun_attention_args &args, cudaStream_t stream) {
   using S = attention::ShortShape<headDim>;
-  const auto kernel = attention::attention_short_kernel<headDim>;
+  const auto kernel = attention::attention_short_kernel<headDim, Output>;
   int device = 0, multiprocessors = 0;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes);
   if (error == cudaSuccess) error = cudaGetDevice(&device);
@@ -58,14 +58,23 @@ int run(const ditrun_attention_args &args, cudaStream_t stream) {
   using S = Shape<headDim>;
   Parameters p;
   int status = take_rows<S>(p, args, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
-  const bool copied = args.oDtype == DITRUN_BF16 && args.previousO == 0 && rows_aligned(args.o, args.oStride);
+  p.oScale = reinterpret_cast<float *>(args.oScale);
+  const bool toE4m3 = args.oDtype == DITRUN_E4M3;
+  const bool copied = args.previousO == 0 && (toE4m3 ? bytes_aligned(args.o, args.oStride) : args.oDtype == DITRUN_BF16 && rows_aligned(args.o, args.oStride));
   const bool fewKeys = copied && p.tiles <= S::Tile::fewTiles;
-  if (fewKeys && status == DITRUN_OK)
+  if (fewKeys && toE4m3 && status == DITRUN_OK)
+    status = encode_bytes(&p.output, "o", args.o, args.oStride, args.queries, args.heads * headDim, 64, headDim);
+  if (fewKeys && !toE4m3 && status == DITRUN_OK)
     status = encode_rows(&p.output, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, "o", args.o, args.oStride, args.queries, args.heads * headDim, 64, S::columns);
   if (status != DITRUN_OK) return status;
-  const cudaError_t error = fewKeys                        ? launch_short<headDim>(p, args, stream)
-                            : args.oDtype == DITRUN_F32 ? launch<headDim, float>(p, args, stream)
-                                                        : launch<headDim, __nv_bfloat16>(p, args, stream);
+  cudaError_t error = cudaSuccess;
+  if constexpr (headDim == 128) {
+    if (toE4m3) error = fewKeys ? launch_short<headDim, __nv_fp8_e4m3>(p, args, stream) : launch<headDim, __nv_fp8_e4m3>(p, args, stream);
+  }
+  if (!toE4m3)
+    error = fewKeys                        ? launch_short<headDim, __nv_bfloat16>(p, args, stream)
+            : args.oDtype == DITRUN_F32 ? launch<headDim, float>(p, args, stream)
+                                        : launch<headDim, __nv_bfloat16>(p, args, stream);
   if (error != cudaSuccess)
     return fail(DITRUN_DEVICE_ERROR, "The sm_90 attention kernel (head dimension %d, %d queries, %d heads) did not start: %s.",
                 headDim, args.queries, args.heads, cudaGetErrorString(error));

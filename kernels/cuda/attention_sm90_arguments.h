@@ -1,4 +1,4 @@
-// From the arguments to the parameters of the Hopper attention kernels: what they take as it is, and tensor maps of 16-bit rows.
+// From the arguments to the parameters of the Hopper attention kernels: what they take as it is, and tensor maps.
 #pragma once
 
 #include <cmath>
@@ -44,6 +44,28 @@ inline int encode_rows(CUtensorMap *map, CUtensorMapDataType type, const char *n
   return DITRUN_OK;
 }
 
+inline bool bytes_aligned(uint64_t address, int64_t stride) { return address % 16 == 0 && stride % 16 == 0 && stride >= 0; }
+
+/** Describes a [rows, width] matrix of bytes read in boxes of boxRows rows and boxColumns (32, 64 or 128) columns, swizzled. */
+inline int encode_bytes(CUtensorMap *map, const char *name, uint64_t address, int64_t stride, int64_t rows, int64_t width, int boxRows, int boxColumns) {
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)};
+  const cuuint32_t steps[2] = {1, 1};
+  const CUtensorMapSwizzle swizzle = boxColumns == 32   ? CU_TENSOR_MAP_SWIZZLE_32B
+                                     : boxColumns == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                                        : CU_TENSOR_MAP_SWIZZLE_128B;
+  const CUresult result = tensorMapEncoder()(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, reinterpret_cast<void *>(address), sizes, strides, box, steps,
+                                             CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS)
+    return fail(DITRUN_DEVICE_ERROR,
+                "The driver refused (CUresult %d) a tensor map of %s in e4m3: address 0x%llx, %lld rows of %lld elements, row stride %lld.",
+                static_cast<int>(result), name, static_cast<unsigned long long>(address), static_cast<long long>(rows),
+                static_cast<long long>(width), static_cast<long long>(stride));
+  return DITRUN_OK;
+}
+
 /** Fills in tensor maps, blocks and all that is taken as it is. S is the kernel's Shape; type is bf16 or f16. */
 template <class S, class Parameters>
 int take_rows(Parameters &p, const ditrun_attention_args &args, CUtensorMapDataType type) {
@@ -63,11 +85,12 @@ int take_rows(Parameters &p, const ditrun_attention_args &args, CUtensorMapDataT
   return status;
 }
 
-/** Whether a kernel of 16-bit rows takes these arguments: this dtype, head dimension 32, 64 or 128, rows that the copy engine can
+/** Whether a kernel of 16-bit rows takes these arguments: this dtype, head dimension 32, 64 or 128 (128 to e4m3), rows that the copy engine can
  * address (16-byte aligned starts and strides), scale > 0, and a device of compute capability 9.0. */
 inline bool rows_fit(const ditrun_attention_args &args, int dtype) {
   if (args.relativeBias != 0) return false;
-  if (args.dtype != dtype || (args.oDtype != DITRUN_BF16 && args.oDtype != DITRUN_F32)) return false;
+  const bool toE4m3 = dtype == DITRUN_BF16 && args.headDim == 128 && args.oDtype == DITRUN_E4M3;
+  if (args.dtype != dtype || (args.oDtype != DITRUN_BF16 && args.oDtype != DITRUN_F32 && !toE4m3)) return false;
   if (args.headDim != 32 && args.headDim != 64 && args.headDim != 128) return false;
   if (!(args.scale > 0.0f) || !std::isfinite(args.scale) || args.queries <= 0 || args.heads <= 0 || args.heads > 65535) return false;
   if (args.blockCount < 1 || args.blockCount > DITRUN_MAX_KV_BLOCKS || args.blocks == nullptr) return false;

@@ -39,6 +39,7 @@ struct Parameters {
   float *lse;
   const float *previousO, *previousLse;
   unsigned long long *waitNanoseconds;
+  float *oScale;  // e4m3 out only
   int64_t oStride;
   int32_t queries, heads, blockCount, tiles;
   float scaleLog2;      // scale · log2(e), over queryScale

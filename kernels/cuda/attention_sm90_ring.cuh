@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "numbers.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/tma.cuh"
@@ -133,7 +134,8 @@ struct Unscaled {
 };
 
 /** Merges one row of a finished tile with a previous partial result, and stores this thread's part of it and of lse. o, as wgmma leaves it,
- * is still to be divided by l and multiplied by what channelScale has for a column of the head; row is 0 or 1 of the thread's two. */
+ * is still to be divided by l and multiplied by what channelScale has for a column of the head; row is 0 or 1 of the thread's two. In e4m3
+ * the row of this head gets a scale. */
 template <int headDim, typename Output, class Parameters, int count, class Scale = Unscaled>
 __device__ __forceinline__ void store_row(const Parameters &p, const float (&o)[count], int row, int query, int head, float logSum, float l,
                                           Scale channelScale = {}) {
@@ -152,6 +154,7 @@ __device__ __forceinline__ void store_row(const Parameters &p, const float (&o)[
   if (p.lse != nullptr && lane % 4 == 0) p.lse[index] = logSum;
   Output *out = static_cast<Output *>(p.o) + query * p.oStride + head * headDim + first;
   const float *before = p.previousO + (static_cast<int64_t>(query) * p.heads + head) * headDim + first;
+  [[maybe_unused]] float values[headDim / 4];  // e4m3 only: all of them decide their scale
 #pragma unroll
   for (int j = 0; j < headDim / 8; ++j) {
     float x = o[4 * j + 2 * row] * (own * channelScale(first + 8 * j)), y = o[4 * j + 2 * row + 1] * (own * channelScale(first + 8 * j + 1));
@@ -160,10 +163,26 @@ __device__ __forceinline__ void store_row(const Parameters &p, const float (&o)[
       x = fmaf(old.x, previous, x);
       y = fmaf(old.y, previous, y);
     }
-    if constexpr (sizeof(Output) == 4)
+    if constexpr (sizeof(Output) == 1)
+      values[2 * j] = x, values[2 * j + 1] = y;
+    else if constexpr (sizeof(Output) == 4)
       *reinterpret_cast<float2 *>(out + 8 * j) = make_float2(x, y);
     else
       *reinterpret_cast<__nv_bfloat162 *>(out + 8 * j) = __floats2bfloat162_rn(x, y);
+  }
+  if constexpr (sizeof(Output) == 1) {
+    float amax = 0;
+#pragma unroll
+    for (int i = 0; i < headDim / 4; ++i) amax = fmaxf(amax, fabsf(values[i]));
+    const uint32_t row = 0xfu << (lane & ~3);
+    amax = fmaxf(amax, __shfl_xor_sync(row, amax, 1));
+    amax = fmaxf(amax, __shfl_xor_sync(row, amax, 2));
+    const float scale = scaleOfAmax(amax), reciprocal = reciprocalOfNormal(scale);
+    if (lane % 4 == 0) p.oScale[static_cast<int64_t>(query) * p.heads + head] = scale;
+#pragma unroll
+    for (int j = 0; j < headDim / 8; ++j)
+      *reinterpret_cast<__nv_fp8x2_storage_t *>(out + 8 * j) = __nv_cvt_float2_to_fp8x2(
+          make_float2(quotient(values[2 * j], scale, reciprocal), quotient(values[2 * j + 1], scale, reciprocal)), __NV_SATFINITE, __NV_E4M3);
   }
 }
 

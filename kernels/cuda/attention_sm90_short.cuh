@@ -4,7 +4,7 @@
 // multiprocessor and takes one tile of queries after the other: the next queries and their first keys arrive while the last
 // products run, their scores are queued before the output is stored, and that leaves by the copy engine from the place of its
 // queries. The maximum runs along (no tile is walked twice), and all exponentials take the special-function unit. Outputs are
-// bf16, with nothing to merge.
+// bf16, or e4m3 with a scale for each row of a head, with nothing to merge.
 #pragma once
 
 #include "attention_sm90_kernel.cuh"
@@ -81,7 +81,8 @@ struct ShortConsumer : Consumer<headDim> {
     this->take_sums();
   }
 
-  /** Writes lse, and the scaled output as bf16 to this warp group's 64 rows at `area`, swizzled as the copy engine reads it. */
+  /** Writes lse, and the scaled output to this warp group's 64 rows at `area`, swizzled as the copy engine reads it. */
+  template <typename Output>
   __device__ __forceinline__ void stage_output(int firstQuery, int head, uint32_t area) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     float own[2];
@@ -91,6 +92,26 @@ struct ShortConsumer : Consumer<headDim> {
       const int query = firstQuery + 16 * warp + lane / 4 + 8 * row;
       if (p.lse != nullptr && lane % 4 == 0 && query < p.queries)
         p.lse[static_cast<int64_t>(head) * p.queries + query] = (m[row] + log2f(l[row])) * kLn2;
+    }
+    if constexpr (sizeof(Output) == 1) {
+      static_assert(headDim == 128, "a row is one swizzled row of 128 bytes");
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float amax = 0;
+#pragma unroll
+        for (int j = 0; j < headDim / 8; ++j) amax = fmaxf(amax, fmaxf(fabsf(o[4 * j + 2 * half] * own[half]), fabsf(o[4 * j + 2 * half + 1] * own[half])));
+        const float scale = scaleOfAmax(quad_max(amax)), reciprocal = reciprocalOfNormal(scale);
+        const int row = 16 * warp + lane / 4 + 8 * half, query = firstQuery + row;
+        if (lane % 4 == 0 && query < p.queries) p.oScale[static_cast<int64_t>(query) * p.heads + head] = scale;
+#pragma unroll
+        for (int j = 0; j < headDim / 8; ++j) {
+          const float2 pair = make_float2(quotient(o[4 * j + 2 * half] * own[half], scale, reciprocal), quotient(o[4 * j + 2 * half + 1] * own[half], scale, reciprocal));
+          asm volatile("st.shared.b16 [%0], %1;" ::"r"(area + row * headDim + ((j / 2 ^ row % 8) * 16) + j % 2 * 8 + lane % 4 * 2),
+                       "h"(__nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3))
+                       : "memory");
+        }
+      }
+      return;
     }
     // Lane 8 i + r names row r of matrix i: rows 0 to 7 and 8 to 15 of eight columns, then of the next eight.
     const int row = 16 * warp + lane % 16;
@@ -123,7 +144,7 @@ struct QueryTile {
 };
 
 /** Brings the queries of all tiles of the block, and takes the outputs from their places. One thread. */
-template <int headDim>
+template <int headDim, typename Output>
 __device__ __forceinline__ void carry(const Parameters &p, ShortShared<headDim> &shared, char *queries) {
   using S = ShortShape<headDim>;
   for (int n = 0;; ++n) {
@@ -134,7 +155,7 @@ __device__ __forceinline__ void carry(const Parameters &p, ShortShared<headDim> 
       if (!done.exists(p)) break;
       ptx::mbarrier_wait(&shared.outputFull[done.buffer], done.parity);
       for (int group = 0; group < S::Tile::warpGroups && done.first + group * 64 < p.queries; ++group)
-        for (int slab = 0; slab < S::slabs; ++slab)
+        for (int slab = 0; slab < (sizeof(Output) == 1 ? 1 : S::slabs); ++slab)
           ptx::tma_store(&p.output, place + (slab * S::queries + group * 64) * S::rowBytes, done.head * headDim + slab * S::columns,
                          done.first + group * 64);
       ptx::tma_store_commit();
@@ -149,7 +170,7 @@ __device__ __forceinline__ void carry(const Parameters &p, ShortShared<headDim> 
   ptx::tma_store_wait();
 }
 
-template <int headDim>
+template <int headDim, typename Output>
 __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_kernel(const __grid_constant__ Parameters p) {
   using S = ShortShape<headDim>;
   using Tile = typename S::Tile;
@@ -186,7 +207,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_ke
         position = produce<Shape<headDim>>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
       }
     } else if (threadIdx.x == S::consumers + 32) {
-      carry<headDim>(p, shared, queries);
+      carry<headDim, Output>(p, shared, queries);
     }
   } else {
     ptx::registers_increase<Tile::consumerRegisters>();
@@ -206,7 +227,7 @@ __global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_ke
       ptx::wgmma_wait<1>();
       consumer.finish();
       ptx::named_barrier_sync(2 + group, 128);  // the whole group has multiplied these queries, so their place is free
-      consumer.stage_output(tile.first + group * 64, tile.head, own + tile.buffer * S::queryBytes);
+      consumer.template stage_output<Output>(tile.first + group * 64, tile.head, own + tile.buffer * S::queryBytes);
       ptx::fence_proxy_async_shared();
       __syncwarp();
       consumer.release(shared.outputFull[tile.buffer]);

@@ -263,6 +263,9 @@ static int checkArguments(const ditrun_gemm_args *a) {
   if (!a->a || !a->w || !a->out || (fp8 && (!a->aScale || !a->wScale)))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm got a null address: A 0x%llx, W 0x%llx, out 0x%llx%s.", (unsigned long long)a->a, (unsigned long long)a->w,
                 (unsigned long long)a->out, fp8 ? " (e4m3 also needs both scales)" : "");
+  if (a->aScaleColumns != 0 && (!fp8 || a->aScaleColumns < 0 || a->k % a->aScaleColumns != 0 || a->activation != DITRUN_IDENTITY || !isFloat(a->outDtype)))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm takes a scale for each %d columns of e4m3 rows that these divide, to f32 or bf16 without activation; got k %d, %s to %s, activation %d.",
+                a->aScaleColumns, a->k, dtypeName(a->dtype), dtypeName(a->outDtype), a->activation);
   if (a->batch > 1 && a->outStride == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm got %d batches that all write to the same output.", a->batch);
   return DITRUN_OK;
 }
@@ -396,6 +399,10 @@ int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream) {
   if (args->kernel > 1)
     return fail(DITRUN_UNSUPPORTED, "The sm_90 tile %d does not take these arguments (m %d, n %d, k %d, %s to %s, activation %d): use kernel 0.", tile, args->m, args->n, args->k,
                 dtypeName(args->dtype), dtypeName(args->outDtype), args->activation);
+  if (args->aScaleColumns != 0)
+    return fail(DITRUN_UNSUPPORTED,
+                "ditrun_gemm has only a kernel for compute capability 9.0, 16-byte aligned rows and 128 columns of A to a scale; got %d (m %d, n %d, k %d, kernel %d) on %d.%d: give each row one scale.",
+                args->aScaleColumns, args->m, args->n, args->k, args->kernel, deviceFacts().major, deviceFacts().minor);
   std::lock_guard<std::mutex> lock(gemmMutex);
   if (!gemm.ready)
     return fail(DITRUN_LIBRARY_MISSING, "%s", gemm.lt.library.problem.empty() ? "cuBLASLt was not opened." : gemm.lt.library.problem.c_str());

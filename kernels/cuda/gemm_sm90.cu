@@ -14,13 +14,14 @@ using gemm_sm90::TileFacts;
 
 template <class Tile>
 constexpr TileFacts factsOf(bool bf16, bool e4m3) {
-  return {Tile::resident ? 64 : 128, Tile::columns, Tile::cluster, Tile::residentSteps, Tile::promoteSteps > 0, bf16, e4m3};
+  return {Tile::resident ? 64 : 128, Tile::columns, Tile::cluster, Tile::residentSteps, Tile::promoteSteps, Tile::blockScales, bf16, e4m3};
 }
 
 // Rows of the table, in the order of the launch functions' switches.
-enum : int { shared256x2, shared256, shared192Promoted, resident128, resident256, shared128 };
+enum : int { shared256x2, shared256, shared192Promoted, resident128, resident256, shared128, shared192Blocks };
 constexpr TileFacts tiles[gemmSm90Tiles] = {factsOf<GemmShared256x2>(false, true), factsOf<GemmShared256>(true, false),  factsOf<GemmShared192Promoted>(false, true),
-                                            factsOf<GemmResident128>(true, true),  factsOf<GemmResident256>(false, true), factsOf<GemmShared128>(true, false)};
+                                            factsOf<GemmResident128>(true, true),  factsOf<GemmResident256>(false, true), factsOf<GemmShared128>(true, false),
+                                            factsOf<GemmShared192Blocks>(false, true)};
 
 /** A [batches, rows, columns] tensor in boxes of boxRows rows of 128 bytes, or 64. */
 int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches, int rows, int columns, int boxRows, int boxBytes = 128) {
@@ -61,13 +62,17 @@ bool gemmSm90Fits(const ditrun_gemm_args &a, int index) {
       !copyable(a.out, a.ldo, batched ? a.outStride : 0, a.outDtype) || a.n * dtypeBytes(a.outDtype) % 16 != 0)
     return false;
   if (a.gate && a.activation != DITRUN_IDENTITY) return false;
+  if (tile.blockScales != (a.aScaleColumns != 0)) return false;
+  if (tile.blockScales && (a.aScaleColumns != 128 || a.activation != DITRUN_IDENTITY || (a.outDtype != DITRUN_F32 && a.outDtype != DITRUN_BF16))) return false;
   if (a.residual && (a.outDtype != DITRUN_F32 || a.residualDtype != DITRUN_F32 || !copyable(a.residual, a.ldResidual, batched ? a.residualStride : 0, DITRUN_F32)))
     return false;
+  if (!tile.blockScales && steps(a) <= tile.promoteSteps && tile.promoteSteps > 0) return false;  // the first sums are not followed by others
   if (tile.residentSteps > 0) return steps(a) <= tile.residentSteps && columnTiles(a, tile) <= deviceFacts().multiprocessors;
   return true;
 }
 
 int gemmSm90Choice(const ditrun_gemm_args &a, bool fastAccumulate) {
+  if (a.aScaleColumns != 0) return gemmSm90Fits(a, shared192Blocks) ? shared192Blocks : -1;
   // Below, tiles of this size leave multiprocessors idle. (e4m3 has no other way out in one kernel.)
   if (a.m < 2048 && a.outDtype != DITRUN_E4M3) return -1;
   const auto fitting = [&](int tile) { return gemmSm90Fits(a, tile) ? tile : -1; };

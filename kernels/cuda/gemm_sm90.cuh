@@ -8,7 +8,8 @@ namespace gemm_sm90 {
 /** What the host needs to know of a tile. */
 struct TileFacts {
   int rows, columns, cluster, residentSteps;
-  bool promote;
+  int promoteSteps;  // k must have more
+  bool blockScales;
   bool bf16, e4m3;  // which instances there are
 };
 
@@ -53,6 +54,14 @@ int launch_for(int outDtype, int activation, const Parameters &p, int blocks, cu
     if (outDtype == DITRUN_E4M3) return launch_activation<Tile, dtype, DITRUN_E4M3>(activation, p, blocks, stream);
   if (outDtype == DITRUN_F16) return launch<Tile, dtype, DITRUN_F16, DITRUN_IDENTITY, false>(p, blocks, stream);
   return launch_activation<Tile, dtype, DITRUN_BF16>(activation, p, blocks, stream);
+}
+
+/** The instances of a tile with blockScales: no activation. */
+template <class Tile>
+int launch_block_scales(int outDtype, const Parameters &p, int blocks, cudaStream_t stream) {
+  if (outDtype == DITRUN_BF16) return launch<Tile, DITRUN_E4M3, DITRUN_BF16, DITRUN_IDENTITY, false>(p, blocks, stream);
+  return p.residual ? launch<Tile, DITRUN_E4M3, DITRUN_F32, DITRUN_IDENTITY, true>(p, blocks, stream)
+                    : launch<Tile, DITRUN_E4M3, DITRUN_F32, DITRUN_IDENTITY, false>(p, blocks, stream);
 }
 
 }  // namespace gemm_sm90

@@ -4,7 +4,7 @@
 #include "ditrun.h"
 
 /** Rows of the table of tiles. */
-constexpr int gemmSm90Tiles = 6;
+constexpr int gemmSm90Tiles = 7;
 
 /** Whether row `tile` of the tiles (gemm_sm90.cu) takes these arguments: bf16 or e4m3 on compute capability 9.0, rows that the copy engine can
  * address (16-byte aligned starts and strides), k small enough for a resident W; an activation only

@@ -5,6 +5,7 @@ int gemm_sm90::launch_e4m3(int tile, int outDtype, int activation, const Paramet
   switch (tile) {
     case 0: return launch_for<GemmShared256x2, DITRUN_E4M3>(outDtype, activation, p, blocks, stream);
     case 2: return launch_for<GemmShared192Promoted, DITRUN_E4M3>(outDtype, activation, p, blocks, stream);
+    case 6: return launch_block_scales<GemmShared192Blocks>(outDtype, p, blocks, stream);
     case 3: return launch_for<GemmResident128, DITRUN_E4M3>(outDtype, activation, p, blocks, stream);
     default: return launch_for<GemmResident256, DITRUN_E4M3>(outDtype, activation, p, blocks, stream);
   }

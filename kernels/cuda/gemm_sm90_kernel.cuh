@@ -7,6 +7,8 @@
 //   tiles one above the other and the same W, of which each loads half for both.
 // - resident: k is small enough for all of W's panel to stay in shared memory. Each warp group has tiles and a ring of its own, so
 //   that one's epilogue falls into the other's products, and only A is loaded.
+// Where e4m3 sums go to float32 some steps at a time there are two sets of accumulators: during the epilogue of one tile, which needs one of them, the
+// first steps of the next are multiplied into the other (not with a residual, whose prefetch takes those registers).
 // Rounding: float32 sums, all of the epilogue in float32, one rounding when out is stored.
 #pragma once
 
@@ -27,7 +29,7 @@ namespace gemm_sm90 {
 struct Parameters {
   CUtensorMap a, w;
   CUtensorMap outBoxes;  // all but float32
-  const float *aScale, *wScale, *gate;  // scales: e4m3 only
+  const float *aScale, *wScale, *gate;  // scales: e4m3 only; aScale [m], or with blockScales [m, kSteps]
   const float *outScale;                // e4m3 out only
   const void *bias;
   const float *residual;
@@ -70,10 +72,14 @@ struct Shape {
   static_assert(!(Tile::resident && Tile::cluster != 1) && !(Tile::promoteSteps && dtype != DITRUN_E4M3));
 };
 
-/** The activations for values about to be stored as bf16, to about 1e-6, in as few instructions as that takes: 14 (GELU: the formula of
+/** The activations for values about to be stored as bf16 or e4m3, to about 1e-6 (GELU by tanh before e4m3: 5e-4 of x), in as few instructions as that takes: 14 (GELU: the formula of
  * geluForBf16) and 7 (GELU by tanh, as x σ(2u), u = √(2/π) (x + 0.044715 x³), which also keeps its tail right). */
-template <int activation>
+template <int activation, int outDtype>
 __device__ __forceinline__ float activate_for_store(float x) {
+  if constexpr (activation == DITRUN_GELU_TANH && outDtype == DITRUN_E4M3) {
+    const float half = 0.5f * x;  // tanh to 2^-11: half of the special-function unit's time, and nothing that e4m3 shows
+    return fmaf(half, ptx::tanh_approx(x * fmaf(0.035677408f, x * x, 0.79788456f)), half);
+  }
   if constexpr (activation == DITRUN_GELU_TANH) {
     const float exponent = x * fmaf(-0.10294325f, x * x, -2.3022082f);  // -2u log2(e)
     return x * ptx::reciprocal_approx(1.0f + ptx::exp2_approx(exponent));
@@ -178,7 +184,7 @@ struct NoResidual {
 /** One value of the epilogue for a thread's two rows and the four columns it has of 16. */
 using Values = float[2][4];
 
-template <bool scaled, int activation>
+template <bool scaled, int outDtype, int activation>
 __device__ __forceinline__ void finish(Values &value, const float *sums, const float (&rowScale)[2], uint32_t vectors) {
 #pragma unroll
   for (int j = 0; j < 2; j++) {
@@ -189,21 +195,22 @@ __device__ __forceinline__ void finish(Values &value, const float *sums, const f
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         const float product = sums[4 * j + 2 * r + i];
-        value[r][2 * j + i] = activate_for_store<activation>(fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]));
+        value[r][2 * j + i] = activate_for_store<activation, outDtype>(fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]));
       }
   }
 }
 
 /** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way of its own shared
  * memory, where 16-byte chunks are swizzled over the banks by their row. bf16 and f16 leave by the copy engine (172 µs against 180 at
- * 65536×1536×512), and so does e4m3 (boxes of 64 bytes where 128 do not divide the tile); float32 by the lanes, which add the residual on the way, in whole lines. */
-template <class S, class Tile, bool scaled, int outDtype, int activation, bool hasResidual, class Residual>
+ * 65536×1536×512), and so does e4m3 (boxes of 64 bytes where 128 do not divide the tile); float32 by the lanes, which add the residual on the way, in whole lines.
+ * between(group) is called after each 16 columns. */
+template <class S, class Tile, bool scaled, int outDtype, int activation, bool hasResidual, class Residual, class Between>
 __device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t staging,
-                                           [[maybe_unused]] Residual &residual) {
+                                           [[maybe_unused]] Residual &residual, const Between &between) {
   constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32 ? 2 : outDtype == DITRUN_E4M3 ? S::e4m3BoxBytes / 16 : 4;
   const int lane = threadIdx.x % 32, firstRow = place.row + threadIdx.x % 128 / 32 * 16;
   float rowScale[2] = {1, 1};
-  if constexpr (scaled) {
+  if constexpr (scaled && !Tile::blockScales) {
 #pragma unroll
     for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)];
   }
@@ -218,7 +225,7 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
 #pragma unroll
   for (int g = 0; g < groups; g++) {
     Values value;
-    finish<scaled, activation>(value, sums + 8 * g, rowScale, vectors + 128 * g);
+    finish<scaled, outDtype, activation>(value, sums + 8 * g, rowScale, vectors + 128 * g);
     const int inBox = g % groupsPerBox, boxIndex = g / groupsPerBox;
     const bool last = inBox == groupsPerBox - 1;
     if constexpr (outDtype != DITRUN_F32) {
@@ -285,6 +292,7 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
           if ((boxIndex + Residual::boxes) * groupsPerBox < groups) residual.load(boxIndex + Residual::boxes);
       }
     }
+    between(g);
   }
 }
 
@@ -387,17 +395,58 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
     };
     int stage = 0, parity = 0, vectorsParity = 0;
     bool firstTile = true;
+    // Promoted sums leave registers that the epilogue does not need: there the next tile's first steps are multiplied meanwhile.
+    constexpr bool ahead = promoteSteps > 0 && !Tile::blockScales && !hasResidual;
+    float part[S::sums], sums[promoteSteps ? S::sums : 1];
+    [[maybe_unused]] int aheadStage = 0;  // of the steps multiplied ahead, the next to be released
+    const auto queueAhead = [&](bool exists) {
+      if constexpr (ahead) {
+        aheadStage = stage;
+        ptx::wgmma_pin(sums);
+#pragma unroll
+        for (int i = 0; i < promoteSteps; i++) {
+          if (exists) ptx::mbarrier_wait_at(full(ring, stage), parity);  // else the products are of anything, and not used
+          const uint64_t descA = ptx::descriptor(stageAt(ring, stage) + ownRows, 16, 1024, ptx::Swizzle::bytes128);
+          const uint64_t descW = ptx::descriptor(stageAt(ring, stage) + S::aBytes, 16, 1024, ptx::Swizzle::bytes128);
+          ptx::wgmma_fence();
+#pragma unroll
+          for (int step = 0; step < 4; step++) Product::product(sums, descA + 2 * step, descW + 2 * step, i + step > 0);
+          ptx::wgmma_commit();
+          if (++stage == S::stages) stage = 0, parity ^= 1;
+        }
+      }
+    };
+    const auto releaseAhead = [&](bool exists) {
+      if (exists) release(aheadStage);
+      if (++aheadStage == S::stages) aheadStage = 0;
+    };
+    if constexpr (ahead) {
+      if (first(ring) < tiles) {
+        queueAhead(true);
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_pin(sums);
+        for (int i = 0; i < promoteSteps; i++) releaseAhead(true);
+      }
+    }
     for (int tile = first(ring); tile < tiles; tile += step) {
       Place at = place(tile);
       if constexpr (!Tile::resident) at.row += group * S::rows;
       // Hopper sums e4m3 products with about 13 bits: with promotion some steps of k at a time, then in float32.
-      float part[S::sums], sums[promoteSteps ? S::sums : 1];
-      if constexpr (promoteSteps > 0) {
+      if constexpr (promoteSteps > 0 && !ahead) {
 #pragma unroll
         for (int j = 0; j < S::sums; j++) sums[j] = 0;
       }
       int previous = 0;
-      for (int i = 0; i < p.kSteps; i++) {
+      [[maybe_unused]] const float *blockScale[2];  // of the thread's rows
+      if constexpr (Tile::blockScales) {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+          blockScale[r] = p.aScale + (int64_t(p.aBatched ? at.batch : 0) * p.m + min(at.row + int(threadIdx.x) % 128 / 32 * 16 + lane / 4 + 8 * r, p.m - 1)) * p.kSteps;
+      }
+      constexpr int firstStep = ahead ? promoteSteps : 0;
+      for (int i = firstStep; i < p.kSteps; i++) {
+        [[maybe_unused]] float scale[2];
+        if constexpr (Tile::blockScales) scale[0] = blockScale[0][i], scale[1] = blockScale[1][i];
         if (Tile::resident && firstTile) ptx::mbarrier_wait_at(residentFull(i), 0);
         ptx::mbarrier_wait_at(full(ring, stage), parity);
         const uint32_t a = stageAt(ring, stage) + ownRows, w = Tile::resident ? residentW + i * S::wBytes : stageAt(ring, stage) + S::aBytes;
@@ -407,12 +456,18 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
 #pragma unroll
         for (int step = 0; step < 4; step++) Product::product(part, descA + 2 * step, descW + 2 * step, !fresh || step > 0);
         ptx::wgmma_commit();
-        if (i > 0) {
+        if constexpr (Tile::blockScales) {
+          ptx::wgmma_wait<0>();
+          ptx::wgmma_pin(part);
+          release(stage);
+#pragma unroll
+          for (int j = 0; j < S::sums; j++) sums[j] = fmaf(part[j], scale[j / 2 % 2], sums[j]);
+        } else if (i > firstStep) {
           ptx::wgmma_wait<1>();
           release(previous);
         }
         previous = stage;
-        if constexpr (promoteSteps > 0) {
+        if constexpr (promoteSteps > 0 && !Tile::blockScales) {
           if (i % promoteSteps == promoteSteps - 1 && i + 1 < p.kSteps) {
             ptx::wgmma_wait<0>();
             ptx::wgmma_pin(part);
@@ -424,18 +479,43 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       }
       [[maybe_unused]] std::conditional_t<hasResidual, ResidualAhead, NoResidual> residual(p, at);
       if constexpr (promoteSteps == 0) residual.start();
-      ptx::wgmma_wait<0>();
-      ptx::wgmma_pin(part);
-      release(previous);
-      if constexpr (promoteSteps > 0) {
+      if constexpr (Tile::blockScales) {
+#pragma unroll
+        for (int j = 0; j < S::sums; j++) part[j] = sums[j];
+      } else {
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_pin(part);
+        release(previous);
+      }
+      if constexpr (promoteSteps > 0 && !Tile::blockScales) {
 #pragma unroll
         for (int j = 0; j < S::sums; j++) part[j] += sums[j];
+      }
+      if constexpr (promoteSteps > 0) {
         ptx::wgmma_pin(part);  // only then are there registers for the residual
         residual.start();
       }
       // (For e4m3 always: ptxas would make two copies of all that follows.)
       if (!Tile::resident || firstTile || outDtype == DITRUN_E4M3) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
-      store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual);
+      if constexpr (ahead) {
+        const bool exists = tile + step < tiles;
+        ptx::wgmma_pin(part);
+        queueAhead(exists);
+        store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual, [&](int group) {
+          // Steps are done in turn, while columns are stored.
+          constexpr int every = Tile::columns / 16 / promoteSteps;
+          if (group % every != every - 1) return;
+          const int done = group / every;
+          if (done == 0) ptx::wgmma_wait<promoteSteps - 1>();
+          if (done == 1) ptx::wgmma_wait<promoteSteps - 2>();
+          if (done == 2) ptx::wgmma_wait<promoteSteps - 3>();
+          if (done == 3) ptx::wgmma_wait<promoteSteps - 4>();
+          releaseAhead(exists);
+        });
+        ptx::wgmma_pin(sums);
+      } else {
+        store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual, [](int) {});
+      }
       if constexpr (!Tile::resident) {
         __syncwarp();
         if (lane == 0) ptx::mbarrier_arrive_local(vectorsEmpty);

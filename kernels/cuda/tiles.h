@@ -101,11 +101,13 @@ struct AttentionFp8Tile<128> : AttentionFp8TileRow<2, 4, 1> {};
 /** A GEMM tile of sm_90 (gemm_sm90_kernel.cuh): 128 rows (shared) or 64 (resident) of `columns` columns.
  * cluster: blocks that share W, 1 or 2. residentSteps: 0 (shared), or how many steps of k (128 bytes each) of W stay beside the
  * rings. promoteSteps: after how many steps e4m3 sums go to float32, 0 for never (then they keep about 13 bits). rowGroup: row tiles that
- * the columns pass through together, so that they stay in the second-level cache. Stages: as many as fit. */
-template <int clusterBlocks, int tileColumns, int stepsOfW, int promotion>
+ * the columns pass through together, so that they stay in the second-level cache. Stages: as many as fit. blockScales: rows of A have a scale
+ * for each step of k (128 e4m3 numbers), which is multiplied in as the step's sums go to float32. */
+template <int clusterBlocks, int tileColumns, int stepsOfW, int promotion, bool scaledBlocks = false>
 struct GemmTile {
   static constexpr bool resident = stepsOfW > 0;
   static constexpr int cluster = clusterBlocks, columns = tileColumns, residentSteps = stepsOfW, promoteSteps = promotion;
+  static constexpr bool blockScales = scaledBlocks;
   static constexpr int rowGroup = 16;
 };
 
@@ -124,3 +126,5 @@ using GemmResident128 = GemmTile<1, 128, 8, 0>;
 using GemmResident256 = GemmTile<1, 256, 4, 0>;
 // bf16 where 256 columns leave the last wave empty: 4095×1536×8960 with gate and residual 163 [170], 256 columns 199.
 using GemmShared128 = GemmTile<2, 128, 0, 0>;
+// The same with a scale for each 128 of k, as attention's heads have them: 32760×1536×1536 with gate and residual 240 to 251 (one scale a row: 224 to 234).
+using GemmShared192Blocks = GemmTile<2, 192, 0, 1, true>;

@@ -127,11 +127,13 @@ DITRUN_API int ditrun_flags_wait(const uint64_t *flags, int count, int reset, ui
 /* out[b] = gate * activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]     b < batch
  * A [m, k], W [n, k] (as torch.nn.Linear stores it), out and residual [m, n]. Strides of 0 share one operand.
  * gate float32 [n], one for all batches, or 0 for ones. out may be the residual itself.
- * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. An E4M3 out is the above times
+ * With dtype E4M3, A and W are scaled back: alpha * aScale[row] * wScale[column]; both scales float32. With aScaleColumns, each so many
+ * columns of A have a scale of their own, aScale[row, column of A / aScaleColumns]; activation is then the identity and an output F32 or
+ * BF16 (the CUDA module: 128, on compute capability 9.0 only; the CPU's: any divisor of k). An E4M3 out is the above times
  * 1 / outScale[row], saturating: the caller knows scales beforehand that are large enough (ditrun_layer_norm's bound). */
 typedef struct {
   uint64_t a, w, bias, residual, out; /* bias, residual may be 0 */
-  uint64_t aScale, wScale;            /* E4M3 only: [m] and [n] per batch, contiguous; one [m] or [n] where the operand is shared */
+  uint64_t aScale, wScale;            /* E4M3 only: [m] (or [m, k / aScaleColumns]) and [n] per batch, contiguous; one where the operand is shared */
   uint64_t gate;
   uint64_t outScale;                   /* E4M3 out only: float32 [m] per batch, contiguous */
   int64_t lda, ldw, ldo, ldResidual;
@@ -142,7 +144,7 @@ typedef struct {
   int32_t biasDtype, residualDtype;
   int32_t activation;    /* ditrun_activation */
   int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
-  int32_t reserved;
+  int32_t aScaleColumns; /* E4M3 only: 0, or columns of A that share a scale */
   float alpha;
 } ditrun_gemm_args;
 DITRUN_API int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream);
@@ -160,6 +162,7 @@ typedef struct {
 } ditrun_kv_block;
 
 #define DITRUN_MAX_KV_BLOCKS 16
+#define DITRUN_ATTENTION_WORKSPACE 33554432
 
 /* o = softmax(scale * q·kᵀ) v over the concatenation of all blocks, walked in the order given;
  * lse[head, query] = log Σ exp(scale * q·k), natural log, float32 (lse 0: not wanted).
@@ -171,6 +174,8 @@ typedef struct {
  * probabilities are rounded to e4m3 (times a power of two), their sum is taken of the rounded ones, and products with v are
  * added up in float32 at least every few hundred keys. lse is then that of the smoothed keys: of all blocks smoothed alike, merges
  * are exact.
+ * An E4M3 o has a scale for each row of a head, oScale[query, head] = amax / 448 (dtype E4M3 or BF16).
+ * A workspace, whose contents do not matter, lets kernels share out the keys of the last queries where these leave multiprocessors idle.
  * FlashAttention-2, algorithm 1 (arXiv 2307.08691); merging as in Ring Attention (arXiv 2310.01889). */
 typedef struct {
   uint64_t q, o, lse;
@@ -179,10 +184,13 @@ typedef struct {
   uint64_t relativeBias;    /* 0 or float32 [heads, queries + keys - 1]: bias[head, key - query + queries - 1] is added to the scaled score (T5) */
   uint64_t qScale, vScale;  /* E4M3 only: float32 [queries, heads] and [heads, headDim] */
   uint64_t waitNanoseconds; /* 0 or uint64[blockCount]: time spent waiting for each flag, added up by one observer */
+  uint64_t oScale;          /* E4M3 o only: float32 [queries, heads] */
+  uint64_t workspace;       /* 16-byte aligned, or 0 */
   int64_t qStride, oStride; /* row strides; heads adjacent */
+  int64_t workspaceBytes;   /* any number; DITRUN_ATTENTION_WORKSPACE is enough for all there is to gain */
   int32_t queries, heads, headDim, blockCount;
   int32_t dtype;    /* of q, k, v: F32, BF16, F16 or E4M3 */
-  int32_t oDtype;   /* F32 or BF16 */
+  int32_t oDtype;   /* F32, BF16 or E4M3 */
   int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
   float scale;
 } ditrun_attention_args;

@@ -16,13 +16,13 @@ O_LIMIT = {torch.float32: 1e-6, torch.bfloat16: 2.5e-3, torch.float16: 1.8e-3}
 LSE_LIMIT = {torch.float32: 1e-5, torch.bfloat16: 2e-5, torch.float16: 2e-3}
 
 
-def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None, bias=None):
+def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None, bias=None, oScale=None):
     """q and o [queries, heads, headDim], blocks of (k, v); heads adjacent, rows strided. Returns the argument and what must stay alive."""
     array = (KvBlock * len(blocks))(*(KvBlock(k=k.data_ptr(), v=v.data_ptr(), flag=flags[i] if flags else 0, kStride=k.stride(0), vStride=v.stride(0), length=k.shape[0])
                                       for i, (k, v) in enumerate(blocks)))
     args = Attention(q=q.data_ptr(), o=o.data_ptr(), lse=lse.data_ptr() if lse is not None else 0, previousO=previous[0].data_ptr() if previous else 0,
                      previousLse=previous[1].data_ptr() if previous else 0, blocks=array, relativeBias=bias.data_ptr() if bias is not None else 0,
-                     waitNanoseconds=waits.data_ptr() if waits is not None else 0,
+                     waitNanoseconds=waits.data_ptr() if waits is not None else 0, oScale=oScale.data_ptr() if oScale is not None else 0,
                      qStride=q.stride(0), oStride=o.stride(0), queries=q.shape[0], heads=q.shape[1], headDim=q.shape[2], blockCount=len(blocks), dtype=CODE[q.dtype],
                      oDtype=CODE[o.dtype], kernel=kernel, scale=scale if scale is not None else q.shape[2] ** -0.5)
     return ctypes.byref(args), (array, args)
@@ -162,4 +162,19 @@ def checks(module, report):
         for stream in (compute, copies, rescue):
             module.stream_destroy(stream)
 
-    return {**check_attention_fp8.checks(module, report), "attention sizes": sizes, "attention merging": merging, "attention hard inputs": hard_inputs, "attention flags": flags}
+    def e4m3_outputs():
+        for queries, keys in ((193, 512), (32, 77), (300, 2500)):
+            q, k, v = (torch.randn(n, 3, 128, device="cuda").bfloat16() for n in (queries, keys, keys))
+            exact = reference(q, [(k, v)])[0]
+            o, oScale = torch.zeros(queries, 3, 128, device="cuda").to(torch.float8_e4m3fn), torch.full((queries, 3), float("nan"), device="cuda")
+            args, keep = attention_args(q, [(k, v)], o, None, oScale=oScale)
+            torch.cuda.synchronize()
+            module.attention(args, 0)
+            torch.cuda.synchronize()
+            amax = exact.abs().amax(2)
+            report(f"attention bf16 to e4m3, {queries} queries, {keys} keys, scales", float(((oScale * 448 - amax).abs() / amax).max()), 2e-2)
+            within = (o.double() * oScale.double()[..., None] - exact).abs() / (0.07 * exact.abs() + 1e-2 * amax[..., None])
+            report(f"attention bf16 to e4m3, {queries} queries, {keys} keys", float(within.max()), 1)
+            report(f"attention bf16 to e4m3, {queries} queries, {keys} keys, L2", float((o.double() * oScale.double()[..., None] - exact).norm() / exact.norm()), 0.03)
+
+    return {"attention to e4m3": e4m3_outputs, **check_attention_fp8.checks(module, report), "attention sizes": sizes, "attention merging": merging, "attention hard inputs": hard_inputs, "attention flags": flags}

@@ -85,14 +85,16 @@ def reference(q, blocks, scale=None):
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v), scores.logsumexp(-1)
 
 
-def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None):
+def attention_args(q, blocks, o, lse, previous=None, flags=None, waits=None, kernel=0, scale=None, oScale=None, workspace=None):
     """Returns the argument and what must stay alive."""
     heads, dim = q[0].shape[1:]
     array = (KvBlock * len(blocks))(*(KvBlock(k=k.data_ptr(), v=v.data_ptr(), flag=flags[i] if flags else 0, kStride=heads * dim, vStride=v.shape[2], kScale=kScale.data_ptr(),
                                               length=k.shape[0]) for i, (k, v, kScale, _) in enumerate(blocks)))
     args = Attention(q=q[0].data_ptr(), o=o.data_ptr(), lse=lse.data_ptr() if lse is not None else 0, previousO=previous[0].data_ptr() if previous else 0,
                      previousLse=previous[1].data_ptr() if previous else 0, blocks=array, qScale=q[1].data_ptr(), vScale=blocks[0][3].data_ptr(),
-                     waitNanoseconds=waits.data_ptr() if waits is not None else 0, qStride=heads * dim, oStride=o.stride(0), queries=q[0].shape[0], heads=heads,
+                     waitNanoseconds=waits.data_ptr() if waits is not None else 0,
+                     oScale=oScale.data_ptr() if oScale is not None else 0, workspace=workspace.data_ptr() if workspace is not None else 0,
+                     workspaceBytes=workspace.numel() if workspace is not None else 0, qStride=heads * dim, oStride=o.stride(0), queries=q[0].shape[0], heads=heads,
                      headDim=dim, blockCount=len(blocks), dtype=E4M3, oDtype=CODE[o.dtype], kernel=kernel, scale=scale or dim ** -0.5)
     return ctypes.byref(args), (array, args)
 
@@ -108,7 +110,7 @@ def checks(module, report):
         return packed[:, 1], packed[:, 2]
 
     def run(q, blocks, o_dtype, kernel, **more):
-        o, lse = torch.full(q[0].shape, NAN, device="cuda", dtype=o_dtype), torch.full((q[0].shape[1], q[0].shape[0]), NAN, device="cuda")
+        o, lse = torch.full(q[0].shape, NAN, device="cuda").to(o_dtype), torch.full((q[0].shape[1], q[0].shape[0]), NAN, device="cuda")
         args, keep = attention_args(q, blocks, o, lse, kernel=kernel, **more)
         torch.cuda.synchronize()
         module.attention(args, 0)
@@ -250,5 +252,47 @@ def checks(module, report):
             for stream in (compute, copies):
                 module.stream_destroy(stream)
 
-    return {"quantize_kv": quantizing, "attention e4m3 sizes": sizes, "attention e4m3 hard inputs": hard_inputs, "attention e4m3 merging": merging, "attention e4m3 NaN": nans,
+    def shares():
+        """The last wave's keys shared out: the same result as without a workspace, whatever it is made of."""
+        workspace = torch.full((32 << 20,), 0xff, device="cuda", dtype=torch.uint8)  # NaN
+        for dim in (32, 64, 128):
+            for queries, heads, keys in ((193, 3, 5000), (1, 1, 2048), (64 * 132, 1, 3001), (2500, 8, 4100)):
+                name = f"attention e4m3 dim {dim}, {heads} heads, {queries} queries, {keys} keys in shares"
+                parts, q = [made(300, heads, dim), made(keys, heads, dim)], quantizer.rows(torch.randn(queries, heads, dim, device="cuda").bfloat16())
+                before, block = quantizer.blocks(parts)
+                for o_dtype in (torch.float32, torch.bfloat16):
+                    whole, whole_lse = run(q, [block], o_dtype, SM90)
+                    o, lse = run(q, [block], o_dtype, SM90, workspace=workspace)
+                    report(f"{name} to {SHORT[o_dtype]}", relative(o, whole.double()), 6e-3 if o_dtype == torch.float32 else 7e-3, f"{int((o != whole).any(2).sum())} rows of heads differ")
+                    report(f"{name} to {SHORT[o_dtype]}, lse", float((lse - whole_lse).abs().max()), 2e-3)
+                if 1 < queries * heads < 3000:  # a single row may be worse
+                    expected, expected_lse = reference(q, [block])
+                    report(name, relative(o, expected), O_LIMIT)
+                    report(name + ", lse", float((lse - expected_lse).abs().max()), LSE_LIMIT)
+                previous = run(q, [before], torch.float32, SM90)
+                whole, whole_lse = run(q, [block], torch.float32, SM90, previous=previous)
+                o, lse = run(q, [block], torch.float32, SM90, previous=previous, workspace=workspace)
+                report(name + ", merged", relative(o, whole.double()), 6e-3)
+                report(name + ", merged, lse", float((lse - whole_lse).abs().max()), 2e-3)
+        block, q = quantizer.blocks([made(5000, 2, 128)])[0], quantizer.rows(torch.randn(200, 2, 128, device="cuda").bfloat16())
+        block[0][4000, 1, 3] = 0x7f
+        o, _ = run(q, [block], torch.bfloat16, SM90, workspace=workspace)
+        report("attention e4m3 in shares, NaN in k shows where it must", float((o[:, 1].isnan() != True).sum() + o[:, 0].isnan().sum()), 0)
+
+    def e4m3_outputs():
+        workspace = torch.empty(32 << 20, device="cuda", dtype=torch.uint8)
+        for dim in (32, 64, 128):
+            for queries, keys in ((193, 777), (321, 5000)):
+                for memory in (None, workspace):
+                    blocks, q = quantizer.blocks([made(n, 3, dim) for n in (300, keys)]), quantizer.rows(torch.randn(queries, 3, dim, device="cuda").bfloat16())
+                    previous = run(q, blocks[:1], torch.float32, SM90)
+                    for more in ({}, {"previous": previous}):
+                        exact, _ = run(q, blocks[1:], torch.float32, SM90, workspace=memory, **more)
+                        oScale = torch.full((queries, 3), NAN, device="cuda")
+                        o, _ = run(q, blocks[1:], torch.float8_e4m3fn, SM90, workspace=memory, oScale=oScale, **more)
+                        scale = quotient(exact.abs().amax(2).clamp(min=1e-12), 448)
+                        wrong = (oScale != scale).sum() + (o.float() != (exact / scale[..., None]).to(torch.float8_e4m3fn).float()).sum()
+                        report(f"attention e4m3 to e4m3 dim {dim}, {queries} queries, {keys} keys{', in shares' if memory is not None else ''}{', merged' if more else ''}", float(wrong), 0)
+
+    return {"attention e4m3 shares": shares, "attention e4m3 to e4m3": e4m3_outputs, "quantize_kv": quantizing, "attention e4m3 sizes": sizes, "attention e4m3 hard inputs": hard_inputs, "attention e4m3 merging": merging, "attention e4m3 NaN": nans,
             "attention e4m3 flags": flags}

@@ -12,7 +12,7 @@ SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16", tor
 LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3}
 TWICE = {torch.float32: 2e-6, torch.bfloat16: 3.5e-3}
 NAN = float("nan")
-GEMM_TILES = 6  # rows of kernels/cuda/gemm_sm90.cu's table
+GEMM_TILES = 7  # rows of kernels/cuda/gemm_sm90.cu's table
 
 
 def relative(out, reference):
@@ -25,7 +25,7 @@ def address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None, gate=None, kernel=0, outScale=None):
+def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.0, aScale=None, wScale=None, gate=None, kernel=0, outScale=None, aScaleColumns=0):
     """Two- or three-dimensional tensors whose last dimension is contiguous; a batch stride is 0 where a batch is expanded."""
     batch = out.shape[0] if out.dim() == 3 else 1
     stride = lambda t: t.stride(0) if t is not None and t.dim() == 3 else 0
@@ -35,7 +35,7 @@ def gemm_args(a, w, out, bias=None, residual=None, activation=IDENTITY, alpha=1.
         lda=ld(a), ldw=ld(w), ldo=ld(out), ldResidual=ld(residual), aStride=stride(a), wStride=stride(w), outStride=stride(out), residualStride=stride(residual),
         biasStride=bias.stride(0) if bias is not None and bias.dim() == 2 else 0, m=out.shape[-2], n=out.shape[-1], k=a.shape[-1], batch=batch,
         dtype=CODE[a.dtype], outDtype=CODE[out.dtype], biasDtype=CODE[bias.dtype] if bias is not None else 0,
-        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, kernel=kernel, alpha=alpha))
+        residualDtype=CODE[residual.dtype] if residual is not None else 0, activation=activation, kernel=kernel, aScaleColumns=aScaleColumns, alpha=alpha))
 
 
 def layer_norm_args(x, out, weight, bias, quantized=None, scale=None, epsilon=1e-5, modScale=None, modShift=None, bound=None, boundFactor=0.0, boundTerm=0.0):
@@ -258,6 +258,19 @@ def checks(module, report):
                     wrong.append(f"{batch}x{m}x{n}x{k} wrote outside")
             if ran:
                 report(f"gemm e4m3->e4m3 {'cuBLASLt' if tile < 0 else f'tile {tile}'}: {ran} products", len(wrong), 0, "; ".join(wrong[:6]))
+        for m, n, k, out_dtype, gated in ((777, 1536, 1536, torch.float32, True), (33, 1536, 1536, torch.float32, False), (4095, 528, 640, torch.bfloat16, False), (130, 200, 128, torch.float32, True)):
+            groups = k // 128
+            a = random(m, groups, 128) * torch.logspace(-3, 3, groups, device="cuda")[torch.randperm(groups, device="cuda"), None]
+            w, bias, gate, residual = random(n, k) / k**0.5, random(n), random(n), random(m, n)
+            aScale, wScale = (a.abs().amax(2) / 448).contiguous(), w.abs().amax(1) / 448
+            a8, w8 = (a / aScale[..., None]).to(torch.float8_e4m3fn), (w / wScale[:, None]).to(torch.float8_e4m3fn)
+            expected = (a8.double() * aScale.double()[..., None]).view(m, k) @ (w8.double() * wScale.double()[:, None]).T + bias.double()
+            out = torch.full((m, n), NAN, device="cuda", dtype=out_dtype)
+            if gated:
+                expected = expected * gate.double() + residual.double()
+                out.copy_(residual)
+            synchronized(lambda: module.gemm(gemm_args(a8.view(m, k), w8, out, bias, out if gated else None, aScale=aScale, wScale=wScale, gate=gate if gated else None, aScaleColumns=128), 0))
+            report(f"gemm e4m3->{SHORT[out_dtype]} {m}x{n}x{k}, scales by 128 of k{', gate and residual' if gated else ''}", relative(out, expected), 4e-3 if out_dtype == torch.bfloat16 else 5e-4)
         batch = 2
         a, w = random(batch, 48, 64).to(torch.float8_e4m3fn), random(batch, 32, 64).to(torch.float8_e4m3fn)
         aScale, wScale = torch.rand(batch, 48, device="cuda") + 0.5, torch.rand(batch, 32, device="cuda") + 0.5

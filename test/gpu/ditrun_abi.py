@@ -14,7 +14,7 @@ def fields(names, kind):
 
 class Gemm(Structure):
     _fields_ = (fields("a w bias residual out aScale wScale gate outScale", c_uint64) + fields("lda ldw ldo ldResidual aStride wStride biasStride outStride residualStride", c_int64) +
-                fields("m n k batch dtype outDtype biasDtype residualDtype activation kernel reserved", c_int32) + fields("alpha", c_float))
+                fields("m n k batch dtype outDtype biasDtype residualDtype activation kernel aScaleColumns", c_int32) + fields("alpha", c_float))
 
 
 class KvBlock(Structure):
@@ -22,8 +22,8 @@ class KvBlock(Structure):
 
 
 class Attention(Structure):
-    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("relativeBias qScale vScale waitNanoseconds", c_uint64) +
-                fields("qStride oStride", c_int64) + fields("queries heads headDim blockCount dtype oDtype kernel", c_int32) + fields("scale", c_float))
+    _fields_ = (fields("q o lse previousO previousLse", c_uint64) + [("blocks", POINTER(KvBlock))] + fields("relativeBias qScale vScale waitNanoseconds oScale workspace", c_uint64) +
+                fields("qStride oStride workspaceBytes", c_int64) + fields("queries heads headDim blockCount dtype oDtype kernel", c_int32) + fields("scale", c_float))
 
 
 class QuantizeKv(Structure):

@@ -57,8 +57,8 @@ def attention(module, new, heads, queries, lengths, dim, dtype, kernel, out_dtyp
     previous = (new.normal(queries * width), new.normal(heads * queries)) if merge else (0, 0)
     module.attention(ctypes.byref(Attention(
         q=new.normal(queries * width, dtype), o=new.empty(queries * width, out_dtype), lse=new.empty(heads * queries), previousO=previous[0], previousLse=previous[1],
-        blocks=array, qStride=width, oStride=width, queries=queries, heads=heads, headDim=dim, blockCount=len(lengths), dtype=dtype, oDtype=out_dtype, kernel=kernel,
-        scale=dim**-0.5)), 0)
+        oScale=new.empty(queries * heads) if out_dtype == E4M3 else 0, blocks=array, qStride=width, oStride=width, queries=queries, heads=heads, headDim=dim,
+        blockCount=len(lengths), dtype=dtype, oDtype=out_dtype, kernel=kernel, scale=dim**-0.5)), 0)
 
 
 def attentions(module, new):
@@ -73,11 +73,13 @@ def attentions(module, new):
             attention(module, new, 1, 65, [300], dim, F16, kernel, F32, merge=True)
             attention(module, new, 3, 257, [1024], dim, F16, kernel)
             new.free()
+    for keys in (512, 3000):
+        attention(module, new, 2, 257, [keys], 128, BF16, 3, E4M3)
     attention(module, new, 2, 33, [47], 20, F32, 1, F32)
     attention(module, new, 2, 33, [47], 20, F16, 1, F32)
 
 
-def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=BF16, merge=False):
+def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=BF16, merge=False, workspace=0):
     width, blocks = heads * dim, []
     v_scale = new.empty(width)
     for rows in lengths:
@@ -93,6 +95,7 @@ def fp8_attention(module, new, heads, queries, lengths, dim, kernel, out_dtype=B
     previous = (new.normal(queries * width), new.normal(heads * queries)) if merge else (0, 0)
     module.attention(ctypes.byref(Attention(
         q=q, o=new.empty(queries * width, out_dtype), lse=new.empty(heads * queries), previousO=previous[0], previousLse=previous[1], blocks=(KvBlock * len(blocks))(*blocks),
+        oScale=new.empty(queries * heads) if out_dtype == E4M3 else 0, workspace=new.empty(workspace) if workspace else 0, workspaceBytes=4 * workspace,
         qScale=q_scale, vScale=v_scale, qStride=width, oStride=width, queries=queries, heads=heads, headDim=dim, blockCount=len(blocks), dtype=E4M3, oDtype=out_dtype,
         kernel=kernel, scale=dim**-0.5)), 0)
 
@@ -104,14 +107,17 @@ def fp8_attentions(module, new):
             fp8_attention(module, new, 1, 65, [300], dim, kernel, F32, merge=True)
             fp8_attention(module, new, 3, 257, [1024], dim, kernel)
             new.free()
+        for out_dtype in (BF16, E4M3) if dim != 40 else ():
+            fp8_attention(module, new, 2, 193, [2100], dim, 3, out_dtype, workspace=1 << 20)
+            new.free()
 
 
 def gemm(module, new, m, n, k, dtype, out_dtype, **more):
     scales = dict(aScale=new.normal(m), wScale=new.normal(n)) if dtype == E4M3 else {}
-    more = dict(dict(residual=new.normal(m * n)), **more)
+    more = dict(scales, **dict(dict(residual=new.normal(m * n)), **more))
     module.gemm(ctypes.byref(Gemm(
         a=new.normal(m * k, dtype), w=new.normal(n * k, dtype), bias=new.normal(n), out=new.empty(m * n, out_dtype), lda=k, ldw=k, ldo=n,
-        ldResidual=n, m=m, n=n, k=k, batch=1, dtype=dtype, outDtype=out_dtype, biasDtype=F32, residualDtype=F32, alpha=1, **scales, **more)), 0)
+        ldResidual=n, m=m, n=n, k=k, batch=1, dtype=dtype, outDtype=out_dtype, biasDtype=F32, residualDtype=F32, alpha=1, **more)), 0)
 
 
 def gemms(module, new):
@@ -129,9 +135,15 @@ def gemms(module, new):
         gemm(module, new, m, n, k, E4M3, F16, residual=0)
 
 
+def gemm_scales_of_blocks(module, new):
+    for m, n, k in ((33, 64, 128), (257, 1536, 512)):
+        gemm(module, new, m, n, k, E4M3, BF16, residual=0, aScale=new.normal(m * k // 128), aScaleColumns=128)
+        gemm(module, new, m, n, k, E4M3, F32, aScale=new.normal(m * k // 128), aScaleColumns=128)
+
+
 def gemm_tiles(module, new):
     """Each tile of sm_90 with gate and residual, and with an activation; one that does not take the arguments is passed over."""
-    for tile in range(6):
+    for tile in range(7):
         for dtype, out_dtype, more in ((BF16, F32, dict(gate=new.normal(512))), (E4M3, F32, dict(gate=new.normal(512))), (BF16, BF16, dict(activation=GELU)),
                                        (E4M3, BF16, dict(activation=GELU)), (BF16, F16, {}), (E4M3, F16, {}),
                                        (E4M3, E4M3, dict(activation=GELU, outScale=new.normal(300)))):
@@ -227,7 +239,7 @@ def main():
     module.device_open(0)
     new = Buffers(module)
     failed = 0
-    for part in (attentions, fp8_attentions, gemms, gemm_tiles, norms, elementwise, tokens, convolutions):
+    for part in (attentions, fp8_attentions, gemms, gemm_scales_of_blocks, gemm_tiles, norms, elementwise, tokens, convolutions):
         if options.only and options.only not in part.__name__:
             continue
         try:

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import {
   ABI_VERSION,
+  ATTENTION_WORKSPACE,
   FP8_KEYS,
   PEER_BLOCKS,
   prototypes,
@@ -62,8 +63,8 @@ describe("the C ABI", () => {
 
   it("has the same constants", () => {
     const constant = (name: string) => Number(new RegExp(`^#define ${name} (\\d+)`, "m").exec(header)?.[1]);
-    expect([ABI_VERSION, FP8_KEYS, STATISTICS_PARTS, PEER_BLOCKS, SHARE_UNIT]).toEqual(
-      ["ABI_VERSION", "FP8_KEYS", "STATISTICS_PARTS", "PEER_BLOCKS", "SHARE_UNIT"].map((name) =>
+    expect([ABI_VERSION, ATTENTION_WORKSPACE, FP8_KEYS, STATISTICS_PARTS, PEER_BLOCKS, SHARE_UNIT]).toEqual(
+      ["ABI_VERSION", "ATTENTION_WORKSPACE", "FP8_KEYS", "STATISTICS_PARTS", "PEER_BLOCKS", "SHARE_UNIT"].map((name) =>
         constant(`DITRUN_${name}`),
       ),
     );

@@ -23,7 +23,7 @@ const gemm = {
     alpha: 1,
     activation: 0,
     kernel: 0,
-    reserved: 0,
+    aScaleColumns: 0,
   },
   ...{ m: 10, n: 20, k: 30, batch: 3, dtype: bf16, outDtype: fp32, biasDtype: fp32, residualDtype: fp32 },
 };

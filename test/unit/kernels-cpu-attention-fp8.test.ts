@@ -126,6 +126,24 @@ describe("ditrun_attention in e4m3 on the CPU", () => {
     expect(worst(result().lse, lse, () => lseBound)).toBeLessThan(1);
   });
 
+  it("writes e4m3 with a scale for each row of a head: amax / 448 of it", () => {
+    const [queries, heads, headDim] = [50, 3, 23];
+    const { args, kv, result, columns } = run({ heads, headDim, lengths: [300] }, queries);
+    check(attention(args, kv.blocks));
+    const exact = result().o;
+    const [o, oScale] = [poisoned(queries * columns, E4M3), poisoned(queries * heads, F32)];
+    check(attention({ ...args, o, oScale, oDtype: E4M3 }, kv.blocks));
+    const scales = Float64Array.from({ length: queries * heads }, (_, i) => {
+      const row = exact.subarray(i * headDim, (i + 1) * headDim);
+      return Math.fround(row.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / 448);
+    });
+    expect(download(oScale, queries * heads, F32)).toEqual(scales);
+    const want = exact.map((x, i) => rounded(Math.fround(x / at(scales, Math.floor(i / headDim))), E4M3));
+    expect(maxDifference(download(o, queries * columns, E4M3), want)).toBe(0);
+    expect(attention({ ...args, o, oDtype: E4M3 }, kv.blocks)).toBe(1);
+    expect(lastError()).toMatch(/oScale is 0/);
+  });
+
   it("rounds probabilities: the error is there, and averages out in the sum", () => {
     const { args, kv, result, exact } = run({ heads: 2, headDim: 32, lengths: [400] }, 30);
     check(attention(args, kv.blocks));

@@ -57,6 +57,8 @@ interface Case {
   alpha?: number;
   /** E4M3 out only: of every row. */
   outScale?: (row: number) => number;
+  /** E4M3 only: columns of A that share a scale. */
+  aScaleColumns?: number;
 }
 
 /** Runs one product with padded rows and poisoned padding; returns what was stored and what should have been. */
@@ -72,7 +74,9 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
   const bias = sequence(batch * n, c.bias ?? F32, 3);
   const residual = sequence(batch * m * ldResidual, c.residual ?? F32, 4);
   const gate = sequence(n, F32, 7);
-  const aScale = sequence(batch * m, F32, 5);
+  const { aScaleColumns = 0 } = c;
+  const scalesOfRow = aScaleColumns > 0 ? k / aScaleColumns : 1;
+  const aScale = sequence(batch * m * scalesOfRow, F32, 5);
   const wScale = sequence(wBatches * n, F32, 6);
   const scaled = dtype === E4M3;
   for (let row = 0; row < batch * m; row++) a.fill(Number.NaN, row * lda + k, (row + 1) * lda);
@@ -80,7 +84,7 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
   const out = poisoned(batch * m * ldo, outDtype);
   check(
     gemm({
-      ...{ m, n, k, batch, dtype, outDtype, activation, alpha, lda, ldw, ldo, ldResidual, out },
+      ...{ m, n, k, batch, dtype, outDtype, activation, alpha, lda, ldw, ldo, ldResidual, out, aScaleColumns },
       a: upload(a, dtype),
       w: upload(w, dtype),
       bias: c.bias === undefined ? 0 : upload(bias, c.bias),
@@ -112,8 +116,11 @@ function run(c: Case): { got: Float64Array; want: Float64Array; untouched: boole
     const wb = sharedW ? 0 : b;
     for (let column = 0; column < n; column++) {
       let sum = 0;
-      for (let i = 0; i < k; i++) sum += (a[row * lda + i] ?? 0) * (w[(wb * n + column) * ldw + i] ?? 0);
-      sum *= alpha * (scaled ? (aScale[row] ?? 0) * (wScale[wb * n + column] ?? 0) : 1);
+      for (let i = 0; i < k; i++) {
+        const scale = scaled ? (aScale[row * scalesOfRow + Math.floor((i * scalesOfRow) / k)] ?? 0) : 1;
+        sum += scale * (a[row * lda + i] ?? 0) * (w[(wb * n + column) * ldw + i] ?? 0);
+      }
+      sum *= alpha * (scaled ? (wScale[wb * n + column] ?? 0) : 1);
       if (c.bias !== undefined) sum += bias[b * n + column] ?? 0;
       sum = activations[activation]?.(sum) ?? Number.NaN;
       if (c.gate) sum *= gate[column] ?? Number.NaN;
@@ -201,6 +208,24 @@ describe("ditrun_gemm on the CPU", () => {
     });
   }
 
+  for (const m of [3, 53]) {
+    it(`e4m3 with ${m} rows of several scales each`, () => {
+      const shape = {
+        m,
+        n: 70,
+        k: 129,
+        batch: 2,
+        dtype: E4M3,
+        aScaleColumns: 43,
+        bias: F32,
+        residual: F32,
+        gate: true,
+      };
+      const { got, want } = run(shape);
+      expect(relativeL2(got, want)).toBeLessThan(2e-6);
+    });
+  }
+
   it("e4m3 to e4m3: by the reciprocals of given scales, rounded once, saturating", () => {
     const shape = { m: 53, n: 70, k: 129, batch: 2, dtype: E4M3, bias: F32, activation: 2 };
     const exact = run({ ...shape, outDtype: F32 });
@@ -244,6 +269,7 @@ describe("ditrun_gemm on the CPU", () => {
       [{ dtype: E4M3 }, /aScale is 0/],
       [{ dtype: E4M3, outDtype: E4M3, aScale: 256, wScale: 256 }, /outScale is 0/],
       [{ dtype: E4M3, outDtype: E4M3, outScale: 256, gate: 256 }, /no residual \(0\) and no gate \(256\)/],
+      [{ aScaleColumns: 2 }, /aScaleColumns is 2 but must divide k/],
       [{ activation: 9 }, /activation is 9/],
       [{ out: 0 }, /out is 0/],
       [{ gate: 2 }, /gate is at address 2/],

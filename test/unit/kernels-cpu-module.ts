@@ -185,7 +185,7 @@ export function gemm(args: Fields): number {
       gate: 0,
       outScale: 0,
       kernel: 0,
-      reserved: 0,
+      aScaleColumns: 0,
       residualDtype: F32,
       activation: 0,
       alpha: 1,
@@ -198,7 +198,7 @@ export type GemmArgs = Fields;
 
 export function attention(args: Fields, blocks: Fields[], onStream = stream): number {
   const kv = blocks.map((block) => ({ flag: 0, kScale: 0, reserved: 0, ...block }));
-  const scales = { qScale: 0, vScale: 0 };
+  const scales = { qScale: 0, vScale: 0, oScale: 0, workspace: 0, workspaceBytes: 0 };
   const zeros = { ...scales, lse: 0, previousO: 0, previousLse: 0, relativeBias: 0, waitNanoseconds: 0 };
   const plain = { ...zeros, dtype: F32, oDtype: F32, kernel: 0 };
   return raw.attention({ ...plain, ...args, blocks: kv, blockCount: kv.length }, onStream);

@@ -69,4 +69,11 @@ __device__ __forceinline__ uint32_t bf162_multiply(uint32_t a, uint32_t b) {
   return d;
 }
 
+/** tanh to 2^-11. */
+__device__ __forceinline__ float tanh_approx(float x) {
+  float result;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 }  // namespace ptx

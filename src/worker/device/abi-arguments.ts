@@ -32,7 +32,7 @@ export interface GemmArgs {
   activation: number;
   /** 0 the fastest, 1 cuBLASLt, 2 + i an sm_90 tile. */
   kernel: number;
-  reserved: number;
+  aScaleColumns: number;
   alpha: number;
 }
 
@@ -58,8 +58,11 @@ export interface AttentionArgs {
   qScale: Address;
   vScale: Address;
   waitNanoseconds: Address;
+  oScale: Address;
+  workspace: Address;
   qStride: number;
   oStride: number;
+  workspaceBytes: number;
   queries: number;
   heads: number;
   headDim: number;

@@ -118,7 +118,7 @@ export const structs: Record<string, Record<string, string>> = {
       "residualDtype",
       "activation",
       "kernel",
-      "reserved",
+      "aScaleColumns",
     ],
     float: ["alpha"],
   }),
@@ -131,8 +131,8 @@ export const structs: Record<string, Record<string, string>> = {
   ditrun_attention_args: fields({
     uint64_t: ["q", "o", "lse", "previousO", "previousLse"],
     "ditrun_kv_block *": ["blocks"],
-    "uint64_t ": ["relativeBias", "qScale", "vScale", "waitNanoseconds"],
-    int64_t: ["qStride", "oStride"],
+    "uint64_t ": ["relativeBias", "qScale", "vScale", "waitNanoseconds", "oScale", "workspace"],
+    int64_t: ["qStride", "oStride", "workspaceBytes"],
     int32_t: ["queries", "heads", "headDim", "blockCount", "dtype", "oDtype", "kernel"],
     float: ["scale"],
   }),
@@ -217,8 +217,9 @@ export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
-/** DITRUN_ABI_VERSION, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
+/** DITRUN_ABI_VERSION, DITRUN_ATTENTION_WORKSPACE, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
 export const ABI_VERSION = 4;
+export const ATTENTION_WORKSPACE = 33554432;
 export const FP8_KEYS = 128;
 export const STATISTICS_PARTS = 64;
 export const PEER_BLOCKS = 128;

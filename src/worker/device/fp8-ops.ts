@@ -10,8 +10,8 @@ export function paddedKeys(keys: number): number {
   return Math.ceil(keys / FP8_KEYS) * FP8_KEYS;
 }
 
-/** e4m3 [rows, columns] with a scale per row and head: rowScale float32 [rows · heads]. */
-export function allocateQueries(device: Device, [rows, columns]: readonly [number, number], heads: number): Tensor {
+/** e4m3 [rows, columns] with a scale per row and head, as queries and outputs of attention have: rowScale float32 [rows · heads]. */
+export function allocateByHead(device: Device, [rows, columns]: readonly [number, number], heads: number): Tensor {
   const byHead = device.allocateMatrix("e4m3", [rows * heads, columns / heads]);
   return { ...byHead, shape: [rows, columns], rowStride: columns };
 }
@@ -19,7 +19,7 @@ export function allocateQueries(device: Device, [rows, columns]: readonly [numbe
 /** q [queries, heads · headDim], contiguous -> e4m3 of the same shape with a scale per query and head. */
 export function quantizeQueries(device: Device, q: Tensor, heads: number): Tensor {
   const { rows, columns } = matrixShape(q);
-  const out = allocateQueries(device, [rows, columns], heads);
+  const out = allocateByHead(device, [rows, columns], heads);
   const byHead = [rows * heads, columns / heads];
   quantizeRows(device, { ...out, shape: byHead, rowStride: columns / heads }, tensor(q.address, q.dtype, byHead));
   return out;

@@ -1,5 +1,5 @@
 import type { Phase } from "../../protocol/results.js";
-import { type Address, activations, deviceDtypes } from "./abi.js";
+import { type Address, ATTENTION_WORKSPACE, activations, deviceDtypes } from "./abi.js";
 import type { KvBlock } from "./abi-arguments.js";
 import type { Device } from "./device.js";
 import { elements, matrixShape, type Tensor } from "./tensor.js";
@@ -19,8 +19,8 @@ export interface GemmOptions {
 
 /**
  * out = gate · activation(a · wᵀ + bias) + residual; out may be the residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
- * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales, and so does out if it is e4m3 too: they are
- * read, not written (see BoundOptions).
+ * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales (a one a row, or one for each of its heads), and so
+ * does out if it is e4m3 too: they are read, not written (see BoundOptions).
  */
 export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options: GemmOptions = {}): void {
   const { rows: m, columns: k } = matrixShape(a);
@@ -30,6 +30,7 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
     throw new RangeError(`gemm: a [${a.shape}], w [${w.shape}] and out [${out.shape}] do not fit together.`);
   }
   const { bias, residual, gate } = options;
+  const scalesOfRow = a.rowScale ? elements(a.rowScale.shape) / m : 1;
   if (gate && (gate.dtype !== "fp32" || elements(gate.shape) !== n)) {
     throw new RangeError(`gemm: the gate is ${gate.dtype} [${gate.shape}], but must be fp32 [${n}].`);
   }
@@ -63,7 +64,7 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
       residualDtype: deviceDtypes[residual?.dtype ?? out.dtype],
       activation: activations[options.activation ?? "identity"],
       kernel: 0,
-      reserved: 0,
+      aScaleColumns: scalesOfRow > 1 ? k / scalesOfRow : 0,
       alpha: 1,
     },
   ]);
@@ -98,7 +99,7 @@ export interface AttentionOptions {
   readonly vScale?: Tensor | undefined;
 }
 
-/** o = softmax(q kᵀ / √headDim) v over all blocks in order; q and o [queries, heads · headDim]. In e4m3 q has a scale per head: rowScale [queries, heads]. */
+/** o = softmax(q kᵀ / √headDim) v over all blocks in order; q and o [queries, heads · headDim]. In e4m3 they have a scale per head: rowScale [queries, heads]. */
 export function attention(
   device: Device,
   o: Tensor,
@@ -119,30 +120,38 @@ export function attention(
       length: matrixShape(k).rows,
       reserved: 0,
     }));
-  device.launch("attention", "attention", () => [
-    {
-      q: q.address,
-      o: o.address,
-      lse: addressOf(options.lse),
-      previousO: addressOf(options.previous?.o),
-      previousLse: addressOf(options.previous?.lse),
-      blocks: kvBlocks(),
-      relativeBias: addressOf(options.relativeBias),
-      qScale: addressOf(q.rowScale),
-      vScale: addressOf(options.vScale),
-      waitNanoseconds: options.waitNanoseconds ?? 0,
-      qStride: q.rowStride,
-      oStride: o.rowStride,
-      queries,
-      heads: options.heads,
-      headDim,
-      blockCount: blocks.length,
-      dtype: deviceDtypes[q.dtype],
-      oDtype: deviceDtypes[o.dtype],
-      kernel: options.kernel,
-      scale: options.scale ?? headDim ** -0.5,
-    },
-  ]);
+  // Only e4m3 kernels share out keys, and only where they are in one block.
+  const workspaceBytes = q.dtype === "e4m3" && blocks.length === 1 ? ATTENTION_WORKSPACE : 0;
+  device.arena.scope(() => {
+    const workspace = workspaceBytes > 0 ? device.allocate("u8", [workspaceBytes]).address : 0;
+    device.launch("attention", "attention", () => [
+      {
+        q: q.address,
+        o: o.address,
+        lse: addressOf(options.lse),
+        previousO: addressOf(options.previous?.o),
+        previousLse: addressOf(options.previous?.lse),
+        blocks: kvBlocks(),
+        relativeBias: addressOf(options.relativeBias),
+        qScale: addressOf(q.rowScale),
+        vScale: addressOf(options.vScale),
+        waitNanoseconds: options.waitNanoseconds ?? 0,
+        oScale: addressOf(o.rowScale),
+        workspace,
+        qStride: q.rowStride,
+        oStride: o.rowStride,
+        workspaceBytes,
+        queries,
+        heads: options.heads,
+        headDim,
+        blockCount: blocks.length,
+        dtype: deviceDtypes[q.dtype],
+        oDtype: deviceDtypes[o.dtype],
+        kernel: options.kernel,
+        scale: options.scale ?? headDim ** -0.5,
+      },
+    ]);
+  });
 }
 
 export interface LayerNormOptions {

@@ -17,7 +17,7 @@ export interface RmsNormOptions {
 
 /**
  * out = rotate(activation(x / √(mean x² + ε) · weight)) over the last dimension; out may be x, and may differ in dtype: e4m3 with
- * a scale per head, rowScale [rows · heads], as allocateQueries makes it.
+ * a scale per head, rowScale [rows · heads], as allocateByHead makes it.
  */
 export function rmsNorm(device: Device, out: Tensor, x: Tensor, options: RmsNormOptions): void {
   const { weight, rope, sumSquares } = options;

@@ -32,10 +32,18 @@ function multiply(context: Context, x: Tensor, out: Tensor, { w }: LinearWeights
   });
 }
 
+/** As ditrun_gemm has it for aScaleColumns. */
+function takesScalesBy({ device }: Context, { w }: LinearWeights, columns: number): boolean {
+  const { module, computeCapability } = device.info;
+  return w.dtype === "e4m3" && (module === "cpu" || (columns === 128 && computeCapability === "9.0"));
+}
+
 /** A layer whose output is added to the residual stream (float32), in place. */
 export interface ResidualLinear {
   /** What x is multiplied as: whoever makes x may as well make it so. */
   readonly inputDtype: Tensor["dtype"];
+  /** Whether x may be e4m3 with a scale for each so many columns of a row, instead of one for the row. */
+  takesScalesBy(columns: number): boolean;
   /** y [rows, outFeatures] = x Wᵀ + b, whole on every rank. */
   forward(x: Tensor): Tensor;
   /** residual += x Wᵀ + b. With tokensOfRank, residual holds only this tp rank's rows of the tokens. */
@@ -53,6 +61,10 @@ export class Linear implements ResidualLinear {
 
   get inputDtype(): Tensor["dtype"] {
     return this.weights.w.dtype;
+  }
+
+  takesScalesBy(columns: number): boolean {
+    return takesScalesBy(this.context, this.weights, columns);
   }
 
   /** Of a layer loaded as `bounded`, while its weights are e4m3. */
@@ -107,6 +119,10 @@ export class RowParallelLinear implements ResidualLinear {
 
   get inputDtype(): Tensor["dtype"] {
     return this.weights.w.dtype;
+  }
+
+  takesScalesBy(columns: number): boolean {
+    return takesScalesBy(this.context, this.weights, columns);
   }
 
   forward(x: Tensor): Tensor {

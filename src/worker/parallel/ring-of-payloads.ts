@@ -7,11 +7,16 @@ import type { KeyValuePayload, MakePayload } from "./kv-payload.js";
  * q and the result (in the plan's dtype) [tokens, heads · headDim]; kv [2, tokens, heads · headDim], contiguous; tokensOfRank the tokens of each cp rank.
  */
 export interface RingAttention {
-  /** What q is turned into: whoever makes q may as well make it so (e4m3: as allocateQueries). kv is made in fp16 with q, but never in e4m3. */
+  /** What q is turned into: whoever makes q may as well make it so (e4m3: as allocateByHead). kv is made in fp16 with q, but never in e4m3. */
   readonly queryDtype: Tensor["dtype"];
-  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor;
+  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[], options?: AttendOptions): Tensor;
   /** After a synchronize: milliseconds that attention waited for the block of each ring step, summed over layers; then zero again. */
   takeWaits(): Promise<number[]>;
+}
+
+export interface AttendOptions {
+  /** The result, in place of a tensor of the plan's dtype. */
+  readonly out?: Tensor | undefined;
 }
 
 /** What every launch of attention in a ring has in common. */
@@ -37,9 +42,9 @@ export abstract class RingOfPayloads implements RingAttention {
     return this.settings.queryDtype;
   }
 
-  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[]): Tensor {
+  attend(q: Tensor, kv: Tensor, tokensOfRank: readonly number[], { out }: AttendOptions = {}): Tensor {
     const { outDtype, makePayload } = this.settings;
-    const o = this.device.allocate(outDtype, q.shape);
+    const o = out ?? this.device.allocate(outDtype, q.shape);
     this.device.arena.scope(() => this.queue(o, makePayload(q, kv, tokensOfRank), tokensOfRank));
     return o;
   }

@@ -1,10 +1,10 @@
 import type { WanModel } from "../../../protocol/model.js";
 import type { Context } from "../../context.js";
 import { attentionKernels } from "../../device/abi.js";
-import type { Device } from "../../device/device.js";
-import { allocateQueries } from "../../device/fp8-ops.js";
+import { allocateByHead } from "../../device/fp8-ops.js";
 import { attention, layerNorm } from "../../device/ops.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
+import { attentionOutput } from "../../parallel/attention-output.js";
 import {
   type Linear,
   type Loader,
@@ -122,7 +122,7 @@ export class WanBlock {
 /** q, k with RMSNorm over the whole width and rotary embedding; a ring over cp, heads split over tp. */
 class SelfAttention {
   private constructor(
-    private readonly device: Device,
+    private readonly context: Context,
     private readonly qkv: Linear,
     private readonly norm: WideRmsNorm,
     private readonly ring: RingAttention,
@@ -137,7 +137,7 @@ class SelfAttention {
     const split = loader.splitOf(`${path}.q`) === "heads";
     const paths = [`${path}.norm_q`, `${path}.norm_k`];
     return new SelfAttention(
-      loader.context.device,
+      loader.context,
       await loadColumnLinear(loader, spec, heads),
       await WideRmsNorm.load(loader, { paths, width, split, epsilon }),
       ring,
@@ -161,9 +161,10 @@ class SelfAttention {
     const [q, k] = [partOf(qkv, 0), partOf(qkv, 1)];
     const kv = tensor(k.address, qkv.dtype, [2, tokens, columns]);
     const heads = columns / (rope.shape.at(-1) ?? 1);
-    const queries = this.ring.queryDtype === "e4m3" ? allocateQueries(this.device, [tokens, columns], heads) : q;
+    const { context, ring } = this;
+    const queries = ring.queryDtype === "e4m3" ? allocateByHead(context.device, [tokens, columns], heads) : q;
     this.norm.forward([q, k], { rope, outs: [queries, k] });
-    return this.ring.attend(queries, kv, tokensOfRank);
+    return ring.attend(queries, kv, tokensOfRank, { out: attentionOutput(context, this.o, queries, heads) });
   }
 }
 
@@ -217,7 +218,7 @@ class CrossAttention {
     const { device, plan } = this.context;
     const q = this.q.forward(h);
     this.normQ.forward([q]);
-    const o = device.allocate(q.dtype, q.shape);
+    const o = attentionOutput(this.context, this.o, q, this.heads);
     const kernel = attentionKernels[plan.attention.kernel];
     attention(device, o, q, [{ k: partOf(text, 0), v: partOf(text, 1), flag: 0 }], { heads: this.heads, kernel });
     return o;
