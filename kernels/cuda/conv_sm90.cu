@@ -196,7 +196,7 @@ int encodeAll(BulkCopies::Args &args) {
     return encode(map, name, address, {channels, width, height, cuuint64_t(frames)}, {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
   };
   TRY(video(&args.xMap, "x", args.x, args.frames));
-  if (args.history) TRY(video(&args.historyMap, "history", args.history, args.kernelT - 1));
+  if (args.history && args.kernelT > 1) TRY(video(&args.historyMap, "history", args.history, args.kernelT - 1));
   return encode(&args.weightMap, "weight", args.weight, {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
                 {taps * channels, channels, L::kernelSize * channels}, {chunk, L::tileChannels, 1, L::kernelSize});
 }

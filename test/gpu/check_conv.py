@@ -47,7 +47,8 @@ class Case:
                  residual=False, dtype=torch.bfloat16):
         self.kernel, self.stride, self.pad, self.upsample, self.dtype = kernel, stride, pad, upsample, dtype
         self.x = random(frames, height, width, inChannels, dtype=dtype)
-        self.history = random(kernel[0] - 1, height, width, inChannels, dtype=dtype) if history and kernel[0] > 1 else None
+        # Where the kernel has one frame an address is given too; nothing is read there.
+        self.history = random(max(kernel[0] - 1, 1), height, width, inChannels, dtype=dtype) if history else None
         depth = kernel[0] * kernel[1] * kernel[2] * inChannels
         self.weight = (torch.randn(outChannels, *kernel, inChannels, device="cuda") / depth**0.5).to(dtype)
         self.bias = random(outChannels, dtype=dtype)
@@ -75,7 +76,7 @@ class Case:
 
     def reference(self, dtype=torch.float64):
         functional = torch.nn.functional
-        before = self.history if self.history is not None else torch.zeros(self.kernel[0] - 1, *self.x.shape[1:], device="cuda", dtype=self.dtype)
+        before = self.history[:self.kernel[0] - 1] if self.history is not None else torch.zeros(self.kernel[0] - 1, *self.x.shape[1:], device="cuda", dtype=self.dtype)
         x = torch.cat([before, self.x]).to(dtype).permute(3, 0, 1, 2)[None]
         if self.upsample == 2:
             x = x.repeat_interleave(2, 3).repeat_interleave(2, 4)
@@ -171,7 +172,7 @@ def bench(module):
     for name, count, shape, options in layers:
         case = Case(*shape, **options)
         ours = median_ms(lambda: case.run(module), 10)
-        before = case.history if case.history is not None else case.x[:0]
+        before = case.history[:case.kernel[0] - 1]
         x = torch.cat([before, case.x]).permute(3, 0, 1, 2)[None]
         if case.upsample == 2:
             x = x.repeat_interleave(2, 3).repeat_interleave(2, 4)
