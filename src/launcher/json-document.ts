@@ -1,4 +1,4 @@
-import { checkOutputFile, writeOutput } from "../formats/output-file.js";
+import { checkDistinct, checkOutputFile, writeOutput } from "../formats/output-file.js";
 
 /** What --json asks for: exactly one JSON document, on stdout or in a file, whatever comes of the command. */
 export class JsonDocument {
@@ -15,6 +15,16 @@ export class JsonDocument {
   async check(): Promise<void> {
     if (this.target) await checkOutputFile(this.target, false);
     this.#mayWrite = this.target !== undefined;
+  }
+
+  /** Refuses options that name the same file, this document's among them, which is then left alone. @throws DitrunError as checkDistinct does. */
+  checkApart(files: Readonly<Record<string, string | undefined>>): void {
+    try {
+      checkDistinct({ ...files, "--json": this.target });
+    } catch (error) {
+      this.#mayWrite = this.target === "";
+      throw error;
+    }
   }
 
   /** The result; the first document counts. @throws DitrunError when the file cannot be written. */

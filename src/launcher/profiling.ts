@@ -1,6 +1,6 @@
 import type { InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { checkDistinct, checkOutputFile, writeOutput } from "../formats/output-file.js";
+import { checkOutputFile, writeOutput } from "../formats/output-file.js";
 import { exitCodes } from "../protocol/failure.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
@@ -54,7 +54,7 @@ export async function checkProfileFiles(
   { trace, dump }: { readonly trace: string | undefined; readonly dump?: string | undefined },
   session: Session,
 ): Promise<void> {
-  checkDistinct({ "--trace": trace, "--dump": dump, "--json": session.options.json });
+  session.checkOutputs({ "--trace": trace, "--dump": dump });
   if (trace !== undefined) await checkOutputFile(trace, false);
   if (dump !== undefined) await checkOutputFile(dump, true);
 }

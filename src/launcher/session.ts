@@ -91,6 +91,11 @@ export class Session {
     stream.write(`${text}\n`);
   }
 
+  /** Refuses options that name the same file. @param files by the option that names each. @throws DitrunError with both options and the file. */
+  checkOutputs(files: Readonly<Record<string, string | undefined>>): void {
+    this.document.checkApart(files);
+  }
+
   /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */
   async emit(document: unknown): Promise<void> {
     await this.document.write(document);

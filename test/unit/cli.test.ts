@@ -48,7 +48,7 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --fp8=maybe", '--fp8 is "maybe"; it takes no value: give --fp8 or --no-fp8'],
     ["profile --no-dry-run=1", '--dry-run is "1"; it takes no value'],
     ["profile --log-dir /proc/x", '--log-dir "/proc/x" cannot be written: there is no such file or directory'],
-    ["profile --device cpu --json x --trace ./x", "--trace and --json both name x: give each a file of its own"],
+    ["profile --device cpu --json x.json --trace ./x.json", "--trace and --json both name x.json: give each a file"],
     ["profile --device cpu --dry-run --trace /nowhere/x", "Cannot write /nowhere/x"],
     ["links --device cpu --nproc 2 --transports nccl", "--transports has nccl, but the CPU module has no NCCL"],
     ["profile --cpp-cpp=1", "There is no option --cpp-cpp."],
@@ -169,6 +169,8 @@ describe("--json is one document on stdout, also of a failure", () => {
     const folder = mkdtempSync(join(tmpdir(), "ditrun-json-"));
     const file = join(folder, "result.json");
     expect(await run(`profile --json ${file} --cpp 2`)).toBe(2);
+    expect(existsSync(file)).toBe(false);
+    expect(await run(`profile --json ${file} --device cpu --trace ${file}`)).toBe(2);
     expect(existsSync(file)).toBe(false);
     expect(await run(`profile --json ${file} --device cpu --plan nope`)).toBe(2);
     expect(JSON.parse(readFileSync(file, "utf8")).error.message).toContain('There is no plan named "nope"');

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { checkDistinct, checkOutputFile } from "../../formats/output-file.js";
+import { checkOutputFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
@@ -132,7 +132,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const sampling = samplingOf(chosen, preset);
   const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
   const target = { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps };
-  checkDistinct({ "--out": chosen.out, "--dump": chosen.dump, "--json": globals.json });
+  session.checkOutputs({ "--out": chosen.out, "--dump": chosen.dump });
   await checkVideo(target.out, target);
   if (chosen.dump !== undefined) await checkOutputFile(chosen.dump, true);
 
