@@ -11,8 +11,8 @@
 // tiles, so that the epilogue of one tile hides the first loads of the next. How is copied and how multiplied is the kernels' own
 // (conv_copies_async.cuh, conv_copies_bulk.cuh; conv_product_mma.cuh, conv_sm90.cu).
 //
-// Where tiles are fewer than multiprocessors, the blocks of a cluster divide a tile's stages and add their sums in the order of the
-// blocks (Args::parts).
+// Where the last tiles are too few for all multiprocessors, the blocks of a cluster divide a tile's stages and add their sums in the
+// order of the blocks (Args::parts).
 #pragma once
 
 #include "conv.h"
