@@ -151,12 +151,12 @@ __global__ void __launch_bounds__(256) attentionGenericKernel(const __grid_const
 #pragma unroll
         for (int distance = 8; distance > 0; distance /= 2) high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, distance));
         const float origin = high == -CUDART_INF_F ? 0.0f : high;
-        const float decay = exp2Fast(maximum[i] - origin);
+        const float decay = ptx::exp2_approx(maximum[i] - origin);
         maximum[i] = high;
         float partial = 0;
 #pragma unroll
         for (int j = 0; j < keysEach; j++) {
-          float p = exp2Fast(scores[i][j] - origin);
+          float p = ptx::exp2_approx(scores[i][j] - origin);
           // Times 2^8, as the Hopper kernels scale them; the sum is that of the rounded ones.
           if (e4m3) p = float(__nv_fp8_e4m3(p * 256.0f)) * 0.00390625f;
           if (f16) p = __half2float(__float2half_rn(p * 256.0f)) * 0.00390625f;

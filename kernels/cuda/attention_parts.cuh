@@ -47,13 +47,6 @@ __device__ inline const float *biasOfQuery(const AttentionParameters &parameters
   return reinterpret_cast<const float *>(parameters.args.relativeBias) + head * parameters.biasStride + parameters.args.queries - 1 - query;
 }
 
-/** 2^x by the special function unit: relative error 2^-22, results below 2^-126 become 0. */
-__device__ inline float exp2Fast(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
 /** How a finished row is written: o = own * accumulator + previous * previousO, with the row's log-sum-exp. */
 struct RowFinish {
   float own, previous, lse;

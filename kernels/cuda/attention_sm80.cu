@@ -183,14 +183,14 @@ __global__ void __launch_bounds__(threads) attentionSm80Kernel(const __grid_cons
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
         const float origin = high == -CUDART_INF_F ? 0.0f : high * scale;  // scale is positive, so the order of scores stays
-        const float decay = exp2Fast(maximum[m][half] * scale - origin);
+        const float decay = ptx::exp2_approx(maximum[m][half] * scale - origin);
         maximum[m][half] = high;
         float partial = 0;
 #pragma unroll
         for (int n = 0; n < nTiles; n++) {
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; e++) {
-            scores[m][n][e] = exp2Fast(scores[m][n][e] * scale - origin);
+            scores[m][n][e] = ptx::exp2_approx(scores[m][n][e] * scale - origin);
             partial += scores[m][n][e];
           }
         }
