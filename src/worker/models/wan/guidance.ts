@@ -1,6 +1,6 @@
 import type { Context } from "../../context.js";
-import type { Handle } from "../../device/abi.js";
 import { copy } from "../../device/ops.js";
+import { Replays } from "../../device/replays.js";
 import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../device/tensor.js";
 import { combine } from "../../device/wan-ops.js";
 import type { Tap } from "./tap.js";
@@ -26,7 +26,7 @@ export class Guidance {
   readonly #predictions: Tensor;
   readonly #names: readonly TextSlot[];
   /** By slots and precision. */
-  readonly #graphs = new Map<string, Handle | "not yet">();
+  readonly #replays: Replays;
   #quantised = true;
 
   /** @param latent the transformer's input, float32 [channels, frames, height, width]: always this tensor. */
@@ -37,6 +37,7 @@ export class Guidance {
     private readonly scale: number,
   ) {
     const { device, cfg, plan } = context;
+    this.#replays = new Replays(device, plan.graph);
     this.#names = scale === 1 ? ["cond"] : ["cond", "uncond"];
     this.#predictions = device.allocatePersistent("fp32", [this.#names.length, ...latent.shape]);
     this.velocity = device.allocatePersistent("fp32", latent.shape);
@@ -60,20 +61,11 @@ export class Guidance {
    * @returns one function per forward (one for both where they run at the same time) which, once the device is synchronized, gives its milliseconds.
    */
   forward(quantised = true): (() => number)[] {
-    const { device, plan } = this.context;
+    const { device } = this.context;
     this.#quantised = quantised;
     const times = this.#batches.map((batch) => {
       const queue = () => this.transformer.inPrecision(quantised, () => this.#queueAll(batch));
-      const key = `${batch}, ${quantised}`;
-      const known = this.#graphs.get(key);
-      // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
-      if (!plan.graph || known === undefined) {
-        this.#graphs.set(key, "not yet");
-        return device.time(queue);
-      }
-      const graph = known === "not yet" ? device.capture(queue) : known;
-      this.#graphs.set(key, graph);
-      return device.time(() => device.kernels.call("graphLaunch", graph, device.streams.compute));
+      return device.time(this.#replays.of(`${batch}, ${quantised}`, queue));
     });
     this.#join();
     return times;
@@ -88,10 +80,7 @@ export class Guidance {
 
   /** Frees the graphs; the device must be idle. */
   close(): void {
-    for (const graph of this.#graphs.values()) {
-      if (graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
-    }
-    this.#graphs.clear();
+    this.#replays.close();
   }
 
   /** How many forwards one of the times that `forward` gives is for. */

@@ -2,6 +2,7 @@ import type { LatentSize } from "../../../../protocol/model.js";
 import type { Context } from "../../../context.js";
 import type { Handle } from "../../../device/abi.js";
 import { cast, copy } from "../../../device/ops.js";
+import { Replays } from "../../../device/replays.js";
 import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
 import { toBytes, transpose } from "../../../device/video-ops.js";
 import { addGated, addVector } from "../../../device/wan-ops.js";
@@ -17,8 +18,7 @@ export type PixelDtype = "fp32" | "u8";
 /**
  * What is queued on the device to decode latents of one size, frame after frame, rows divided over all ranks of the world. From
  * its second time on a frame's work is a graph (a video's first frame has one of its own): some hundred kernels, with several ranks
- * short ones. Made in a measuring
- * pass, on every rank.
+ * short ones. Made in a measuring pass, on every rank.
  */
 export class Decoding {
   readonly #strip: Strip;
@@ -33,8 +33,7 @@ export class Decoding {
   /** Copies of it, which take turns: one is fetched while the next frame is computed. */
   readonly #outputs: readonly [Tensor, Tensor];
   #statisticsUploaded = false;
-  /** Of a video's first frame, and of every other: they are unlike. */
-  readonly #graphs: { first?: Handle | "not yet"; later?: Handle | "not yet" } = {};
+  readonly #replays: Replays;
 
   constructor(
     private readonly context: Context,
@@ -45,6 +44,7 @@ export class Decoding {
   ) {
     const { device, world, plan } = context;
     const { frames, height, width } = size;
+    this.#replays = new Replays(device, plan.graph);
     this.#strip = new Strip(height, world, halo);
     this.#latent = device.allocatePersistent("fp32", [frames * height * width, LATENT_CHANNELS]);
     this.#statistics = device.allocatePersistent("fp32", [2, LATENT_CHANNELS]);
@@ -86,21 +86,12 @@ export class Decoding {
 
   /** Queues one latent frame; the mark is passed when its pixels lie in the frame's output. */
   queue(frame: number): Handle {
-    const { device, plan, world } = this.context;
+    const { device, world } = this.context;
     const { start, count } = this.#strip.own;
     const { height, width } = this.size;
     if (count > 0) cast(device, this.#input, rowsOf(this.#latent, (frame * height + start) * width, count * width));
-    const kind = frame === 0 ? "first" : "later";
-    let graph = this.#graphs[kind];
-    if (!plan.graph || graph === undefined) {
-      // The first time also loads kernels, which no capture may do.
-      this.#graphs[kind] = "not yet";
-      this.#decode(frame);
-    } else {
-      if (graph === "not yet") graph = device.capture(() => this.#decode(frame));
-      this.#graphs[kind] = graph;
-      device.kernels.call("graphLaunch", graph, device.streams.compute);
-    }
+    // A video's first frame is unlike the others.
+    this.#replays.of(frame === 0 ? "first" : "later", () => this.#decode(frame))();
     if (world.rank === 0) {
       const output = this.output(frame);
       copy(device, output, this.#pixels, tensorBytes(output.dtype, output.shape));
@@ -121,11 +112,7 @@ export class Decoding {
 
   /** Frees the graphs; the device must have done what is queued. */
   close(): void {
-    for (const kind of ["first", "later"] as const) {
-      const graph = this.#graphs[kind];
-      if (graph !== undefined && graph !== "not yet") this.context.device.kernels.call("graphDestroy", graph);
-      delete this.#graphs[kind];
-    }
+    this.#replays.close();
   }
 
   async #uploadStatistics(): Promise<void> {
