@@ -2,6 +2,7 @@
 // weights from shared memory by descriptor.
 #include "device.h"
 #include "conv_copies_bulk.cuh"
+#include "launch_clusters.h"
 #include "ptx/cluster.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/wgmma.cuh"
@@ -163,19 +164,7 @@ int launchPart(BulkCopies::Args args, int firstTile, int tiles, int parts, int b
   args.firstTile = firstTile;
   args.tiles = firstTile + tiles;
   args.parts = parts;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks);
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = L::sharedBytes;
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = parts;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  config.attrs = &attribute;
-  config.numAttrs = parts > 1 ? 1 : 0;
-  CUDA_TRY(cudaLaunchKernelEx(&config, convSm90Kernel<L>, args));
-  return DITRUN_OK;
+  return launchClusters(convSm90Kernel<L>, args, blocks, parts, threads, L::sharedBytes, stream);
 }
 
 /** Boxes of 32 channels of a tensor of four dimensions, the contiguous one first; strides in elements, of all but that. */
@@ -205,7 +194,6 @@ template <class L>
 int launchSm90(const Args &arguments, const Waves &waves, cudaStream_t stream) {
   BulkCopies::Args args{arguments};
   TRY(encodeAll<L>(args));
-  CUDA_TRY(cudaFuncSetAttribute(convSm90Kernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
   const int multiprocessors = deviceFacts().multiprocessors;
   if (waves.parts == 1) return launchPart<L>(args, 0, args.tiles, 1, min(args.tiles, multiprocessors), stream);
   if (waves.whole > 0) TRY(launchPart<L>(args, 0, waves.whole, 1, multiprocessors, stream));

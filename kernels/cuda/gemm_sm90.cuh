@@ -1,7 +1,7 @@
 // From the host side of the Hopper GEMM to its instances, which are compiled in a file per dtype.
 #pragma once
-#include "check.h"
 #include "gemm_sm90_kernel.cuh"
+#include "launch_clusters.h"
 
 namespace gemm_sm90 {
 
@@ -21,20 +21,7 @@ template <class Tile, int dtype, int outDtype, int activation, bool hasResidual>
 int launch(const Parameters &p, int blocks, cudaStream_t stream) {
   using S = Shape<Tile, dtype, outDtype>;
   const auto kernel = gemm_kernel<Tile, dtype, outDtype, activation, hasResidual>;
-  CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::sharedBytes));
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks);
-  config.blockDim = dim3(384);
-  config.dynamicSmemBytes = S::sharedBytes;
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = Tile::cluster;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  config.attrs = &attribute;
-  config.numAttrs = Tile::cluster > 1 ? 1 : 0;
-  CUDA_TRY(cudaLaunchKernelEx(&config, kernel, p));
-  return DITRUN_OK;
+  return launchClusters(kernel, p, blocks, Tile::cluster, 384, S::sharedBytes, stream);
 }
 
 template <class Tile, int dtype, int outDtype>
