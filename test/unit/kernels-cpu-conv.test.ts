@@ -7,13 +7,9 @@ import {
   F32,
   freeAll,
   lastError,
-  made,
-  maxDifference,
   poisoned,
   raw,
   relativeL2,
-  rmsNorm,
-  rounded,
   sequence,
   stream,
   upload,
@@ -247,116 +243,5 @@ describe("ditrun_conv3d on the CPU", () => {
     expect(lastError()).toContain("upsample is 3");
     expect(raw.conv3d({ ...good, ...rest, ...pads, padTop: 1, padLeft: 1, kernel: 3 }, stream)).toBe(1);
     expect(lastError()).toContain("kernel is 3");
-  });
-});
-
-describe("ditrun_transpose on the CPU", () => {
-  for (const dtype of [F32, BF16]) {
-    it(`turns each matrix of a batch, dtype ${dtype}`, () => {
-      const [batch, rows, columns] = [3, 37, 65];
-      const x = sequence(batch * rows * columns, dtype, 6);
-      const expected = new Float64Array(x.length);
-      x.forEach((value, index) => {
-        const [b, r, c] = [
-          Math.floor(index / rows / columns),
-          Math.floor(index / columns) % rows,
-          index % columns,
-        ] as const;
-        expected[(b * columns + c) * rows + r] = value;
-      });
-      const out = poisoned(x.length, dtype);
-      check(raw.transpose(out, upload(x, dtype), batch, rows, columns, dtype, stream));
-      expect(maxDifference(download(out, x.length, dtype), expected)).toBe(0);
-    });
-  }
-
-  it("refuses to work in place", () => {
-    const x = upload([1, 2, 3, 4], F32);
-    expect(raw.transpose(x, x, 1, 2, 2, F32, stream)).toBe(1);
-    expect(lastError()).toContain("cannot be in place");
-  });
-});
-
-describe("ditrun_softmax_rows on the CPU", () => {
-  for (const [dtype, outDtype, tolerance] of [
-    [F32, F32, 1e-6],
-    [BF16, BF16, 3e-3],
-    [F32, BF16, 3e-3],
-  ] as const) {
-    it(`is softmax(scale · row), also for scores that overflow e^x, dtype ${dtype} to ${outDtype}`, () => {
-      const [rows, columns, scale] = [5, 131, 0.7];
-      const x = sequence(rows * columns, dtype, 7, 300);
-      const expected = new Float64Array(x.length);
-      for (let row = 0; row < rows; row++) {
-        const scores = x.subarray(row * columns, (row + 1) * columns).map((value) => value * scale);
-        const most = Math.max(...scores);
-        const total = scores.reduce((sum, value) => sum + Math.exp(value - most), 0);
-        scores.forEach((value, column) => {
-          expected[row * columns + column] = Math.exp(value - most) / total;
-        });
-      }
-      const address = upload(x, dtype);
-      const out = dtype === outDtype ? address : poisoned(x.length, outDtype);
-      check(raw.softmaxRows(out, outDtype, address, dtype, rows, columns, scale, stream));
-      expect(relativeL2(download(out, x.length, outDtype), expected)).toBeLessThan(tolerance * 10);
-    });
-  }
-
-  it("cannot change the dtype in place", () => {
-    expect(raw.softmaxRows(256, BF16, 256, F32, 2, 4, 1, stream)).toBe(1);
-    expect(lastError()).toMatch(/out is x, so its dtype must be 0 too, but is 1/);
-  });
-});
-
-describe("ditrun_rms_norm on the CPU", () => {
-  it("normalises, weights and activates; a row of zeros stays zeros", () => {
-    const [rows, columns, epsilon] = [4, 21, 1e-24];
-    const x = sequence(rows * columns, F32, 8).map((value, index) => (index < columns ? 0 : value));
-    const weight = sequence(columns, F32, 9);
-    const expected = x.map((value, index) => {
-      const row = x.subarray(index - (index % columns), index - (index % columns) + columns);
-      const mean = row.reduce((sum, one) => sum + one * one, 0) / columns;
-      const y = (value / Math.sqrt(mean + epsilon)) * at(weight, index % columns);
-      return y / (1 + Math.exp(-y));
-    });
-    const out = poisoned(x.length, F32);
-    const dtypes = { xDtype: F32, weightDtype: F32, outDtype: F32, activation: 3, epsilon };
-    const shape = { rows, columns, fullColumns: columns, headDim: 0, ldx: columns, ldo: columns };
-    check(rmsNorm({ x: upload(x, F32), weight: upload(weight, F32), out, ...shape, ...dtypes }));
-    expect(relativeL2(download(out, x.length, F32), expected)).toBeLessThan(1e-6);
-    expect([...download(out, columns, F32)].every((value) => value === 0)).toBe(true);
-  });
-
-  it("takes sums of squares made elsewhere, and turns pairs", () => {
-    const x = upload([3, 4], F32);
-    const out = poisoned(2, F32);
-    const sumSquares = upload([100], F32);
-    const rope = upload([0.6, 0.8], F32);
-    const dtypes = { xDtype: F32, weightDtype: F32, outDtype: F32, activation: 0, epsilon: 0 };
-    const shape = { rows: 1, columns: 2, fullColumns: 4, headDim: 2, ldx: 2, ldo: 2 };
-    check(rmsNorm({ x, out, sumSquares, rope, ...shape, ...dtypes }));
-    // [3, 4] / 5, turned by the angle of cosine 0.6 and sine 0.8.
-    expect(
-      maxDifference(download(out, 2, F32), [0.6 * 0.6 - 0.8 * 0.8, 0.6 * 0.8 + 0.8 * 0.6].map(Math.fround)),
-    ).toBeLessThan(1e-6);
-  });
-});
-
-describe("ditrun_to_bytes on the CPU", () => {
-  it.each([F32, BF16])("clamps, rounds to nearest even, and makes 0 of a NaN, dtype %i", (dtype) => {
-    const exact = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
-    const x = exact.map((value) => rounded(value, dtype));
-    const out = made((result) => raw.malloc(x.length, 0, result));
-    check(raw.toBytes(out, upload(x, dtype), dtype, x.length, stream));
-    const bytes = new Uint8Array(x.length);
-    check(raw.download(bytes, out, x.length, stream));
-    const expected = x.map((value) => Math.fround(Math.fround(value + 1) * 127.5));
-    const clamped = new Uint8ClampedArray(expected.length);
-    expected.forEach((value, index) => {
-      clamped[index] = value;
-    });
-    expect([...bytes]).toEqual([...clamped]);
-    expect([...bytes]).toContain(255);
-    check(raw.free(out));
   });
 });
