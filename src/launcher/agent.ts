@@ -1,14 +1,19 @@
+import { randomUUID } from "node:crypto";
 import { availableParallelism, constants, hostname } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
-import { rendezvousVariables } from "../protocol/messages.js";
+import { killProcessesOfJob } from "../protocol/job-processes.js";
+import { rendezvousVariables } from "../protocol/variables.js";
 import { counted } from "./counted.js";
-import { type Interrupt, interruptExitCode, listenForInterrupts } from "./interrupts.js";
+import { endAll, SETTLE_MILLISECONDS } from "./ending.js";
+import { type Failure, Failures } from "./first-cause.js";
+import { Happenings } from "./happenings.js";
+import { type Interrupt, interruptExitCode, learnSurroundings, listenForInterrupts } from "./interrupts.js";
 import type { Log } from "./logs.js";
 import { outOfMemoryKills } from "./out-of-memory.js";
 import { workerEntry } from "./paths.js";
 import { Rendezvous } from "./rendezvous.js";
+import { harmless } from "./terminal-text.js";
 import { rankList } from "./whereabouts.js";
 import { type WorkerExit, WorkerProcess } from "./worker-process.js";
 
@@ -27,18 +32,6 @@ export interface JobOptions {
 
 export type EmitHandler = (rank: number, name: string, value: Uint8Array) => Promise<void>;
 
-/** A reason to end the job. An echo is what a rank says when it has lost its peers: it yields to any other reason. */
-interface Failure {
-  message: string;
-  exitCode: number;
-  echo: boolean;
-  rank?: number;
-}
-
-/** After a first failure, how long the one that caused it may take to show: a crash with a core dump is slower than its victims. */
-const SETTLE_MILLISECONDS = 400;
-/** Between SIGTERM and SIGKILL, and after SIGKILL before the launcher gives a process up. Together well under 5 s. */
-const GRACE_MILLISECONDS = 1500;
 /** How long a worker may take to end after its result. */
 const FAREWELL_MILLISECONDS = 5000;
 
@@ -54,14 +47,16 @@ export async function runJob(options: JobOptions): Promise<unknown[]> {
 
 class Agent {
   readonly #results = new Map<number, unknown>();
-  readonly #failures: Failure[] = [];
+  readonly #failures = new Failures();
+  readonly #happenings = new Happenings();
   readonly #workers: WorkerProcess[] = [];
+  /** Of this run alone, in the environment of its workers and of all that they start. */
+  readonly #mark = randomUUID();
   readonly #killsBefore = outOfMemoryKills() ?? 0;
   #emitting: Promise<void> = Promise.resolve();
   #handlerFailed = false;
   #ending = false;
   #urgent = false;
-  #wake: () => void = () => undefined;
 
   constructor(private readonly options: JobOptions) {}
 
@@ -72,26 +67,28 @@ class Agent {
       const rendezvous = await Rendezvous.open(job, nproc, port, {
         result: (rank, value) => {
           this.#results.set(rank, value);
-          this.#wake();
+          this.#happenings.tell();
         },
         emitted: (rank, name, value) => this.#emitted(rank, name, value),
-        failed: (rank, message, exitCode) =>
+        failed: (rank, message, exitCode, cause) =>
           this.#fail({
             rank,
             exitCode,
-            echo: exitCode === exitCodes.rendezvous,
-            message: `${this.#nameOf(rank)} failed: ${message}`,
+            echo: cause === "peer",
+            message: `${this.#nameOf(rank)} failed: ${harmless(message)}`,
           }),
         overdue: (message) => this.#fail({ message, exitCode: exitCodes.rendezvous, echo: false }),
         warning: (message) => log.logger.warn(message),
       });
       try {
         this.#start(rendezvous);
-        await this.#until(() => this.#failures.length > 0 || this.#finished(), Number.POSITIVE_INFINITY);
+        // While the workers load.
+        learnSurroundings();
+        await this.#happenings.until(() => this.#failures.some || this.#finished());
         const cause = await this.#cause();
         await this.#end(rendezvous, cause);
         // A worker that crashed on its way out, after its result, still failed.
-        const late = cause ?? this.#failures[0];
+        const late = cause ?? this.#failures.cause;
         if (late) throw new DitrunError(this.#report(late), late.exitCode);
       } finally {
         this.#ending = true;
@@ -107,7 +104,10 @@ class Agent {
   #start(rendezvous: Rendezvous): void {
     const { job, nproc, log, entry = workerEntry } = this.options;
     for (let rank = 0; rank < nproc && !this.#ending; rank++) {
-      const environment = workerEnvironment(rank, nproc, rendezvous, job, log.level);
+      const environment = {
+        ...workerEnvironment(rank, nproc, rendezvous, job, log.level),
+        [rendezvousVariables.job]: this.#mark,
+      };
       const worker = new WorkerProcess(rank, entry, environment, log.worker(job.id, rank));
       this.#workers.push(worker);
       log.logger.debug(`Rank ${rank} is process ${worker.pid}.`);
@@ -117,18 +117,20 @@ class Agent {
 
   #exited(worker: WorkerProcess, exit: WorkerExit): void {
     const { rank } = worker;
-    this.options.log.logger.debug(`Rank ${rank} ended: ${describeExit(exit)}.`);
-    const finished = exit.kind === "code" && exit.code === 0 && this.#results.has(rank);
+    const reported = this.#results.has(rank);
+    const how = describeExit(exit, reported);
+    this.options.log.logger.debug(`Rank ${rank} ${how}.`);
+    const finished = exit.kind === "code" && exit.code === 0 && reported;
     // What a worker did after the launcher told it to end is no failure of its own.
-    if (!finished && !this.#ending && !this.#failures.some((failure) => failure.rank === rank)) {
+    if (!finished && !this.#ending && !this.#failures.of(rank)) {
       this.#fail({
         rank,
         echo: false,
         exitCode: exitCodeOf(exit),
-        message: `${this.#nameOf(rank)} ${describeExit(exit)}${this.#reasonOf(exit)}.`,
+        message: `${this.#nameOf(rank)} ${how}${this.#reasonOf(exit)}.`,
       });
     }
-    this.#wake();
+    this.#happenings.tell();
   }
 
   /** Nobody says whom the kernel killed for want of memory, but it counts them. */
@@ -157,14 +159,14 @@ class Agent {
 
   #fail(failure: Failure): void {
     this.options.log.logger.debug(`Failure: ${failure.message}`);
-    this.#failures.push(failure);
-    this.#wake();
+    this.#failures.add(failure);
+    this.#happenings.tell();
   }
 
   #interrupted(signal: Interrupt, count: number): void {
     const exitCode = interruptExitCode(signal);
     if (count === 1) {
-      this.#failures.push({ message: `The job was ended by ${signal}.`, exitCode, echo: false });
+      this.#failures.add({ message: `The job was ended by ${signal}.`, exitCode, echo: false });
       this.options.log.logger.info(
         `${signal}: ending ${counted(this.#workers.length, "worker")}; a second one ends ${this.#workers.length === 1 ? "it" : "them"} at once.`,
       );
@@ -172,43 +174,42 @@ class Agent {
       this.#urgent = true;
       this.options.log.logger.info(`${signal} again: killing the workers now.`);
     }
-    this.#wake();
+    this.#happenings.tell();
   }
 
   #finished(): boolean {
     return this.#results.size === this.options.nproc;
   }
 
-  /** Why the job must end, once late causes had the time to show; undefined when it succeeded. */
+  /** Why the job must end; undefined when it succeeded. After echoes their cause gets the time to show. */
   async #cause(): Promise<Failure | undefined> {
-    if (this.#failures.length === 0) return undefined;
-    await this.#until(() => this.#urgent || this.#failures.some(({ rank }) => rank === undefined), SETTLE_MILLISECONDS);
-    return this.#failures.find(({ echo }) => !echo) ?? this.#failures[0];
+    if (!this.#failures.some) return undefined;
+    await this.#happenings.until(() => this.#urgent || this.#failures.certain, SETTLE_MILLISECONDS);
+    return this.#failures.cause;
   }
 
   async #end(rendezvous: Rendezvous, cause: Failure | undefined): Promise<void> {
-    const gone = () => this.#urgent || this.#workers.every((worker) => !worker.running);
+    const { log } = this.options;
     if (cause === undefined) {
-      await this.#until(() => gone() || this.#failures.length > 0, FAREWELL_MILLISECONDS);
+      const gone = () => this.#urgent || this.#failures.some || this.#running().length === 0;
+      await this.#happenings.until(gone, FAREWELL_MILLISECONDS);
       const slow = this.#running();
-      if (slow.length > 0 && this.#failures.length === 0) {
-        this.options.log.logger.warn(
+      if (slow.length > 0 && !this.#failures.some) {
+        log.logger.warn(
           `${rankList(slow)} did not end within ${FAREWELL_MILLISECONDS / 1000} s of the result and had to be ended.`,
         );
       }
     }
     this.#ending = true;
     if (cause !== undefined) await rendezvous.abort(cause.message);
-    for (const worker of this.#workers) worker.signal("SIGTERM");
-    await this.#until(gone, GRACE_MILLISECONDS);
-    this.#urgent = false;
-    for (const worker of this.#workers) worker.signal("SIGKILL");
-    await this.#until(gone, GRACE_MILLISECONDS);
-    const stuck = this.#running();
+    const stuck = await endAll(this.#workers, this.#happenings, () => this.#urgent);
+    // What left its worker's group, for a session of its own for instance, ends with the job all the same.
+    const strays = killProcessesOfJob(this.#mark);
+    if (strays > 0) log.logger.debug(`What workers had started and left was killed: ${counted(strays, "process")}.`);
     if (stuck.length > 0) {
-      const pids = this.#workers.filter((worker) => worker.running).map((worker) => worker.pid);
-      this.options.log.logger.error(
-        `${rankList(stuck)} (process ${pids.join(", ")}) did not end within ${GRACE_MILLISECONDS / 1000} s of SIGKILL, probably inside a driver, and had to be left behind.`,
+      const ranks = rankList(stuck.map(({ rank }) => rank));
+      log.logger.error(
+        `${ranks} (process ${stuck.map(({ pid }) => pid).join(", ")}) did not end on SIGKILL, probably inside a driver, and had to be left behind.`,
       );
       return;
     }
@@ -217,21 +218,6 @@ class Agent {
 
   #running(): number[] {
     return this.#workers.filter((worker) => worker.running).map((worker) => worker.rank);
-  }
-
-  /** Waits until the condition holds, looking whenever something has happened, or until the time is over. */
-  async #until(condition: () => boolean, milliseconds: number): Promise<void> {
-    const stop = new AbortController();
-    const deadline = Number.isFinite(milliseconds)
-      ? sleep(milliseconds, "over" as const, { signal: stop.signal }).catch(() => "over" as const)
-      : new Promise<never>(() => undefined);
-    while (!condition()) {
-      const event = new Promise<"event">((resolve) => {
-        this.#wake = () => resolve("event");
-      });
-      if ((await Promise.race([event, deadline])) === "over") break;
-    }
-    stop.abort();
   }
 
   #nameOf(rank: number): string {
@@ -245,10 +231,12 @@ class Agent {
   }
 }
 
-function describeExit(exit: WorkerExit): string {
+/** @param reported whether the rank had handed in its result. */
+function describeExit(exit: WorkerExit, reported: boolean): string {
   if (exit.kind === "signal") return `was killed by ${exit.signal}`;
   if (exit.kind === "not started") return `could not be started: ${exit.reason}`;
-  return exit.code === 0 ? "exited with code 0 before it had reported a result" : `exited with code ${exit.code}`;
+  const when = reported ? " after its result" : exit.code === 0 ? " before it had reported a result" : "";
+  return `exited with code ${exit.code}${when}`;
 }
 
 function exitCodeOf(exit: WorkerExit): number {

@@ -1,15 +1,12 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import yargs from "yargs";
-import { z } from "zod";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import { commands } from "./commands/index.js";
 import { endOnInterrupt, interruptExitCode, interruptMessage } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
 import { checkSwitches, type GlobalArguments, globalOptions } from "./options.js";
-import { packageRoot } from "./paths.js";
 import { Session } from "./session.js";
 import { alternatives, usageMessage } from "./usage-message.js";
+import { packageVersion } from "./version.js";
 
 export interface Overrides {
   /** Another program for the workers, for those who use the launcher as a library. */
@@ -96,9 +93,4 @@ function withOptionalJsonFile(argv: readonly string[]): string[] {
     const bare = word === "--json" && (next === undefined || next.startsWith("-") || names.includes(next));
     return bare ? "--json=" : word;
   });
-}
-
-function packageVersion(): string {
-  const text = readFileSync(join(packageRoot, "package.json"), "utf8");
-  return z.object({ version: z.string() }).parse(JSON.parse(text)).version;
 }

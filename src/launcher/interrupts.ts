@@ -1,13 +1,25 @@
 import { constants } from "node:os";
+import { inheritedIgnored } from "./inherited-signals.js";
+import { findStarters, type Starter, watchStarters } from "./starter.js";
 
-const handled = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-export type Interrupt = (typeof handled)[number];
+/** Those that whoever started the launcher may have had it ignore are listened to once that is known. */
+const atOnce = ["SIGINT", "SIGTERM"] as const;
+const onceKnown = ["SIGHUP", "SIGQUIT"] as const;
+export type Interrupt = (typeof atOnce)[number] | (typeof onceKnown)[number];
 type Listener = (signal: Interrupt, count: number) => void;
+
+/** Finding out takes as long as a part of the launch, and so waits for the workers' start, or for this long. */
+const FIND_OUT_MILLISECONDS = 1000;
 
 /** Who is told of a signal: only the last, which knows best what is going on. */
 const listeners: { listener: Listener; count: number }[] = [];
+let ignored: ReadonlySet<string> | undefined;
+/** Whether it is certain that nothing else was ignored; else a shell that ends may have left its job behind on purpose. */
+let certain = false;
+let stopWatching = () => {};
 
 function dispatch(signal: Interrupt): void {
+  if (ignored?.has(signal)) return;
   const last = listeners.at(-1);
   if (last) last.listener(signal, ++last.count);
 }
@@ -19,12 +31,44 @@ function dispatch(signal: Interrupt): void {
  */
 export function listenForInterrupts(onInterrupt: Listener): () => void {
   const entry = { listener: onInterrupt, count: 0 };
-  if (listeners.push(entry) === 1) for (const signal of handled) process.on(signal, dispatch);
+  if (listeners.push(entry) === 1) {
+    for (const signal of atOnce) process.on(signal, dispatch);
+    if (ignored === undefined) setTimeout(learnSurroundings, FIND_OUT_MILLISECONDS).unref();
+    else listenToOthers();
+  }
   return () => {
     const index = listeners.indexOf(entry);
     if (index >= 0) listeners.splice(index, 1);
-    if (listeners.length === 0) for (const signal of handled) process.off(signal, dispatch);
+    if (listeners.length > 0) return;
+    for (const signal of [...atOnce, ...onceKnown]) process.off(signal, dispatch);
+    stopWatching();
   };
+}
+
+/**
+ * Finds out who started the launcher and what it must ignore, if that is not known yet: a signal that was ignored from the start
+ * (nohup) stays ignored, and where somebody waits for the launcher and is ended (npx), it ends as by SIGTERM.
+ */
+export function learnSurroundings(): void {
+  if (ignored !== undefined) return;
+  const inherited = inheritedIgnored();
+  certain = inherited !== undefined;
+  ignored = inherited ?? new Set();
+  if (listeners.length > 0) listenToOthers();
+}
+
+function listenToOthers(): void {
+  for (const signal of onceKnown) process.on(signal, dispatch);
+  if (ignored?.size !== 0) return;
+  const starters = findStarters();
+  stopWatching = watchStarters(starters, (gone) => {
+    if (certain || gone === starters.at(-1)) endWithout(gone);
+  });
+}
+
+function endWithout({ name, pid }: Starter): void {
+  process.stderr.write(`ditrun: ${name} (process ${pid}), which started this and waited for it, has ended.\n`);
+  dispatch("SIGTERM");
 }
 
 type CleanUp = (signal: Interrupt) => Promise<void>;

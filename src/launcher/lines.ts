@@ -3,21 +3,51 @@ import type { Readable } from "node:stream";
 /** A line longer than this is passed on in pieces, so that a worker that never ends its line cannot fill memory. */
 const LONGEST_LINE = 64 * 1024;
 
-/** Calls `take` for each line of a stream, without its end, and for an unfinished last line when the stream ends. */
-export function readLines(stream: Readable, take: (line: string) => void): void {
-  let rest = "";
-  stream.setEncoding("utf8");
-  stream.on("data", (chunk: string) => {
-    const lines = (rest + chunk).split("\n");
-    rest = lines.pop() ?? "";
-    for (const line of lines) take(line.replace(/\r$/, ""));
-    if (rest.length > LONGEST_LINE) {
-      take(rest);
-      rest = "";
+/** The lines of a stream as they come. */
+export class LineReader {
+  #rest = "";
+  #finished = false;
+  /** Pieces of text that came so far, lines or not. */
+  #pieces = 0;
+
+  /** @param take gets lines in order, without their ends; also an unfinished last line, when the stream ends. */
+  constructor(
+    private readonly stream: Readable,
+    private readonly take: (lines: readonly string[]) => void,
+  ) {
+    stream.setEncoding("utf8");
+    stream.on("data", (chunk: string) => this.#read(chunk));
+    stream.on("close", () => this.finish());
+    // A pipe that breaks has ended, which `close` tells.
+    stream.on("error", () => undefined);
+  }
+
+  get pieces(): number {
+    return this.#pieces;
+  }
+
+  get closed(): boolean {
+    return this.stream.closed;
+  }
+
+  /** Hands over an unfinished last line; nothing is taken after that. */
+  finish(): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    if (this.#rest !== "") this.take([this.#rest]);
+    this.#rest = "";
+    this.stream.destroy();
+  }
+
+  #read(chunk: string): void {
+    if (this.#finished) return;
+    this.#pieces++;
+    const lines = (this.#rest + chunk).split("\n").map((line) => line.replace(/\r$/, ""));
+    this.#rest = lines.pop() ?? "";
+    if (this.#rest.length > LONGEST_LINE) {
+      lines.push(this.#rest);
+      this.#rest = "";
     }
-  });
-  stream.on("close", () => {
-    if (rest !== "") take(rest);
-    rest = "";
-  });
+    if (lines.length > 0) this.take(lines);
+  }
 }

@@ -1,10 +1,15 @@
-import { createWriteStream, openSync, type WriteStream, writeSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
+import type { Writable } from "node:stream";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
 import { fileFailure } from "../formats/file-failure.js";
 import { makeFolder } from "../formats/folder.js";
 import { DitrunError } from "../protocol/failure.js";
+import { BoundedStream } from "./bounded-stream.js";
+import { LogFile } from "./log-file.js";
+import { visible } from "./terminal-text.js";
+import { packageVersion } from "./version.js";
 
 export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -18,45 +23,31 @@ export interface Log {
 }
 
 export interface WorkerLog {
-  line(stream: "stdout" | "stderr", text: string): void;
+  /** Takes lines as they came, in order. */
+  lines(stream: "stdout" | "stderr", lines: readonly string[]): void;
   close(): void;
 }
 
 const recordSchema = z.object({ msg: z.string() });
 
-/** A full disk is said once, and the job goes on without the file. */
-function openLauncherLog(path: string, stderr: NodeJS.WritableStream): { write(line: string): void } {
-  const file = openSync(path, "a");
-  let broken = false;
-  return {
-    write(line) {
-      if (broken) return;
-      try {
-        writeSync(file, line);
-      } catch (error) {
-        broken = true;
-        stderr.write(`ditrun: ${path} cannot be written any more: ${fileFailure(error)}.\n`);
-      }
-    },
-  };
-}
-
 /**
  * Logs to the launcher's stderr as `ditrun: sentence` lines, and with a folder also to launcher.log there (JSON lines) and
- * to JOB/rank-N.stdout.log and JOB/rank-N.stderr.log. Worker lines reach stderr at every level, prefixed `[rank N] `.
+ * to JOB/rank-N.stdout.log and JOB/rank-N.stderr.log. Worker lines reach stderr at every level, prefixed `[rank N] `, with
+ * control characters written out; the files have them as they came.
  * @throws DitrunError when the folder cannot be made or written.
  */
-export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.WritableStream = process.stderr): Log {
-  const console = {
-    write: (line: string) => void stderr.write(`ditrun: ${recordSchema.parse(JSON.parse(line)).msg}\n`),
-  };
+export function openLog(level: LogLevel, folder?: string, stderr: Writable = process.stderr): Log {
+  const terminal = new BoundedStream(stderr);
+  const tell = (sentence: string) => terminal.write(`ditrun: ${sentence}\n`);
+  const console = { write: (line: string) => tell(recordSchema.parse(JSON.parse(line)).msg) };
   const streams: { level: pino.Level; stream: { write(line: string): void } }[] = [];
   if (level !== "silent") streams.push({ level, stream: console });
   if (folder !== undefined) {
     try {
       if (folder === "") throw new Error("it has no name");
       makeFolder(folder);
-      streams.push({ level: "debug", stream: openLauncherLog(join(folder, "launcher.log"), stderr) });
+      const file = new LogFile(join(folder, "launcher.log"), "append", tell);
+      streams.push({ level: "debug", stream: file });
     } catch (error) {
       throw new DitrunError(`--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, undefined, {
         cause: error,
@@ -64,34 +55,42 @@ export function openLog(level: LogLevel, folder?: string, stderr: NodeJS.Writabl
     }
   }
   const logger = pino({ level: "debug", base: { pid: process.pid } }, multistream(streams));
-
-  const openFile = (path: string): WriteStream => {
-    const file = createWriteStream(path);
-    file.on("error", (error) => logger.error(`${path} cannot be written: ${fileFailure(error)}.`));
-    return file;
-  };
+  if (folder !== undefined) logger.debug(launchRecord());
 
   return {
     level,
     logger,
     worker(jobId, rank) {
-      const files: Partial<Record<"stdout" | "stderr", WriteStream>> = {};
+      const files: Partial<Record<"stdout" | "stderr", LogFile>> = {};
       if (folder !== undefined) {
-        makeFolder(join(folder, jobId));
         for (const name of ["stdout", "stderr"] as const) {
-          files[name] = openFile(join(folder, jobId, `rank-${rank}.${name}.log`));
+          const path = join(folder, jobId, `rank-${rank}.${name}.log`);
+          try {
+            makeFolder(join(folder, jobId));
+            files[name] = new LogFile(path, "anew", (message) => logger.error(message));
+          } catch (error) {
+            logger.error(`${path} cannot be written: ${fileFailure(error)}.`);
+          }
         }
       }
       return {
-        line(stream, text) {
-          stderr.write(`[rank ${rank}] ${text}\n`);
-          files[stream]?.write(`${text}\n`);
+        lines(stream, lines) {
+          terminal.write(lines.map((line) => `[rank ${rank}] ${visible(line)}\n`).join(""));
+          files[stream]?.write(lines.map((line) => `${line}\n`).join(""));
         },
         close() {
-          files.stdout?.end();
-          files.stderr?.end();
+          files.stdout?.close();
+          files.stderr?.close();
         },
       };
     },
   };
+}
+
+/** What somebody who reads the log later wants to know first. */
+function launchRecord() {
+  const { argv, version: node } = process;
+  const version = packageVersion();
+  const msg = `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`;
+  return { version, node, host: hostname(), directory: process.cwd(), arguments: argv.slice(2), msg };
 }

@@ -1,9 +1,15 @@
 import { Context, curveKeyPair, Router } from "zeromq";
+import { AwakeClock } from "../protocol/awake-clock.js";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
+import { joinPieces, MOST_FRAME_BYTES, messagesOf } from "../protocol/frames.js";
 import type { Job } from "../protocol/job.js";
 import { type LauncherMessage, parseMessage, type WorkerMessage, workerMessageSchema } from "../protocol/messages.js";
+import type { Answers, Question } from "./answers.js";
+import { Barriers } from "./barriers.js";
+import { Complaints } from "./complaints.js";
+import { KeyValues } from "./key-values.js";
 import { SignsOfLife } from "./signs-of-life.js";
-import { rankList, Whereabouts } from "./whereabouts.js";
+import { missingFrom, rankList, Whereabouts } from "./whereabouts.js";
 import { admitOnly } from "./zap.js";
 
 /** What the rendezvous tells the agent. */
@@ -11,19 +17,23 @@ export interface RendezvousEvents {
   result(rank: number, value: unknown): void;
   /** A rank handed something over, which it waits to be dealt with. */
   emitted(rank: number, name: string, value: Uint8Array): Promise<void>;
-  failed(rank: number, message: string, exitCode: number): void;
-  /** Some ranks did not join in time, or have fallen silent; the message names them. */
+  /** A rank cannot go on: for a reason of its own, or since it has lost its peers. */
+  failed(rank: number, message: string, exitCode: number, cause: "own" | "peer"): void;
+  /** Some ranks did not join or come to a barrier in time, or have fallen silent; the message names them. */
   overdue(message: string): void;
   /** Something odd that does not end the job. */
   warning(message: string): void;
 }
 
-interface Question {
-  rank: number;
-  id: number;
-}
-
 const LOOPBACK = "127.0.0.1";
+/** Messages of one peer that may wait to be read; then its connection waits. */
+const MOST_WAITING_MESSAGES = 4096;
+/** What CURVE adds to a frame, and more. */
+const FRAME_OVERHEAD = 1024;
+/** How long a connection may take to show a key, on a machine with far too much to do. */
+const HANDSHAKE_MILLISECONDS = 15_000;
+/** Bytes that ranks have handed over and that have not been dealt with yet; each rank keeps to less. */
+const MOST_HANDED_OVER = 2 * 2 ** 30;
 
 /**
  * Where a job's workers meet: a ZeroMQ ROUTER on loopback that hands out the job, keeps a key-value store, counts
@@ -37,13 +47,15 @@ export class Rendezvous {
   readonly #socket: Router;
   readonly #peers = new Map<string, number>();
   readonly #routes = new Map<number, Buffer>();
-  readonly #values = new Map<string, Uint8Array>();
-  readonly #readers = new Map<string, Set<Question>>();
-  readonly #barriers = new Map<string, { arrived: Map<number, Question>; deadline: NodeJS.Timeout }>();
-  readonly #deadlines = new Set<NodeJS.Timeout>();
+  readonly #clock = new AwakeClock();
+  readonly #whereabouts = new Whereabouts();
+  readonly #values: KeyValues;
+  readonly #barriers: Barriers;
+  readonly #invalid: Complaints;
   readonly #closers: (() => void)[] = [];
   readonly #life: SignsOfLife;
-  readonly #whereabouts = new Whereabouts();
+  readonly #answers: Answers;
+  #handedOver = 0;
   #sending: Promise<void> = Promise.resolve();
   #closed = false;
   #lastLook = performance.now();
@@ -53,6 +65,20 @@ export class Rendezvous {
     readonly size: number,
     private readonly events: RendezvousEvents,
   ) {
+    const { timeoutSeconds } = job;
+    const answers: Answers = {
+      done: ({ rank, id }) => this.#send(rank, { type: "done", id }),
+      value: ({ rank, id }, value) => this.#send(rank, { type: "value", id }, value),
+      refuse: ({ rank, id }, message, cause) => this.#send(rank, { type: "refused", id, message, cause }),
+    };
+    this.#answers = answers;
+    this.#values = new KeyValues(size, timeoutSeconds, this.#clock, this.#whereabouts, answers);
+    this.#barriers = new Barriers(size, timeoutSeconds, this.#clock, this.#whereabouts, answers, (message) =>
+      events.overdue(message),
+    );
+    this.#invalid = new Complaints("messages were not valid", (message) => events.warning(message));
+    this.#closers.push(() => this.#invalid.close());
+    this.#closers.push(() => this.#clock.close());
     this.#life = new SignsOfLife(job.timeoutSeconds, (ranks) => this.#silent(ranks));
     this.#closers.push(() => this.#life.close());
     const looking = setInterval(() => this.#tellOfQuiet(), job.timeoutSeconds * 1000).unref();
@@ -65,7 +91,9 @@ export class Rendezvous {
       curveSecretKey: keys.secretKey,
       linger: 0,
       sendHighWaterMark: 0,
-      receiveHighWaterMark: 0,
+      receiveHighWaterMark: MOST_WAITING_MESSAGES,
+      maxMessageSize: MOST_FRAME_BYTES + FRAME_OVERHEAD,
+      handshakeInterval: HANDSHAKE_MILLISECONDS,
     });
   }
 
@@ -76,7 +104,7 @@ export class Rendezvous {
    */
   static async open(job: Job, size: number, port: number, events: RendezvousEvents): Promise<Rendezvous> {
     const rendezvous = new Rendezvous(job, size, events);
-    const zap = await admitOnly(rendezvous.#context, [rendezvous.#clientKeys.publicKey]);
+    const zap = await admitOnly(rendezvous.#context, [rendezvous.#clientKeys.publicKey], events.warning);
     rendezvous.#closers.push(() => zap.close());
     rendezvous.#closers.push(() => rendezvous.#socket.close());
     try {
@@ -89,11 +117,13 @@ export class Rendezvous {
         { cause: error },
       );
     }
-    rendezvous.#after(() => {
-      const missing = rendezvous.#missing(rendezvous.#routes.keys());
+    rendezvous.#clock.after(job.timeoutSeconds * 1000, () => {
+      const missing = missingFrom(size, rendezvous.#routes.keys());
       if (missing.length > 0) events.overdue(`${rankList(missing)} did not join within ${job.timeoutSeconds} s.`);
     });
-    void rendezvous.#receive();
+    rendezvous.#receive().catch((error: unknown) => {
+      events.overdue(`The rendezvous cannot receive any more: ${messageOf(error)}.`);
+    });
     return rendezvous;
   }
 
@@ -115,25 +145,25 @@ export class Rendezvous {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const deadline of this.#deadlines) clearTimeout(deadline);
     for (const close of this.#closers) close();
   }
 
   async #receive(): Promise<void> {
-    for await (const [route, header, value] of this.#socket) {
+    for await (const [route, header, ...pieces] of messagesOf(this.#socket)) {
+      if (this.#closed) return;
       if (route === undefined || header === undefined) continue;
       try {
-        this.#handle(route, parseMessage(workerMessageSchema, header), value);
+        this.#handle(route, parseMessage(workerMessageSchema, header), pieces);
       } catch (error) {
         const rank = this.#peers.get(route.toString("hex"));
-        this.events.warning(
+        this.#invalid.add(
           `A message of ${rank === undefined ? "a peer" : `rank ${rank}`} is not valid: ${messageOf(error)}.`,
         );
       }
     }
   }
 
-  #handle(route: Buffer, message: WorkerMessage, value: Uint8Array | undefined): void {
+  #handle(route: Buffer, message: WorkerMessage, pieces: readonly Buffer[]): void {
     if (message.type === "join") {
       this.#join(route, message);
       return;
@@ -147,36 +177,48 @@ export class Rendezvous {
     const question: Question = { rank, id: message.id };
     switch (message.type) {
       case "put":
-        this.#values.set(message.key, value ?? new Uint8Array());
-        this.#whereabouts.saw(rank, `put "${message.key}"`);
-        this.#done(question);
-        for (const reader of this.#readers.get(message.key) ?? []) this.#answer(reader, message.key);
-        this.#readers.delete(message.key);
+        this.#values.put(question, message.key, joinPieces(pieces));
         break;
       case "get":
-        this.#get(question, message.key);
+        this.#values.get(question, message.key);
         break;
       case "barrier":
-        this.#barrier(question, message.name);
+        this.#barriers.arrive(question, message.name);
         break;
       case "emit":
-        this.#whereabouts.saw(rank, `handed over its ${message.name}`);
-        // Where this fails the job ends, and with it the wait for an answer.
-        void this.events.emitted(rank, message.name, value ?? new Uint8Array()).then(() => this.#done(question));
+        this.#emit(question, message.name, joinPieces(pieces));
         break;
       case "alive":
         break;
       case "fail":
-        this.#done(question);
-        this.events.failed(rank, message.message, message.exitCode);
+        this.#answers.done(question);
+        this.events.failed(rank, message.message, message.exitCode, message.cause);
         break;
-      case "result":
+      case "result": {
+        const value: unknown = JSON.parse(new TextDecoder().decode(joinPieces(pieces)));
         this.#life.forget(rank);
         this.#whereabouts.saw(rank, "reported its result");
-        this.#done(question);
-        this.events.result(rank, message.value);
+        this.#answers.done(question);
+        this.events.result(rank, value);
         break;
+      }
     }
+  }
+
+  #emit(question: Question, name: string, value: Uint8Array): void {
+    const { rank } = question;
+    this.#whereabouts.saw(rank, `handed over its ${name}`);
+    if (this.#handedOver + value.length > MOST_HANDED_OVER) {
+      const message = `The launcher holds ${this.#handedOver} bytes that are still to be dealt with, and takes no more.`;
+      this.#answers.refuse(question, message, "own");
+      return;
+    }
+    this.#handedOver += value.length;
+    // Where this fails the job ends, and with it the wait for an answer.
+    void this.events.emitted(rank, name, value).then(() => {
+      this.#handedOver -= value.length;
+      this.#answers.done(question);
+    });
   }
 
   #join(route: Buffer, { id, rank, host, pid }: WorkerMessage & { type: "join" }): void {
@@ -194,58 +236,6 @@ export class Rendezvous {
     }
   }
 
-  #get(question: Question, key: string): void {
-    if (this.#values.has(key)) {
-      this.#answer(question, key);
-      return;
-    }
-    const readers = this.#readers.get(key) ?? new Set();
-    this.#readers.set(key, readers.add(question));
-    this.#whereabouts.saw(question.rank, `asked for "${key}"`);
-    this.#after(() => {
-      if (!readers.has(question)) return;
-      const others = this.#missing([...readers].map(({ rank }) => rank));
-      const seen = others.length === 0 ? "; all ranks ask for it" : this.#whereabouts.of(others);
-      readers.delete(question);
-      this.#deny(question, `No rank has put "${key}" within ${this.job.timeoutSeconds} s${seen}.`);
-    });
-  }
-
-  #answer({ rank, id }: Question, key: string): void {
-    this.#whereabouts.saw(rank, `was given "${key}"`);
-    this.#send(rank, { type: "value", id }, this.#values.get(key));
-  }
-
-  #barrier(question: Question, name: string): void {
-    const barrier = this.#barriers.get(name) ?? {
-      arrived: new Map(),
-      deadline: this.#after(() => this.#breakBarrier(name)),
-    };
-    this.#barriers.set(name, barrier);
-    if (barrier.arrived.has(question.rank)) {
-      this.#deny(question, `Rank ${question.rank} waits at barrier "${name}" already.`);
-      return;
-    }
-    barrier.arrived.set(question.rank, question);
-    this.#whereabouts.saw(question.rank, `came to barrier "${name}"`);
-    if (barrier.arrived.size < this.size) return;
-    clearTimeout(barrier.deadline);
-    this.#barriers.delete(name);
-    for (const waiting of barrier.arrived.values()) {
-      this.#whereabouts.saw(waiting.rank, `passed barrier "${name}"`);
-      this.#done(waiting);
-    }
-  }
-
-  #breakBarrier(name: string): void {
-    const arrived = this.#barriers.get(name)?.arrived ?? new Map<number, Question>();
-    this.#barriers.delete(name);
-    const missing = this.#missing(arrived.keys());
-    const seen = this.#whereabouts.of(missing);
-    const message = `${rankList(missing)} did not come to barrier "${name}" within ${this.job.timeoutSeconds} s${seen}.`;
-    for (const question of arrived.values()) this.#deny(question, message);
-  }
-
   #silent(ranks: readonly number[]): void {
     const { timeoutSeconds } = this.job;
     const have = ranks.length === 1 ? "has" : "have";
@@ -261,36 +251,14 @@ export class Rendezvous {
     // The launcher itself was stopped for a while: what was said meanwhile is still to be read.
     const late = now - this.#lastLook > 1500 * timeoutSeconds;
     this.#lastLook = now;
-    const waiting = this.#readers.size > 0 || this.#barriers.size > 0;
+    const waiting = this.#values.awaited || this.#barriers.awaited;
     if (late || waiting || this.#routes.size < this.size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
-    const seen = this.#whereabouts.of(this.#missing([]));
+    const seen = this.#whereabouts.of(missingFrom(this.size, []));
     this.events.warning(`For more than ${timeoutSeconds} s no rank has asked for or handed over anything${seen}.`);
   }
 
-  #missing(present: Iterable<number>): number[] {
-    const there = new Set(present);
-    return Array.from({ length: this.size }, (_, rank) => rank).filter((rank) => !there.has(rank));
-  }
-
-  #after(act: () => void): NodeJS.Timeout {
-    const deadline = setTimeout(() => {
-      this.#deadlines.delete(deadline);
-      act();
-    }, this.job.timeoutSeconds * 1000);
-    this.#deadlines.add(deadline);
-    return deadline;
-  }
-
-  #done({ rank, id }: Question): void {
-    this.#send(rank, { type: "done", id });
-  }
-
-  #deny({ rank, id }: Question, message: string): void {
-    this.#send(rank, { type: "refused", id, message });
-  }
-
   #refuse(route: Buffer, id: number, message: string): void {
-    this.#sendTo(route, { type: "refused", id, message });
+    this.#sendTo(route, { type: "refused", id, message, cause: "own" });
   }
 
   #send(rank: number, message: LauncherMessage, value?: Uint8Array): void {
@@ -305,6 +273,8 @@ export class Rendezvous {
       .then(async () => {
         if (!this.#closed) await this.#socket.send(frames);
       })
-      .catch((error: unknown) => this.events.warning(`A ${message.type} message was not sent: ${messageOf(error)}`));
+      .catch((error: unknown) => {
+        if (!this.#closed) this.events.warning(`A ${message.type} message was not sent: ${messageOf(error)}`);
+      });
   }
 }

@@ -7,6 +7,12 @@ export function rankList(ranks: readonly number[]): string {
   return `Ranks ${ranks.slice(0, -1).join(", ")} and ${ranks.at(-1)}`;
 }
 
+/** The ranks of a job that are not among these, in order. */
+export function missingFrom(size: number, present: Iterable<number>): number[] {
+  const there = new Set(present);
+  return Array.from({ length: size }, (_, rank) => rank).filter((rank) => !there.has(rank));
+}
+
 /** What each rank was last seen doing, as far as the rendezvous is told: the difference between stuck, slow and never there. */
 export class Whereabouts {
   readonly #seen = new Map<number, { what: string; at: number }>();

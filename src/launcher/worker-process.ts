@@ -1,5 +1,7 @@
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
-import { readLines } from "./lines.js";
+import { LastLines } from "./last-lines.js";
+import { LineReader } from "./lines.js";
 import type { WorkerLog } from "./logs.js";
 
 /** How a worker's process ended. */
@@ -8,9 +10,10 @@ export type WorkerExit =
   | { kind: "signal"; signal: NodeJS.Signals }
   | { kind: "not started"; reason: string };
 
-const TAIL_LINES = 12;
-/** A grandchild that left the worker's group may hold its pipes open; they are not waited for longer than this. */
-const DRAIN_MILLISECONDS = 500;
+/** A grandchild that left the worker's group may hold its pipes open: what comes no more for so long has been read. */
+const QUIET_MILLISECONDS = 100;
+/** It may also write for ever. A pipe holds 64 KiB, and one piece of text is up to as long. */
+const MOST_PIECES_AFTER_EXIT = 256;
 
 /** One worker: a process in a group of its own, whose output goes to a log line by line. */
 export class WorkerProcess {
@@ -18,7 +21,8 @@ export class WorkerProcess {
   /** Resolves once the process has ended, its group has been killed and its output has been read. */
   readonly exited: Promise<WorkerExit>;
   #running = true;
-  readonly #tail: string[] = [];
+  readonly #tail = new LastLines();
+  readonly #readers: LineReader[] = [];
   readonly #process: ReturnType<typeof startNode>;
 
   constructor(
@@ -30,13 +34,13 @@ export class WorkerProcess {
     this.#process = startNode(entry, environment);
     this.pid = this.#process.pid;
     const { stdout, stderr } = this.#process;
-    if (stdout) readLines(stdout, (line) => log.line("stdout", line));
+    if (stdout) this.#readers.push(new LineReader(stdout, (lines) => log.lines("stdout", lines)));
     if (stderr) {
-      readLines(stderr, (line) => {
-        log.line("stderr", line);
-        this.#tail.push(line);
-        if (this.#tail.length > TAIL_LINES) this.#tail.shift();
-      });
+      const take = (lines: readonly string[]) => {
+        log.lines("stderr", lines);
+        this.#tail.add(lines);
+      };
+      this.#readers.push(new LineReader(stderr, take));
     }
     this.exited = this.#untilExit().finally(() => log.close());
   }
@@ -45,9 +49,9 @@ export class WorkerProcess {
     return this.#running;
   }
 
-  /** The last lines of its stderr. */
+  /** The last lines of its stderr, as they may be shown. */
   get stderrTail(): readonly string[] {
-    return this.#tail;
+    return this.#tail.shown;
   }
 
   /** Signals the whole group, if the worker still runs. */
@@ -71,21 +75,36 @@ export class WorkerProcess {
     return exit;
   }
 
+  /** Resolves when all that the worker wrote has been read, however busy the launcher is. */
   async #drained(): Promise<void> {
-    const streams = [this.#process.stdout, this.#process.stderr].filter(
-      (stream) => stream !== null && stream !== undefined,
-    );
-    const closed = streams.map((stream) =>
-      stream.closed ? undefined : new Promise<void>((resolve) => stream.once("close", () => resolve())),
-    );
-    let deadline: NodeJS.Timeout | undefined;
-    const patience = new Promise<void>((resolve) => {
-      deadline = setTimeout(resolve, DRAIN_MILLISECONDS);
-    });
-    await Promise.race([Promise.all(closed), patience]);
-    clearTimeout(deadline);
-    for (const stream of streams) stream.destroy();
+    const read = () => this.#readers.reduce((sum, { pieces }) => sum + pieces, 0);
+    const before = read();
+    let lately = -1;
+    while (
+      !this.#readers.every(({ closed }) => closed) &&
+      read() !== lately &&
+      read() - before < MOST_PIECES_AFTER_EXIT
+    ) {
+      lately = read();
+      await this.#closedWithin(QUIET_MILLISECONDS);
+      // What lies in the pipes is read in the turn after this one.
+      await nextTurn();
+    }
+    for (const reader of this.#readers) reader.finish();
     this.#process.stdin?.destroy();
+  }
+
+  async #closedWithin(milliseconds: number): Promise<void> {
+    const over = new AbortController();
+    const streams = [this.#process.stdout, this.#process.stderr];
+    const closed = streams.map((stream) =>
+      stream === null || stream === undefined || stream.closed
+        ? undefined
+        : new Promise<void>((resolve) => stream.once("close", () => resolve())),
+    );
+    const patience = sleep(milliseconds, undefined, { signal: over.signal }).catch(() => undefined);
+    await Promise.race([Promise.all(closed), patience]);
+    over.abort();
   }
 }
 

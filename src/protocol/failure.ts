@@ -29,6 +29,16 @@ export class DitrunError extends Error {
   }
 }
 
+/**
+ * What a rank says when others are to blame: a peer is gone or did not come, or the job has been ended. The launcher names such
+ * a failure only where no rank tells of one of its own.
+ */
+export class PeerFailure extends DitrunError {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, exitCodes.rendezvous, options);
+  }
+}
+
 /** The message of anything thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

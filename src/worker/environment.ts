@@ -1,5 +1,5 @@
 import { DitrunError, exitCodes } from "../protocol/failure.js";
-import { rendezvousVariables } from "../protocol/messages.js";
+import { rendezvousVariables } from "../protocol/variables.js";
 
 /** Where a worker stands and how it reaches its launcher. */
 export interface WorkerEnvironment {

@@ -1,5 +1,10 @@
-import { runWorker } from "./run.js";
+import { ignoreWarnings } from "./scheduler-warnings.js";
 
+// Each part as soon as it is there: the later ones take long to load.
+ignoreWarnings();
+const { prepareProcess } = await import("./early.js");
+prepareProcess();
+const { runWorker } = await import("./run.js");
 await runWorker(async (job, store) => {
   const { runTask } = await import("./tasks/index.js");
   return runTask(job, store);

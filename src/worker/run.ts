@@ -1,19 +1,16 @@
-import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
+import { DitrunError, exitCodes, messageOf, PeerFailure } from "../protocol/failure.js";
 import type { Job } from "../protocol/job.js";
-import { rendezvousVariables } from "../protocol/messages.js";
+import { rendezvousVariables } from "../protocol/variables.js";
+import { prepareProcess } from "./early.js";
 import { readEnvironment } from "./environment.js";
-import { wakeWithParentsDeath } from "./parent-death.js";
 import { type Store, WorkerStore } from "./store.js";
-import { endWithLauncher } from "./watchdog.js";
 
 /**
  * A worker's life: join, run the task, report its result or its failure, end. Anything thrown, also outside the task's own
  * promise, is reported to the launcher, or on stderr when the launcher cannot be told.
  */
 export async function runWorker(run: (job: Job, store: Store) => Promise<unknown>): Promise<void> {
-  if (endWithLauncher() && !wakeWithParentsDeath()) {
-    process.stderr.write("If this worker is stopped it will outlive a launcher that is killed: prctl was refused.\n");
-  }
+  prepareProcess();
   let store: WorkerStore | undefined;
   let failing = false;
 
@@ -23,13 +20,12 @@ export async function runWorker(run: (job: Job, store: Store) => Promise<unknown
     const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.worker;
     const debug = process.env[rendezvousVariables.logLevel] === "debug" && error instanceof Error;
     if (debug) process.stderr.write(`${error.stack}\n`);
-    const told = await store?.fail(messageOf(error), exitCode);
+    const cause = error instanceof PeerFailure ? "peer" : "own";
+    const told = await store?.fail(messageOf(error), exitCode, cause);
     if (!told && !debug) process.stderr.write(`${messageOf(error)}\n`);
     // Work that the task has queued may never end now; nothing waits for it.
     process.exit(exitCode);
   };
-  // A file-size limit then fails the write that met it instead of ending the process.
-  process.on("SIGXFSZ", () => undefined);
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
 

@@ -1,16 +1,18 @@
 import { hostname } from "node:os";
 import { Context, Dealer } from "zeromq";
-import { z } from "zod";
-import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
+import { AwakeClock } from "../protocol/awake-clock.js";
+import { DitrunError, exitCodes, messageOf, PeerFailure } from "../protocol/failure.js";
+import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
 import type { Job } from "../protocol/job.js";
 import {
   type LauncherMessage,
   launcherMessageSchema,
   parseMessage,
   pulsesPerTimeout,
-  rendezvousVariables,
   type WorkerMessage,
 } from "../protocol/messages.js";
+import { isStopped } from "../protocol/process-stat.js";
+import { rendezvousVariables } from "../protocol/variables.js";
 import type { WorkerEnvironment } from "./environment.js";
 
 /** What the ranks of a job share through their launcher. */
@@ -46,12 +48,16 @@ interface Pending {
 const MARGIN_SECONDS = 5;
 /** How long a failing worker waits for its launcher to take note. */
 const FAREWELL_SECONDS = 2;
+/** What a rank tells of its failure at most; its own stderr has the rest. */
+const MOST_MESSAGE_CHARACTERS = 8192;
 
 /** A worker's end of the rendezvous: a Store, and the way to report how the work ended. */
 export class WorkerStore implements Store {
   readonly #context = new Context({ blocky: false });
   readonly #socket: Dealer;
   readonly #pending = new Map<number, Pending>();
+  /** A launcher that is stopped (Ctrl-Z) answers when it goes on. */
+  readonly #clock = new AwakeClock(() => isStopped(process.ppid));
   #sending: Promise<void> = Promise.resolve();
   #nextId = 0;
   #job: Job | undefined;
@@ -88,7 +94,9 @@ export class WorkerStore implements Store {
       void store.#receive();
       const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
       const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
-      if (message.type !== "job") throw new DitrunError(`The launcher answered a join with ${message.type}.`);
+      if (message.type !== "job") {
+        throw new DitrunError(`The launcher answered a join with ${message.type}.`, exitCodes.rendezvous);
+      }
       store.#job = message.job;
       store.#startPulse();
       return store;
@@ -158,15 +166,16 @@ export class WorkerStore implements Store {
       }
       return value;
     });
-    await this.#ask({ type: "result", value: z.json().parse(JSON.parse(text)) }, this.#patience, "the result");
+    await this.#ask({ type: "result" }, this.#patience, "the result", new TextEncoder().encode(text));
   }
 
   /** Reports that this rank cannot go on. False when nobody took note, so that it must be said elsewhere. */
-  async fail(message: string, exitCode: number): Promise<boolean> {
+  async fail(message: string, exitCode: number, cause: "own" | "peer"): Promise<boolean> {
     // Once another rank has failed the launcher knows all that it needs.
     if (this.#ended) return true;
     try {
-      await this.#ask({ type: "fail", message, exitCode }, FAREWELL_SECONDS, "the failure");
+      const told = message.slice(0, MOST_MESSAGE_CHARACTERS);
+      await this.#ask({ type: "fail", message: told, exitCode, cause }, FAREWELL_SECONDS, "the failure");
       return true;
     } catch (error) {
       if (error instanceof DitrunError) return this.#ended === error;
@@ -178,6 +187,7 @@ export class WorkerStore implements Store {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#pulse);
+    this.#clock.close();
     this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
     this.#socket.close();
   }
@@ -190,33 +200,38 @@ export class WorkerStore implements Store {
     if (this.#ended) throw this.#ended;
     const id = this.#nextId++;
     const { address, port } = this.environment;
-    const reply = await new Promise<Reply>((resolve, reject) => {
-      const deadline = setTimeout(() => {
+    const header = JSON.stringify({ ...body, id });
+    checkSize(what, Buffer.byteLength(header), MOST_FRAME_BYTES);
+    checkSize(what, value?.length ?? 0, MOST_VALUE_BYTES);
+    const { message, value: answer } = await new Promise<Reply>((resolve, reject) => {
+      const callOff = this.#clock.after(seconds * 1000, () => {
         this.#pending.delete(id);
         const message = `The launcher at ${address}:${port} did not answer ${what} of rank ${this.rank} within ${seconds} s: check that it runs and that the address, the port and the keys are those of this job.`;
         reject(new DitrunError(message, exitCodes.rendezvous));
-      }, seconds * 1000);
+      });
       this.#pending.set(id, {
-        resolve: (answer) => {
-          clearTimeout(deadline);
-          resolve(answer);
+        resolve: (reply) => {
+          callOff();
+          resolve(reply);
         },
         reject: (error) => {
-          clearTimeout(deadline);
+          callOff();
           reject(error);
         },
       });
-      this.#send(JSON.stringify({ ...body, id }), value);
+      this.#send(header, value);
     });
-    if (reply.message.type === "refused") throw new DitrunError(reply.message.message, exitCodes.rendezvous);
-    return reply;
+    if (message.type !== "refused") return { message, value: answer };
+    throw message.cause === "peer"
+      ? new PeerFailure(message.message)
+      : new DitrunError(message.message, exitCodes.rendezvous);
   }
 
   /** A DEALER takes one message at a time. */
   #send(header: string, value?: Uint8Array): void {
     this.#sending = this.#sending
       .then(async () => {
-        if (!this.#closed) await this.#socket.send(value === undefined ? [header] : [header, value]);
+        if (!this.#closed) await this.#socket.send([header, ...piecesOf(value ?? new Uint8Array())]);
       })
       .catch((error: unknown) =>
         this.#end(new DitrunError(`The launcher cannot be reached: ${messageOf(error)}.`, exitCodes.rendezvous)),
@@ -224,7 +239,7 @@ export class WorkerStore implements Store {
   }
 
   async #receive(): Promise<void> {
-    for await (const [header, value] of this.#socket) {
+    for await (const [header, value] of messagesOf(this.#socket)) {
       if (header === undefined) continue;
       let message: LauncherMessage;
       try {
@@ -236,7 +251,7 @@ export class WorkerStore implements Store {
         continue;
       }
       if (message.type === "abort") {
-        this.#end(new DitrunError(message.message, exitCodes.rendezvous));
+        this.#end(new PeerFailure(message.message));
         continue;
       }
       const pending = this.#pending.get(message.id);
@@ -251,4 +266,9 @@ export class WorkerStore implements Store {
     for (const pending of this.#pending.values()) pending.reject(this.#ended);
     this.#pending.clear();
   }
+}
+
+function checkSize(what: string, bytes: number, most: number): void {
+  if (bytes <= most) return;
+  throw new DitrunError(`${what} has ${bytes} bytes; a launcher takes ${most} at most.`, exitCodes.worker);
 }

@@ -1,9 +1,11 @@
 import { fstatSync } from "node:fs";
 import { Socket } from "node:net";
 import { isMainThread, Worker } from "node:worker_threads";
+import { killProcessesOfJob } from "../protocol/job-processes.js";
+import { rendezvousVariables } from "../protocol/variables.js";
 
 /**
- * Ends this process and its group when stdin, a pipe that the launcher holds open, comes to its end: a launcher that was
+ * Ends this process, its group and what else it has started when stdin, a pipe that the launcher holds open, comes to its end: a launcher that was
  * killed leaves no worker behind. A thread of its own watches, since the main thread may be inside a kernel module.
  * Does nothing when stdin is not a pipe, as when a worker is started by hand.
  * @returns whether it watches.
@@ -23,6 +25,8 @@ if (!isMainThread) {
 }
 
 function endGroup(): void {
+  const mark = process.env[rendezvousVariables.job];
+  if (mark !== undefined && mark !== "") killProcessesOfJob(mark);
   try {
     process.kill(-process.pid, "SIGKILL");
   } catch {

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Context, curveKeyPair, Dealer } from "zeromq";
 import { Rendezvous } from "../../src/launcher/rendezvous.js";
 import { DitrunError } from "../../src/protocol/failure.js";
-import { rendezvousVariables } from "../../src/protocol/messages.js";
+import { rendezvousVariables } from "../../src/protocol/variables.js";
 import type { WorkerEnvironment } from "../../src/worker/environment.js";
 import { WorkerStore } from "../../src/worker/store.js";
 import { fixtureWorker, Pids } from "./launch.js";
@@ -22,7 +22,7 @@ async function open(timeoutSeconds: number): Promise<void> {
     emitted: async (rank, name, value) => {
       heard.push(`${name} of ${rank}: ${new TextDecoder().decode(value)}`);
     },
-    failed: (rank, message) => heard.push(`rank ${rank} failed: ${message}`),
+    failed: (rank, message, exitCode, cause) => heard.push(`rank ${rank} failed (${exitCode}, ${cause}): ${message}`),
     overdue: (message) => heard.push(message),
     warning: (message) => heard.push(`warning: ${message}`),
   });
@@ -160,8 +160,8 @@ describe("the store", () => {
     const waits = [zero.get("never"), zero.barrier("never")].map((wait) =>
       expect(wait).rejects.toThrow("rank 1 is lost"),
     );
-    expect(await one.fail("out of memory", 5)).toBe(true);
-    expect(heard).toEqual(["rank 1 failed: out of memory"]);
+    expect(await one.fail("out of memory", 5, "own")).toBe(true);
+    expect(heard).toEqual(["rank 1 failed (5, own): out of memory"]);
     await rendezvous.abort("rank 1 is lost");
     await Promise.all(waits);
     await expect(zero.put("late", new Uint8Array())).rejects.toThrow(DitrunError);

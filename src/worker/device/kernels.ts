@@ -1,5 +1,5 @@
 import koffi from "koffi";
-import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
+import { DitrunError, exitCodes, messageOf, PeerFailure } from "../../protocol/failure.js";
 import { ABI_VERSION, type KernelName, prototypes, structs } from "./abi.js";
 import type { Struct } from "./abi-arguments.js";
 
@@ -121,9 +121,9 @@ export class Kernels {
   #check(name: KernelName, status: unknown): void {
     if (status === 0) return;
     const why = String(this.#function("lastError")());
+    const message = why || `${name} of ${this.file} failed with status ${status}.`;
     // A peer that cannot be reached has most likely failed first: the launcher prefers its own story.
-    const exitCode = status === PEER_ERROR ? exitCodes.rendezvous : exitCodes.environment;
-    throw new DitrunError(why || `${name} of ${this.file} failed with status ${status}.`, exitCode);
+    throw status === PEER_ERROR ? new PeerFailure(message) : new DitrunError(message, exitCodes.environment);
   }
 }
 

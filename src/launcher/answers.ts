@@ -1,0 +1,13 @@
+/** What a rank has asked, and waits for the answer of. */
+export interface Question {
+  readonly rank: number;
+  readonly id: number;
+}
+
+/** How the parts of the rendezvous answer. */
+export interface Answers {
+  done(question: Question): void;
+  value(question: Question, value: Uint8Array): void;
+  /** @param cause whether the rank that asked is to blame, or others. */
+  refuse(question: Question, message: string, cause: "own" | "peer"): void;
+}

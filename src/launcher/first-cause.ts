@@ -1,0 +1,36 @@
+/** A reason to end the job. */
+export interface Failure {
+  readonly message: string;
+  readonly exitCode: number;
+  /** What a rank says when it has lost its peers: it yields to any other reason. */
+  readonly echo: boolean;
+  readonly rank?: number;
+}
+
+/** The reasons to end a job, as they came. */
+export class Failures {
+  readonly #all: Failure[] = [];
+
+  add(failure: Failure): void {
+    this.#all.push(failure);
+  }
+
+  get some(): boolean {
+    return this.#all.length > 0;
+  }
+
+  /** Whether the rank has told of a reason, or is one. */
+  of(rank: number): boolean {
+    return this.#all.some((failure) => failure.rank === rank);
+  }
+
+  /** The cause is known for certain: something else than ranks that have lost their peers. */
+  get certain(): boolean {
+    return this.#all.some(({ echo }) => !echo);
+  }
+
+  /** Why the job must end: the first reason that is no echo, else the first echo. */
+  get cause(): Failure | undefined {
+    return this.#all.find(({ echo }) => !echo) ?? this.#all[0];
+  }
+}

@@ -1,0 +1,47 @@
+import { readFileSync } from "node:fs";
+import { DitrunError, exitCodes } from "../protocol/failure.js";
+
+/** Loading the launcher alone opens some 150 files at once. */
+const LEAST_OPEN_FILES = 256;
+
+/** What the process may do, of proc_pid_limits(5): a number, or Infinity; undefined where nobody says. */
+export function processLimit(name: string, text = limitsText()): number | undefined {
+  const [, soft] = new RegExp(`^${name} +(\\S+)`, "m").exec(text) ?? [];
+  return soft === undefined ? undefined : soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft);
+}
+
+function limitsText(): string {
+  try {
+    return readFileSync("/proc/self/limits", "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * Looks for what no part of the launcher could name later.
+ * @throws DitrunError where the working directory is gone, or too few files may be open.
+ */
+export function checkSurroundings(): void {
+  const files = processLimit("Max open files") ?? Number.POSITIVE_INFINITY;
+  if (files < LEAST_OPEN_FILES) {
+    throw new DitrunError(
+      `Only ${files} files may be open at once, and the launcher needs ${LEAST_OPEN_FILES}: raise the limit with ulimit -n 1024, or where the container or service is set up.`,
+      exitCodes.environment,
+    );
+  }
+  try {
+    process.cwd();
+  } catch {
+    throw new DitrunError("The working directory has been removed: go to one that exists, with cd for instance.");
+  }
+}
+
+/** A scheduler warns with these before it ends a job: there is nothing to save, so the job goes on. */
+export function tellOfWarnings(): void {
+  for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
+    process.on(signal, () => {
+      process.stderr.write(`ditrun: ${signal} is taken as the warning of a scheduler; the job goes on.\n`);
+    });
+  }
+}
