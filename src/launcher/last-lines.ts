@@ -2,9 +2,8 @@ import { visible } from "./terminal-text.js";
 
 const MOST_LINES = 12;
 const MOST_CHARACTERS = 1000;
-/** Frames of V8's and glibc's stacks: they follow what they are about, and would push it out of sight. */
-const stackFrame =
-  /^\s*(\d+: 0x[0-9a-f]+ |at \S|[^\s(]+\([^)]*\)\s*\[0x[0-9a-f]+\])|^-+ (Native|JavaScript) stack trace -+$|^\s*$/;
+/** Frames of V8's native stack follow what they are about, and would push it out of sight. */
+const stackFrame = /^\s*\d+: 0x[0-9a-f]+ |^-+ (Native|JavaScript) stack trace -+$|^\s*$/;
 
 /** The last lines of a worker that say something. */
 export class LastLines {

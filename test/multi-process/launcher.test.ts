@@ -97,9 +97,10 @@ describe("profile", () => {
     const [job] = readdirSync(logs).filter((name) => name.startsWith("profile-"));
     expect(readFileSync(join(logs, job ?? "", "rank-1.stdout.log"), "utf8")).toBe("a line on stdout\n");
     const lines = readFileSync(join(logs, "launcher.log"), "utf8").trim().split("\n");
-    expect(lines.map((line) => z.looseObject({ msg: z.string() }).parse(JSON.parse(line)).msg)).toContainEqual(
-      expect.stringContaining("Rank 1 ended"),
-    );
+    const said = lines.map((line) => z.looseObject({ msg: z.string() }).parse(JSON.parse(line)).msg);
+    expect(said[0]).toMatch(/^ditrun \S+ starts on .+: profile --nproc 2 --device cpu /);
+    for (const rank of [0, 1]) expect(said).toContain(`Rank ${rank} exited with code 0 after its result.`);
+    expect(said.join()).not.toContain("before it had reported");
     await pids.expectGone(2);
   });
 });
