@@ -13,6 +13,7 @@ import type { Log } from "./logs.js";
 import { outOfMemoryKills } from "./out-of-memory.js";
 import { workerEntry } from "./paths.js";
 import { Rendezvous } from "./rendezvous.js";
+import { checkRoom } from "./room.js";
 import { harmless } from "./terminal-text.js";
 import { rankList } from "./whereabouts.js";
 import { type WorkerExit, WorkerProcess } from "./worker-process.js";
@@ -32,6 +33,8 @@ export interface JobOptions {
 
 export type EmitHandler = (rank: number, name: string, value: Uint8Array) => Promise<void>;
 
+/** What libzmq, libuv and OpenMP say before they abort where a thread cannot be had. */
+const NO_THREAD = /Resource temporarily unavailable|uv_thread_create|[Tt]hread creation failed/;
 /** How long a worker may take to end after its result. */
 const FAREWELL_MILLISECONDS = 5000;
 
@@ -62,6 +65,7 @@ class Agent {
 
   async run(): Promise<unknown[]> {
     const { job, nproc, port, log } = this.options;
+    checkRoom(nproc);
     const stopListening = listenForInterrupts((signal, count) => this.#interrupted(signal, count));
     try {
       const rendezvous = await Rendezvous.open(job, nproc, port, {
@@ -127,19 +131,23 @@ class Agent {
         rank,
         echo: false,
         exitCode: exitCodeOf(exit),
-        message: `${this.#nameOf(rank)} ${how}${this.#reasonOf(exit)}.`,
+        message: `${this.#nameOf(rank)} ${how}${this.#reasonOf(worker, exit)}.`,
       });
     }
     this.#happenings.tell();
   }
 
-  /** Nobody says whom the kernel killed for want of memory, but it counts them. */
-  #reasonOf(exit: WorkerExit): string {
-    if (exit.kind !== "signal" || exit.signal !== "SIGKILL") return "";
-    const kills = outOfMemoryKills() ?? 0;
-    return kills > this.#killsBefore
-      ? ", probably because memory ran out: the kernel has just killed a process for that"
-      : "";
+  /** What a signal alone does not say, as the end of a sentence. */
+  #reasonOf({ stderrTail }: WorkerProcess, exit: WorkerExit): string {
+    if (exit.kind !== "signal") return "";
+    // Nobody says whom the kernel killed for want of memory, but it counts them.
+    if (exit.signal === "SIGKILL" && (outOfMemoryKills() ?? 0) > this.#killsBefore) {
+      return ", probably because memory ran out: the kernel has just killed a process for that";
+    }
+    if (exit.signal === "SIGABRT" && stderrTail.some((line) => NO_THREAD.test(line))) {
+      return ", since no more threads can be made: raise ulimit -u, or the pids limit of the container";
+    }
+    return "";
   }
 
   /** Never rejects: a failure of the handler ends the job, and nothing is handed to it any more. */

@@ -1,15 +1,12 @@
 import { constants } from "node:os";
 import { inheritedIgnored } from "./inherited-signals.js";
-import { findStarters, type Starter, watchStarters } from "./starter.js";
+import { findStarters, isAbandoned, watchStarters } from "./starter.js";
 
 /** Those that whoever started the launcher may have had it ignore are listened to once that is known. */
 const atOnce = ["SIGINT", "SIGTERM"] as const;
 const onceKnown = ["SIGHUP", "SIGQUIT"] as const;
 export type Interrupt = (typeof atOnce)[number] | (typeof onceKnown)[number];
 type Listener = (signal: Interrupt, count: number) => void;
-
-/** Finding out takes as long as a part of the launch, and so waits for the workers' start, or for this long. */
-const FIND_OUT_MILLISECONDS = 1000;
 
 /** Who is told of a signal: only the last, which knows best what is going on. */
 const listeners: { listener: Listener; count: number }[] = [];
@@ -33,7 +30,8 @@ export function listenForInterrupts(onInterrupt: Listener): () => void {
   const entry = { listener: onInterrupt, count: 0 };
   if (listeners.push(entry) === 1) {
     for (const signal of atOnce) process.on(signal, dispatch);
-    if (ignored === undefined) setTimeout(learnSurroundings, FIND_OUT_MILLISECONDS).unref();
+    // Not now, but when the launcher first waits for something: finding out takes some 20 ms.
+    if (ignored === undefined) setTimeout(learnSurroundings, 0).unref();
     else listenToOthers();
   }
   return () => {
@@ -61,13 +59,17 @@ function listenToOthers(): void {
   for (const signal of onceKnown) process.on(signal, dispatch);
   if (ignored?.size !== 0) return;
   const starters = findStarters();
+  if (certain && isAbandoned(starters)) {
+    endWithout("npm");
+    return;
+  }
   stopWatching = watchStarters(starters, (gone) => {
-    if (certain || gone === starters.at(-1)) endWithout(gone);
+    if (certain || gone === starters.at(-1)) endWithout(`${gone.name} (process ${gone.pid})`);
   });
 }
 
-function endWithout({ name, pid }: Starter): void {
-  process.stderr.write(`ditrun: ${name} (process ${pid}), which started this and waited for it, has ended.\n`);
+function endWithout(starter: string): void {
+  process.stderr.write(`ditrun: ${starter}, which started this and waited for it, has ended.\n`);
   dispatch("SIGTERM");
 }
 

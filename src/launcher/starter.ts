@@ -36,6 +36,18 @@ export function findStarters(pid = process.pid): Starter[] {
   return starters;
 }
 
+/** True where npm had started this process, as its variables say, and was ended before anybody looked: init has taken its place. */
+export function isAbandoned(starters: readonly Starter[], environment: NodeJS.ProcessEnv = process.env): boolean {
+  if (environment.npm_command === undefined) return false;
+  const outermost = processStat(starters.at(-1)?.pid ?? process.pid);
+  return (
+    outermost?.parent === 1 &&
+    outermost.session !== process.pid &&
+    packageManagerOf(outermost.pid) === undefined &&
+    packageManagerOf(1) === undefined
+  );
+}
+
 /** Whether the process is still the one that was found. */
 export function isAlive(
   { pid, started }: Starter,

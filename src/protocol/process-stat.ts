@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 
 /** What proc_pid_stat(5) tells of a process. */
 export interface ProcessStat {
+  readonly pid: number;
   /** The program's name, of at most 15 characters. */
   readonly name: string;
   /** One letter: R runs, S and D wait, T and t are stopped, Z and X have ended. */
@@ -26,6 +27,7 @@ export function processStat(pid: number): ProcessStat | undefined {
   const fields = text.slice(end + 2).split(" ");
   const [state = "X", parent, group, session] = fields;
   return {
+    pid,
     name: text.slice(text.indexOf("(") + 1, end),
     state,
     parent: Number(parent),
