@@ -50,12 +50,18 @@ export interface Launch {
   /** What each rank does (fixtures/worker.js). */
   behaviour?: Record<number, string>;
   env?: Record<string, string>;
+  shell?: string;
 }
 
-/** Starts the command line with fixture workers. Its environment has no kernel module override and no port. */
-export function start(args: readonly string[], { behaviour = {}, env = {} }: Launch = {}) {
+/**
+ * Starts the command line with fixture workers. Its environment has no kernel module override and no port.
+ * @param shell a line of sh that starts it as `"$@"`, where it is not started directly.
+ */
+export function start(args: readonly string[], { behaviour = {}, env = {}, shell }: Launch = {}) {
   const pids = new Pids();
-  const process = execa("node", [fixtureLauncher, ...args], {
+  const words = ["node", fixtureLauncher, ...args];
+  const [program = "", ...rest] = shell === undefined ? words : ["sh", "-c", shell, "sh", ...words];
+  const process = execa(program, rest, {
     reject: false,
     stdin: "ignore",
     env: {

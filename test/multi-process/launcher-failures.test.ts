@@ -18,6 +18,7 @@ describe("the first cause is named, and everybody ends", () => {
     ["throw", 5, /Rank 1 \(.+\) failed: the arithmetic went wrong/],
     ["throw later", 5, /Rank 1 \(.+\) failed: thrown outside the task/],
     ["crash before joining", 127, /Rank 1 \(.+\) exited with code 127\. .*\n {2}libmissing\.so\.7 cannot be opened/],
+    ["speak without end, then exit 7", 7, /exited with code 7\. .*:\n {2}my own reason\\x1b\[2J\\x07 without an end/],
     ["return NaN", 5, /Rank 1 \(.+\) failed: The result of rank 1 is not plain JSON: its milliseconds is NaN\./],
   ])("%s", async (behaviour, code, message) => {
     const others = { 0: "wait at a barrier", 2: "ignore SIGTERM", 3: "block" };
@@ -30,9 +31,17 @@ describe("the first cause is named, and everybody ends", () => {
     await pids.expectGone(4);
   });
 
+  test("cause and echo are told apart by what ranks say, though both end with code 4 and the echo comes first", async () => {
+    const behaviour = { 0: "lose a peer", 1: "fail with code 4 after that", 2: "wait at a barrier" };
+    const { exitCode, stderr, pids } = await profileWith(3, behaviour);
+    expect(stderr).toMatch(/^ditrun: Rank 1 \(.+\) failed: The port of this rank's own is taken\./m);
+    expect(exitCode).toBe(4);
+    await pids.expectGone(3);
+  });
+
   test("a crash after the result", async () => {
     const { exitCode, stderr, pids } = await profileWith(1, { 0: "exit 4 after the result" });
-    expect(stderr).toMatch(/Rank 0 \(.+\) exited with code 4/);
+    expect(stderr).toMatch(/Rank 0 \(.+\) exited with code 4 after its result\./);
     expect(exitCode).toBe(4);
     await pids.expectGone(1);
   });
@@ -56,7 +65,7 @@ describe("deadlines", () => {
   test("ranks that do not come to a barrier are named", async () => {
     const behaviour = { 0: "wait at a barrier", 1: "hang", 2: "wait at a barrier" };
     const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
-    expect(stderr).toMatch(/Rank 1 did not come to barrier "lonely" within 6 s; rank 1 joined \d+ s ago\./);
+    expect(stderr).toMatch(/^ditrun: Rank 1 did not come to barrier "lonely" within 6 s; rank 1 joined \d+ s ago\./m);
     expect(exitCode).toBe(4);
     await pids.expectGone(3);
   });
@@ -99,6 +108,18 @@ describe("what workers start ends with them", () => {
     await pids.expectGone(3);
   });
 
+  test("also in a session of their own, when the job is ended and when the launcher is killed", async () => {
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+      const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "1", "--cp", "1"], {
+        behaviour: { 0: "have a child in a session of its own" },
+      });
+      await pids.started(2);
+      process.kill(signal);
+      await process;
+      await pids.expectGone(2);
+    }
+  });
+
   test("when the job succeeds", async () => {
     const { exitCode, pids } = await profileWith(1, { 0: "leave a child" });
     // The fixture's result is no profile, which the launcher must notice too.
@@ -112,6 +133,7 @@ describe("signals to the launcher", () => {
     ["SIGINT", 130],
     ["SIGTERM", 143],
     ["SIGHUP", 129],
+    ["SIGQUIT", 131],
   ] as const)("%s ends everything", async (signal, code) => {
     const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "3", "--cp", "3"], {
       behaviour: { 0: "hang", 1: "ignore SIGTERM", 2: "block" },
@@ -140,6 +162,48 @@ describe("signals to the launcher", () => {
     const { exitCode, stderr } = await process;
     expect(stderr).toContain("SIGINT again: killing the workers now.");
     expect(exitCode).toBe(130);
+    await pids.expectGone(2);
+  });
+
+  test.runIf(process.arch === "x64")("one that was ignored from the start stays so", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "1", "--cp", "1"], {
+      behaviour: { 0: "hang" },
+      shell: 'trap "" HUP INT QUIT; exec "$@"',
+    });
+    await pids.started(1);
+    for (const signal of ["SIGHUP", "SIGQUIT", "SIGINT"] as const) process.kill(signal);
+    // They are dealt with in the order of their numbers, this one last.
+    process.kill("SIGTERM");
+    const { exitCode, stderr } = await process;
+    expect(stderr).not.toMatch(/SIG(HUP|QUIT|INT)/);
+    expect(exitCode).toBe(143);
+    await pids.expectGone(1);
+  });
+
+  test.runIf(process.arch === "x64")("the end of a shell that waits for it ends it", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "1", "--cp", "1"], {
+      behaviour: { 0: "hang" },
+      shell: '"$@"; exit $?',
+    });
+    await pids.started(1);
+    process.kill("SIGKILL");
+    const { stderr } = await process;
+    expect(stderr).toMatch(/^ditrun: sh \(process \d+\), which started this and waited for it, has ended\.$/m);
+    await pids.expectGone(1);
+  });
+
+  test("a launcher that is stopped for longer than every deadline blames nobody when it goes on", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "2", "--cp", "2", "--timeout", "1"], {
+      behaviour: { 0: "put after a while", 1: "put after a while" },
+    });
+    await pids.started(2);
+    // While they join, and then wait to have put.
+    process.kill("SIGSTOP");
+    await new Promise((resolve) => setTimeout(resolve, 7500));
+    process.kill("SIGCONT");
+    const { stderr } = await process;
+    // The fixture's result is no profile: it came to that.
+    expect(stderr).toContain("The workers' results");
     await pids.expectGone(2);
   });
 

@@ -1,9 +1,10 @@
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { execa } from "execa";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Context, curveKeyPair, Dealer } from "zeromq";
 import { Rendezvous } from "../../src/launcher/rendezvous.js";
-import { DitrunError } from "../../src/protocol/failure.js";
+import { DitrunError, PeerFailure } from "../../src/protocol/failure.js";
+import { MOST_FRAME_BYTES } from "../../src/protocol/frames.js";
 import { rendezvousVariables } from "../../src/protocol/variables.js";
 import type { WorkerEnvironment } from "../../src/worker/environment.js";
 import { WorkerStore } from "../../src/worker/store.js";
@@ -87,6 +88,29 @@ describe("who may come in", () => {
     expect(heard).toEqual([]);
   });
 
+  test("a frame that is too large is cut off when it is announced, before any key is shown", async () => {
+    const greeting = Buffer.alloc(64);
+    greeting.set([0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 1]);
+    greeting.write("CURVE", 12);
+    /** A command of so many bytes (ZMTP 3.1), of which only the length is sent. */
+    const announce = (bytes: number) => {
+      const header = Buffer.from([6, 0, 0, 0, 0, 0, 0, 0, 0]);
+      header.writeBigUInt64BE(BigInt(bytes), 1);
+      const socket = connect(rendezvous.port, "127.0.0.1");
+      socket.on("error", () => undefined);
+      socket.on("data", () => undefined);
+      socket.write(Buffer.concat([greeting, header]));
+      const closed = new Promise((resolve) => socket.once("close", () => resolve("closed")));
+      return { socket, closed };
+    };
+    const large = announce(3e9);
+    const fits = announce(MOST_FRAME_BYTES);
+    expect(await large.closed).toBe("closed");
+    expect(fits.socket.closed).toBe(false);
+    fits.socket.destroy();
+    expect((await join(0)).rank).toBe(0);
+  });
+
   test("a key that is none is refused before anything is sent", async () => {
     await expect(join(0, { secretKey: " ".repeat(40) })).rejects.toThrow(
       /DITRUN_SECRET_KEY cannot be used \(.+\): each/,
@@ -134,6 +158,21 @@ describe("the store", () => {
     expect(heard).toEqual(["frame of 0: first", "frame of 0: second", "progress of 0: third"]);
   });
 
+  test("values and results that are larger than a frame arrive whole", async () => {
+    const [zero, one] = [await join(0), await join(1)];
+    const bytes = Uint8Array.from({ length: 5 * MOST_FRAME_BYTES + 3 }, (_, i) => (i * 7) % 253);
+    await zero.put("key", bytes);
+    expect(Buffer.from(await one.get("key")).equals(bytes)).toBe(true);
+    const text = "é".repeat(MOST_FRAME_BYTES);
+    await zero.result({ text });
+    expect(heard).toEqual([`result of 0: ${JSON.stringify({ text })}`]);
+  });
+
+  test("a name that is larger than a frame is refused here, not by a silence", async () => {
+    const zero = await join(0);
+    await expect(zero.get("k".repeat(MOST_FRAME_BYTES))).rejects.toThrow(/has \d+ bytes; a launcher takes \d+ at most/);
+  });
+
   test("a barrier opens for all, and again under the same name", async () => {
     const [zero, one] = [await join(0), await join(1)];
     for (let round = 0; round < 3; round++) {
@@ -152,6 +191,7 @@ describe("the store", () => {
     await Promise.all([zero.barrier("b"), one.barrier("b")]);
     const alone = zero.barrier("b");
     await expect(zero.barrier("b")).rejects.toThrow('Rank 0 waits at barrier "b" already.');
+    await expect(alone).rejects.toThrow(PeerFailure);
     await expect(alone).rejects.toThrow('Rank 1 did not come to barrier "b" within 2 s; rank 1 passed barrier "b" ');
   });
 
@@ -188,6 +228,41 @@ describe("the store", () => {
     await expect(zero.get("absent")).rejects.toThrow('No rank has put "absent" within 2 s; rank 1 has not joined.');
     expect(heard).toEqual(["Rank 1 did not join within 2 s."]);
   });
+});
+
+test("junk is told of a few times, and closing in the middle of a flood and of handshakes throws nothing", async () => {
+  const context = new Context({ blocky: false });
+  const dealer = (keys: { publicKey: string; secretKey: string }) => {
+    const socket = new Dealer({
+      context,
+      curveServerKey: rendezvous.serverKey,
+      curvePublicKey: keys.publicKey,
+      curveSecretKey: keys.secretKey,
+      linger: 0,
+      reconnectInterval: 1,
+    });
+    socket.connect(`tcp://127.0.0.1:${rendezvous.port}`);
+    return socket;
+  };
+  const insider = dealer(rendezvous.clientKeys);
+  const strangers = Array.from({ length: 10 }, () => dealer(curveKeyPair()));
+  let flooding = true;
+  const flood = (async () => {
+    for (let i = 0; flooding; i++) {
+      await insider.send(i % 2 === 0 ? "not json" : '{"type":"alive","id":0}');
+      if (i % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+  })();
+  await vi.waitFor(() => expect(heard).toHaveLength(6), { timeout: 20_000 });
+  rendezvous.close();
+  // Vitest fails on a rejection that nobody handles.
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(heard).toHaveLength(7);
+  expect(heard.at(-1)).toMatch(/^warning: \d+ more messages were not valid\.$/);
+  flooding = false;
+  insider.close();
+  for (const stranger of strangers) stranger.close();
+  await flood.catch(() => undefined);
 });
 
 test("workers that are started by hand with the same environment do their work", async () => {
