@@ -5,6 +5,7 @@ import { type LinksTask, type linkPatterns, linkTransports } from "../../protoco
 import { planSchema } from "../../protocol/plan.js";
 import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
 import type { Command } from "../command.js";
+import { hasNccl } from "../device.js";
 import { checkDocument } from "../documents.js";
 import { ownOptions, wholeNumber } from "../options.js";
 import { figures } from "../profile-report.js";
@@ -124,7 +125,7 @@ function transportsOf(text: string | undefined, { device }: Session, workers: nu
   if (text === undefined) return device.device === "cuda" && workers <= device.count ? ["peer", "nccl"] : ["peer"];
   const named = text.split(",").map((word) => {
     const transport = linkTransports.find((name) => name === word.trim());
-    if (transport === "nccl" && device.device === "cpu") {
+    if (transport === "nccl" && !hasNccl(device)) {
       throw new DitrunError("--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.");
     }
     if (transport !== undefined) return transport;
