@@ -1,10 +1,10 @@
-import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels } from "../../src/launcher/paths.js";
 import { jobSchema } from "../../src/protocol/job.js";
+import { standInEnvironment } from "./nccl.js";
 
 afterEach(() => vi.unstubAllEnvs());
 
@@ -35,7 +35,7 @@ describe("sums and gathers over peer memory", () => {
 
 describe("sums and gathers over NCCL", () => {
   it.for([2, 3])("give %i ranks every bit of the additions in float32, call after call", async (ranks) => {
-    vi.stubEnv("DITRUN_CPU_NCCL", resolve("build/nccl-stand-in/libnccl_stand_in.so"));
+    vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
     expect(await check(ranks, "nccl")).toEqual(expected(ranks));
   });
 });
