@@ -40,7 +40,13 @@ export class NcclGroup implements Group {
   }
 
   /** The group's first rank makes the NCCL unique ID; it travels through the store. @throws DitrunError from NCCL. */
-  static async create(name: string, device: Device, store: Pick<Store, "put" | "get">, ranks: readonly number[], rank: number) {
+  static async create(
+    name: string,
+    device: Device,
+    store: Pick<Store, "put" | "get">,
+    ranks: readonly number[],
+    rank: number,
+  ) {
     const key = `nccl/${name}/${ranks.join(",")}`;
     if (rank === 0) {
       const id = new Uint8Array(NCCL_ID_BYTES);
