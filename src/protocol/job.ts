@@ -146,8 +146,6 @@ export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
 export const linkTransports = ["peer", "nccl"] as const;
 /** The first three are what models use; the last is NCCL's own call, only over NCCL, to compare with. */
 export const linkPatterns = ["all-reduce", "ring shift", "halo", "NCCL all-reduce"] as const;
-/** DITRUN_MAX_PEERS of ditrun.h: ranks that a sum over peer memory can have. */
-export const MOST_PEERS = 32;
 
 export const linksTaskSchema = z.strictObject({
   /** Times messages between the ranks; plan.ring.transport says what carries them. */

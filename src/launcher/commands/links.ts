@@ -1,13 +1,14 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import { type LinksTask, linkPatterns, linkTransports, MOST_PEERS } from "../../protocol/job.js";
+import { type LinksTask, linkPatterns, linkTransports } from "../../protocol/job.js";
 import { planSchema } from "../../protocol/plan.js";
 import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
 import type { Command } from "../command.js";
 import { hasNccl } from "../device.js";
 import { checkDocument } from "../documents.js";
 import { ownOptions, wholeNumber } from "../options.js";
+import { MOST_PEERS } from "../plan.js";
 import { figures } from "../profile-report.js";
 import type { Session } from "../session.js";
 import { percentile } from "../statistics.js";

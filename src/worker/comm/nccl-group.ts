@@ -2,6 +2,7 @@ import { type Address, deviceDtypes, type Handle, NCCL_ID_BYTES, SHARE_UNIT } fr
 import type { Device } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
+import { gatherWork } from "../device/work.js";
 import { rangeOf, shares } from "../parallel/split.js";
 import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
@@ -139,17 +140,13 @@ export class NcclGroup implements Group {
   /** out = every rank's part, counts[rank] elements each, one after the other. */
   #gather(part: Tensor, counts: readonly number[], out: Tensor): void {
     const own = counts[this.rank] ?? 0;
+    const width = dtypeBytes(part.dtype);
     if (counts.every((count) => count === own)) {
-      this.device.launch("communication", "ncclAllGather", () => [
-        this.comm,
-        out.address,
-        part.address,
-        own,
-        deviceDtypes[part.dtype],
-      ]);
+      const args = () => [this.comm, out.address, part.address, own, deviceDtypes[part.dtype]];
+      const work = gatherWork(this.size * own * width);
+      this.device.launch("communication", "ncclAllGather", args, undefined, work);
       return;
     }
-    const width = dtypeBytes(part.dtype);
     const receives = counts.map((count, rank) => ({
       address: out.address + rangeOf(counts, rank).start * width,
       bytes: count * width,
