@@ -116,6 +116,12 @@ export function describeDtypes(plan: Plan): string {
   return [plan.dtype, ...groups].join(", ");
 }
 
+/** For people: the plan's name and its dtypes, which a name made of the mesh and the precision need not say twice. */
+export function planTitle(plan: Plan): string {
+  const name = plan.name === planName(plan) ? meshName(plan.mesh) : plan.name;
+  return `plan ${name} (${describeDtypes(plan)})`;
+}
+
 function planName(plan: Plan): string {
   return `${meshName(plan.mesh)} ${planPrecision(plan)}`;
 }

@@ -117,6 +117,13 @@ it.for(Object.keys(launches).filter(isLaunched))("states the work of %s", (name)
   expect(work.shape === "").toBe(bytes === 0);
 });
 
+test("attention that waits for a ring's blocks says so", () => {
+  const args = { ...{ queries: 5, heads: 2, headDim: 8 }, blocks: [{ length: 7 }] };
+  const waiting = struct("ditrun_attention_args", { ...args, waitNanoseconds: 64 });
+  expect(workOf("attention", [waiting, stream]).waits).toBe(true);
+  expect(workOf("attention", [struct("ditrun_attention_args", args), stream]).waits).toBeUndefined();
+});
+
 test("a launch whose arguments do not say its work is refused without it", () => {
   expect(() => workOf("ncclAllGather", launches.ncclAllGather.args)).toThrow("whoever launches it says its work");
 });

@@ -4,7 +4,7 @@ import { type Address, type Handle, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
 import { type Argument, type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
-import { type LaunchedKernel, type Work, workOf } from "./work.js";
+import { type LaunchedKernel, noWork, type Work, workOf } from "./work.js";
 
 export type StreamName = "compute" | "copy" | "aside";
 
@@ -169,8 +169,17 @@ export class Device {
     return event;
   }
 
-  /** Holds a stream until the marked point of another has been reached. */
+  /** Holds a stream until the marked point of another has been reached. The compute stream waits only for messages: a recording counts that as communication. */
   waitFor(stream: StreamName, mark: Handle): void {
+    const recording = stream === "compute" && !this.measuring ? this.#recording : undefined;
+    const start = recording && this.#timestamp(this.streams[stream]);
+    this.#hold(stream, mark);
+    if (!recording || start === undefined) return;
+    const end = this.#timestamp(this.streams[stream]);
+    recording.push({ name: "wait", phase: "communication", stream, work: noWork, start, end });
+  }
+
+  #hold(stream: StreamName, mark: Handle): void {
     if (!this.measuring) this.kernels.call("streamWaitEvent", this.streams[stream], mark);
   }
 
@@ -181,7 +190,7 @@ export class Device {
   beside(first: () => void, second: () => void): void {
     const begun = this.mark("compute");
     this.arena.beside(first, () => {
-      this.waitFor("aside", begun);
+      this.#hold("aside", begun);
       this.#computing = "aside";
       try {
         second();
@@ -189,7 +198,7 @@ export class Device {
         this.#computing = "compute";
       }
     });
-    this.waitFor("compute", this.mark("aside"));
+    this.#hold("compute", this.mark("aside"));
   }
 
   readonly #marks: Handle[] = [];

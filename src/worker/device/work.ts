@@ -21,6 +21,8 @@ export interface Work {
   readonly dtype?: DType;
   /** For people, to tell launches of one kernel apart. */
   readonly shape: string;
+  /** Attention that waits inside for the blocks of a ring, and measures how long. */
+  readonly waits?: boolean;
 }
 
 /** Of waiting and signalling. */
@@ -195,7 +197,7 @@ function peerSumWork({ count, columns, ranks, shots, base, dtype, sourceDtype }:
   return streamed(count / columns, columns, summands * sizeOf(sourceDtype) + (base === 0 ? 1 : 2) * sizeOf(dtype));
 }
 
-function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype }: AttentionArgs): Work {
+function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype, waitNanoseconds }: AttentionArgs): Work {
   const keys = blocks.reduce((sum, { length }) => sum + length, 0);
   const name = dtypeOf(dtype);
   const width = heads * headDim;
@@ -204,6 +206,7 @@ function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype }: Atten
     bytes: width * (queries * (sizeOf(dtype) + sizeOf(oDtype)) + 2 * keys * sizeOf(dtype)),
     dtype: name,
     shape: `${heads}×${queries}×${keys}×${headDim} ${name}`,
+    ...(waitNanoseconds === 0 ? {} : { waits: true }),
   };
 }
 
