@@ -4,46 +4,19 @@ import { builtKernels } from "../../src/launcher/paths.js";
 import { NcclGroup } from "../../src/worker/comm/nccl-group.js";
 import { Device } from "../../src/worker/device/device.js";
 import { standInEnvironment } from "../multi-process/nccl.js";
+import { makeStores } from "./in-process-ranks.js";
 
-// Several ranks in one process, each with a device of its own, through the stand-in for NCCL.
+// Through the stand-in for NCCL.
 
 interface Rank {
   readonly device: Device;
   readonly group: NcclGroup;
 }
 
-/** What a rank puts, the others get. */
-function makeStore() {
-  const values = new Map<string, Deferred>();
-  const slot = (key: string) => {
-    const known = values.get(key) ?? deferred();
-    values.set(key, known);
-    return known;
-  };
-  return {
-    put: async (key: string, value: Uint8Array) => slot(key).resolve(value),
-    get: (key: string) => slot(key).promise,
-  };
-}
-
-interface Deferred {
-  readonly promise: Promise<Uint8Array>;
-  readonly resolve: (value: Uint8Array) => void;
-}
-
-function deferred(): Deferred {
-  let resolve: (value: Uint8Array) => void = () => {};
-  const promise = new Promise<Uint8Array>((given) => {
-    resolve = given;
-  });
-  return { promise, resolve };
-}
-
 async function makeRanks(count: number): Promise<Rank[]> {
-  const store = makeStore();
   const ranks = Array.from({ length: count }, (_, rank) => rank);
   return Promise.all(
-    ranks.map(async (rank) => {
+    makeStores(count).map(async (store, rank) => {
       const device = Device.open(builtKernels("cpu"), rank);
       return { device, group: await NcclGroup.create("test", device, store, ranks, rank) };
     }),
