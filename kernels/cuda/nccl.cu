@@ -28,8 +28,6 @@ struct Nccl {
   const char *(*getLastError)(NcclComm);
   int (*allReduce)(const void *, void *, size_t, int type, int operation, NcclComm, cudaStream_t);
   int (*allGather)(const void *, void *, size_t sendCount, int type, NcclComm, cudaStream_t);
-  int (*reduceScatter)(const void *, void *, size_t receiveCount, int type, int operation, NcclComm, cudaStream_t);
-  int (*broadcast)(const void *, void *, size_t, int type, int root, NcclComm, cudaStream_t);
   int (*send)(const void *, size_t, int type, int peer, NcclComm, cudaStream_t);
   int (*receive)(void *, size_t, int type, int peer, NcclComm, cudaStream_t);
   int (*groupStart)();
@@ -47,7 +45,7 @@ static bool openNccl() {
           library.bind(nccl.commDestroy, "ncclCommDestroy") && library.bind(nccl.commAbort, "ncclCommAbort") &&
           library.bind(nccl.commGetAsyncError, "ncclCommGetAsyncError") && library.bind(nccl.getErrorString, "ncclGetErrorString") &&
           library.bind(nccl.getLastError, "ncclGetLastError") && library.bind(nccl.allReduce, "ncclAllReduce") && library.bind(nccl.allGather, "ncclAllGather") &&
-          library.bind(nccl.reduceScatter, "ncclReduceScatter") && library.bind(nccl.broadcast, "ncclBroadcast") && library.bind(nccl.send, "ncclSend") &&
+          library.bind(nccl.send, "ncclSend") &&
           library.bind(nccl.receive, "ncclRecv") && library.bind(nccl.groupStart, "ncclGroupStart") && library.bind(nccl.groupEnd, "ncclGroupEnd")))
       return;
     int version = 0;
@@ -147,22 +145,6 @@ int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t coun
   TRY(checkComm("ditrun_nccl_all_gather", comm, count));
   if (dtypeBytes(dtype) == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_nccl_all_gather knows no dtype %d.", dtype);
   NCCL_TRY(nccl.allGather(asPointer<void>(x), asPointer<void>(out), size_t(count) * dtypeBytes(dtype), ncclUint8, asComm(comm), asStream(stream)));
-  return DITRUN_OK;
-}
-
-int ditrun_nccl_reduce_scatter(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream) {
-  TRY(useNccl());
-  TRY(checkComm("ditrun_nccl_reduce_scatter", comm, count));
-  int type = 0;
-  TRY(summedType("ditrun_nccl_reduce_scatter", dtype, &type));
-  NCCL_TRY(nccl.reduceScatter(asPointer<void>(x), asPointer<void>(out), size_t(count), type, ncclSum, asComm(comm), asStream(stream)));
-  return DITRUN_OK;
-}
-
-int ditrun_nccl_broadcast(uint64_t comm, uint64_t buffer, int64_t bytes, int root, uint64_t stream) {
-  TRY(useNccl());
-  TRY(checkComm("ditrun_nccl_broadcast", comm, bytes));
-  NCCL_TRY(nccl.broadcast(asPointer<void>(buffer), asPointer<void>(buffer), size_t(bytes), ncclUint8, root, asComm(comm), asStream(stream)));
   return DITRUN_OK;
 }
 

@@ -422,17 +422,19 @@ typedef struct {
 } ditrun_peer_exchange_args;
 DITRUN_API int ditrun_peer_exchange(const ditrun_peer_exchange_args *args, uint64_t stream);
 
-/* ---- NCCL (CUDA module; the CPU module answers DITRUN_UNSUPPORTED) ---- */
+/* ---- NCCL ----
+ * The CUDA module opens NCCL itself. NCCL moves no host memory: the CPU module answers DITRUN_UNSUPPORTED unless the environment
+ * variable DITRUN_CPU_NCCL names a library that has NCCL's calls for host memory (the tests' stand-in). */
 
 #define DITRUN_NCCL_ID_BYTES 128
 DITRUN_API int ditrun_nccl_unique_id(uint8_t *id);
 DITRUN_API int ditrun_nccl_init(const uint8_t *id, int rank, int size, uint64_t *comm); /* BLOCKING */
+/* Where NCCL has met an error in the background this ends what is under way; else all of it must have ended. */
 DITRUN_API int ditrun_nccl_destroy(uint64_t comm);
 DITRUN_API int ditrun_nccl_check(uint64_t comm); /* an error that NCCL met in the background */
+/* out = Σ x over the ranks, in NCCL's order and rounded to dtype as NCCL does it. F32 or BF16; the CUDA module also F16. */
 DITRUN_API int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
 DITRUN_API int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
-DITRUN_API int ditrun_nccl_reduce_scatter(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
-DITRUN_API int ditrun_nccl_broadcast(uint64_t comm, uint64_t buffer, int64_t bytes, int root, uint64_t stream);
 /* One grouped exchange: sends[i] to toRanks[i], receives[j] from fromRanks[j]. */
 DITRUN_API int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks,
                                     int sendCount, const uint64_t *receives, const int64_t *receiveBytes,

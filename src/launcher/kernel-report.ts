@@ -22,8 +22,8 @@ function sumOf(kernels: readonly KernelTotal[]): Sums {
 }
 
 /**
- * A rank's kernels against the device's peaks (roofline): a row for each phase, for each kernel and shape, and for all. What
- * the rows do not add up to, of the median latency, passed between kernels.
+ * A rank's kernels against the device's peaks (roofline): a row for each phase, for each kernel and shape, and for all. Phases are
+ * those of the profile's table. What the rows do not add up to, of the recorded forward, passed between kernels.
  */
 export function kernelTable({ rank, kernels }: { rank: number; kernels: readonly KernelTotal[] }): string {
   const all = sumOf(kernels);
@@ -33,7 +33,7 @@ export function kernelTable({ rank, kernels }: { rank: number; kernels: readonly
       work === 0 || milliseconds === 0 ? "" : figures(work / (milliseconds * unit));
     const known = roofMs !== null && roofMs > 0 && milliseconds > 0;
     return [
-      ...[name, String(launches), figures(milliseconds), rate(flops, 1e9), rate(bytes, 1e6)],
+      ...[name, launches === 0 ? "" : String(launches), figures(milliseconds), rate(flops, 1e9), rate(bytes, 1e6)],
       ...(known ? [figures(roofMs), `${((100 * roofMs) / milliseconds).toFixed(1)} %`] : ["", ""]),
     ];
   };

@@ -116,6 +116,12 @@ export function describeDtypes(plan: Plan): string {
   return [plan.dtype, ...groups].join(", ");
 }
 
+/** For people: the plan's name and its dtypes, which a name made of the mesh and the precision need not say twice. */
+export function planTitle(plan: Plan): string {
+  const name = plan.name === planName(plan) ? meshName(plan.mesh) : plan.name;
+  return `plan ${name} (${describeDtypes(plan)})`;
+}
+
 function planName(plan: Plan): string {
   return `${meshName(plan.mesh)} ${planPrecision(plan)}`;
 }
@@ -128,7 +134,9 @@ export function singleDevicePlan(plan: Plan): Plan {
 }
 
 /** DITRUN_MAX_KV_BLOCKS of ditrun.h. */
-const MOST_RING_RANKS = 16;
+export const MOST_RING_RANKS = 16;
+/** DITRUN_MAX_PEERS of ditrun.h: ranks of a sum or a gather over peer memory. */
+export const MOST_PEERS = 32;
 
 /** Checks a plan by itself and against a model. @throws DitrunError with the numbers that do not fit and what would. */
 export function checkPlan(plan: Plan, model: Model, tokens: number): void {
@@ -158,6 +166,13 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   if (cp > MOST_RING_RANKS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
       `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
+    );
+  }
+  // Wan's video decoder gathers over all ranks.
+  const peers = model.kind === "wan" ? meshSize(plan.mesh) : tp;
+  if (peers > MOST_PEERS && plan.ring.transport !== "nccl") {
+    throw new DitrunError(
+      `${model.kind === "wan" ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport nccl.`,
     );
   }
   const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);

@@ -3,7 +3,7 @@ import type { Model } from "../protocol/model.js";
 import { type KernelTotal, type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
 import { counted } from "./counted.js";
 import type { DeviceChoice } from "./device.js";
-import { describeDtypes } from "./plan.js";
+import { planTitle } from "./plan.js";
 import { type Latency, latencyOf, mean } from "./statistics.js";
 import { formatTable } from "./table.js";
 
@@ -15,7 +15,11 @@ interface RankSummary {
   tflops: number;
   peakShare: number | null;
   peakMemoryBytes: number;
+  /** The forward that phases, ring waits and kernels are of; not one of those that were timed. */
+  recordedMs: number;
   phases: Phases;
+  /** The same, with the unit in its name. */
+  phasesMs: Phases;
   /** By ring step, what attention waited for, in milliseconds of one forward. */
   ringWaitsMs: number[];
   kernels: KernelTotal[];
@@ -25,6 +29,8 @@ export interface ProfileSummary {
   latencyMs: Latency;
   /** Forwards per second: of the DiT, images. */
   throughput: number;
+  /** The same, with the unit in its name. */
+  throughputPerSecond: number;
   tflops: number;
   /** tflops over the dense peak of the devices in use; null where that is not known. */
   peakShare: number | null;
@@ -34,8 +40,10 @@ export interface ProfileSummary {
   worldSize: number;
   warmup: number;
   iterations: number;
-  /** Means over the ranks, in milliseconds. */
+  /** The recorded forward on the slowest rank; its phases are means over the ranks, in milliseconds. */
+  recordedMs: number;
   phases: Phases;
+  phasesMs: Phases;
   ranks: RankSummary[];
 }
 
@@ -52,9 +60,17 @@ export function summarizeProfile(
   const tflops = first.modelFlops / (latencyMs.median * 1e9);
   // Ranks that share a device share its peak.
   const devices = Math.min(ranks.length, device.count);
+  const throughput = 1000 / latencyMs.median;
+  const phases = {
+    attention: mean(ranks.map(({ phases }) => phases.attention)),
+    gemm: mean(ranks.map(({ phases }) => phases.gemm)),
+    elementwise: mean(ranks.map(({ phases }) => phases.elementwise)),
+    communication: mean(ranks.map(({ phases }) => phases.communication)),
+  };
   return {
     latencyMs,
-    throughput: 1000 / latencyMs.median,
+    throughput,
+    throughputPerSecond: throughput,
     tflops,
     peakShare: first.peakTflops === null ? null : tflops / (first.peakTflops * devices),
     plan: task.plan,
@@ -63,12 +79,9 @@ export function summarizeProfile(
     worldSize: ranks.length,
     warmup: task.warmup,
     iterations: task.iterations,
-    phases: {
-      attention: mean(ranks.map(({ phases }) => phases.attention)),
-      gemm: mean(ranks.map(({ phases }) => phases.gemm)),
-      elementwise: mean(ranks.map(({ phases }) => phases.elementwise)),
-      communication: mean(ranks.map(({ phases }) => phases.communication)),
-    },
+    recordedMs: Math.max(...ranks.map(({ recordedMs }) => recordedMs)),
+    phases,
+    phasesMs: phases,
     ranks: ranks.map((rank) => {
       const own = latencyOf(rank.latenciesMs);
       const ownTflops = rank.modelFlops / ranks.length / (own.median * 1e9);
@@ -79,7 +92,9 @@ export function summarizeProfile(
         tflops: ownTflops,
         peakShare: rank.peakTflops === null ? null : ownTflops / rank.peakTflops,
         peakMemoryBytes: rank.peakMemoryBytes,
+        recordedMs: rank.recordedMs,
         phases: rank.phases,
+        phasesMs: rank.phases,
         ringWaitsMs: rank.ringWaitsMs,
         kernels: rank.kernels,
       };
@@ -99,7 +114,10 @@ export function profileTable(summary: ProfileSummary): string {
     "GiB",
     ...phaseNames.map((name) => `${name} ms`),
   ];
-  const row = (name: string, part: Omit<RankSummary, "rank" | "device" | "ringWaitsMs" | "kernels">) => [
+  const row = (
+    name: string,
+    part: Pick<RankSummary, "latencyMs" | "tflops" | "peakShare" | "peakMemoryBytes" | "phases">,
+  ) => [
     name,
     ...[part.latencyMs.median, part.latencyMs.p10, part.latencyMs.p90, part.tflops].map(figures),
     part.peakShare === null ? "not known" : `${(100 * part.peakShare).toFixed(1)} %`,
@@ -108,12 +126,13 @@ export function profileTable(summary: ProfileSummary): string {
   ];
   const peakMemoryBytes = Math.max(...summary.ranks.map((rank) => rank.peakMemoryBytes));
   const rows = summary.ranks.map((rank) => row(String(rank.rank), rank));
-  const { model, plan, worldSize, device, iterations, warmup, throughput } = summary;
+  const { model, plan, worldSize, device, iterations, warmup, throughput, recordedMs } = summary;
   const workers = counted(worldSize, "worker");
   return [
-    `${model.name}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
+    `${model.name}, ${planTitle(plan)}, ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
     formatTable(head, [...rows, row("all", { ...summary, peakMemoryBytes })]),
     `${figures(throughput)} ${model.kind === "dit" ? "images" : "forwards"}/s (all: the slowest rank of each forward, the most memory, mean phases)`,
+    `Phases and kernels are of one more forward, launched kernel by kernel with a clock around each: it took ${figures(recordedMs)} ms on the slowest rank.`,
   ].join("\n");
 }
 

@@ -5,7 +5,7 @@ import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
 import { type EmitHandler, runJob } from "./agent.js";
 import { counted } from "./counted.js";
-import { chooseDevice, type DeviceChoice } from "./device.js";
+import { chooseDevice, type DeviceChoice, hasNccl } from "./device.js";
 import type { JsonDocument } from "./json-document.js";
 import { type Log, openLog } from "./logs.js";
 import { loadDitModel } from "./model.js";
@@ -53,7 +53,7 @@ export class Session {
     }
     const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
     const plan = await resolvePlan(flags, model, wanted, this.device.count, tokens);
-    if (plan.ring.transport === "nccl" && this.device.device === "cpu" && meshSize(plan.mesh) > 1) {
+    if (plan.ring.transport === "nccl" && !hasNccl(this.device) && meshSize(plan.mesh) > 1) {
       throw new DitrunError(
         `Plan ${plan.name} has ring.transport nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.`,
       );

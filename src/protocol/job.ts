@@ -144,7 +144,8 @@ export const wanVaeTaskSchema = z.strictObject({
 export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
 
 export const linkTransports = ["peer", "nccl"] as const;
-export const linkPatterns = ["all-reduce", "ring shift", "halo"] as const;
+/** The first three are what models use; the last is NCCL's own call, only over NCCL, to compare with. */
+export const linkPatterns = ["all-reduce", "ring shift", "halo", "NCCL all-reduce"] as const;
 
 export const linksTaskSchema = z.strictObject({
   /** Times messages between the ranks; plan.ring.transport says what carries them. */

@@ -4,7 +4,10 @@ import { linkPatterns } from "./job.js";
 export const phaseNames = ["attention", "gemm", "elementwise", "communication"] as const;
 export type Phase = (typeof phaseNames)[number];
 
-/** Milliseconds of one forward by phase; communication is what compute did not hide. */
+/**
+ * Milliseconds of one forward on the compute stream by phase, as traces, tables and JSON all mean them. Communication is what
+ * compute did not hide: sums, gathers and halos, waits of the stream for others, and attention's waits for the ring's blocks.
+ */
 export const phasesSchema = z.strictObject({
   attention: z.number(),
   gemm: z.number(),
@@ -27,10 +30,12 @@ export const traceEventSchema = z.strictObject({
   dtype: z.string().optional(),
   /** Tells launches of one kernel apart. */
   shape: z.string(),
+  /** Attention that waits inside for the ring's blocks: `ringWaitsMs` says for how long, all launches together. */
+  waits: z.boolean().optional(),
 });
 export type TraceEvent = z.infer<typeof traceEventSchema>;
 
-/** All launches of one kernel with one shape in a forward. */
+/** All launches of one kernel with one shape in a forward; attention's without its waits, which are a total of their own with no launches. */
 export const kernelTotalSchema = z.strictObject({
   name: z.string(),
   shape: z.string(),
@@ -50,6 +55,8 @@ export const profileRankSchema = z.strictObject({
   device: z.string(),
   /** One latency per timed iteration, in milliseconds, measured on the device. */
   latenciesMs: z.array(z.number()),
+  /** The forward that phases, ringWaitsMs, kernels and trace are of: one more, launched kernel by kernel with a clock around each. */
+  recordedMs: z.number(),
   phases: phasesSchema,
   /** By ring step (the rank's own block first): milliseconds of the forward that attention waited for the block, over all layers. */
   ringWaitsMs: z.array(z.number()),

@@ -55,7 +55,7 @@ export class Context {
 
   /** Makes the groups. @throws DitrunError when the plan asks for peer copies between hosts, or NCCL fails. */
   static async create(device: Device, store: Store, plan: Plan): Promise<Context> {
-    const transport = await chooseTransport(device, store, plan.ring.transport);
+    const transport = await chooseTransport(store, plan.ring.transport);
     const heap = new PeerHeap(device, store);
     const make = async (axis: Axis): Promise<Group> => {
       const ranks = ranksAlong(axis, plan.mesh, store.rank);
@@ -109,19 +109,8 @@ export class Context {
 }
 
 /** Peer copies if every rank is on this host and the plan leaves the choice, NCCL if the ranks span hosts. */
-async function chooseTransport(
-  device: Device,
-  store: Store,
-  wanted: Plan["ring"]["transport"],
-): Promise<"peer" | "nccl"> {
-  if (wanted === "nccl") {
-    if (device.info.module === "cpu" && store.size > 1) {
-      throw new DitrunError(
-        "The plan's ring.transport is nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.",
-      );
-    }
-    return "nccl";
-  }
+async function chooseTransport(store: Store, wanted: Plan["ring"]["transport"]): Promise<"peer" | "nccl"> {
+  if (wanted === "nccl") return "nccl";
   await store.put(`host/${store.rank}`, new TextEncoder().encode(hostname()));
   const hosts = new Set<string>();
   for (let rank = 0; rank < store.size; rank++) hosts.add(new TextDecoder().decode(await store.get(`host/${rank}`)));

@@ -88,7 +88,7 @@ SIGNATURES = {
     "patchify_video": [U, I, U, I, I, I, I, I, I, I, I, U], "unpatchify_video": [U, I, U, I, I, I, I, I, I, I, I, U],
     "peer_sum": [POINTER(PeerSum), U], "peer_gather": [U, POINTER(U), POINTER(L), POINTER(U), I, I, U], "peer_exchange": [POINTER(PeerExchange), U],
     "nccl_unique_id": [c_char_p], "nccl_init": [c_char_p, I, I, POINTER(U)], "nccl_destroy": [U], "nccl_check": [U],
-    "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U], "nccl_reduce_scatter": [U, U, U, L, I, U], "nccl_broadcast": [U, U, L, I, U],
+    "nccl_all_reduce": [U, U, U, L, I, U], "nccl_all_gather": [U, U, U, L, I, U],
     "nccl_exchange": [U, POINTER(U), POINTER(L), POINTER(I), I, POINTER(U), POINTER(L), POINTER(I), I, U],
 }
 # Functions whose only output is one 64-bit value, which the method then returns.

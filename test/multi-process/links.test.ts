@@ -1,11 +1,12 @@
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
+import { standInEnvironment } from "./nccl.js";
 
-function links(...args: string[]) {
+function links(args: readonly string[], env: Record<string, string> = {}) {
   return execa("node", ["bin/ditrun.js", "links", "--device", "cpu", ...args], {
     reject: false,
     stdin: "ignore",
-    env: { DITRUN_KERNELS: "", MASTER_PORT: "" },
+    env: { DITRUN_KERNELS: "", MASTER_PORT: "", DITRUN_CPU_NCCL: "", ...env },
   });
 }
 
@@ -13,7 +14,7 @@ describe("ditrun links", () => {
   // The workers check every message's end, so a run that ends well has carried the right values.
   it.for([2, 3])("times every pattern and size between %i workers", async (workers) => {
     const args = ["--nproc", String(workers), "--sizes", "64,1K,64K", "--repetitions", "3", "--json"];
-    const { exitCode, stdout, stderr } = await links(...args);
+    const { exitCode, stdout, stderr } = await links(args);
     expect(stderr).toContain("GB/s each way");
     expect(exitCode).toBe(0);
     const { worldSize, results } = JSON.parse(stdout);
@@ -34,14 +35,28 @@ describe("ditrun links", () => {
     }
   });
 
+  it("times what carries a plan over NCCL, and NCCL's own sum beside it", async () => {
+    const args = ["--nproc", "3", "--sizes", "64,64K", "--repetitions", "2", "--transports", "peer,nccl", "--json"];
+    const { exitCode, stdout, stderr } = await links(args, standInEnvironment);
+    expect(stderr).toMatch(/NCCL all-reduce │ +64 │ +│ +│ +[\d.]+ │/);
+    expect(exitCode).toBe(0);
+    const nccl = ["all-reduce", "ring shift", "halo", "NCCL all-reduce"];
+    const patternsOf = { peer: nccl.slice(0, 3), nccl };
+    const cases = Object.entries(patternsOf).flatMap(([transport, patterns]) =>
+      patterns.flatMap((pattern) => [64, 65536].map((bytes) => ({ transport, pattern, bytes }))),
+    );
+    expect(JSON.parse(stdout).results).toMatchObject(cases);
+  });
+
   it.for([
+    [["--nproc", "33", "--dry-run"], "a sum over peer memory takes at most 32: give --nproc 32 or less"],
     [["--nproc", "1"], "There are no links within 1 worker"],
     [["--nproc", "2", "--sizes", "64,3"], '--sizes has "3"'],
     [["--nproc", "2", "--transports", "tcp"], '--transports has "tcp"'],
     [["--nproc", "2", "--transports", "nccl"], "the CPU module has no NCCL"],
     [["--nproc", "2", "--model", "dit"], "leave out --model"],
   ] as const)("refuses %j", async ([args, message]) => {
-    const { exitCode, stderr } = await links(...args);
+    const { exitCode, stderr } = await links(args);
     expect(stderr).toContain(message);
     expect(exitCode).toBe(2);
   });

@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
@@ -12,12 +12,17 @@ import { meshSize, type PlanDocument, planSchema } from "../../src/protocol/plan
 import { wanGenerateRankSchema } from "../../src/protocol/results.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { caseFile, checkpointOf, type Layout, readIds, weightsOf } from "../unit/wan/golden.js";
+import { standInEnvironment } from "./nccl.js";
 
 let folder: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
+  vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+  vi.unstubAllEnvs();
+});
 
 const settings = z
   .object({ shift: z.number(), guide_scale: z.number(), steps: z.int(), solver: z.enum(["unipc", "dpm++"]) })
@@ -137,6 +142,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
     ["cp2×tp2", mesh(1, 2, 2), "diffusers"],
     ["cfg2×cp4", mesh(2, 4, 1), "diffusers"],
     ["cfg2×cp2×tp2", mesh(2, 2, 2), "original"],
+    ["cfg2×cp2 over NCCL", { ...mesh(2, 2, 1), ring: { transport: "nccl" } }, "original"],
   ];
   it.for(layouts)("agrees with the reference and with one worker under %s", async ([, plan, layout]) => {
     const { tensors, frames, ranks } = await generate(plan, layout);

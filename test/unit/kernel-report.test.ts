@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { kernelTable } from "../../src/launcher/kernel-report.js";
-import type { TraceEvent } from "../../src/protocol/results.js";
+import { phaseNames, type TraceEvent } from "../../src/protocol/results.js";
 import { deviceDtypes } from "../../src/worker/device/abi.js";
 import { workOf } from "../../src/worker/device/work.js";
-import { kernelTotals } from "../../src/worker/tasks/profile.js";
+import { kernelTotals, phasesOf } from "../../src/worker/tasks/profile.js";
 
 const { fp32, bf16, e4m3 } = deviceDtypes;
 const none = { residualStride: 0, aStride: 0, wStride: 0, biasStride: 0, outStride: 0, lda: 0, ldw: 0, ldo: 0 };
@@ -51,22 +51,46 @@ const peaks = { peakTflops: { f32: 50, bf16: 1000, e4m3: 2000 }, peakGBs: 4000 }
 
 test("kernels are summed by shape, against the slower of arithmetic and memory", () => {
   const slow = { ...event, bytes: 1.6e9, durationMicroseconds: 900 };
-  const totals = kernelTotals([event, slow, { ...event, stream: "copy" }, { ...event, shape: "b" }], peaks);
+  const totals = kernelTotals([event, slow, { ...event, stream: "copy" }, { ...event, shape: "b" }], peaks, 0);
   // 100 GFLOP at 1 PFLOP/s take 0.1 ms, 1.6 GB at 4 TB/s 0.4 ms.
   expect(totals.map(({ shape, launches, milliseconds, roofMs }) => [shape, launches, milliseconds, roofMs])).toEqual([
     ["a", 2, 1.4, expect.closeTo(0.5)],
     ["b", 1, 0.5, expect.closeTo(0.1)],
   ]);
-  expect(kernelTotals([event], { ...peaks, peakGBs: null })[0]?.roofMs).toBeNull();
+  expect(kernelTotals([event], { ...peaks, peakGBs: null }, 0)[0]?.roofMs).toBeNull();
 });
 
 test("the table has a row for each phase, each kernel and all", () => {
   const kernels = kernelTotals(
     [event, { ...event, name: "add", phase: "elementwise", shape: "9", flops: 0, durationMicroseconds: 100 }],
     peaks,
+    0,
   );
   const table = kernelTable({ rank: 3, kernels });
   expect(table).toContain("rank 3, compute stream");
   expect(table).toMatch(/ {3}gemm a +│ +1 │ +0\.5000 │ +200\.0 │ +200\.0 │ +0\.1000 │ +20\.0 %/);
   expect(table).toMatch(/all +│ +2 │ +0\.6000 │ +166\.7 │ +333\.3 │ +0\.1250 │ +20\.8 %/);
+});
+
+test("attention's waits for the ring are communication in the kernel table as in the phases", () => {
+  const attention: TraceEvent = {
+    ...event,
+    name: "attention",
+    phase: "attention",
+    durationMicroseconds: 300,
+    waits: true,
+  };
+  const text = { ...attention, shape: "to the text", waits: false };
+  const gather: TraceEvent = { ...event, name: "peerGather", phase: "communication", shape: "9" };
+  const trace = [attention, attention, text, gather, event];
+  const totals = kernelTotals(trace, peaks, 0.4);
+  const phases = phasesOf(trace, 0.4);
+  for (const phase of phaseNames) {
+    const own = totals.filter((total) => total.phase === phase);
+    expect(own.reduce((sum, { milliseconds }) => sum + milliseconds, 0)).toBeCloseTo(phases[phase]);
+  }
+  expect(phases.attention).toBeCloseTo(0.5);
+  expect(phases.communication).toBeCloseTo(0.9);
+  expect(totals.find(({ shape }) => shape === "to the text")?.milliseconds).toBeCloseTo(0.3);
+  expect(kernelTable({ rank: 0, kernels: totals })).toMatch(/attention's waits for the ring's blocks +│ +│ +0\.4000 │/);
 });

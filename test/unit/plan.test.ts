@@ -165,6 +165,17 @@ describe("what does not fit is refused with its numbers", () => {
     expect(nccl.mesh.cp).toBe(17);
   });
 
+  test("more workers in a sum or a gather over peer copies than these can have", async () => {
+    const wide = { ...dit, width: 64 * 64, heads: 64 };
+    const said = "but over peer copies at most 32 workers add up or gather: choose fewer, or ring.transport nccl";
+    await expect(resolvePlan({ tp: 64 }, wide, undefined, 1)).rejects.toThrow(`tp is 64, ${said}`);
+    await expect(resolvePlan({ cfg: 2, cp: 12, tp: 2 }, wan, undefined, 1)).rejects.toThrow(`The mesh has 48, ${said}`);
+    expect((await resolvePlan({ tp: 32 }, wide, undefined, 1)).mesh.tp).toBe(32);
+    expect((await resolvePlan({ plan: file("ring: { transport: nccl }"), tp: 64 }, wide, undefined, 1)).mesh.tp).toBe(
+      64,
+    );
+  });
+
   test("outputs of a column-split layer that tp does not divide", async () => {
     const plan = file("embeddings: { tensorParallel: true }");
     const odd = { ...dit, imageSize: 15, channels: 1, patch: 3 };

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { accuracyTable, compareOutputs } from "../../src/launcher/accuracy-report.js";
 import { loadDitModel } from "../../src/launcher/model.js";
+import { type PlanFlags, planTitle, resolvePlan } from "../../src/launcher/plan.js";
 import { profileTable, summarizeProfile } from "../../src/launcher/profile-report.js";
 import { difference, percentile } from "../../src/launcher/statistics.js";
 import { chromeTrace } from "../../src/launcher/trace.js";
@@ -27,6 +28,7 @@ function rank(index: number, latenciesMs: number[]): ProfileRank {
     rank: index,
     device: "NVIDIA H200",
     latenciesMs,
+    recordedMs: 12 + index,
     phases: { attention: 6 + index, gemm: 3, elementwise: 1, communication: 0 },
     ringWaitsMs: [0, 2],
     kernels: [],
@@ -63,13 +65,25 @@ describe("a profile", () => {
     expect(shared.throughput).toBeCloseTo(1000 / 30);
     expect(shared.tflops).toBeCloseTo(4 / 0.03);
     expect(shared.peakShare).toBeCloseTo(4 / 0.03 / 1000);
+    expect(shared.throughputPerSecond).toBe(shared.throughput);
     expect(shared.phases.attention).toBe(6.5);
+    expect(shared.phasesMs).toEqual(shared.phases);
+    expect([shared.recordedMs, shared.ranks[0]?.recordedMs]).toEqual([13, 12]);
     expect(shared.ranks[1]).toMatchObject({ rank: 1, latencyMs: { median: 25 } });
     const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
     expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
     const table = profileTable(own);
     expect(table).toContain("dit, plan two (bf16), 2 workers, NVIDIA H200; 2 timed and 1 warm-up forwards");
+    expect(table).toContain("Phases and kernels are of one more forward");
+    expect(table).toContain("it took 13.00 ms on the slowest rank.");
     expect(table).toMatch(/all +│ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
+  });
+
+  test("names a plan's dtypes once", async () => {
+    const named = (flags: PlanFlags) => resolvePlan(flags, model, undefined, 1).then(planTitle);
+    expect(await named({ cp: 4, tp: 2, dtype: "bf16" })).toBe("plan cp4×tp2 (bf16)");
+    expect(await named({ cp: 2, dtype: "bf16", fp8: true })).toBe("plan cp2 (bf16, e4m3 linear + attention + ring)");
+    expect(await named({ plan: "cp8" })).toBe("plan cp8 (bf16)");
   });
 
   test("becomes a Chrome trace: a process per rank, a thread per stream", () => {

@@ -1,12 +1,14 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import { type LinksTask, type linkPatterns, linkTransports } from "../../protocol/job.js";
+import { type LinksTask, linkPatterns, linkTransports } from "../../protocol/job.js";
 import { planSchema } from "../../protocol/plan.js";
 import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
 import type { Command } from "../command.js";
+import { hasNccl } from "../device.js";
 import { checkDocument } from "../documents.js";
 import { ownOptions, wholeNumber } from "../options.js";
+import { MOST_PEERS } from "../plan.js";
 import { figures } from "../profile-report.js";
 import type { Session } from "../session.js";
 import { percentile } from "../statistics.js";
@@ -36,6 +38,9 @@ const options = {
     describe: "peer, nccl or peer,nccl [default: both where each worker has its own GPU, else peer]",
   },
 } as const satisfies Record<string, Options>;
+
+/** bf16 holds the sums that links checks exactly up to so many ranks (worker/tasks/links.ts). */
+const MOST_EXACT = 85;
 
 type LinksArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
 
@@ -70,7 +75,18 @@ export const links: Command = {
 async function run({ sizes, repetitions, transports }: LinksArguments, session: Session): Promise<number> {
   const workers = workersOf(session);
   const bytes = parseSizes(sizes ?? usualSizes[session.device.device]);
-  const tasks = transportsOf(transports, session, workers).map((transport) => {
+  const carriers = transportsOf(transports, session, workers);
+  if (carriers.includes("peer") && workers > MOST_PEERS) {
+    throw new DitrunError(
+      `links has ${workers} workers, but a sum over peer memory takes at most ${MOST_PEERS}: give --nproc ${MOST_PEERS} or less.`,
+    );
+  }
+  if (workers > MOST_EXACT) {
+    throw new DitrunError(
+      `links has ${workers} workers, but it can check the sums of at most ${MOST_EXACT}: give --nproc ${MOST_EXACT} or less.`,
+    );
+  }
+  const tasks = carriers.map((transport) => {
     const plan = planSchema.parse({
       name: `cp${workers} over ${transport}`,
       mesh: { cp: workers },
@@ -124,7 +140,7 @@ function transportsOf(text: string | undefined, { device }: Session, workers: nu
   if (text === undefined) return device.device === "cuda" && workers <= device.count ? ["peer", "nccl"] : ["peer"];
   const named = text.split(",").map((word) => {
     const transport = linkTransports.find((name) => name === word.trim());
-    if (transport === "nccl" && device.device === "cpu") {
+    if (transport === "nccl" && !hasNccl(device)) {
       throw new DitrunError("--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.");
     }
     if (transport !== undefined) return transport;
@@ -139,7 +155,7 @@ function transportsOf(text: string | undefined, { device }: Session, workers: nu
  * to each of two neighbours; two ranks have one.
  */
 function sentBytes(pattern: Pattern, bytes: number, workers: number): number {
-  if (pattern === "all-reduce") return (2 * bytes * (workers - 1)) / workers;
+  if (pattern.endsWith("all-reduce")) return (2 * bytes * (workers - 1)) / workers;
   return pattern === "halo" ? bytes * Math.min(2, workers - 1) : bytes;
 }
 
@@ -155,15 +171,18 @@ function summarize(transport: Transport, ranks: readonly LinksRank[]): LinkSumma
 /** A row per pattern and size, two columns per transport. */
 function linksTable(results: readonly LinkSummary[]): string {
   const transports = linkTransports.filter((name) => results.some(({ transport }) => transport === name));
-  const lines = results.filter(({ transport }) => transport === transports[0]);
-  const rows = lines.map(({ pattern, bytes }) => {
-    const cells = transports.flatMap((transport) => {
-      const found = results.find(
-        (each) => each.transport === transport && each.pattern === pattern && each.bytes === bytes,
-      );
-      return found ? [figures(found.microseconds), figures(found.gigabytesPerSecond)] : ["", ""];
-    });
-    return [pattern, String(bytes / 1024), ...cells];
-  });
+  const sizes = [...new Set(results.map(({ bytes }) => bytes))];
+  const patterns = linkPatterns.filter((name) => results.some(({ pattern }) => pattern === name));
+  const rows = patterns.flatMap((pattern) =>
+    sizes.map((bytes) => {
+      const cells = transports.flatMap((transport) => {
+        const found = results.find(
+          (each) => each.transport === transport && each.pattern === pattern && each.bytes === bytes,
+        );
+        return found ? [figures(found.microseconds), figures(found.gigabytesPerSecond)] : ["", ""];
+      });
+      return [pattern, String(bytes / 1024), ...cells];
+    }),
+  );
   return formatTable(["", "KiB", ...transports.flatMap((name) => [`${name} µs`, "GB/s each way"])], rows);
 }

@@ -1,7 +1,7 @@
 import type { WanGenerateTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { counted } from "../counted.js";
-import { describeDtypes } from "../plan.js";
+import { planTitle } from "../plan.js";
 import { figures } from "../profile-report.js";
 import { type Latency, latencyOf, percentile } from "../statistics.js";
 import { formatTable } from "../table.js";
@@ -101,7 +101,7 @@ export function generateTable(summary: GenerateSummary): string {
     ["all but load", seconds(summary.totalMs), `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB at most`],
   ];
   return [
-    `${model.name} with ${weights}, plan ${plan.name} (${describeDtypes(plan)}), ${workers}, ${device}`,
+    `${model.name} with ${weights}, ${planTitle(plan)}, ${workers}, ${device}`,
     formatTable(["stage", "seconds", ""], rows),
     `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second`,
   ].join("\n");

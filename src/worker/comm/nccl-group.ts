@@ -1,12 +1,13 @@
-import { deviceDtypes, type Handle } from "../device/abi.js";
+import { type Address, deviceDtypes, type Handle, NCCL_ID_BYTES, SHARE_UNIT } from "../device/abi.js";
 import type { Device } from "../device/device.js";
 import { sumOf } from "../device/ops.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
-import { rangeOf } from "../parallel/split.js";
+import { gatherWork } from "../device/work.js";
+import { rangeOf, shares } from "../parallel/split.js";
 import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
+import { shotsOf } from "./shots.js";
 
-const NCCL_ID_BYTES = 128;
 const CHECK_EVERY_MS = 1000;
 
 /** One message of an exchange between two ranks of a group. */
@@ -17,7 +18,10 @@ export interface Message {
   readonly rank: number;
 }
 
-/** A group over NCCL: any hosts, one GPU per rank. */
+/**
+ * A group over NCCL: any hosts, one GPU per rank. NCCL only moves bytes here; sums are added as over peer memory, in one shot
+ * (every rank gets every partial) or in two (each rank sums one share, then all get the sums: rounded twice in bf16).
+ */
 export class NcclGroup implements Group {
   readonly size: number;
   readonly #check: NodeJS.Timeout;
@@ -37,7 +41,13 @@ export class NcclGroup implements Group {
   }
 
   /** The group's first rank makes the NCCL unique ID; it travels through the store. @throws DitrunError from NCCL. */
-  static async create(name: string, device: Device, store: Store, ranks: readonly number[], rank: number) {
+  static async create(
+    name: string,
+    device: Device,
+    store: Pick<Store, "put" | "get">,
+    ranks: readonly number[],
+    rank: number,
+  ) {
     const key = `nccl/${name}/${ranks.join(",")}`;
     if (rank === 0) {
       const id = new Uint8Array(NCCL_ID_BYTES);
@@ -57,11 +67,56 @@ export class NcclGroup implements Group {
   }
 
   allReduce(partial: Tensor, target: SumTarget): void {
-    this.sumInPlace(partial);
-    sumOf(this.device, [partial.address], partial.dtype, target);
+    const { device, size } = this;
+    device.arena.scope(() => {
+      if (shotsOf(partial, size) === 1) {
+        const whole = Array<number>(size).fill(elements(partial.shape));
+        sumOf(
+          device,
+          this.#collect(partial, whole, () => 0),
+          partial.dtype,
+          target,
+        );
+        return;
+      }
+      const counts = shares(elements(partial.shape) / SHARE_UNIT, size).map((units) => units * SHARE_UNIT);
+      const summed = device.allocate(partial.dtype, [1, counts[this.rank] ?? 0]);
+      const parts = this.#collect(partial, counts, (rank) => rangeOf(counts, rank).start);
+      sumOf(device, parts, partial.dtype, { out: summed });
+      // What the partial held has been sent: the sums take its place.
+      this.#gather(summed, counts, partial);
+      sumOf(device, [partial.address], partial.dtype, target);
+    });
   }
 
-  /** x becomes the sum of every rank's x, in its own dtype. */
+  reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
+    const { columns } = matrixShape(partial);
+    const counts = rowsOfRank.map((rows) => rows * columns);
+    this.device.arena.scope(() => {
+      const parts = this.#collect(partial, counts, (rank) => rangeOf(counts, rank).start);
+      if ((counts[this.rank] ?? 0) > 0) sumOf(this.device, parts, partial.dtype, target);
+    });
+  }
+
+  /**
+   * Every rank gets its part of each partial: counts[rank] elements from startOf(rank) on. Sums are made of them here, in rank
+   * order and float32: NCCL's own reductions round every addition to the partial's dtype.
+   * @returns where the parts lie, in rank order.
+   */
+  #collect(partial: Tensor, counts: readonly number[], startOf: (rank: number) => number): Address[] {
+    const width = dtypeBytes(partial.dtype);
+    const addressOf = (rank: number) => partial.address + startOf(rank) * width;
+    const others = counts.flatMap((_, rank) => (rank === this.rank ? [] : [rank]));
+    const bytes = (counts[this.rank] ?? 0) * width;
+    const received = others.map((rank) => ({ address: this.device.allocate("u8", [bytes]).address, bytes, rank }));
+    this.exchange(
+      others.map((rank) => ({ address: addressOf(rank), bytes: (counts[rank] ?? 0) * width, rank })),
+      received,
+    );
+    return counts.map((_, rank) => received.find((each) => each.rank === rank)?.address ?? addressOf(this.rank));
+  }
+
+  /** NCCL's own all-reduce: x becomes the sum of every rank's x, each addition rounded to x's dtype. What others' sums are compared with. */
   sumInPlace(x: Tensor): void {
     this.device.launch("communication", "ncclAllReduce", () => [
       this.comm,
@@ -72,64 +127,32 @@ export class NcclGroup implements Group {
     ]);
   }
 
-  reduceScatter(partial: Tensor, rowsOfRank: readonly number[], target: SumTarget): void {
-    const { columns } = matrixShape(partial);
-    const rowBytes = columns * dtypeBytes(partial.dtype);
-    const own = rowsOfRank[this.rank] ?? 0;
-    const startOf = (rank: number) => rangeOf(rowsOfRank, rank).start;
-    if (rowsOfRank.every((rows) => rows === own)) {
-      // NCCL writes rank r's sum over the r-th part of its own input.
-      const out = partial.address + startOf(this.rank) * rowBytes;
-      this.device.launch("communication", "ncclReduceScatter", () => [
-        this.comm,
-        out,
-        partial.address,
-        own * columns,
-        deviceDtypes[partial.dtype],
-      ]);
-      sumOf(this.device, [out], partial.dtype, target);
-      return;
-    }
-    // Uneven shares: every rank sends each other rank its rows, and sums what it got in rank order.
-    const others = rowsOfRank.flatMap((_, rank) => (rank === this.rank ? [] : [rank]));
-    const received = this.device.allocate(partial.dtype, [others.length * own, columns]).address;
-    this.exchange(
-      others.map((rank) => ({
-        address: partial.address + startOf(rank) * rowBytes,
-        bytes: (rowsOfRank[rank] ?? 0) * rowBytes,
-        rank,
-      })),
-      others.map((rank, index) => ({ address: received + index * own * rowBytes, bytes: own * rowBytes, rank })),
-    );
-    const sources = rowsOfRank.map((_, rank) =>
-      rank === this.rank
-        ? partial.address + startOf(rank) * rowBytes
-        : received + others.indexOf(rank) * own * rowBytes,
-    );
-    sumOf(this.device, sources, partial.dtype, target);
-  }
-
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
     if (part.rowScale && out.rowScale) this.allGather(part.rowScale, rowsOfRank, out.rowScale);
     const { columns } = matrixShape(part);
-    const rowBytes = columns * dtypeBytes(part.dtype);
-    const own = rowsOfRank[this.rank] ?? 0;
-    if (rowsOfRank.every((rows) => rows === own)) {
-      this.device.launch("communication", "ncclAllGather", () => [
-        this.comm,
-        out.address,
-        part.address,
-        own * columns,
-        deviceDtypes[part.dtype],
-      ]);
+    this.#gather(
+      part,
+      rowsOfRank.map((rows) => rows * columns),
+      out,
+    );
+  }
+
+  /** out = every rank's part, counts[rank] elements each, one after the other. */
+  #gather(part: Tensor, counts: readonly number[], out: Tensor): void {
+    const own = counts[this.rank] ?? 0;
+    const width = dtypeBytes(part.dtype);
+    if (counts.every((count) => count === own)) {
+      const args = () => [this.comm, out.address, part.address, own, deviceDtypes[part.dtype]];
+      const work = gatherWork(this.size * own * width);
+      this.device.launch("communication", "ncclAllGather", args, undefined, work);
       return;
     }
-    const receives = rowsOfRank.map((rows, rank) => ({
-      address: out.address + rangeOf(rowsOfRank, rank).start * rowBytes,
-      bytes: rows * rowBytes,
+    const receives = counts.map((count, rank) => ({
+      address: out.address + rangeOf(counts, rank).start * width,
+      bytes: count * width,
       rank,
     }));
-    const sends = rowsOfRank.map((_, rank) => ({ address: part.address, bytes: own * rowBytes, rank }));
+    const sends = counts.map((_, rank) => ({ address: part.address, bytes: own * width, rank }));
     this.exchange(sends, receives);
   }
 

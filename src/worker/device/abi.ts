@@ -95,9 +95,6 @@ export const prototypes = {
     "int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream)",
   ncclAllGather:
     "int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream)",
-  ncclReduceScatter:
-    "int ditrun_nccl_reduce_scatter(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream)",
-  ncclBroadcast: "int ditrun_nccl_broadcast(uint64_t comm, uint64_t buffer, int64_t bytes, int root, uint64_t stream)",
   ncclExchange:
     "int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks, int sendCount, const uint64_t *receives, const int64_t *receiveBytes, const int *fromRanks, int receiveCount, uint64_t stream)",
 } as const;
@@ -217,6 +214,7 @@ export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
 export const HANDLE_BYTES = 128;
+export const NCCL_ID_BYTES = 128;
 /** DITRUN_ABI_VERSION, DITRUN_ATTENTION_WORKSPACE, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
 export const ABI_VERSION = 4;
 export const ATTENTION_WORKSPACE = 33554432;

@@ -1,10 +1,10 @@
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
-import { type Address, type Handle, type KernelName, memoryKinds } from "./abi.js";
+import { type Address, type Handle, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
-import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
+import { type Argument, type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
-import { type Work, workOf } from "./work.js";
+import { type LaunchedKernel, noWork, type Work, workOf } from "./work.js";
 
 export type StreamName = "compute" | "copy" | "aside";
 
@@ -61,14 +61,17 @@ export class Device {
     return new Device(kernels);
   }
 
-  /** Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument. */
-  launch(phase: Phase, name: KernelName, args: () => Parameters<Kernels["call"]>[1][], stream = this.#computing) {
+  /**
+   * Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument.
+   * @param said the launch's work, where its arguments do not say it.
+   */
+  launch(phase: Phase, name: LaunchedKernel, args: () => Argument[], stream = this.#computing, said?: Work) {
     if (this.measuring) return;
     const recording = this.#recording;
     const queue = this.streams[stream];
     if (!recording) return this.kernels.call(name, ...args(), queue);
     const values = args();
-    const work = workOf(name, values);
+    const work = said ?? workOf(name, values);
     const start = this.#timestamp(queue);
     this.kernels.call(name, ...values, queue);
     recording.push({ name, phase, stream, work, start, end: this.#timestamp(queue) });
@@ -166,8 +169,17 @@ export class Device {
     return event;
   }
 
-  /** Holds a stream until the marked point of another has been reached. */
+  /** Holds a stream until the marked point of another has been reached. The compute stream waits only for messages: a recording counts that as communication. */
   waitFor(stream: StreamName, mark: Handle): void {
+    const recording = stream === "compute" && !this.measuring ? this.#recording : undefined;
+    const start = recording && this.#timestamp(this.streams[stream]);
+    this.#hold(stream, mark);
+    if (!recording || start === undefined) return;
+    const end = this.#timestamp(this.streams[stream]);
+    recording.push({ name: "wait", phase: "communication", stream, work: noWork, start, end });
+  }
+
+  #hold(stream: StreamName, mark: Handle): void {
     if (!this.measuring) this.kernels.call("streamWaitEvent", this.streams[stream], mark);
   }
 
@@ -178,7 +190,7 @@ export class Device {
   beside(first: () => void, second: () => void): void {
     const begun = this.mark("compute");
     this.arena.beside(first, () => {
-      this.waitFor("aside", begun);
+      this.#hold("aside", begun);
       this.#computing = "aside";
       try {
         second();
@@ -186,7 +198,7 @@ export class Device {
         this.#computing = "compute";
       }
     });
-    this.waitFor("compute", this.mark("aside"));
+    this.#hold("compute", this.mark("aside"));
   }
 
   readonly #marks: Handle[] = [];

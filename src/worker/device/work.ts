@@ -1,5 +1,13 @@
-import { deviceDtypes, type KernelName } from "./abi.js";
-import type { AttentionArgs, Conv3dArgs, GemmArgs, PeerSumArgs } from "./abi-arguments.js";
+import { deviceDtypes, type KernelName, type prototypes } from "./abi.js";
+import type {
+  AttentionArgs,
+  Conv3dArgs,
+  GemmArgs,
+  LayerNormArgs,
+  PeerSumArgs,
+  RmsNormArgs,
+  Struct,
+} from "./abi-arguments.js";
 import type { Argument } from "./kernels.js";
 import { type DType, dtypeBytes } from "./tensor.js";
 
@@ -13,6 +21,8 @@ export interface Work {
   readonly dtype?: DType;
   /** For people, to tell launches of one kernel apart. */
   readonly shape: string;
+  /** Attention that waits inside for the blocks of a ring, and measures how long. */
+  readonly waits?: boolean;
 }
 
 /** Of waiting and signalling. */
@@ -33,72 +43,135 @@ function dtypeOf(index: number): DType {
 
 const sizeOf = (index: number) => dtypeBytes(dtypeOf(index));
 
-/** The work of one launch, from its arguments (kernels/include/ditrun.h). Kernels that only wait or signal have none. */
-export function workOf(name: KernelName, args: readonly Argument[]): Work {
-  const [first] = args;
-  if (typeof first === "object" && "k" in first && "aScale" in first) return gemmWork(first);
-  if (typeof first === "object" && "shots" in first) return peerSumWork(first);
-  if (typeof first === "object" && "neighbours" in first) {
-    return streamed(first.rows, first.rowBytes, 4 * first.neighbourCount);
-  }
-  if (typeof first === "object" && "blocks" in first) return attentionWork(first);
-  if (typeof first === "object" && "kernelT" in first) return convolutionWork(first);
-  if (typeof first === "object" && "statistics" in first) {
-    const { rows, heads, headDim, dtype } = first;
-    return streamed(rows, heads * headDim, 2 * (sizeOf(dtype) + 1));
-  }
-  if (typeof first === "object" && "epsilon" in first) {
-    const { rows, columns, xDtype, outDtype } = first;
-    const quantized = "quantized" in first && first.quantized !== 0;
-    const out = (first.out === 0 ? 0 : sizeOf(outDtype)) + (quantized ? 1 : 0);
-    const rope = "rope" in first && first.rope !== 0 ? rows * first.headDim * 4 : 0;
-    return streamed(rows, columns, sizeOf(xDtype) + out, rope);
-  }
-  const at = (index: number): number => {
-    const value = args[index];
+/** Kernel functions that queue work on a stream, all but those that manage streams and graphs or wait for the host. */
+export type LaunchedKernel = Exclude<
+  { [Name in KernelName]: (typeof prototypes)[Name] extends `${string}uint64_t stream)` ? Name : never }[KernelName],
+  (typeof notLaunched)[number]
+>;
+export const notLaunched = [
+  ...(["upload", "download", "streamDestroy", "streamSynchronize"] as const),
+  ...(["eventRecord", "captureBegin", "graphLaunch"] as const),
+] as const;
+
+/** The arguments of one launch, seen as what the prototype says that they are. */
+class Arguments {
+  constructor(private readonly values: readonly Argument[]) {}
+
+  number(index: number): number {
+    const value = this.values[index];
     if (typeof value === "number") return value;
-    throw new TypeError(`Argument ${index} of ${name} is no number.`);
-  };
-  const countOf = (index: number) => {
-    const list = args[index];
-    return Array.isArray(list) ? list.length : 0;
-  };
-  switch (name) {
-    case "activate":
-      return streamed(1, at(2), 2 * sizeOf(at(3)));
-    case "add":
-    case "multiply":
-      return streamed(1, at(3), 3 * sizeOf(at(4)));
-    case "addRows":
-      return streamed(at(4), at(5), (at(2) === 0 ? 2 : 3) * sizeOf(at(6)));
-    case "addGated":
-      return streamed(at(6), at(7), 2 * sizeOf(at(2)) + sizeOf(at(4)));
-    case "cast":
-      return streamed(1, at(4), sizeOf(at(1)) + sizeOf(at(3)));
-    case "quantizeRows":
-      return streamed(at(4), at(5), 1 + sizeOf(at(6)));
-    case "kvStatistics":
-      return streamed(at(6), at(7), 2 * sizeOf(at(8)));
-    case "rowSumSquares":
-      return streamed(at(3), at(4), sizeOf(at(5)));
-    case "combine":
-      return streamed(1, at(4), 4 * (countOf(1) + 1));
-    case "sum": {
-      const result = sizeOf(at(7)) * (at(1) === 0 ? 1 : 2);
-      return streamed(at(6) / at(3), at(3), countOf(4) * sizeOf(at(8)) + result);
-    }
-    case "peerGather": {
-      const lengths = args[2];
-      const gathered = Array.isArray(lengths) ? lengths.reduce<number>((sum, length) => sum + (length ?? 0), 0) : 0;
-      return streamed(1, gathered, 2);
-    }
-    case "copy":
-      return streamed(1, at(2), 2);
-    case "copy2d":
-      return streamed(at(5), at(4), 2);
-    default:
-      return noWork;
+    throw new TypeError(`Argument ${index} is no number.`);
   }
+  /** Bytes of an element of the dtype that this argument is. */
+  size(index: number): number {
+    return dtypeBytes(dtypeOf(this.number(index)));
+  }
+  list(index: number): readonly number[] {
+    const list = this.values[index];
+    if (Array.isArray(list)) return list.map((value) => value ?? 0);
+    throw new TypeError(`Argument ${index} is no list.`);
+  }
+  total(index: number): number {
+    return this.list(index).reduce((sum, value) => sum + value, 0);
+  }
+  get struct(): Struct {
+    const [first] = this.values;
+    if (typeof first === "object" && !Array.isArray(first) && !(first instanceof Uint8Array)) return first;
+    throw new TypeError("The first argument is no struct.");
+  }
+}
+
+function wrongStruct(): never {
+  throw new TypeError("The first argument is another function's struct.");
+}
+
+/** What each launch costs, from its arguments as kernels/include/ditrun.h has them. Small vectors, such as a bias, count nothing. */
+const costs: Record<LaunchedKernel, (args: Arguments) => Work> = {
+  flagsWrite: () => noWork,
+  flagsWait: () => noWork,
+  copy: (a) => streamed(1, a.number(2), 2),
+  copy2d: (a) => streamed(a.number(5), a.number(4), 2),
+  fillZero: (a) => streamed(1, a.number(1), 1),
+
+  gemm: ({ struct }) => ("aScaleColumns" in struct ? gemmWork(struct) : wrongStruct()),
+  attention: ({ struct }) => ("blockCount" in struct ? attentionWork(struct) : wrongStruct()),
+  conv3d: ({ struct }) => ("kernelT" in struct ? convolutionWork(struct) : wrongStruct()),
+  kvStatistics: (a) => streamed(a.number(6), a.number(7), 2 * a.size(8)),
+  quantizeKv: ({ struct }) => {
+    if (!("statistics" in struct)) return wrongStruct();
+    const { rows, heads, headDim, dtype } = struct;
+    return streamed(rows, heads * headDim, 2 * (sizeOf(dtype) + 1));
+  },
+  layerNorm: ({ struct }) => ("modScale" in struct ? normWork(struct, 0) : wrongStruct()),
+  rmsNorm: ({ struct }) => {
+    if (!("rope" in struct)) return wrongStruct();
+    return normWork(struct, struct.rope === 0 ? 0 : struct.rows * struct.headDim * 4);
+  },
+  softmaxRows: (a) => streamed(a.number(4), a.number(5), a.size(1) + a.size(3)),
+
+  activate: (a) => streamed(1, a.number(2), 2 * a.size(3)),
+  add: (a) => streamed(1, a.number(3), 3 * a.size(4)),
+  multiply: (a) => streamed(1, a.number(3), 3 * a.size(4)),
+  addRows: (a) => streamed(a.number(4), a.number(5), (a.number(2) === 0 ? 2 : 3) * a.size(6)),
+  addGated: (a) => streamed(a.number(6), a.number(7), 2 * a.size(2) + a.size(4)),
+  cast: (a) => streamed(1, a.number(4), a.size(1) + a.size(3)),
+  combine: (a) => streamed(1, a.number(4), 4 * (a.list(1).length + 1)),
+  quantizeRows: (a) => streamed(a.number(4), a.number(5), 1 + a.size(6)),
+  rowSumSquares: (a) => streamed(a.number(3), a.number(4), a.size(5)),
+  countNonfinite: (a) => streamed(1, a.number(2), a.size(3)),
+  transpose: (a) => streamed(a.number(2) * a.number(3), a.number(4), 2 * a.size(5)),
+  toBytes: (a) => streamed(1, a.number(3), a.size(2) + 1),
+  fillRandom: ({ struct }) => {
+    if (!("tensorId" in struct)) return wrongStruct();
+    return streamed(struct.rows, struct.columns, sizeOf(struct.outDtype));
+  },
+
+  gatherRows: (a) => streamed(a.number(6), a.number(7), a.size(1) + a.size(3)),
+  patchify: (a) => patchesWork(a, { channels: 4, patch: 7, tokens: 9 }),
+  unpatchify: (a) => patchesWork(a, { channels: 4, patch: 7, tokens: 9 }),
+  patchifyVideo: (a) => patchesWork(a, { channels: 4, patch: 8, tokens: 10 }),
+  unpatchifyVideo: (a) => patchesWork(a, { channels: 4, patch: 8, tokens: 10 }),
+  sincosEmbedding: (a) => streamed(a.number(3), a.number(6), a.size(1)),
+  sincos2d: (a) => streamed(a.number(4), a.number(7), a.size(1)),
+  rope3d: (a) => streamed(a.number(4), a.number(5), 4),
+
+  sum: (a) => {
+    const result = a.size(7) * (a.number(1) === 0 ? 1 : 2);
+    return streamed(a.number(6) / a.number(3), a.number(3), a.list(4).length * a.size(8) + result);
+  },
+  peerSum: ({ struct }) => ("shots" in struct ? peerSumWork(struct) : wrongStruct()),
+  peerGather: (a) => streamed(1, a.total(2), 2),
+  peerExchange: ({ struct }) => {
+    if (!("neighbours" in struct)) return wrongStruct();
+    return streamed(struct.rows, struct.rowBytes, 4 * struct.neighbourCount);
+  },
+  ncclAllReduce: (a) => streamed(1, a.number(3), 2 * a.size(4)),
+  ncclAllGather: () => {
+    throw new Error("What ncclAllGather gathers depends on its group: whoever launches it says its work.");
+  },
+  ncclExchange: (a) => streamed(1, a.total(2) + a.total(6), 1),
+};
+
+/** The work of one launch, from its arguments. Kernels that only wait or signal have none. */
+export function workOf(name: LaunchedKernel, args: readonly Argument[]): Work {
+  return costs[name](new Arguments(args));
+}
+
+/** A gather of so many bytes: each rank's part is read by some rank and written here. */
+export function gatherWork(bytes: number): Work {
+  return streamed(1, bytes, 2);
+}
+
+function patchesWork(a: Arguments, at: { channels: number; patch: number; tokens: number }): Work {
+  return streamed(a.number(at.tokens), a.number(at.channels) * a.number(at.patch) ** 2, a.size(1) + a.size(3));
+}
+
+function normWork(
+  { rows, columns, xDtype, outDtype, out, quantized }: LayerNormArgs | RmsNormArgs,
+  more: number,
+): Work {
+  const written = (out === 0 ? 0 : sizeOf(outDtype)) + (quantized === 0 ? 0 : 1);
+  return streamed(rows, columns, sizeOf(xDtype) + written, more);
 }
 
 /** One pass over a matrix: so many bytes for each of its elements, and some more. */
@@ -124,7 +197,7 @@ function peerSumWork({ count, columns, ranks, shots, base, dtype, sourceDtype }:
   return streamed(count / columns, columns, summands * sizeOf(sourceDtype) + (base === 0 ? 1 : 2) * sizeOf(dtype));
 }
 
-function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype }: AttentionArgs): Work {
+function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype, waitNanoseconds }: AttentionArgs): Work {
   const keys = blocks.reduce((sum, { length }) => sum + length, 0);
   const name = dtypeOf(dtype);
   const width = heads * headDim;
@@ -133,6 +206,7 @@ function attentionWork({ queries, heads, headDim, blocks, dtype, oDtype }: Atten
     bytes: width * (queries * (sizeOf(dtype) + sizeOf(oDtype)) + 2 * keys * sizeOf(dtype)),
     dtype: name,
     shape: `${heads}×${queries}×${keys}×${headDim} ${name}`,
+    ...(waitNanoseconds === 0 ? {} : { waits: true }),
   };
 }
 

@@ -2,12 +2,17 @@ import { toFloat32 } from "../../formats/numbers.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Job, LinksTask, linkPatterns } from "../../protocol/job.js";
 import type { LinksRank } from "../../protocol/results.js";
+import type { Group } from "../comm/group.js";
 import { NcclGroup } from "../comm/nccl-group.js";
 import { PeerGroup } from "../comm/peer-group.js";
 import { Context } from "../context.js";
+import type { Address } from "../device/abi.js";
 import { Device } from "../device/device.js";
-import { dtypeBytes, type Tensor, tensor } from "../device/tensor.js";
+import { copy } from "../device/ops.js";
+import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import { makeHaloExchange } from "../parallel/halo-exchange.js";
+import { passRound } from "../parallel/nccl-round.js";
+import { PeerRounds } from "../parallel/peer-round.js";
 import type { Store } from "../store.js";
 
 type PatternName = (typeof linkPatterns)[number];
@@ -17,7 +22,7 @@ const EXCHANGES = 10;
 /** Values that are checked: the last ones of a message. */
 const CHECKED = 32;
 
-/** One exchange of a message: what this rank sends, how, and what each place then holds. */
+/** One exchange of a message: what this rank sends, how, and what each place holds after the transfer. */
 interface Exchange {
   readonly sent: Tensor;
   transfer(): void;
@@ -38,11 +43,16 @@ export async function runLinks(job: Job, task: LinksTask, store: Store): Promise
     // Twice: the two blocks that take turns are both to be reserved.
     for (const { pattern } of cases) for (let turn = 0; turn < 2; turn++) exchangeOnce(device, pattern);
   });
+  const own = device.allocatePersistent("bf16", [CHECKED]);
+  await device.upload(own, bf16(Array.from({ length: CHECKED }, () => sentBy(store.rank))));
   const links: LinksRank["links"] = [];
-  for (const { name, bytes, pattern } of cases) {
-    for (let turn = 0; turn < 2; turn++) await check(context, name, bytes, pattern);
+  for (const each of cases) {
+    const { name, bytes, pattern } = each;
+    for (let turn = 0; turn < 2; turn++) await check(context, each, own);
     const microseconds = await time(context, pattern, task.repetitions);
-    links.push({ pattern: name, bytes, microseconds });
+    // A round of the ring is a message from each other rank, one after the other.
+    const messages = name === "ring shift" ? store.size - 1 : 1;
+    links.push({ pattern: name, bytes, microseconds: microseconds.map((each) => each / messages) });
   }
   await device.synchronize();
   await context.close();
@@ -72,13 +82,20 @@ async function time({ device, world }: Context, pattern: () => Exchange, repetit
   return microseconds;
 }
 
-/** @throws DitrunError when the end of a message holds another value than its sender's. */
-async function check(context: Context, name: string, bytes: number, pattern: () => Exchange): Promise<void> {
+/** @param own what this rank sends. @throws DitrunError when the end of a message holds another value than its sender's. */
+async function check(
+  context: Context,
+  { name, bytes, pattern }: { name: string; bytes: number; pattern: () => Exchange },
+  own: Tensor,
+): Promise<void> {
   const { device, world } = context;
-  // The scope holds across the waits: nothing else allocates meanwhile.
-  const exchange = device.arena.scope(pattern);
-  await device.upload(endOf(exchange.sent), bf16(Array.from({ length: CHECKED }, () => sentBy(world.rank))));
-  exchange.transfer();
+  // What the scope gives back holds its values until something else allocates.
+  const exchange = device.arena.scope(() => {
+    const made = pattern();
+    copy(device, endOf(made.sent), own, tensorBytes(own.dtype, own.shape), "communication");
+    made.transfer();
+    return made;
+  });
   await device.synchronize();
   for (const { place, value } of exchange.received) {
     const values = toFloat32("BF16", await device.download(endOf(place)));
@@ -110,60 +127,62 @@ function bf16(values: readonly number[]): Uint8Array {
 }
 
 function patternsOf(context: Context): [PatternName, Pattern][] {
+  const { world } = context;
   return [
     ["all-reduce", allReduce(context)],
     ["ring shift", ringShift(context)],
     ["halo", halo(context)],
+    ...(world instanceof NcclGroup ? [["NCCL all-reduce", ncclAllReduce(world)] satisfies [PatternName, Pattern]] : []),
   ];
 }
 
-/** Every rank gets the sum. Over NCCL it is NCCL's own call, in place, without the pass that adds bias and residual. */
+/** What the ranks' values add up to. */
+function sumOver({ size }: Group): number {
+  return Array.from({ length: size }, (_, rank) => sentBy(rank)).reduce((sum, each) => sum + each, 0);
+}
+
+/** Every rank gets the sum, as of a row-parallel layer. */
 function allReduce({ device, world }: Context): Pattern {
-  const value = Array.from({ length: world.size }, (_, rank) => sentBy(rank)).reduce((sum, each) => sum + each, 0);
   return (count) => {
     const sent = world.partial(1, count, "bf16");
-    if (world instanceof NcclGroup) {
-      return { sent, transfer: () => world.sumInPlace(sent), received: [{ place: sent, value }] };
-    }
     const out = device.allocate("bf16", [1, count]);
-    return { sent, transfer: () => world.allReduce(sent, { out }), received: [{ place: out, value }] };
+    return { sent, transfer: () => world.allReduce(sent, { out }), received: [{ place: out, value: sumOver(world) }] };
   };
 }
 
-/** Every rank sends to the next and receives from the one before, as a step of ring attention does. */
+/** NCCL's own call, in place and in bf16, which no layer uses: what sums are compared with. */
+function ncclAllReduce(world: NcclGroup): Pattern {
+  return (count) => {
+    const sent = world.partial(1, count, "bf16");
+    return { sent, transfer: () => world.sumInPlace(sent), received: [{ place: sent, value: sumOver(world) }] };
+  };
+}
+
+/** A whole round of ring attention's messages, by what carries them there, with a wait for each in place of attention. */
 function ringShift({ device, world, heap }: Context): Pattern {
-  const { rank, size } = world;
-  const next = (rank + 1) % size;
-  const previous = (rank - 1 + size) % size;
-  let turn = 0;
+  const placeOf = (rank: number, address: Address, count: number) => ({
+    place: tensor(address, "bf16", [count]),
+    value: sentBy(rank),
+  });
+  const rounds = world instanceof PeerGroup ? new PeerRounds(heap, device, world) : undefined;
   return (count) => {
     const sent = device.allocate("bf16", [count]);
-    const bytes = count * dtypeBytes("bf16");
-    if (!(world instanceof PeerGroup)) {
-      const place = device.allocate("bf16", [count]);
-      const transfer = () => {
-        if (!(world instanceof NcclGroup)) throw new Error("One rank has no ring.");
-        world.exchange(
-          [{ address: sent.address, bytes, rank: next }],
-          [{ address: place.address, bytes, rank: previous }],
-        );
-      };
-      return { sent, transfer, received: [{ place, value: sentBy(previous) }] };
-    }
-    const name = `shift/${turn++ % 2}`;
-    const slot = heap.block(name, bytes);
-    const full = heap.flag(`${name}/full`);
-    const free = heap.flag(`${name}/free`, true);
-    const [here, ahead, behind] = [world.worldRank(rank), world.worldRank(next), world.worldRank(previous)];
-    const place = tensor(heap.blockAddress(slot, here), "bf16", [count]);
+    const bytesOfRank = Array<number>(world.size).fill(count * dtypeBytes("bf16"));
+    const received: { place: Tensor; value: number }[] = [];
     const transfer = () => {
-      device.launch("communication", "flagsWait", () => [[heap.flagAddress(free, here)], 1, 1]);
-      device.launch("communication", "copy", () => [heap.blockAddress(slot, ahead), sent.address, bytes]);
-      device.launch("communication", "flagsWrite", () => [[heap.flagAddress(full, ahead)], 1, 1]);
-      device.launch("communication", "flagsWait", () => [[heap.flagAddress(full, here)], 1, 1]);
-      device.launch("communication", "flagsWrite", () => [[heap.flagAddress(free, behind)], 1, 1]);
+      if (world instanceof NcclGroup) {
+        const [, ...arrived] = passRound(device, world, sent.address, bytesOfRank);
+        for (const { arrival } of arrived) if (arrival !== undefined) device.waitFor("compute", arrival);
+        received.push(...arrived.map(({ rank, address }) => placeOf(rank, address, count)));
+        return;
+      }
+      if (!rounds) throw new Error("One rank has no ring.");
+      const { arrivals, finish } = rounds.start(sent.address, bytesOfRank);
+      for (const { flag } of arrivals) device.launch("communication", "flagsWait", () => [[flag], 1, 0]);
+      finish();
+      received.push(...arrivals.map(({ rank, address }) => placeOf(rank, address, count)));
     };
-    return { sent, transfer, received: [{ place, value: sentBy(previous) }] };
+    return { sent, transfer, received };
   };
 }
 

@@ -53,16 +53,17 @@ export async function profileForward(
     const milliseconds = elapsed();
     if (iteration >= 0) latenciesMs.push(milliseconds);
   }
-  const { phases, ringWaitsMs, trace } = await recordPhases(context, subject);
+  const { recordedMs, phases, ringWaitsMs, trace } = await recordPhases(context, subject);
   if (graph !== undefined) device.kernels.call("graphDestroy", graph);
   const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
     rank,
     device: device.info.name,
     latenciesMs,
+    recordedMs,
     phases,
     ringWaitsMs,
-    kernels: kernelTotals(trace, device.info),
+    kernels: kernelTotals(trace, device.info, sum(ringWaitsMs)),
     peakMemoryBytes: device.kernels.memoryUsed().peak,
     modelFlops: subject.flops,
     peakTflops: peakOf(device.info.peakTflops, narrowest),
@@ -70,24 +71,29 @@ export async function profileForward(
   };
 }
 
-/**
- * Time on the compute stream by phase. Attention's wait for ring blocks is counted as communication: the kernel itself
- * measures it, block by block.
- */
+/** One forward with a clock around every launch, and what it took on the compute stream by phase (as phasesSchema means them). */
 async function recordPhases(
   { device, world }: Context,
   subject: Subject,
-): Promise<{ phases: Phases; ringWaitsMs: number[]; trace: TraceEvent[] }> {
+): Promise<{ recordedMs: number; phases: Phases; ringWaitsMs: number[]; trace: TraceEvent[] }> {
   await subject.takeRingWaits();
   world.barrier();
   const trace = await device.record(() => subject.forward());
   const ringWaitsMs = await subject.takeRingWaits();
-  const waited = ringWaitsMs.reduce((sum, wait) => sum + wait, 0);
-  const phases: Phases = { attention: -waited, gemm: 0, elementwise: 0, communication: waited };
-  for (const event of trace) {
-    if (event.stream === "compute") phases[event.phase] += event.durationMicroseconds / 1e3;
-  }
-  return { phases, ringWaitsMs, trace };
+  const computed = trace.filter(({ stream }) => stream === "compute");
+  const ends = computed.map(({ startMicroseconds, durationMicroseconds }) => startMicroseconds + durationMicroseconds);
+  return { recordedMs: Math.max(0, ...ends) / 1e3, phases: phasesOf(computed, sum(ringWaitsMs)), ringWaitsMs, trace };
+}
+
+/** Attention's waits for the ring's blocks, which its kernel measures itself, are communication. */
+export function phasesOf(computed: readonly TraceEvent[], waitedMs: number): Phases {
+  const phases: Phases = { attention: -waitedMs, gemm: 0, elementwise: 0, communication: waitedMs };
+  for (const { phase, durationMicroseconds } of computed) phases[phase] += durationMicroseconds / 1e3;
+  return phases;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }
 
 /** Dense peak for products of this dtype, in TFLOP/s. */
@@ -95,13 +101,20 @@ function peakOf({ f32, bf16, e4m3 }: DeviceInfo["peakTflops"], dtype: string | u
   return dtype === "e4m3" ? e4m3 : dtype === "bf16" || dtype === "fp16" ? bf16 : f32;
 }
 
-/** What each kernel took with each shape, on the compute stream, and what it would take at the device's peaks. */
+/**
+ * What each kernel took with each shape, on the compute stream, and what it would take at the device's peaks. The phases of the
+ * totals add up to phasesOf: attention's waits for the ring's blocks are taken out of it, and are a total of communication.
+ * @param waitedMs those waits, all launches together.
+ */
 export function kernelTotals(
   trace: readonly TraceEvent[],
   { peakTflops, peakGBs }: Pick<DeviceInfo, "peakTflops" | "peakGBs">,
+  waitedMs: number,
 ): KernelTotal[] {
   const totals = new Map<string, KernelTotal>();
-  for (const { name, shape, phase, stream, flops, bytes, dtype, durationMicroseconds } of trace) {
+  const waitingMs = sum(trace.map(({ waits, durationMicroseconds }) => (waits ? durationMicroseconds / 1e3 : 0)));
+  const waitShare = waitingMs === 0 ? 0 : waitedMs / waitingMs;
+  for (const { name, shape, phase, stream, flops, bytes, dtype, waits, durationMicroseconds } of trace) {
     if (stream !== "compute") continue;
     const key = `${name} ${shape}`;
     const none = { name, shape, phase, launches: 0, milliseconds: 0, flops: 0, bytes: 0, roofMs: 0 };
@@ -111,11 +124,16 @@ export function kernelTotals(
     totals.set(key, {
       ...total,
       launches: total.launches + 1,
-      milliseconds: total.milliseconds + durationMicroseconds / 1e3,
+      milliseconds: total.milliseconds + (durationMicroseconds / 1e3) * (waits ? 1 - waitShare : 1),
       flops: total.flops + flops,
       bytes: total.bytes + bytes,
       roofMs: roof === null || total.roofMs === null ? null : total.roofMs + roof,
     });
+  }
+  if (waitShare > 0) {
+    const none = { launches: 0, flops: 0, bytes: 0, roofMs: 0 };
+    const name = "attention's waits";
+    totals.set(name, { name, shape: "for the ring's blocks", phase: "communication", milliseconds: waitedMs, ...none });
   }
   return [...totals.values()].sort((a, b) => b.milliseconds - a.milliseconds);
 }
