@@ -2,7 +2,7 @@ import { copyFile, mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
+import { openSafetensors } from "../../src/formats/safetensors.js";
 import { loadCheckpointModel, loadWanModel } from "../../src/launcher/model.js";
 import { builtKernels } from "../../src/launcher/paths.js";
 import { DitrunError, exitCodes } from "../../src/protocol/failure.js";
@@ -14,7 +14,7 @@ import { copy } from "../../src/worker/device/ops.js";
 import { WanVae } from "../../src/worker/models/wan/vae/vae.js";
 import { runTask } from "../../src/worker/tasks/index.js";
 import { profileForward } from "../../src/worker/tasks/profile.js";
-import { copyChanged, spoiled } from "../checkpoints.js";
+import { copyChanged, type Stored, spoiled } from "../checkpoints.js";
 import { readTensor } from "../compare.js";
 import { caseFile, checkpointOf, soloStore, weightsOf } from "./wan/golden.js";
 
@@ -115,7 +115,7 @@ describe("the DiT stops at an output that is not finite", () => {
 describe("ditrun wan generate stops", () => {
   /** The golden run with some of its weights in another file. */
   async function generate(
-    weights: Partial<Record<"textEncoder" | "vae", string>>,
+    weights: Partial<Record<"textEncoder" | "transformer" | "vae", string>>,
     more: Partial<WanGenerateTask> = {},
   ) {
     return failureOf({
@@ -145,12 +145,25 @@ describe("ditrun wan generate stops", () => {
   });
 
   it("at a latent that only the last update made infinite", async () => {
-    // x0 = sample - sigma · velocity: both are finite, and large.
-    const file = join(folder, "large.safetensors");
-    const noise = new Float32Array(16 * 3 * 8 * 12).fill(3.3e38);
-    await writeSafetensors(file, { noise: { dtype: "F32", shape: [16, 3, 8, 12], data: noise } });
-    const { message, exitCode, sent } = await generate({}, { noise: { file, tensor: "noise" } });
-    expect(message).toMatch(/At step 1 of 1 the guided prediction has|The latent after step 1 of 1 has/);
+    // The transformer does not see the noise and predicts -3e38 everywhere; noise - prediction is too large for a float32.
+    const all = (value: number) => (stored: Stored) => {
+      const data = bytesOf(new Float32Array(stored.data.length / 4).fill(value));
+      return { ...stored, data };
+    };
+    const { transformer } = await checkpointOf("diffusers");
+    const [blind, large, noise] = ["blind", "large", "noise"].map((name) => join(folder, `${name}-3e38.safetensors`));
+    if (!blind || !large || !noise) throw new Error("no names");
+    await copyChanged(transformer.weights, blind, "patch_embedding.weight", all(0));
+    await copyChanged(blind, large, "proj_out.bias", all(-3e38));
+    await copyChanged(caseFile, noise, "noise", all(3e38));
+    const { message, exitCode, sent } = await generate(
+      { transformer: large },
+      {
+        ...{ noise: { file: noise, tensor: "noise" } },
+        sampling: { solver: "unipc", steps: 1, shift: 5, guideScale: 1 },
+      },
+    );
+    expect(message).toMatch(/^The latent after step 1 of 1 has 4608 values that are not finite/);
     expect([exitCode, sent.includes("frame")]).toEqual([exitCodes.mismatch, false]);
   });
 
