@@ -9,7 +9,7 @@ const TURNS_PER_RADIAN = Math.fround(0.15915494);
 
 /**
  * The float32 values of `torch.randn(count, device="cuda")` as the first draw of a generator with this seed.
- * Within 1e-6 of the GPU's own: its sines are approximate, and `sinOfUnit` follows them but for the last bits.
+ * Within 1e-6 of what was recorded: the GPU's sines are approximate, and `sineOfTurns` follows them but for their last bits.
  * @param seed 64 bits.
  */
 export function torchCudaNoise(seed: bigint, count: number): Float32Array {
@@ -27,8 +27,8 @@ export function torchCudaNoise(seed: bigint, count: number): Float32Array {
         const turns = turnsOf(words[2 * pair + 1] ?? 0);
         const at = first + 2 * pair * threads;
         // A typed array ignores what lies beyond its end, as PyTorch's threads do.
-        out[at] = radius * sinOfUnit(turns, 0);
-        out[at + threads] = radius * sinOfUnit(turns, 1);
+        out[at] = radius * sineOfTurns(turns, 0);
+        out[at + threads] = radius * sineOfTurns(turns, 1);
       }
     }
   }
@@ -64,7 +64,7 @@ const QUADRANT = 2 ** 23;
  * The GPU's approximate sine of an angle in turns, a quarter turn on for the cosine (__sincosf). The angle is cut to 23 bits of a
  * quadrant, which are inverted in the second and fourth: found by comparing with recorded values.
  */
-function sinOfUnit(turns: number, quarters: 0 | 1): number {
+function sineOfTurns(turns: number, quarters: 0 | 1): number {
   const phase = (turns * 4 * QUADRANT) | 0;
   const quadrant = ((phase >> 23) + quarters) & 3;
   const within = phase & (QUADRANT - 1);

@@ -150,8 +150,13 @@ describe("ditrun wan generate", () => {
   it("computes the prompt alone where guidance is off, and samples with the other solver", async () => {
     const { exitCode, stderr, stdout } = await tiny(
       ...["--guide-scale", "1", "--solver", "dpm++", "--steps", "3", "--json", "--out", "unguided.mp4"],
+      ...["--seed", "-1", "--noise", "torch-cpu"],
     );
     expect(exitCode, stderr).toBe(0);
+    // All digits of the seed, so that the video can be made again.
+    const [, drawn] = /--seed -1 drew the seed (\d+)\./.exec(stderr) ?? [];
+    expect(stderr).toContain(`seed ${drawn}, noise: torch-cpu`);
+    expect([String(JSON.parse(stdout).seed), JSON.parse(stdout).noise]).toEqual([drawn, "torch-cpu"]);
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
   });
 
