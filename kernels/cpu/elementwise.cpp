@@ -197,7 +197,7 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
         const int64_t length = std::min(runLength, count - run * runLength);
         const float *const values = readRun(x, dtype, run * runLength, length, buffer);
         for (int64_t i = 0; i < length; i++) {
-          found += (std::bit_cast<uint32_t>(values[i]) & 0x7f800000) == 0x7f800000 ? 1 : 0;
+          found += isFinite(values[i]) ? 0 : 1;
         }
       }
       *pointer<uint32_t>(result) = found;
@@ -205,23 +205,27 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
   });
 }
 
-int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
+int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_to_bytes";
     requireCount(f, count);
     requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
     requireAddress(f, "out", out, 1);
+    requireAddress(f, "nonfinite", nonfinite, 4);
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     submit(f, stream, [=](Stream &) {
       overRuns(count, [=](int64_t first, int64_t length) {
         float buffer[runLength];
         const float *const pixels = readRun(x, xDtype, first, length, buffer);
         uint8_t *const bytes = pointer<uint8_t>(out) + first;
+        bool found = false;
         for (int64_t i = 0; i < length; i++) {
+          found |= !isFinite(pixels[i]);
           const float value = (pixels[i] + 1.0f) * 127.5f;
           const float positive = value > 0.0f ? value : 0.0f;  // a NaN too
           bytes[i] = static_cast<uint8_t>(std::nearbyint(std::min(positive, 255.0f)));
         }
+        if (found) std::atomic_ref(*pointer<uint32_t>(nonfinite)).store(1, std::memory_order_relaxed);
       });
     });
   });

@@ -71,6 +71,8 @@ inline v8 erf8(v8 x) {
 
 // Conversions, each a few integer operations without branches so that loops over them vectorise.
 
+inline bool isFinite(float x) { return (std::bit_cast<uint32_t>(x) & 0x7f800000) != 0x7f800000; }
+
 inline float fromBf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
 /** Nearest even; a NaN stays a (quiet) NaN. */

@@ -1,4 +1,5 @@
 // Random tensors from a counter: every rank of every layout makes its part of the same full tensor.
+#include <bit>
 #include <cmath>
 
 #include "scratch.h"
@@ -8,38 +9,73 @@
 namespace ditrun {
 namespace {
 
-struct Words {
-  uint32_t word[4];
-};
-
-/** Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3; SC 2011). */
-Words philox(uint32_t key0, uint32_t key1, Words counter) {
-  for (int round = 0; round < 10; round++) {
-    const uint64_t product0 = uint64_t{0xD2511F53} * counter.word[0];
-    const uint64_t product1 = uint64_t{0xCD9E8D57} * counter.word[2];
-    counter = Words{{static_cast<uint32_t>(product1 >> 32) ^ counter.word[1] ^ key0, static_cast<uint32_t>(product1),
-                     static_cast<uint32_t>(product0 >> 32) ^ counter.word[3] ^ key1, static_cast<uint32_t>(product0)}};
-    key0 += 0x9E3779B9;
-    key1 += 0xBB67AE85;
+/** words[w][i], w < 4: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3; SC 2011) of element first + i. */
+void philox(const ditrun_random_args &a, uint64_t first, int64_t length, uint32_t (*words)[runLength]) {
+#pragma omp simd
+  for (int64_t i = 0; i < length; i++) {
+    const uint64_t index = first + static_cast<uint64_t>(i);
+    auto x = static_cast<uint32_t>(index), y = static_cast<uint32_t>(index >> 32), z = a.tensorId, w = uint32_t{0};
+    auto key0 = static_cast<uint32_t>(a.seed), key1 = static_cast<uint32_t>(a.seed >> 32);
+    for (int round = 0; round < 10; round++) {
+      const uint64_t product0 = uint64_t{0xD2511F53} * x, product1 = uint64_t{0xCD9E8D57} * z;
+      x = static_cast<uint32_t>(product1 >> 32) ^ y ^ key0;
+      y = static_cast<uint32_t>(product1);
+      z = static_cast<uint32_t>(product0 >> 32) ^ w ^ key1;
+      w = static_cast<uint32_t>(product0);
+      key0 += 0x9E3779B9;
+      key1 += 0xBB67AE85;
+    }
+    words[0][i] = x;
+    words[1][i] = y;
+    words[2][i] = z;
+    words[3][i] = w;
   }
-  return counter;
 }
 
-/** 1 / sqrt(8 (65536² - 1) / 12), the standard deviation of a sum of eight uniform 16-bit integers, as float32. */
-const float normalScale = static_cast<float>(1.0 / std::sqrt(8.0 * (65536.0 * 65536.0 - 1.0) / 12.0));
+// Each operation below rounds once, to float64 or float32 (this file is compiled without fused multiply-adds).
 
-// Each operation below rounds once to float32 (this file is compiled without fused multiply-adds).
-float element(const ditrun_random_args &a, uint64_t index) {
-  const Words random = philox(static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32),
-                              Words{{static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), a.tensorId, 0}});
+/** ln u for 0 < u <= 1, to about 2^-46 of itself: u = 2^e m, m near 1, and the series of ln m = 2 artanh((m - 1) / (m + 1)). */
+inline double logarithm(double u) {
+  const auto bits = std::bit_cast<uint64_t>(u);
+  const uint32_t leastUpper = 0x3fe6a09e;  // the upper half of √½'s bits: m is at least that
+  const auto upper = static_cast<uint32_t>(bits >> 32);
+  const int32_t exponent = static_cast<int32_t>(upper - leastUpper) >> 20;
+  const uint32_t upperOfM = upper - (static_cast<uint32_t>(exponent) << 20);
+  const auto m = std::bit_cast<double>(uint64_t{upperOfM} << 32 | (bits & 0xffffffff));
+  const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
+  double series = 1.0 / 17.0;
+  for (const double next : {1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0, 1.0})
+    series = series * s2 + next;
+  return exponent * 0x1.62e42fefa39efp-1 + 2.0 * s * series;
+}
+
+/** sin(π half turns) for |half turns| < ½, to about 2^-44: Taylor's series up to the 17th power. */
+inline double sine(double halfTurns) {
+  const double x = 0x1.921fb54442d18p+1 * halfTurns, x2 = x * x;
+  double series = 1.0 / 355687428096000.0;
+  for (const double next : {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0, -1.0 / 5040.0,
+                            1.0 / 120.0, -1.0 / 6.0, 1.0})
+    series = series * x2 + next;
+  return x * series;
+}
+
+/** Box and Muller (1958), the half whose angle lies within a quarter turn of zero. */
+inline float normal(uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3) {
+  const double u = (w0 * 0x1p21 + (w1 >> 11) + 1.0) * 0x1p-53;                              // exact, in (0, 1]
+  const double halfTurns = (static_cast<int32_t>(w2) * 0x1p21 + (w3 >> 11) + 0.5) * 0x1p-53;  // exact, in (-½, ½)
+  return static_cast<float>(std::sqrt(-2.0 * logarithm(u)) * sine(halfTurns));
+}
+
+/** Elements first … first + length of the full tensor, length <= runLength. */
+void elements(const ditrun_random_args &a, uint64_t first, int64_t length, float *out) {
+  uint32_t words[4][runLength];
+  philox(a, first, length, words);
   if (a.distribution == DITRUN_UNIFORM) {
-    const float unit = static_cast<float>(random.word[0] >> 8) * 0x1p-23f - 1.0f;  // exact
-    return a.amplitude * unit + a.offset;
+    for (int64_t i = 0; i < length; i++) out[i] = static_cast<float>(words[0][i] >> 8) * 0x1p-23f - 1.0f;  // exact
+  } else {
+    for (int64_t i = 0; i < length; i++) out[i] = normal(words[0][i], words[1][i], words[2][i], words[3][i]);
   }
-  uint32_t sum = 0;
-  for (const uint32_t word : random.word) sum += (word & 0xffff) + (word >> 16);
-  const float centred = static_cast<float>(sum) - 262140.0f;  // exact: 8 * 32767.5
-  return a.amplitude * centred * normalScale + a.offset;
+  for (int64_t i = 0; i < length; i++) out[i] = a.amplitude * out[i] + a.offset;
 }
 
 void fill(const ditrun_random_args &a) {
@@ -49,7 +85,7 @@ void fill(const ditrun_random_args &a) {
       float buffer[runLength];
       const int64_t length = std::min<int64_t>(runLength, a.columns - c0);
       const auto first = static_cast<uint64_t>((a.row0 + row) * a.fullColumns + a.column0 + c0);
-      for (int64_t c = 0; c < length; c++) buffer[c] = element(a, first + static_cast<uint64_t>(c));
+      elements(a, first, length, buffer);
       writeRun(a.out, a.outDtype, row * a.ldo + c0, length, buffer);
     }
   }

@@ -269,27 +269,37 @@ __device__ inline uint32_t byteOf(float pixel) {
   return uint32_t(__float2int_rn(fminf(fmaxf(value, 0.0f), 255.0f)));  // fmaxf makes 0 of a NaN
 }
 
-__global__ void toBytes(uint8_t *out, const void *x, bool xBf16, int64_t vectors, int64_t count) {
+__global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool xBf16, int64_t vectors, int64_t count) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
+  bool found = false;
   for (int64_t i = thread; i < vectors; i += threads) {
     float pixels[vectorWidth];
     load8(x, i * vectorWidth, xBf16, pixels);
     uint32_t words[2] = {};
 #pragma unroll
-    for (int j = 0; j < vectorWidth; j++) words[j / 4] |= byteOf(pixels[j]) << j % 4 * 8;
+    for (int j = 0; j < vectorWidth; j++) {
+      found |= !isfinite(pixels[j]);
+      words[j / 4] |= byteOf(pixels[j]) << j % 4 * 8;
+    }
     reinterpret_cast<uint2 *>(out)[i] = make_uint2(words[0], words[1]);
   }
-  for (int64_t i = vectors * vectorWidth + thread; i < count; i += threads) out[i] = uint8_t(byteOf(loadOne(x, i, xBf16 ? DITRUN_BF16 : DITRUN_F32)));
+  for (int64_t i = vectors * vectorWidth + thread; i < count; i += threads) {
+    const float pixel = loadOne(x, i, xBf16 ? DITRUN_BF16 : DITRUN_F32);
+    found |= !isfinite(pixel);
+    out[i] = uint8_t(byteOf(pixel));
+  }
+  if (found) *nonfinite = 1;  // all threads that write write the same
 }
 
-int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
+int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   TRY(useDevice());
   if (count < 0 || !out) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes got a count of %lld and out 0x%llx.", (long long)count, (unsigned long long)out);
   TRY(checkFloat("ditrun_to_bytes", xDtype));
+  TRY(checkArray("ditrun_to_bytes", nonfinite, 1, DITRUN_I32));
   TRY(checkArray("ditrun_to_bytes", x, count, xDtype));
   if (count == 0) return DITRUN_OK;
   const int64_t vectors = aligned16(x) && out % vectorWidth == 0 ? count / vectorWidth : 0;
-  toBytes<<<gridFor(vectors > 0 ? vectors : count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<void>(x),
-                                                                                                                 xDtype == DITRUN_BF16, vectors, count);
+  toBytes<<<gridFor(vectors > 0 ? vectors : count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<uint32_t>(nonfinite),
+                                                                                                                 asPointer<void>(x), xDtype == DITRUN_BF16, vectors, count);
   return launched("ditrun_to_bytes");
 }

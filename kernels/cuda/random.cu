@@ -1,4 +1,4 @@
-// Random weights: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), one counter an element.
+// Random weights and noise: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), one counter an element.
 #include "device.h"
 #include "numbers.cuh"
 
@@ -14,6 +14,41 @@ __device__ inline uint4 philox4x32(uint4 counter, uint2 key) {
   return counter;
 }
 
+// Each multiplication and addition below rounds on its own (no FMA), so that every module gives the same bits.
+__device__ inline double times(double a, double b) { return __dmul_rn(a, b); }
+__device__ inline double plus(double a, double b) { return __dadd_rn(a, b); }
+
+/** ln u for 0 < u <= 1, to about 2^-46 of itself: u = 2^e m, m near 1, and the series of ln m = 2 artanh((m - 1) / (m + 1)). */
+__device__ inline double logarithm(double u) {
+  const uint32_t leastUpper = 0x3fe6a09e;  // the upper half of √½'s bits: m is at least that
+  const uint32_t upper = uint32_t(__double2hiint(u));
+  const int exponent = int(upper - leastUpper) >> 20;
+  const double m = __hiloint2double(int(upper - (uint32_t(exponent) << 20)), __double2loint(u));
+  const double s = __ddiv_rn(plus(m, -1.0), plus(m, 1.0)), s2 = times(s, s);
+  constexpr double terms[] = {1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0, 1.0};
+  double series = 1.0 / 17.0;
+#pragma unroll
+  for (int i = 0; i < 8; i++) series = plus(times(series, s2), terms[i]);
+  return plus(times(exponent, 0x1.62e42fefa39efp-1), times(times(2.0, s), series));
+}
+
+/** sin(π half turns) for |half turns| < ½, to about 2^-44: Taylor's series up to the 17th power. */
+__device__ inline double sine(double halfTurns) {
+  const double x = times(0x1.921fb54442d18p+1, halfTurns), x2 = times(x, x);
+  constexpr double terms[] = {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0};
+  double series = 1.0 / 355687428096000.0;
+#pragma unroll
+  for (int i = 0; i < 8; i++) series = plus(times(series, x2), terms[i]);
+  return times(x, series);
+}
+
+/** Box and Muller (1958), the half whose angle lies within a quarter turn of zero. */
+__device__ inline float normal(uint4 words) {
+  const double u = times(plus(plus(times(words.x, 0x1p21), words.y >> 11), 1.0), 0x1p-53);               // exact, in (0, 1]
+  const double halfTurns = times(plus(plus(times(int(words.z), 0x1p21), words.w >> 11), 0.5), 0x1p-53);  // exact, in (-½, ½)
+  return __double2float_rn(times(__dsqrt_rn(times(-2.0, logarithm(u))), sine(halfTurns)));
+}
+
 __global__ void fillRandom(const __grid_constant__ ditrun_random_args args) {
   const int64_t count = int64_t(args.rows) * args.columns, threads = int64_t(gridDim.x) * blockDim.x;
   const uint2 key = make_uint2(uint32_t(args.seed), uint32_t(args.seed >> 32));
@@ -21,18 +56,8 @@ __global__ void fillRandom(const __grid_constant__ ditrun_random_args args) {
     const int64_t row = i / args.columns, column = i - row * args.columns;
     const uint64_t element = uint64_t(args.row0 + row) * uint64_t(args.fullColumns) + uint64_t(args.column0 + column);
     const uint4 words = philox4x32(make_uint4(uint32_t(element), uint32_t(element >> 32), args.tensorId, 0), key);
-    // Each multiplication and addition rounds on its own (no FMA), so that every module gives the same bits.
-    float value;
-    if (args.distribution == DITRUN_UNIFORM) {
-      const float unit = __fadd_rn(__fmul_rn(float(words.x >> 8), 0x1p-23f), -1.0f);
-      value = __fmul_rn(args.amplitude, unit);
-    } else {
-      const uint32_t halves = (words.x & 0xffff) + (words.x >> 16) + (words.y & 0xffff) + (words.y >> 16) + (words.z & 0xffff) + (words.z >> 16) +
-                              (words.w & 0xffff) + (words.w >> 16);
-      const float centered = __fadd_rn(float(halves), -262140.0f);  // 8 · 32767.5
-      const float reciprocal = 0x1.3988e2p-16f;                     // float32 of 1 / sqrt(8 (65536² - 1) / 12)
-      value = __fmul_rn(__fmul_rn(args.amplitude, centered), reciprocal);
-    }
+    const float unit = args.distribution == DITRUN_UNIFORM ? __fadd_rn(__fmul_rn(float(words.x >> 8), 0x1p-23f), -1.0f) : normal(words);
+    const float value = __fmul_rn(args.amplitude, unit);
     storeOne(asPointer<void>(args.out), row * args.ldo + column, args.outDtype, __fadd_rn(value, args.offset));
   }
 }

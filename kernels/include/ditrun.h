@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define DITRUN_ABI_VERSION 4
+#define DITRUN_ABI_VERSION 5
 
 enum ditrun_status {
   DITRUN_OK = 0,
@@ -340,15 +340,19 @@ DITRUN_API int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, i
 /* out = softmax(scale * row) of each row of x, contiguous; float32 inside. out may be x where the dtype stays. */
 DITRUN_API int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale,
                                    uint64_t stream);
-/* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, in float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0. */
-DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream);
+/* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, in float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0.
+ * Where an x[i] is NaN or infinite, *nonfinite (device uint32) becomes 1; else it stays as it was. */
+DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream);
 
-/* ---- random weights, the same bits on every device and layout ----
+/* ---- random weights and noise, the same bits on every device and layout ----
  * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of
  * Philox4x32-10 (Salmon et al. 2011) with key (seed low, seed high) and counter (i low, i high, tensorId, 0).
  * UNIFORM: amplitude * ((word0 >> 8) * 2^-23 - 1), in [-amplitude, amplitude).
- * NORMAL:  amplitude * (Σ of the eight 16-bit halves - 8 * 32767.5) / sqrt(8 * (65536^2 - 1) / 12), standard deviation amplitude.
- * Both computed in float32 in exactly these steps (the divisor as a float32 reciprocal constant), then offset is added.
+ * NORMAL:  amplitude * float32(sqrt(-2 ln u) * sin(π v)), of standard deviation amplitude (Box and Muller 1958), where
+ *   u = (word0 * 2^21 + (word1 >> 11) + 1) * 2^-53, in (0, 1], and v = (int32(word2) * 2^21 + (word3 >> 11) + ½) * 2^-53, in (-½, ½),
+ *   ln u = e * ln 2 + 2 s (1 + s²/3 + s⁴/5 + … + s¹⁶/17), u = 2^e m, m in [c, 2c), c = 0x1.6a09ep-1 (about √½), s = (m - 1) / (m + 1),
+ *   sin x = x (1 - x²/3! + x⁴/5! - … + x¹⁶/17!), x = π v; both series by Horner's rule.
+ * Every operation of u to sin rounds on its own to float64, all others to float32; then offset is added. No value is beyond 8.6 amplitude.
  * Writes rows [row0, row0 + rows) and columns [column0, column0 + columns) to out [rows, columns] with leading dimension ldo. */
 typedef struct {
   uint64_t out;

@@ -1,6 +1,7 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError } from "../protocol/failure.js";
 import { attentionDtypeSchema, dtypeSchema, mostWorkers } from "../protocol/plan.js";
+import { largestSeed } from "../protocol/seed.js";
 import { deviceNames } from "./device.js";
 import { logLevels } from "./logs.js";
 
@@ -19,6 +20,13 @@ export function wholeNumber(
     }
     return value;
   };
+}
+
+/** A seed; -1n asks for one to be drawn. @throws DitrunError for what is neither. */
+function parseSeed(text: string): bigint {
+  if (text === "-1") return -1n;
+  if (/^\d+$/.test(text) && BigInt(text) <= largestSeed) return BigInt(text);
+  throw new DitrunError(`--seed is "${text}"; it must be a whole number from 0 to ${largestSeed}, or -1 to draw one.`);
 }
 
 function degree(name: string, describe: string) {
@@ -65,8 +73,8 @@ export const globalOptions = {
     type: "string",
     requiresArg: true,
     default: "0",
-    describe: "Seed of random weights and inputs",
-    coerce: wholeNumber("seed", 0),
+    describe: "Seed of random weights, inputs and noise: 64 bits, or -1 to draw one",
+    coerce: parseSeed,
   },
   timeout: {
     type: "string",

@@ -3,6 +3,7 @@ import { DitrunError } from "../protocol/failure.js";
 import type { Task } from "../protocol/job.js";
 import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
+import { type Seed, seedOf } from "../protocol/seed.js";
 import { type EmitHandler, runJob } from "./agent.js";
 import { counted } from "./counted.js";
 import { chooseDevice, type DeviceChoice, hasNccl } from "./device.js";
@@ -20,6 +21,8 @@ export class Session {
     readonly log: Log,
     private readonly document: JsonDocument,
     private readonly entry: string | undefined,
+    /** Of all that is random. */
+    readonly seed: Seed,
   ) {}
 
   /** @throws DitrunError when the log folder, the file for --json, the device or the kernel module cannot be had. */
@@ -27,11 +30,7 @@ export class Session {
     await document.check();
     const log = openLog(options.logLevel, options.logDir);
     const device = await chooseDevice(options.device, log, !options.dryRun);
-    return new Session(options, device, log, document, entry);
-  }
-
-  get seed(): number {
-    return this.options.seed ?? 0;
+    return new Session(options, device, log, document, entry, chosenSeed(options.seed, log));
   }
 
   /** --model, else the benchmark on a GPU and its small sibling on a CPU. */
@@ -100,4 +99,12 @@ export class Session {
   async emit(document: unknown): Promise<void> {
     await this.document.write(document);
   }
+}
+
+/** Draws a seed for -1, below 2^63 as the published code does, and tells it. */
+function chosenSeed(seed: bigint, { logger }: Log): Seed {
+  if (seed >= 0n) return seedOf(seed);
+  const drawn = BigInt.asUintN(63, randomBytes(8).readBigUInt64LE());
+  logger.info(`--seed -1 drew the seed ${drawn}.`);
+  return seedOf(drawn);
 }

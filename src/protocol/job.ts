@@ -1,11 +1,12 @@
 import { z } from "zod";
 import { ditModelSchema, latentSizeSchema, wanModelSchema } from "./model.js";
 import { planSchema } from "./plan.js";
+import { seedSchema } from "./seed.js";
 
 /** Where a model's weights come from. */
 export const weightsSchema = z.discriminatedUnion("from", [
   /** Seeded counter-based random numbers: the same full tensors on every layout and device. */
-  z.strictObject({ from: z.literal("random"), seed: z.int() }),
+  z.strictObject({ from: z.literal("random"), seed: seedSchema }),
   /** A folder with config.json and model.safetensors. */
   z.strictObject({ from: z.literal("directory"), directory: z.string().min(1) }),
 ]);
@@ -25,7 +26,7 @@ export const profileTaskSchema = z.strictObject({
   model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
-  seed: z.int(),
+  seed: seedSchema,
   ...timing,
 });
 export type ProfileTask = z.infer<typeof profileTaskSchema>;
@@ -36,7 +37,7 @@ export const forwardTaskSchema = z.strictObject({
   model: ditModelSchema,
   plan: planSchema,
   weights: weightsSchema,
-  seed: z.int(),
+  seed: seedSchema,
   /** A safetensors file with inputs img, t, y; else random ones from the seed. */
   inputs: z.string().min(1).optional(),
   /** Rank 0 writes the output here, a safetensors file with the float32 tensor `output`. */
@@ -46,7 +47,7 @@ export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
 /** Where Wan's weights come from; paths are files, or the index of several. */
 export const wanWeightsSchema = z.discriminatedUnion("from", [
-  z.strictObject({ from: z.literal("random"), seed: z.int() }),
+  z.strictObject({ from: z.literal("random"), seed: seedSchema }),
   z.strictObject({
     from: z.literal("checkpoint"),
     /** Whose names the tensors have: the published code's, or those of diffusers. */
@@ -73,6 +74,9 @@ export const wanForwardTaskSchema = z.strictObject({
 });
 export type WanForwardTask = z.infer<typeof wanForwardTaskSchema>;
 
+/** ditrun: the device's own. torch-cpu: as ComfyUI, and diffusers with a CPU generator. torch-cuda: as the published code on an H100 or H200. */
+export const noiseGenerators = ["ditrun", "torch-cpu", "torch-cuda"] as const;
+
 export const wanGenerateTaskSchema = z.strictObject({
   /** Two texts to a video: encodes, samples with guidance, decodes; rank 0 hands the frames over as they are done. */
   kind: z.literal("wan-generate"),
@@ -94,7 +98,9 @@ export const wanGenerateTaskSchema = z.strictObject({
   /** Bytes of device memory that each worker may use; else what is free. */
   memoryBytes: z.number().positive().optional(),
   /** Of the initial noise, unless a safetensors file has it, [channels, frames, height, width]. */
-  seed: z.int(),
+  seed: seedSchema,
+  /** Whose random numbers the seed stands for; by default ditrun's own. */
+  generator: z.enum(noiseGenerators).optional(),
   noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),
   /** Rank 0 writes `context`, `context_null`, `latent.N` after step N and `video` [3, F, H, W] here, float32. */
   dump: z.string().min(1).optional(),
@@ -108,7 +114,7 @@ export const wanProfileTaskSchema = z.strictObject({
   plan: planSchema,
   size: latentSizeSchema,
   /** Of weights and inputs. */
-  seed: z.int(),
+  seed: seedSchema,
   ...timing,
   /** Rank 0 writes what the forward was given and what it gave here, float32: `latent`, `text`, `t` and `output`. */
   dump: z.string().min(1).optional(),
@@ -124,7 +130,7 @@ export const wanVaeTaskSchema = z.strictObject({
       /** Wan2.1_VAE.pth, or a safetensors file in either layout. */
       z.strictObject({ from: z.literal("file"), file: z.string().min(1) }),
       /** Of the published model's shape. */
-      z.strictObject({ from: z.literal("random"), seed: z.int() }),
+      z.strictObject({ from: z.literal("random"), seed: seedSchema }),
     ]),
   }),
   plan: planSchema,

@@ -1,5 +1,6 @@
 """Checks of GEMM, norms, elementwise operators, embeddings, patches and random numbers (see check_kernels.py)."""
 import ctypes
+import math
 
 import numpy
 import torch
@@ -400,6 +401,8 @@ def checks(module, report):
         report("sincos_2d, some columns", float((out - expected[:, 50:110]).abs().max()), 3e-6)
 
     def random_numbers():
+        f32 = numpy.float32
+
         def philox(index, tensor, seed):
             with numpy.errstate(over="ignore"):
                 c = [index & 0xffffffff, index >> 32, numpy.full_like(index, tensor), numpy.zeros_like(index)]
@@ -409,18 +412,30 @@ def checks(module, report):
                     c = [(p1 >> 32) ^ c[1] ^ numpy.uint64(key[0]), p1 & 0xffffffff, (p0 >> 32) ^ c[3] ^ numpy.uint64(key[1]), p0 & 0xffffffff]
                     key = [(key[0] + 0x9E3779B9) & 0xffffffff, (key[1] + 0xBB67AE85) & 0xffffffff]
             return c
+
+        def normal(words):
+            """As ditrun.h defines it: numpy rounds each operation to float64 on its own, and the last to float32."""
+            signed = (words[2].astype(numpy.int64) ^ 0x80000000) - 0x80000000
+            u = (words[0].astype(numpy.float64) * 2.0**21 + (words[1] >> 11).astype(numpy.float64) + 1) * 2.0**-53
+            v = (signed.astype(numpy.float64) * 2.0**21 + (words[3] >> 11).astype(numpy.float64) + 0.5) * 2.0**-53
+            m, e = numpy.frexp(u)  # m in [1/2, 1)
+            below = m < float.fromhex("0x1.6a09ep-1")
+            m, e = numpy.where(below, 2 * m, m), numpy.where(below, e - 1, e)
+            s = (m - 1) / (m + 1)
+            x = numpy.pi * v
+            logs, sines = numpy.full_like(s, 1 / 17), numpy.full_like(x, 1 / math.factorial(17))
+            for odd in range(15, 0, -2):
+                logs = logs * (s * s) + 1 / odd
+                sines = sines * (x * x) + (-1) ** (odd // 2) / math.factorial(odd)
+            return (numpy.sqrt(-2 * (e * math.log(2) + 2 * s * logs)) * (x * sines)).astype(f32)
         known = [hex(int(word[0])) for word in philox(numpy.zeros(1, numpy.uint64), 0, 0)]
         report("random: this script's Philox gives the published answer", 0 if known == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"] else 1, 0)
         full, row0, column0, count_rows, count_columns, tensor, seed = 70000, 90000, 123, 37, 501, 42, 0x123456789abcdef
         index = ((row0 + numpy.arange(count_rows, dtype=numpy.uint64))[:, None] * numpy.uint64(full) + numpy.arange(column0, column0 + count_columns, dtype=numpy.uint64)).ravel()
         words = philox(index, tensor, seed)
-        f32 = numpy.float32
         unit = (words[0] >> 8).astype(f32) * f32(2**-23) - f32(1)
-        halves = sum(((word & 0xffff) + (word >> 16)).astype(numpy.int64) for word in words)
-        centered = halves.astype(f32) - f32(8 * 32767.5)
-        reciprocal = f32(1 / numpy.sqrt(8 * (65536.0**2 - 1) / 12))
         amplitude, offset = f32(0.0371), f32(0.25)
-        expected = {UNIFORM: amplitude * unit + offset, NORMAL: amplitude * centered * reciprocal + offset}
+        expected = {UNIFORM: amplitude * unit + offset, NORMAL: amplitude * normal(words) + offset}
         for distribution, name in ((UNIFORM, "uniform"), (NORMAL, "normal")):
             for dtype in (torch.float32, torch.bfloat16):
                 out, whole = padded(count_rows, count_columns, dtype, 3)
@@ -429,6 +444,15 @@ def checks(module, report):
                     distribution=distribution, amplitude=amplitude, offset=offset, outDtype=CODE[dtype])), 0))
                 reference = torch.from_numpy(expected[distribution]).view(count_rows, count_columns).cuda().to(dtype)
                 report(f"fill_random {name} {SHORT[dtype]}: the same bits", float((out != reference).sum()) + untouched(whole, count_columns), 0)
+        count = 1 << 26
+        out = torch.empty(count, device="cuda")
+        synchronized(lambda: module.fill_random(ctypes.byref(Random(out=out.data_ptr(), seed=2**64 - 1, fullColumns=count, ldo=count, rows=1, columns=count, tensorId=3,
+                                                                    distribution=NORMAL, amplitude=1, outDtype=F32)), 0))
+        report("fill_random normal: mean", abs(float(out.double().mean())), 5 * count**-0.5)
+        report("fill_random normal: variance", abs(float(out.double().var()) - 1), 5 * (2 / count) ** 0.5)
+        for sigmas in (1, 3, 4, 5):
+            expected_count = count * math.erfc(sigmas / 2**0.5)
+            report(f"fill_random normal: values beyond {sigmas} sigma", abs(int((out.abs() > sigmas).sum()) - expected_count), 5 * expected_count**0.5)
 
     return {"gemm": gemm, "gemm batched": gemm_batched, "gemm e4m3": gemm_fp8, "gemm sm_90": gemm_hopper, "gemm f16": gemm_f16, "gemm gate": gemm_gate, "layer_norm": layer_norm, "elementwise": elementwise, "quantize": quantize,
             "tokens": tokens, "embeddings": embeddings, "random": random_numbers}

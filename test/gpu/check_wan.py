@@ -144,11 +144,17 @@ def checks(module, report):
         for dtype in BOTH:
             for count in (1, 1003, 65536 * 3 + 4):
                 x = random(count, dtype=dtype)
-                x[0] = NAN
-                expected = ((x.float() + 1) * 127.5).nan_to_num(0).clamp(0, 255).round().to(torch.uint8)
-                out = (~expected).clone()
-                synchronized(lambda: module.to_bytes(out.data_ptr(), x.data_ptr(), CODE[dtype], count, 0))
-                report(f"to_bytes {SHORT[dtype]} {count}", float((out != expected).sum()), 0)
+                for where, bad, flag in ((0, 0.5, 0), (0, NAN, 1), (count - 1, NAN, 1), (count // 2, float("inf"), 1), (count // 3, -float("inf"), 1)):
+                    kept = x[where].clone()
+                    x[where] = bad
+                    expected = ((x.float() + 1) * 127.5).nan_to_num(0).clamp(0, 255).round().to(torch.uint8)
+                    out, nonfinite = (~expected).clone(), torch.tensor([0, 7], device="cuda", dtype=torch.int32)
+                    synchronized(lambda: module.to_bytes(out.data_ptr(), nonfinite.data_ptr(), x.data_ptr(), CODE[dtype], count, 0))
+                    report(f"to_bytes {SHORT[dtype]} {count}, {bad} at {where}", float((out != expected).sum()) + float((nonfinite != torch.tensor([flag, 7], device="cuda")).sum()), 0)
+                    x[where] = kept
+                nonfinite = torch.tensor([1], device="cuda", dtype=torch.int32)
+                synchronized(lambda: module.to_bytes(out.data_ptr(), nonfinite.data_ptr(), x.data_ptr(), CODE[dtype], count, 0))
+                report(f"to_bytes {SHORT[dtype]} {count} leaves a flag that is set", abs(int(nonfinite) - 1), 0)
 
     def products():
         for dtype in BOTH:

@@ -81,7 +81,7 @@ SIGNATURES = {
     "patchify": [U, I, U, I, I, I, I, I, I, I, U], "unpatchify": [U, I, U, I, I, I, I, I, I, I, U],
     "sincos_embedding": [U, I, U, I, I, I, I, U], "sincos_2d": [U, I, I, I, I, I, I, I, U],
     "conv3d": [POINTER(Conv3d), U], "transpose": [U, U, I, I, I, I, U], "softmax_rows": [U, I, U, I, I, I, c_float, U],
-    "to_bytes": [U, U, I, L, U], "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
+    "to_bytes": [U, U, U, I, L, U], "fill_random": [POINTER(Random), U], "sum": [U, U, U, I, POINTER(U), I, L, I, I, U],
     "rms_norm": [POINTER(RmsNorm), U], "row_sum_squares": [U, U, L, I, I, I, U], "rope_3d": [U, I, I, I, I, I, U],
     "add_gated": [U, U, I, U, I, U, I, I, U], "multiply": [U, U, U, L, I, U], "combine": [U, POINTER(U), POINTER(c_float), I, L, U],
     "gather_rows": [U, I, U, I, I, U, I, I, U],

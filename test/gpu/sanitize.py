@@ -196,7 +196,7 @@ def elementwise(module, new):
             module.sum(out, x, new.normal(columns, dtype), columns, sources(x, y), 2, rows * columns, dtype, dtype, 0)
             module.count_nonfinite(new.empty(1), x, count, dtype, 0)
             module.cast(new.empty(count), F32, x, dtype, count, 0)
-            module.to_bytes(new.empty(count, E4M3), x, dtype, count, 0)
+            module.to_bytes(new.empty(count, E4M3), new.empty(1), x, dtype, count, 0)
             module.copy_2d(new.empty(rows * columns, dtype), columns * BYTES[dtype], x, columns * BYTES[dtype], (columns - 8) * BYTES[dtype], rows, 0)
             module.add_rows(out, x, y, new.normal(columns, dtype), rows, columns, dtype, 0)
             module.add_gated(new.empty(count), new.normal(count), F32, y, dtype, new.normal(columns), rows, columns, 0)

@@ -5,8 +5,8 @@ import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
-import type { FileDtype } from "../../src/formats/tensor-file.js";
+import { writeSafetensors } from "../../src/formats/safetensors.js";
+import { copyChanged, type Stored, spoiled } from "../checkpoints.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { expectMp4 } from "../unit/video/mp4.js";
 import { caseFile } from "../unit/wan/golden.js";
@@ -45,24 +45,10 @@ async function checkpointWith(name: string): Promise<string> {
   return copy;
 }
 
-interface Stored {
-  dtype: FileDtype;
-  shape: readonly number[];
-  data: Uint8Array;
-}
-
 /** The checkpoint with one tensor of its transformer changed. */
 async function checkpointWhere(name: string, tensor: string, change: (stored: Stored) => Stored) {
   const copy = await checkpointWith(name);
-  const file = await openSafetensors(join(original, transformerFile));
-  const tensors: Record<string, Stored> = {};
-  for (const each of file.names()) {
-    const { dtype, shape } = file.info(each);
-    const stored = { dtype, shape, data: await file.read(each) };
-    tensors[each] = each === tensor ? change(stored) : stored;
-  }
-  await file.close();
-  await writeSafetensors(join(copy, transformerFile), tensors);
+  await copyChanged(join(original, transformerFile), join(copy, transformerFile), tensor, change);
   return copy;
 }
 
@@ -140,24 +126,37 @@ describe("ditrun wan generate", () => {
     expect(error).toBeGreaterThan(1e-4);
   });
 
+  /** The latent after two steps, float32. */
+  async function latentOf(...args: string[]): Promise<Float32Array> {
+    const { exitCode, stderr } = await tiny(
+      ...["--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors", "--out", "seed.mp4", ...args],
+    );
+    expect(exitCode, stderr).toBe(0);
+    return readTensor(join(folder, "seed.safetensors"), "latent.1");
+  }
+
   it("gives the same video for the same seed, another for another, whatever the layout", async () => {
-    const latent = async (...args: string[]) => {
-      const { exitCode, stderr } = await tiny(
-        ...["--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors", "--out", "seed.mp4", ...args],
-      );
-      expect(exitCode, stderr).toBe(0);
-      return readTensor(join(folder, "seed.safetensors"), "latent.1");
-    };
-    const first = await latent("--seed", "7");
-    expect(relativeL2(await latent("--seed", "7", "--cp", "3"), first)).toBeLessThan(1e-5);
-    expect(relativeL2(await latent("--seed", "8"), first)).toBeGreaterThan(0.1);
+    const first = await latentOf("--seed", "7");
+    expect(relativeL2(await latentOf("--seed", "7", "--cp", "3"), first)).toBeLessThan(1e-5);
+    expect(relativeL2(await latentOf("--seed", "8"), first)).toBeGreaterThan(0.1);
+  });
+
+  it("gives the same video for the same of PyTorch's noise, which the host of every rank draws", async () => {
+    const noise = ["--noise", "torch-cuda", "--seed", "5317905679503427392"];
+    const first = await latentOf(...noise);
+    expect(relativeL2(await latentOf(...noise, "--cp", "2"), first)).toBeLessThan(1e-5);
   });
 
   it("computes the prompt alone where guidance is off, and samples with the other solver", async () => {
     const { exitCode, stderr, stdout } = await tiny(
       ...["--guide-scale", "1", "--solver", "dpm++", "--steps", "3", "--json", "--out", "unguided.mp4"],
+      ...["--seed", "-1", "--noise", "torch-cpu"],
     );
     expect(exitCode, stderr).toBe(0);
+    // All digits of the seed, so that the video can be made again.
+    const [, drawn] = /--seed -1 drew the seed (\d+)\./.exec(stderr) ?? [];
+    expect(stderr).toContain(`seed ${drawn}, noise: torch-cpu`);
+    expect([String(JSON.parse(stdout).seed), JSON.parse(stdout).noise]).toEqual([drawn, "torch-cpu"]);
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
   });
 
@@ -240,20 +239,44 @@ describe("ditrun wan generate ends with one sentence", () => {
   it.for([
     ["one worker", "single"],
     ["cfg2×cp2", "cfg2-cp2"],
-  ] as const)("when sampling meets a NaN, with its step and layer: %s", async ([, mesh]) => {
-    // The last token's patch: under cp 2 only the second rank sees it before the first attention.
+  ] as const)("when sampling meets a value that is not finite, with its step and layer: %s", async ([, mesh]) => {
+    // The last token's patch, which the patch embedding makes infinite: under cp 2 only the second rank sees it before the first attention.
     const noise = await readTensor(caseFile, "noise");
-    noise[noise.length - 1] = Number.NaN;
+    const weight = await readTensor(join(original, transformerFile), "patch_embedding.weight");
+    for (let channel = 0; channel < 16; channel++) {
+      for (let pixel = 0; pixel < 4; pixel++) {
+        const at = ((channel * 3 + 2) * 8 + 6 + Math.floor(pixel / 2)) * 12 + 10 + (pixel % 2);
+        noise[at] = 3e38 * Math.sign(weight[channel * 4 + pixel] ?? Number.NaN);
+      }
+    }
     const data = new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength);
     const file = `${mesh}.safetensors`;
-    await writeSafetensors(join(folder, file), { nan: { dtype: "F32", shape: [16, 3, 8, 12], data } });
+    await writeSafetensors(join(folder, file), { large: { dtype: "F32", shape: [16, 3, 8, 12], data } });
     const degrees = mesh === "single" ? [] : ["--cfg", "2", "--cp", "2"];
-    const { exitCode, stderr } = await tiny("--init-noise", `${file}:nan`, "--out", `${mesh}.mp4`, ...degrees);
+    const { exitCode, stderr } = await tiny("--init-noise", `${file}:large`, "--out", `${mesh}.mp4`, ...degrees);
     expect(exitCode).toBe(1);
     expect(line(stderr)).toMatch(/At step 1 of 6 the guided prediction has \d+ values that are not finite;/);
     const rank = mesh === "single" ? 0 : 1;
     expect(line(stderr)).toContain(`patch_embedding in the forward of the prompt on rank ${rank}`);
     expect((await readdir(folder)).filter((name) => name.startsWith(`${mesh}.mp4`))).toEqual([]);
+  });
+
+  it("when decoding meets a NaN on two workers, and leaves no part of a video", async () => {
+    const diffusers = resolve("test/golden/data/wan/diffusers");
+    const broken = join(folder, "nan-vae");
+    await mkdir(join(broken, "vae"), { recursive: true });
+    for (const entry of await readdir(diffusers)) {
+      if (entry !== "vae") await symlink(join(diffusers, entry), join(broken, entry));
+    }
+    const weights = join("vae", transformerFile);
+    await copyFile(join(diffusers, "vae", "config.json"), join(broken, "vae", "config.json"));
+    await copyChanged(join(diffusers, weights), join(broken, weights), "decoder.conv_out.bias", spoiled);
+    const { exitCode, stderr } = await tiny("--ckpt-dir", broken, "--cp", "2", "--steps", "1", "--out", "nan-vae.mp4");
+    expect(exitCode).toBe(1);
+    expect(line(stderr)).toContain(
+      "Decoding gave values that are not finite, first in frame 1 of 9 (latent frame 1 of 3)",
+    );
+    expect((await readdir(folder)).filter((name) => name.startsWith("nan-vae.mp4"))).toEqual([]);
   });
 
   it("when a weight is infinite, naming its layer", async () => {

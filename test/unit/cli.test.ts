@@ -42,7 +42,12 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --cp", "--cp needs a value; one that begins with a dash is written --cp=VALUE"],
     ["profile --nproc -1", '--nproc is "-1"'],
     ["profile --cp 1025", '--cp is "1025"; it must be a whole number from 1 to 1024'],
-    ["profile --seed 9007199254740992", "it must be a whole number from 0 to 9007199254740991"],
+    ["profile --seed 18446744073709551616", "it must be a whole number from 0 to 18446744073709551615, or -1"],
+    ["profile --seed -2", '--seed is "-2"'],
+    [
+      "wan generate --device cpu --model tiny --prompt x --dry-run --init-noise n.safetensors --noise torch-cpu",
+      "leave out --noise torch-cpu",
+    ],
     ["profile --dtype --dry-run", "--dtype needs a value"],
     ["profile --fp8 maybe", '"maybe" is not understood after --fp8'],
     ["profile --fp8=maybe", '--fp8 is "maybe"; it takes no value: give --fp8 or --no-fp8'],
@@ -265,4 +270,16 @@ describe("help and version", () => {
     expect(await run("--version")).toBe(0);
     expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
+});
+
+test("--seed -1 draws a seed of 63 bits each time, and says which", async () => {
+  const draws = [];
+  for (let time = 0; time < 2; time++) {
+    stderr = "";
+    expect(await run("profile --dry-run --device cpu --model dit-tiny --seed -1")).toBe(0);
+    draws.push(BigInt(/drew the seed (\d+)\./.exec(stderr)?.[1] ?? "-1"));
+  }
+  const [first = -1n, second = -1n] = draws;
+  expect(first).not.toBe(second);
+  for (const seed of draws) expect(seed >= 0n && seed < 2n ** 63n).toBe(true);
 });

@@ -3,6 +3,7 @@ import {
   BF16,
   check,
   download,
+  downloadBytes,
   F32,
   freeAll,
   lastError,
@@ -82,7 +83,8 @@ describe("ditrun_to_bytes on the CPU", () => {
     const exact = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
     const x = exact.map((value) => rounded(value, dtype));
     const out = made((result) => raw.malloc(x.length, 0, result));
-    check(raw.toBytes(out, upload(x, dtype), dtype, x.length, stream));
+    const nonfinite = poisoned(1, F32);
+    check(raw.toBytes(out, nonfinite, upload(x, dtype), dtype, x.length, stream));
     const bytes = new Uint8Array(x.length);
     check(raw.download(bytes, out, x.length, stream));
     const expected = x.map((value) => Math.fround(Math.fround(value + 1) * 127.5));
@@ -93,5 +95,47 @@ describe("ditrun_to_bytes on the CPU", () => {
     expect([...bytes]).toEqual([...clamped]);
     expect([...bytes]).toContain(255);
     check(raw.free(out));
+  });
+
+  it.each([F32, BF16])("says where a pixel is not finite, and leaves the word alone elsewhere, dtype %i", (dtype) => {
+    const count = 40_003; // more than one thread's
+    const out = made((result) => raw.malloc(count, 0, result));
+    const word = made((result) => raw.malloc(8, 0, result));
+    const words = () => new Uint32Array(downloadBytes(word, 8).buffer);
+    const convert = (x: Float64Array) => check(raw.toBytes(out, word, upload(x, dtype), dtype, count, stream));
+    const finite = sequence(count, dtype, 5, 3e38);
+    for (const [place, value] of [
+      [0, Number.NaN],
+      [count - 1, Number.POSITIVE_INFINITY],
+      [20_000, Number.NEGATIVE_INFINITY],
+    ] as const) {
+      check(raw.fillZero(word, 8, stream));
+      convert(finite);
+      expect([...words()]).toEqual([0, 0]);
+      convert(finite.map((x, index) => (index === place ? value : x)));
+      expect([...words()]).toEqual([1, 0]);
+      convert(finite);
+      expect([...words()]).toEqual([1, 0]);
+    }
+    for (const address of [out, word]) check(raw.free(address));
+  });
+
+  it("says so each time that a graph is replayed", () => {
+    const [x, out, word] = [4, 4, 4].map((bytes) => made((result) => raw.malloc(bytes, 0, result)));
+    const set = (value: number) => {
+      check(raw.upload(x, new Uint8Array(Float32Array.of(value).buffer), 4, stream));
+      check(raw.fillZero(word, 4, stream));
+    };
+    set(0);
+    check(raw.captureBegin(stream));
+    check(raw.toBytes(out, word, x, F32, 1, stream));
+    const graph = made((result) => raw.captureEnd(stream, result));
+    for (const value of [Number.NaN, 0, Number.POSITIVE_INFINITY, 1]) {
+      set(value);
+      check(raw.graphLaunch(graph, stream));
+      expect([...downloadBytes(word ?? 0, 4)]).toEqual([Number.isFinite(value) ? 0 : 1, 0, 0, 0]);
+    }
+    check(raw.graphDestroy(graph));
+    for (const address of [x, out, word]) check(raw.free(address));
   });
 });

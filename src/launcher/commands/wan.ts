@@ -3,7 +3,7 @@ import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
 import { checkOutputFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import type { WanGenerateTask } from "../../protocol/job.js";
+import { noiseGenerators, type WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
 import { wanTokens } from "../../protocol/model.js";
 import type { Plan } from "../../protocol/plan.js";
@@ -82,6 +82,12 @@ const options = {
     describe: "GiB of device memory that each worker may use [default: what is free]",
     coerce: decimal("memory", (value) => value > 0 && value <= 1e6, "a number of GiB above 0 and at most 1000000"),
   },
+  noise: {
+    choices: noiseGenerators,
+    requiresArg: true,
+    describe:
+      "What --seed draws: torch-cpu as ComfyUI, torch-cuda as the published code on an H100 or H200 [default: ditrun]",
+  },
   "init-noise": { ...text, describe: "Initial noise: FILE.safetensors[:TENSOR] [default tensor: noise]" },
   dump: { ...text, describe: "Write context, context_null, latent.N and video to FILE.safetensors" },
 } as const satisfies Record<string, Options>;
@@ -130,7 +136,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   checkPrompt(chosen.prompt);
   const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
-  const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
+  const noise = noiseOf(chosen);
   const target = { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps };
   session.checkOutputs({ "--out": chosen.out, "--dump": chosen.dump });
   await checkVideo(target.out, target);
@@ -271,6 +277,15 @@ async function generateInto(
   const summary = summarizeGenerate(task, ranks, { ...target, encoder: video.encoder, finishMs }, weights);
   session.print(generateTable(summary));
   await session.emit(summary);
+}
+
+/** @throws DitrunError where noise is to be drawn and read at once. */
+function noiseOf({ initNoise, noise }: GenerateArguments): Pick<WanGenerateTask, "noise" | "generator"> {
+  if (initNoise === undefined) return noise === undefined ? {} : { generator: noise };
+  if (noise === undefined) return { noise: noiseFile(initNoise) };
+  throw new DitrunError(
+    `--init-noise ${initNoise} is the noise itself, so nothing is drawn: leave out --noise ${noise}.`,
+  );
 }
 
 /** `FILE.safetensors[:TENSOR]`. */

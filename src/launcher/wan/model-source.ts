@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { DitrunError } from "../../protocol/failure.js";
 import type { WanWeights } from "../../protocol/job.js";
 import type { WanModel } from "../../protocol/model.js";
+import type { Seed } from "../../protocol/seed.js";
 import type { Progress } from "../checkpoint/download.js";
 import { detectLayout, type WanCheckpoint } from "../checkpoint/layout.js";
 import { locateCheckpoint } from "../checkpoint/locate.js";
@@ -13,7 +14,7 @@ export interface SourceRequest {
   readonly model: string;
   readonly preset: WanPreset | undefined;
   readonly weights: "checkpoint" | "random";
-  readonly seed: number;
+  readonly seed: Seed;
   readonly directory: string | undefined;
   readonly download: boolean;
   readonly onProgress: (progress: Progress) => void;

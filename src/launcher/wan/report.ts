@@ -34,7 +34,10 @@ export interface GenerateSummary {
   model: WanGenerateTask["model"];
   plan: WanGenerateTask["plan"];
   sampling: WanGenerateTask["sampling"];
-  seed: number;
+  /** Beyond 2^53: decimal text. */
+  seed: WanGenerateTask["seed"];
+  /** Whose random numbers the seed stands for, or the file of the noise. */
+  noise: string;
   video: Omit<VideoOutput, "finishMs">;
   device: string;
   worldSize: number;
@@ -75,6 +78,7 @@ export function summarizeGenerate(
     plan: task.plan,
     sampling: task.sampling,
     seed: task.seed,
+    noise: task.noise ? `${task.noise.file}:${task.noise.tensor}` : (task.generator ?? "ditrun"),
     video,
     device: first.device,
     worldSize: ranks.length,
@@ -102,6 +106,7 @@ export function generateTable(summary: GenerateSummary): string {
   ];
   return [
     `${model.name} with ${weights}, ${planTitle(plan)}, ${workers}, ${device}`,
+    `seed ${summary.seed}, noise: ${summary.noise}`,
     formatTable(["stage", "seconds", ""], rows),
     `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second`,
   ].join("\n");

@@ -166,7 +166,8 @@ export interface Conv3dArgs {
 
 export interface RandomArgs {
   out: Address;
-  seed: number;
+  /** 64 bits. */
+  seed: bigint;
   row0: number;
   column0: number;
   fullColumns: number;

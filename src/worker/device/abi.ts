@@ -80,7 +80,8 @@ export const prototypes = {
     "int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream)",
   softmaxRows:
     "int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale, uint64_t stream)",
-  toBytes: "int ditrun_to_bytes(uint64_t out, uint64_t x, int xDtype, int64_t count, uint64_t stream)",
+  toBytes:
+    "int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
   sum: "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   peerSum: "int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream)",
@@ -216,7 +217,7 @@ export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as con
 export const HANDLE_BYTES = 128;
 export const NCCL_ID_BYTES = 128;
 /** DITRUN_ABI_VERSION, DITRUN_ATTENTION_WORKSPACE, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 export const ATTENTION_WORKSPACE = 33554432;
 export const FP8_KEYS = 128;
 export const STATISTICS_PARTS = 64;

@@ -148,7 +148,16 @@ export function channelNorm(
   ]);
 }
 
-/** out (u8) = pixels of 8 bits: x (fp32 or bf16) from [-1, 1] to 0 … 255, clamped, rounded to nearest even. */
-export function toBytes(device: Device, out: Tensor, x: Tensor): void {
-  device.launch("elementwise", "toBytes", () => [out.address, x.address, deviceDtypes[x.dtype], elements(x.shape)]);
+/**
+ * out (u8) = pixels of 8 bits: x (fp32 or bf16) from [-1, 1] to 0 … 255, clamped, rounded to nearest even.
+ * @param nonfinite i32: becomes 1 where a pixel is NaN or infinite, else it stays.
+ */
+export function toBytes(device: Device, out: Tensor, x: Tensor, nonfinite: Tensor): void {
+  device.launch("elementwise", "toBytes", () => [
+    out.address,
+    nonfinite.address,
+    x.address,
+    deviceDtypes[x.dtype],
+    elements(x.shape),
+  ]);
 }

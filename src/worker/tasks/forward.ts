@@ -2,8 +2,9 @@ import { writeSafetensors } from "../../formats/safetensors.js";
 import type { ForwardTask, Job } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import type { Store } from "../store.js";
+import { requireFinite } from "./finite.js";
 import { randomInputs, readInputs } from "./inputs.js";
-import { requireFinite, withSession } from "./session.js";
+import { withSession } from "./session.js";
 
 /** One forward; rank 0 writes its output to the task's file. */
 export function runForward(job: Job, task: ForwardTask, store: Store): Promise<ForwardRank> {
@@ -19,7 +20,7 @@ export function runForward(job: Job, task: ForwardTask, store: Store): Promise<F
     });
     await device.synchronize();
     const output = await device.download(dit.output);
-    requireFinite(task, output);
+    requireFinite(`The output of ${task.model.name}`, output);
     if (store.rank === 0) {
       const { channels, imageSize } = task.model;
       const data = { dtype: "F32", shape: [1, channels, imageSize, imageSize], data: output } as const;

@@ -2,13 +2,15 @@ import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { DitModel } from "../../protocol/model.js";
+import type { Seed } from "../../protocol/seed.js";
 import type { Device } from "../device/device.js";
 import { tensor } from "../device/tensor.js";
 import type { DitInputs } from "../models/dit.js";
 import { fillRandom } from "../weights/source.js";
+import { requireFiniteInput } from "./finite.js";
 
 /** Inputs of a seed, the same on every rank: a normal image, a time step in [0, 1000) and a class. */
-export async function randomInputs(device: Device, model: DitModel, seed: number): Promise<DitInputs> {
+export async function randomInputs(device: Device, model: DitModel, seed: Seed): Promise<DitInputs> {
   const { channels, imageSize, classes } = model;
   const shape = [channels, imageSize, imageSize];
   const bytes = channels * imageSize * imageSize * 4;
@@ -22,7 +24,9 @@ export async function randomInputs(device: Device, model: DitModel, seed: number
       fullColumns: imageSize,
       init: { kind: "normal", std: 1 },
     });
-    return { image: await device.download(image), t: (seed * 271 + 500) % 1000, y: (seed * 37 + 7) % classes };
+    const mixed = (factor: bigint, term: bigint, modulus: number) =>
+      Number((BigInt(seed) * factor + term) % BigInt(modulus));
+    return { image: await device.download(image), t: mixed(271n, 500n, 1000), y: mixed(37n, 7n, classes) };
   } finally {
     device.kernels.call("free", staging);
   }
@@ -40,10 +44,12 @@ export async function readInputs(path: string, model: DitModel): Promise<DitInpu
       );
     }
     const values = toFloat32(img.dtype, await file.read("img"));
-    const [t] = toFloat32(file.info("t").dtype, await file.read("t"));
+    requireFiniteInput(path, "img", values);
+    const time = toFloat32(file.info("t").dtype, await file.read("t"));
+    requireFiniteInput(path, "t", time);
     return {
       image: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
-      t: t ?? 0,
+      t: time[0] ?? 0,
       y: await readInteger(path, file.info("y").dtype, await file.read("y")),
     };
   } finally {

@@ -4,8 +4,9 @@ import type { Context } from "../context.js";
 import type { DeviceInfo } from "../device/kernels.js";
 import type { Tensor } from "../device/tensor.js";
 import type { Store } from "../store.js";
+import { requireFinite } from "./finite.js";
 import { randomInputs } from "./inputs.js";
-import { requireFinite, withSession } from "./session.js";
+import { withSession } from "./session.js";
 
 /** A forward to time, whose inputs are set. */
 export interface Subject {
@@ -39,7 +40,8 @@ export async function profileForward(
   context.world.barrier();
   subject.forward();
   await device.synchronize();
-  requireFinite(task, await device.download(subject.output));
+  const check = async () => requireFinite(`The output of ${task.model.name}`, await device.download(subject.output));
+  await check();
   const graph = plan.graph ? device.capture(() => subject.forward()) : undefined;
   const run = () =>
     graph === undefined ? subject.forward() : device.kernels.call("graphLaunch", graph, device.streams.compute);
@@ -53,6 +55,8 @@ export async function profileForward(
     const milliseconds = elapsed();
     if (iteration >= 0) latenciesMs.push(milliseconds);
   }
+  // What replays leave, before another forward writes over it.
+  await check();
   const { recordedMs, phases, ringWaitsMs, trace } = await recordPhases(context, subject);
   if (graph !== undefined) device.kernels.call("graphDestroy", graph);
   const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;

@@ -1,7 +1,5 @@
 import { join } from "node:path";
-import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
-import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { ForwardTask, Job, ProfileTask, Weights } from "../../protocol/job.js";
 import { ditLayerRules, splitOf } from "../../protocol/layers.js";
 import { checkDtypes } from "../../protocol/plan.js";
@@ -46,16 +44,4 @@ export async function withSession<T>(
 async function openWeights(device: Device, weights: Weights): Promise<WeightSource> {
   if (weights.from === "random") return new RandomWeights(device, weights.seed);
   return new CheckpointWeights(device, await openSafetensors(join(weights.directory, "model.safetensors")));
-}
-
-/** Throws when the output holds a NaN or an infinity: how many, and where the first one is. */
-export function requireFinite(task: { readonly model: { readonly name: string } }, output: Uint8Array): Float32Array {
-  const values = toFloat32("F32", output);
-  const first = values.findIndex((value) => !Number.isFinite(value));
-  if (first < 0) return values;
-  const count = values.reduce((sum, value) => sum + (Number.isFinite(value) ? 0 : 1), 0);
-  throw new DitrunError(
-    `The output of ${task.model.name} has ${count} values that are not finite, the first at index ${first}: check the weights and inputs, or try --dtype fp32.`,
-    exitCodes.mismatch,
-  );
 }

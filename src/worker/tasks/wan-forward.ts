@@ -7,7 +7,7 @@ import type { ForwardRank } from "../../protocol/results.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
 import type { Store } from "../store.js";
-import { requireFinite } from "./session.js";
+import { requireFinite, requireFiniteInput } from "./finite.js";
 import { loadTextEncoder, loadTransformer } from "./wan-session.js";
 
 /** Encodes one prompt and runs the transformer once; rank 0 writes both results to the task's file. */
@@ -30,6 +30,7 @@ export async function runWanForward(job: Job, task: WanForwardTask, store: Store
 
   await device.upload(latent, inputs.latent);
   const text = await encoder.encode(inputs.ids);
+  requireFinite("The text encoder's output", await device.download(text));
   await transformer.setText("cond", text);
   await transformer.setTime(task.t);
   const milliseconds = device.time(() => {
@@ -38,7 +39,7 @@ export async function runWanForward(job: Job, task: WanForwardTask, store: Store
   });
   await device.synchronize();
   const result = await device.download(output);
-  requireFinite(task, result);
+  requireFinite(`The output of ${model.name}`, result);
   if (store.rank === 0) {
     await writeSafetensors(task.output, {
       context: { dtype: "F32", shape: text.shape, data: await device.download(text) },
@@ -68,6 +69,7 @@ async function readInputs({ inputs, model }: WanForwardTask) {
       );
     }
     const values = toFloat32(dtype, await file.read(inputs.latent));
+    requireFiniteInput(inputs.file, inputs.latent, values);
     const stored = file.info(inputs.ids);
     if (stored.dtype !== "I64")
       throw new DitrunError(`${inputs.file}: ${inputs.ids} is ${stored.dtype}; it must be I64.`);

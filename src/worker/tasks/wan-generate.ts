@@ -1,5 +1,3 @@
-import { toFloat32 } from "../../formats/numbers.js";
-import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Job, WanGenerateTask } from "../../protocol/job.js";
 import { checkDtypes } from "../../protocol/plan.js";
@@ -16,18 +14,18 @@ import type { TextEncoder } from "../models/wan/text-encoder.js";
 import type { TextSlot, WanTransformer } from "../models/wan/transformer.js";
 import { videoFrames, type WanVae } from "../models/wan/vae/vae.js";
 import type { Store } from "../store.js";
-import { fillRandom } from "../weights/source.js";
 import { bytesOfPixels, FrameSender } from "./frame-sender.js";
 import { StageClock } from "./stage-clock.js";
 import { WanDump } from "./wan-dump.js";
 import { planMemory } from "./wan-memory.js";
+import { fillNoise, hostNoise } from "./wan-noise.js";
 import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
 
 /** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
 export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Store): Promise<WanGenerateRank> {
   checkDtypes(task.plan);
   const clock = new StageClock(store);
-  const noise = await readNoise(task);
+  const noise = await hostNoise(task);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, task.plan);
   const memory = await rehearse(context, store, task);
@@ -61,12 +59,7 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   await device.synchronize();
   encodeMs = await clock.end("encode", 1, encodeMs);
 
-  const { sample } = run.sampler;
-  if (noise) await device.upload(sample, new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength));
-  else {
-    const fullColumns = task.size.width;
-    fillRandom(device, { out: sample, seed: task.seed, name: "noise", fullColumns, init: { kind: "normal", std: 1 } });
-  }
+  await fillNoise(device, run.sampler.sample, task, noise);
   const { stepsMs, forwardsMs } = await samplingLoop(run);
   const sampleMs = await clock.end("sample", task.sampling.steps);
   const sender = new FrameSender(store);
@@ -185,6 +178,14 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
     stepsMs.push(performance.now() - started);
     if (index + 1 < steps) await clock.progress("sample", index + 1, steps);
   }
+  // Between steps, the next step's prediction shows it.
+  const bad = await nonfinite.count(sampler.sample);
+  if (bad > 0) {
+    throw new DitrunError(
+      `The latent after step ${steps} of ${steps} has ${bad} values that are not finite, though the prediction is finite: use a lower --guide-scale.`,
+      exitCodes.mismatch,
+    );
+  }
   return { stepsMs, forwardsMs };
 }
 
@@ -224,22 +225,4 @@ async function decode({ task, vae, sampler, dump }: Run, sender: FrameSender): P
     await sender.send({ ...chunk, pixels: bytesOfPixels(chunk.pixels) });
   }
   return total;
-}
-
-/** @throws DitrunError when the file's tensor has another shape than the latent. */
-async function readNoise({ noise, size, model }: WanGenerateTask): Promise<Float32Array | undefined> {
-  if (!noise) return undefined;
-  const file = await openSafetensors(noise.file);
-  try {
-    const { dtype, shape } = file.info(noise.tensor);
-    const expected = [model.channels, size.frames, size.height, size.width];
-    if (shape.length !== 4 || shape.some((length, axis) => length !== expected[axis])) {
-      throw new DitrunError(
-        `${noise.file}: tensor ${noise.tensor} has the shape [${shape.join(", ")}], but noise for this video has [${expected.join(", ")}].`,
-      );
-    }
-    return toFloat32(dtype, await file.read(noise.tensor));
-  } finally {
-    await file.close();
-  }
 }

@@ -11,7 +11,7 @@ import { Device } from "../device/device.js";
 import type { Tensor } from "../device/tensor.js";
 import { videoFrames, WanVae } from "../models/wan/vae/vae.js";
 import type { Store } from "../store.js";
-import { requireFinite } from "./session.js";
+import { requireFiniteInput } from "./finite.js";
 
 /** Decodes a latent over all ranks, or encodes a video (every rank the whole of it). */
 export async function runWanVae(job: Job, task: WanVaeTask, store: Store): Promise<WanVaeRank> {
@@ -36,7 +36,6 @@ export async function runWanVae(job: Job, task: WanVaeTask, store: Store): Promi
   }
   if (store.rank === 0 && task.output !== undefined) {
     const data = new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
-    requireFinite(task, data);
     const shape = decode ? [3, videoFrames(frames), 8 * height, 8 * width] : [16, frames, height, width];
     await writeSafetensors(task.output, { output: { dtype: "F32", shape, data } });
   }
@@ -85,6 +84,7 @@ async function readInput({ input, direction }: WanVaeTask): Promise<Input> {
   try {
     const { dtype, shape } = file.info(input.tensor);
     const values = toFloat32(dtype, await file.read(input.tensor));
+    requireFiniteInput(input.file, input.tensor, values);
     const [channels, frames = 0, height = 0, width = 0] = shape;
     const found = `${input.file}: tensor ${input.tensor} has the shape [${shape.join(", ")}]`;
     if (direction === "decode") {

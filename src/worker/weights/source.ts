@@ -1,5 +1,6 @@
 import { describe, expectShape, type FileDtype, type TensorFile } from "../../formats/tensor-file.js";
 import { DitrunError } from "../../protocol/failure.js";
+import type { Seed } from "../../protocol/seed.js";
 import { deviceDtypes, distributions } from "../device/abi.js";
 import type { Device } from "../device/device.js";
 import { cast } from "../device/ops.js";
@@ -53,7 +54,7 @@ export function tensorId(name: string): number {
 export class RandomWeights implements WeightSource {
   constructor(
     private readonly device: Device,
-    private readonly seed: number,
+    private readonly seed: Seed,
   ) {}
 
   async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
@@ -85,7 +86,7 @@ export function fillRandom(
   device: Device,
   options: {
     out: Tensor;
-    seed: number;
+    seed: Seed;
     name: string;
     fullColumns: number;
     row0?: number;
@@ -99,7 +100,7 @@ export function fillRandom(
   device.launch("elementwise", "fillRandom", () => [
     {
       out: out.address,
-      seed: options.seed,
+      seed: BigInt(options.seed),
       row0: options.row0 ?? 0,
       column0: options.column0 ?? 0,
       fullColumns: options.fullColumns,

@@ -32,6 +32,8 @@ export class Decoding {
   readonly #pixels: Tensor;
   /** Copies of it, which take turns: one is fetched while the next frame is computed. */
   readonly #outputs: readonly [Tensor, Tensor];
+  /** i32 [3]: 1 once a pixel of this rank's rows is not finite, since the video began; then that as it was after each of the two outputs. */
+  readonly #nonfinite: Tensor;
   #statisticsUploaded = false;
   readonly #replays: Replays;
 
@@ -54,6 +56,7 @@ export class Decoding {
     const room = () => device.allocatePersistent(pixels, [world.rank === 0 ? TEMPORAL_FACTOR * frameValues : 1]);
     this.#pixels = room();
     this.#outputs = [room(), room()];
+    this.#nonfinite = device.allocatePersistent("i32", [3]);
     for (let frame = 0; frame < Math.min(2, frames); frame++) this.#decode(frame);
   }
 
@@ -81,6 +84,7 @@ export class Decoding {
     transpose(device, this.#latent, tensor(latent.address, "fp32", [LATENT_CHANNELS, pixels]));
     addGated(device, this.#latent, this.#latent, this.#latent, gain); // x + x · (std - 1)
     addVector(device, this.#latent, this.#latent, mean);
+    device.launch("elementwise", "fillZero", () => [this.#nonfinite.address, 4]);
     this.decoder.reset();
   }
 
@@ -96,12 +100,21 @@ export class Decoding {
       const output = this.output(frame);
       copy(device, output, this.#pixels, tensorBytes(output.dtype, output.shape));
     }
+    copy(device, this.nonfinite(frame), partOf(this.#nonfinite, 0), 4);
     return device.mark("compute");
   }
 
   /** On rank 0: where the pixels of a frame that has been queued will lie, [frames, 8 · height, 8 · width, 3]. */
   output(frame: number): Tensor {
     return this.#shaped(this.#outputs[frame % 2 === 0 ? 0 : 1], frame);
+  }
+
+  /**
+   * i32: where, for a frame that has been queued, 1 will lie if it or one before it has pixels among this rank's rows that are not
+   * finite, else 0. Of pixels of 8 bits only: others show it themselves.
+   */
+  nonfinite(frame: number): Tensor {
+    return partOf(this.#nonfinite, 1 + (frame % 2));
   }
 
   #shaped({ address, dtype }: Tensor, frame: number): Tensor {
@@ -149,7 +162,7 @@ export class Decoding {
   #convert(out: Tensor, decoded: Tensor): void {
     const { device } = this.context;
     if (this.pixels === "fp32") cast(device, out, decoded);
-    else toBytes(device, out, decoded);
+    else toBytes(device, out, decoded, partOf(this.#nonfinite, 0));
   }
 
   /** Each rank sends all frames of its rows, lines [of rank] of pixels; rank 0 puts them in their places. */

@@ -1,6 +1,7 @@
 import type { TensorFile } from "../../../../formats/tensor-file.js";
-import { DitrunError } from "../../../../protocol/failure.js";
+import { DitrunError, exitCodes } from "../../../../protocol/failure.js";
 import type { LatentSize } from "../../../../protocol/model.js";
+import type { Seed } from "../../../../protocol/seed.js";
 import type { Context } from "../../../context.js";
 import { cast } from "../../../device/ops.js";
 import { partOf, type Tensor, tensor } from "../../../device/tensor.js";
@@ -48,7 +49,7 @@ export class WanVae {
   }
 
   /** Random weights: the same on every rank. */
-  static random(context: Context, seed: number, wanted: { decoder?: boolean; encoder?: boolean }, width = 96) {
+  static random(context: Context, seed: Seed, wanted: { decoder?: boolean; encoder?: boolean }, width = 96) {
     return WanVae.#load(context, new RandomWeights(context.device, seed), width, (name) => name, wanted);
   }
 
@@ -80,18 +81,25 @@ export class WanVae {
    * latent float32 [16, frames, height, width] on the device, normalised as the transformer gives it, the same on every rank.
    * Every rank runs the generator to its end; on rank 0 it yields the video's frames, clamped to [-1, 1] unless told otherwise,
    * as they are done, while the next ones are computed; elsewhere it yields nothing.
-   * @throws DitrunError when the latent does not have the size that was measured.
+   * @throws DitrunError when the latent does not have the size that was measured, or at the first frames with a value that is not finite.
    */
   async *decode(latent: Tensor, options: { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
     const limit = (options.clamp ?? true) ? 1 : Number.POSITIVE_INFINITY;
     for await (const { raw, ...chunk } of this.#chunks(latent, "fp32")) {
       const pixels = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4);
-      for (let i = 0; i < pixels.length; i++) pixels[i] = Math.min(limit, Math.max(-limit, pixels[i] ?? Number.NaN));
+      for (let i = 0; i < pixels.length; i++) {
+        const value = pixels[i] ?? Number.NaN;
+        if (!Number.isFinite(value)) throw notFinite("Decoding", chunk.firstFrame, latent.shape[1] ?? 0);
+        pixels[i] = Math.min(limit, Math.max(-limit, value));
+      }
       yield { ...chunk, pixels };
     }
   }
 
-  /** decode to pixels of 8 bits, which the device makes: a quarter of the bytes to fetch. */
+  /**
+   * decode to pixels of 8 bits, which the device makes: a quarter of the bytes to fetch. Each rank throws for its own rows where a
+   * pixel is not finite.
+   */
   async *decodeToBytes(latent: Tensor): AsyncGenerator<VideoChunk<Uint8Array>> {
     for await (const { raw, ...chunk } of this.#chunks(latent, "u8")) yield { ...chunk, pixels: raw };
   }
@@ -112,14 +120,14 @@ export class WanVae {
       // The next chunk is queued before this one is waited for, so that the device never idles.
       if (frame + 1 < frames) ready = decoding.queue(frame + 1);
       device.waitFor("copy", mark);
-      if (world.rank !== 0) {
-        await device.kernels.callBlocking("streamSynchronize", device.streams.copy);
-        continue;
-      }
       const output = decoding.output(frame);
-      const [count = 0, lines = 0, columns = 0] = output.shape;
+      const raw = world.rank === 0 ? await device.download(output, "copy") : undefined;
+      const [bad] = await device.download(decoding.nonfinite(frame), "copy");
       const firstFrame = frame === 0 ? 0 : videoFrames(frame);
-      yield { firstFrame, frames: count, height: lines, width: columns, raw: await device.download(output, "copy") };
+      if (bad) throw notFinite("Decoding", firstFrame, frames);
+      if (!raw) continue;
+      const [count = 0, lines = 0, columns = 0] = output.shape;
+      yield { firstFrame, frames: count, height: lines, width: columns, raw };
     }
   }
 
@@ -143,7 +151,7 @@ export class WanVae {
 
   /**
    * video float32 [3, 4n + 1 frames, height, width] in [-1, 1] -> the normalised mean of its latent, [16, n + 1, height / 8, width / 8].
-   * @throws DitrunError when the video does not have the size that was measured.
+   * @throws DitrunError when the video does not have the size that was measured, or when a value of the latent is not finite.
    */
   async encode(video: Float32Array, size: LatentSize): Promise<Float32Array> {
     const { device } = this.context;
@@ -159,6 +167,11 @@ export class WanVae {
     for (let index = 0; index < frames; index++) this.#queueEncode(index);
     const bytes = await device.download(encoding.mean);
     const mean = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    const bad = mean.findIndex((value) => !Number.isFinite(value));
+    if (bad >= 0) {
+      const frame = Math.floor(bad / (height * width * LATENT_CHANNELS));
+      throw notFinite("Encoding", frame === 0 ? 0 : videoFrames(frame), frames);
+    }
     const pixels = frames * height * width;
     return Float32Array.from({ length: mean.length }, (_, index) => {
       const channel = Math.floor(index / pixels);
@@ -180,6 +193,17 @@ export class WanVae {
       cast(device, partOf(mean, index), encoder.forward(input, index === 0));
     });
   }
+}
+
+/** @param firstFrame of the video's frames that one latent frame of `latentFrames` stands for. */
+function notFinite(stage: "Decoding" | "Encoding", firstFrame: number, latentFrames: number): DitrunError {
+  const latentFrame = 1 + Math.ceil(firstFrame / TEMPORAL_FACTOR);
+  const last = firstFrame === 0 ? 1 : firstFrame + TEMPORAL_FACTOR;
+  const which = last === 1 ? "frame 1" : `frames ${firstFrame + 1} to ${last}`;
+  return new DitrunError(
+    `${stage} gave values that are not finite, first in ${which} of ${videoFrames(latentFrames)} (latent frame ${latentFrame} of ${latentFrames}): check the weights of the VAE, or try --dtype fp32.`,
+    exitCodes.mismatch,
+  );
 }
 
 const sameSize = (a: LatentSize, b: LatentSize) =>
