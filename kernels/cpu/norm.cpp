@@ -170,6 +170,7 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
     requireAddress(f, "x", n.x, dtypeBytes(n.xDtype));
     if (n.out != 0) {
       requireDtype(f, "outDtype", n.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
+      requireOneNarrow(f, {n.xDtype, n.outDtype});
       requireAddress(f, "out", n.out, dtypeBytes(n.outDtype));
     } else {
       requireAddress(f, "quantizedScale", n.quantizedScale, 4);
