@@ -22,3 +22,12 @@ export function relativeL2(x: ArrayLike<number>, y: ArrayLike<number>): number {
   }
   return Math.sqrt(difference / norm);
 }
+
+/** Peak signal-to-noise ratio of pixels in [-1, 1] (others are clamped to it), in dB: 10 log10(2² / mean squared difference). NaN counts. */
+export function psnr(x: ArrayLike<number>, y: ArrayLike<number>): number {
+  if (x.length !== y.length) return Number.NaN;
+  const clamp = (value = Number.NaN) => Math.min(1, Math.max(-1, value));
+  let squares = 0;
+  for (let i = 0; i < y.length; i++) squares += (clamp(x[i]) - clamp(y[i])) ** 2;
+  return 10 * Math.log10((4 * y.length) / squares);
+}

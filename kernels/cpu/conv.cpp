@@ -143,7 +143,7 @@ void check(const Conv &c) {
           f, ": the padded input of ", c.upsample * c.height + c.padTop + c.padBottom, " × ",
           c.upsample * c.width + c.padLeft + c.padRight, " pixels is smaller than the kernel of ", c.kernelH, " × ",
           c.kernelW, ".");
-  requireDtype(f, "dtype", c.dtype, DITRUN_F32, DITRUN_BF16);
+  requireDtype(f, "dtype", c.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
   require(c.kernel == 0 || c.kernel == 1, f, ": kernel is ", c.kernel, ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
   for (const auto &[name, address] : {std::pair("x", c.x), std::pair("weight", c.weight), std::pair("out", c.out)}) {
     requireAddress(f, name, address, dtypeBytes(c.dtype));

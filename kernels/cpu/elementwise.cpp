@@ -209,7 +209,7 @@ int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, in
   return guarded([&] {
     const char *const f = "ditrun_to_bytes";
     requireCount(f, count);
-    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
     requireAddress(f, "out", out, 1);
     requireAddress(f, "nonfinite", nonfinite, 4);
     requireAddress(f, "x", x, dtypeBytes(xDtype));

@@ -187,13 +187,14 @@ void check(const ditrun_gemm_args &g) {
   const char *const f = "ditrun_gemm";
   require(g.m > 0 && g.n > 0 && g.k > 0 && g.batch > 0, f, ": m, n, k, batch are ", g.m, ", ", g.n, ", ", g.k, ", ",
           g.batch, " but must be positive.");
-  requireDtype(f, "dtype", g.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3);
+  requireDtype(f, "dtype", g.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3, DITRUN_F16);
   if (g.dtype == DITRUN_E4M3 && g.outDtype == DITRUN_E4M3) {
     requireAddress(f, "outScale", g.outScale, 4);
     require(g.residual == 0 && g.gate == 0, f, ": out is e4m3, which takes no residual (", g.residual, ") and no gate (",
             g.gate, ").");
   } else {
     requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
+    if (g.dtype == DITRUN_F16) requireOneNarrow(f, {g.dtype, g.outDtype});
   }
   require(g.lda >= g.k, f, ": lda is ", g.lda, " but a row of A has k = ", g.k, " elements.");
   require(g.ldw >= g.k, f, ": ldw is ", g.ldw, " but a row of W has k = ", g.k, " elements.");
@@ -207,11 +208,11 @@ void check(const ditrun_gemm_args &g) {
   requireAddress(f, "w", g.w, dtypeBytes(g.dtype));
   requireAddress(f, "out", g.out, dtypeBytes(g.outDtype));
   if (g.bias != 0) {
-    requireDtype(f, "biasDtype", g.biasDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "biasDtype", g.biasDtype, DITRUN_F32, g.dtype == DITRUN_F16 ? DITRUN_F16 : DITRUN_BF16);
     requireAddress(f, "bias", g.bias, dtypeBytes(g.biasDtype));
   }
   if (g.residual != 0) {
-    requireDtype(f, "residualDtype", g.residualDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "residualDtype", g.residualDtype, DITRUN_F32, g.dtype == DITRUN_F16 ? DITRUN_F16 : DITRUN_BF16);
     requireAddress(f, "residual", g.residual, dtypeBytes(g.residualDtype));
     require(g.ldResidual >= g.n, f, ": ldResidual is ", g.ldResidual, " but a row has n = ", g.n, " elements.");
   }

@@ -166,10 +166,11 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
               " but a group of ", n.groupRows, " rows, ", n.ldo, " apart, has ", (n.groupRows - 1) * n.ldo + n.columns,
               " elements.");
     }
-    requireDtype(f, "xDtype", n.xDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "xDtype", n.xDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
     requireAddress(f, "x", n.x, dtypeBytes(n.xDtype));
     if (n.out != 0) {
-      requireDtype(f, "outDtype", n.outDtype, DITRUN_F32, DITRUN_BF16);
+      requireDtype(f, "outDtype", n.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
+      requireOneNarrow(f, {n.xDtype, n.outDtype});
       requireAddress(f, "out", n.out, dtypeBytes(n.outDtype));
     } else {
       requireAddress(f, "quantizedScale", n.quantizedScale, 4);

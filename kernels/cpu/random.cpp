@@ -108,7 +108,7 @@ int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream) {
     require(a.ldo >= a.columns, f, ": ldo is ", a.ldo, " but a row has ", a.columns, " elements.");
     require(a.distribution == DITRUN_UNIFORM || a.distribution == DITRUN_NORMAL, f, ": distribution is ",
             a.distribution, " but must be 0 (uniform) or 1 (normal).");
-    requireDtype(f, "outDtype", a.outDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "outDtype", a.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
     requireAddress(f, "out", a.out, dtypeBytes(a.outDtype));
     submit(f, stream, [a](Stream &) { fill(a); });
   });

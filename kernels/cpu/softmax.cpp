@@ -32,8 +32,9 @@ int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int 
   return guarded([&] {
     const char *const f = "ditrun_softmax_rows";
     require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
-    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
-    requireDtype(f, "outDtype", outDtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
+    requireDtype(f, "outDtype", outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
+    requireOneNarrow(f, {xDtype, outDtype});
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     requireAddress(f, "out", out, dtypeBytes(outDtype));
     require(x != out || xDtype == outDtype, f, ": out is x, so its dtype must be ", xDtype, " too, but is ", outDtype, ".");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
 #include "error.h"
 #include "numbers.h"
@@ -30,6 +31,12 @@ void requireDtype(const char *function, const char *name, int dtype, Allowed... 
   std::string list;
   for (const int one : {static_cast<int>(allowed)...}) list += (list.empty() ? "" : ", ") + std::string(dtypeName(one));
   refuse(function, ": ", name, " is dtype ", dtype, " (", dtypeName(dtype), ") but must be one of ", list, ".");
+}
+
+/** Throws where one tensor is bf16 and another f16: float32 goes with either. */
+inline void requireOneNarrow(const char *function, std::initializer_list<int> dtypes) {
+  const auto has = [&](int dtype) { return std::find(dtypes.begin(), dtypes.end(), dtype) != dtypes.end(); };
+  require(!(has(DITRUN_BF16) && has(DITRUN_F16)), function, ": one tensor is bf16 and another f16; they must be alike, or float32.");
 }
 
 /** Throws unless the address is given and aligned to its element. */

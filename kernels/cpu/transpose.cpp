@@ -32,7 +32,7 @@ int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns,
     const char *const f = "ditrun_transpose";
     require(batch > 0 && rows > 0 && columns > 0, f, ": batch, rows, columns are ", batch, ", ", rows, ", ", columns,
             " but must be positive.");
-    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16);
+    requireDtype(f, "dtype", dtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
     requireAddress(f, "out", out, dtypeBytes(dtype));
     requireAddress(f, "x", x, dtypeBytes(dtype));
     require(out != x, f, ": out and x are both at address ", x, " but a transpose cannot be in place.");

@@ -18,7 +18,7 @@ static int check(const ditrun_conv3d_args *args) {
   if (height < a.kernelH || width < a.kernelW)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d: the padded input of %lld × %lld pixels is smaller than the kernel of %d × %d.", (long long)height, (long long)width,
                 a.kernelH, a.kernelW);
-  if (!isFloat(a.dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d takes f32 or bf16, got %s.", dtypeName(a.dtype));
+  if (!isFloatOrF16(a.dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d takes f32, bf16 or f16, got %s.", dtypeName(a.dtype));
   const uint64_t element = dtypeBytes(a.dtype);
   if (!a.x || !a.weight || !a.out || a.x % element || a.weight % element || a.out % element || a.history % element || a.bias % element || a.residual % element)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d got x 0x%llx, weight 0x%llx, out 0x%llx, history 0x%llx, bias 0x%llx, residual 0x%llx for elements of %d bytes.",

@@ -8,18 +8,19 @@ namespace conv {
 /** Channels of a tile: as many as leave every sum a register, and divide 96, 192 and 384. */
 constexpr int mmaChannels = 48;
 
-template <class L>
+template <class L, int dtype>
 __global__ void __launch_bounds__(threads, 1) convMmaKernel(const __grid_constant__ Args args) {
   extern __shared__ __align__(1024) char shared[];
-  run<L, MmaProduct<L::tileChannels>, AsyncCopies>(args, shared);
+  run<L, MmaProduct<L::tileChannels, dtype>, AsyncCopies>(args, shared);
 }
 
 template <class L>
 int launchMma(const Conv &c, cudaStream_t stream) {
   Args args;
   TRY(argumentsOf<L>(c, args));
-  CUDA_TRY(cudaFuncSetAttribute(convMmaKernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
-  convMmaKernel<L><<<min(args.tiles, deviceFacts().multiprocessors), threads, L::sharedBytes, stream>>>(args);
+  const auto kernel = c.dtype == DITRUN_F16 ? convMmaKernel<L, DITRUN_F16> : convMmaKernel<L, DITRUN_BF16>;
+  CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::sharedBytes));
+  kernel<<<min(args.tiles, deviceFacts().multiprocessors), threads, L::sharedBytes, stream>>>(args);
   return launched("ditrun_conv3d (mma)");
 }
 
@@ -33,7 +34,7 @@ bool convMmaFits(const Conv &c) {
   // Offsets within a frame, and within the weight, are counted in 32 bits.
   const bool small = int64_t(c.height) * c.width * c.inChannels < int64_t(1) << 31 &&
                      int64_t(c.outChannels) * c.kernelT * c.kernelH * c.kernelW * c.inChannels < int64_t(1) << 31;
-  return c.dtype == DITRUN_BF16 && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, conv::mmaChannels>::sharedBytes;
+  return (c.dtype == DITRUN_BF16 || c.dtype == DITRUN_F16) && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, conv::mmaChannels>::sharedBytes;
 }
 
 int convMma(const Conv &c, cudaStream_t stream) {

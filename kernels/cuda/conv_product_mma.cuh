@@ -5,8 +5,9 @@
 
 namespace conv {
 
-template <int tileChannels>
+template <int tileChannels, int elements>
 struct MmaProduct {
+  static constexpr int dtype = elements;
   /** Of two image rows of 16 pixels each, in the layout of mma.m16n8k16's result. */
   struct Sums {
     float value[2][tileChannels / 8][4];
@@ -27,6 +28,11 @@ struct MmaProduct {
 
   static constexpr bool shares = false;
 
+  static __device__ __forceinline__ void multiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    if constexpr (dtype == DITRUN_F16) ptx::multiply_add_f16(d, a, b0, b1);
+    else ptx::multiply_add(d, a, b0, b1);
+  }
+
   /** rows: this lane's address of a pixel row for each image row that the taps meet; weights: of each tap [tileChannels][32], of which
    * channels 16 · half … are used. */
   template <int count>
@@ -46,8 +52,8 @@ struct MmaProduct {
         ptx::load_matrices(b, first + (kernelRow * tileChannels + n) * pixelBytes);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          ptx::multiply_add(sums.value[i][n / 8], pixels[kernelRow + i], b[0], b[1]);
-          ptx::multiply_add(sums.value[i][n / 8 + 1], pixels[kernelRow + i], b[2], b[3]);
+          multiplyAdd(sums.value[i][n / 8], pixels[kernelRow + i], b[0], b[1]);
+          multiplyAdd(sums.value[i][n / 8 + 1], pixels[kernelRow + i], b[2], b[3]);
         }
       }
     }

@@ -11,31 +11,40 @@
 namespace conv {
 
 /** d[64, N] += a[64, 16] b[16, N], N = 96 or 16: a in registers, b in shared memory as [N][16] of rows of 64 bytes. */
-__device__ __forceinline__ void multiplySegments(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-      "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"
-      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-        "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-        "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]),
-        "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]),
-        "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
+template <int dtype>
+struct Segments;
 
-__device__ __forceinline__ void multiplySegments(float (&d)[2][4], const uint32_t (&a)[4], uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
-      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
+#define CONV_SEGMENTS(DTYPE, TYPE)                                                                                                                                  \
+  template <>                                                                                                                                                       \
+  struct Segments<DTYPE> {                                                                                                                                          \
+    static __device__ __forceinline__ void multiply(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {                                                        \
+      asm volatile(                                                                                                                                                 \
+          "wgmma.mma_async.sync.aligned.m64n96k16.f32." TYPE "." TYPE " {"                                                                                          \
+          "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                                                                  \
+          "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                                                                        \
+          "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"                                                                          \
+          "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"                                                                                                               \
+          : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),                                 \
+            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),                                 \
+            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),                                 \
+            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]),                                 \
+            "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]),                                 \
+            "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3])                          \
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                                                                    \
+    }                                                                                                                                                               \
+    static __device__ __forceinline__ void multiply(float (&d)[2][4], const uint32_t (&a)[4], uint64_t b) {                                                         \
+      asm volatile(                                                                                                                                                 \
+          "wgmma.mma_async.sync.aligned.m64n16k16.f32." TYPE "." TYPE " {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"                     \
+          : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])                                  \
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                                                                    \
+    }                                                                                                                                                               \
+  };
+CONV_SEGMENTS(DITRUN_BF16, "bf16")
+CONV_SEGMENTS(DITRUN_F16, "f16")
 
-template <int tileChannels>
+template <int tileChannels, int elements>
 struct Sm90Product {
+  static constexpr int dtype = elements;
   /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image. */
   struct Sums {
     float value[2][tileChannels / 8][4];
@@ -77,8 +86,8 @@ struct Sm90Product {
     for (int kernelRow = 0; kernelRow + 1 < count; kernelRow++) {
       // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
       const uint64_t b = ptx::descriptor(weights + kernelRow * tileChannels * pixelBytes + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
-      multiplySegments(sums.value[0], sums.pixels[half][kernelRow], b);
-      multiplySegments(sums.value[1], sums.pixels[half][kernelRow + 1], b);
+      Segments<dtype>::multiply(sums.value[0], sums.pixels[half][kernelRow], b);
+      Segments<dtype>::multiply(sums.value[1], sums.pixels[half][kernelRow + 1], b);
     }
     ptx::wgmma_commit();
   }
@@ -121,16 +130,16 @@ struct Sm90Product {
       }
 #pragma unroll
       for (int i = 0; i < batch; i++)
-        if (index[i] >= 0) storeChannels(args, index[i], tile.n0 * L::tileChannels + (first + i * 32 * warps) % runs * 8, values[i], residual[i]);
+        if (index[i] >= 0) storeChannels<dtype>(args, index[i], tile.n0 * L::tileChannels + (first + i * 32 * warps) % runs * 8, values[i], residual[i]);
     }
     ptx::cluster_sync();  // the other blocks have read what is here
   }
 };
 
-template <class L>
+template <class L, int dtype>
 __global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_constant__ BulkCopies::Args args) {
   extern __shared__ __align__(1024) char shared[];
-  run<L, Sm90Product<L::tileChannels>, BulkCopies>(args, shared);
+  run<L, Sm90Product<L::tileChannels, dtype>, BulkCopies>(args, shared);
 }
 
 /** How tiles are launched: as many as fill all multiprocessors without a block to spare, then the rest, each divided among `parts` blocks. */
@@ -159,57 +168,59 @@ Waves wavesOf(const Args &args) {
   return waves;
 }
 
-template <class L>
+template <class L, int dtype>
 int launchPart(BulkCopies::Args args, int firstTile, int tiles, int parts, int blocks, cudaStream_t stream) {
   args.firstTile = firstTile;
   args.tiles = firstTile + tiles;
   args.parts = parts;
-  return launchClusters(convSm90Kernel<L>, args, blocks, parts, threads, L::sharedBytes, stream);
+  return launchClusters(convSm90Kernel<L, dtype>, args, blocks, parts, threads, L::sharedBytes, stream);
 }
 
 /** Boxes of 32 channels of a tensor of four dimensions, the contiguous one first; strides in elements, of all but that. */
-inline int encode(CUtensorMap *map, const char *name, const void *address, const cuuint64_t (&sizes)[4], const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
+inline int encode(CUtensorMap *map, int dtype, const char *name, const void *address, const cuuint64_t (&sizes)[4], const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
   const cuuint64_t bytes[3] = {2 * strides[0], 2 * strides[1], 2 * strides[2]};
   const cuuint32_t steps[4] = {1, 1, 1, 1};
-  const CUresult result = tensorMapEncoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void *>(address), sizes, bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+  const CUtensorMapDataType type = dtype == DITRUN_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  const CUresult result = tensorMapEncoder()(map, type, 4, const_cast<void *>(address), sizes, bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                              CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return DITRUN_OK;
   return fail(DITRUN_DEVICE_ERROR, "ditrun_conv3d: the driver cannot describe %s [%llu, %llu, %llu, %llu] at %p to the copy engine (error %d).", name, (unsigned long long)sizes[3],
               (unsigned long long)sizes[2], (unsigned long long)sizes[1], (unsigned long long)sizes[0], address, int(result));
 }
 
-template <class L>
+template <class L, int dtype>
 int encodeAll(BulkCopies::Args &args) {
   const cuuint64_t channels = args.inChannels, width = args.width, height = args.height, taps = args.kernelT * L::kernelSize * L::kernelSize;
   const auto video = [&](CUtensorMap *map, const char *name, const void *address, int frames) {
-    return encode(map, name, address, {channels, width, height, cuuint64_t(frames)}, {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
+    return encode(map, dtype, name, address, {channels, width, height, cuuint64_t(frames)}, {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
   };
   TRY(video(&args.xMap, "x", args.x, args.frames));
   if (args.history && args.kernelT > 1) TRY(video(&args.historyMap, "history", args.history, args.kernelT - 1));
-  return encode(&args.weightMap, "weight", args.weight, {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
+  return encode(&args.weightMap, dtype, "weight", args.weight, {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
                 {taps * channels, channels, L::kernelSize * channels}, {chunk, L::tileChannels, 1, L::kernelSize});
 }
 
-template <class L>
+template <class L, int dtype>
 int launchSm90(const Args &arguments, const Waves &waves, cudaStream_t stream) {
   BulkCopies::Args args{arguments};
-  TRY(encodeAll<L>(args));
+  TRY((encodeAll<L, dtype>(args)));
   const int multiprocessors = deviceFacts().multiprocessors;
-  if (waves.parts == 1) return launchPart<L>(args, 0, args.tiles, 1, min(args.tiles, multiprocessors), stream);
-  if (waves.whole > 0) TRY(launchPart<L>(args, 0, waves.whole, 1, multiprocessors, stream));
-  return launchPart<L>(args, waves.whole, waves.rest, waves.parts, waves.rest * waves.parts, stream);
+  if (waves.parts == 1) return launchPart<L, dtype>(args, 0, args.tiles, 1, min(args.tiles, multiprocessors), stream);
+  if (waves.whole > 0) TRY((launchPart<L, dtype>(args, 0, waves.whole, 1, multiprocessors, stream)));
+  return launchPart<L, dtype>(args, waves.whole, waves.rest, waves.parts, waves.rest * waves.parts, stream);
 }
 
 /** In tiles of 16 × 16 pixels. */
-template <int kernelSize, int upsample, int tileChannels = 96>
+template <int dtype, int kernelSize, int upsample, int tileChannels = 96>
 int launchSquares(const Conv &c, cudaStream_t stream) {
   using L = Layout<kernelSize, upsample, tileChannels>;
   Args args;
   TRY(argumentsOf<L>(c, args));
-  return launchSm90<L>(args, wavesOf<L>(args), stream);
+  return launchSm90<L, dtype>(args, wavesOf<L>(args), stream);
 }
 
 /** 3 × 3, in tiles of 16 × 16 or 8 × 32 pixels, whichever fit the image better. */
+template <int dtype>
 int launch3x3(const Conv &c, cudaStream_t stream) {
   using Square = Layout<3, 1, 96>;
   using Flat = Layout<3, 1, 96, 8>;
@@ -217,15 +228,18 @@ int launch3x3(const Conv &c, cudaStream_t stream) {
   TRY(argumentsOf<Square>(c, square));
   TRY(argumentsOf<Flat>(c, flat));
   const Waves squares = wavesOf<Square>(square), flats = wavesOf<Flat>(flat);
-  return squares.duration <= flats.duration ? launchSm90<Square>(square, squares, stream) : launchSm90<Flat>(flat, flats, stream);
+  return squares.duration <= flats.duration ? launchSm90<Square, dtype>(square, squares, stream) : launchSm90<Flat, dtype>(flat, flats, stream);
+}
+
+template <int dtype>
+int launch(const Conv &c, cudaStream_t stream) {
+  if (c.kernelH == 1) return launchSquares<dtype, 1, 1>(c, stream);
+  if (c.upsample == 2) return launchSquares<dtype, 3, 2>(c, stream);
+  return c.outChannels <= 16 ? launchSquares<dtype, 3, 1, 16>(c, stream) : launch3x3<dtype>(c, stream);
 }
 
 }  // namespace conv
 
 bool convSm90Fits() { return deviceHasWgmma(); }
 
-int convSm90(const Conv &c, cudaStream_t stream) {
-  if (c.kernelH == 1) return conv::launchSquares<1, 1>(c, stream);
-  if (c.upsample == 2) return conv::launchSquares<3, 2>(c, stream);
-  return c.outChannels <= 16 ? conv::launchSquares<3, 1, 16>(c, stream) : conv::launch3x3(c, stream);
-}
+int convSm90(const Conv &c, cudaStream_t stream) { return c.dtype == DITRUN_F16 ? conv::launch<DITRUN_F16>(c, stream) : conv::launch<DITRUN_BF16>(c, stream); }

@@ -1,4 +1,4 @@
-// Convolution as an implicit matrix product on the tensor cores, bf16 in and out, float32 sums.
+// Convolution as an implicit matrix product on the tensor cores, bf16 or f16 in and out, float32 sums.
 //
 // A block computes a tile of 256 output pixels, 16 × 16 or 8 rows of 32, by `tileChannels` output channels. For 32 input channels
 // and one kernel frame at a time (a stage) it holds the tile's input pixels with their halo in shared memory once, and all kernel
@@ -53,7 +53,7 @@ struct Layout {
   static_assert(tilePixels * epilogueStride * 4 <= barriersAt);
 };
 
-/** What a launch is given. */
+/** What a launch is given. Elements are bf16, or f16 where Product::dtype says so: the pointers' type counts their two bytes only. */
 struct Args {
   const __nv_bfloat16 *x, *history, *weight, *bias, *residual;
   __nv_bfloat16 *out;
@@ -137,26 +137,27 @@ __device__ __forceinline__ int64_t outputIndex(const Args &args, const Cursor<L>
 }
 
 /** Adds bias and residual to the sums of 8 channels from n, rounds, and stores them. */
+template <int dtype>
 __device__ __forceinline__ void storeChannels(const Args &args, int64_t index, int n, float (&values)[vectorWidth], const uint4 &residual) {
   if (args.outChannels % vectorWidth == 0) {
     float other[vectorWidth];
     if (args.bias) {
-      load8(args.bias, n, true, other);
+      load8<dtype>(args.bias, n, true, other);
 #pragma unroll
       for (int i = 0; i < vectorWidth; i++) values[i] += other[i];
     }
-    unpack({residual, {}}, true, other);
+    unpack<dtype>({residual, {}}, true, other);
 #pragma unroll
     for (int i = 0; i < vectorWidth; i++) values[i] += other[i];
-    store8(args.out, index, true, values);
+    store8<dtype>(args.out, index, true, values);
     return;
   }
 #pragma unroll
   for (int i = 0; i < vectorWidth; i++) {
     if (n + i >= args.outChannels) break;
-    if (args.bias) values[i] += loadOne(args.bias, n + i, DITRUN_BF16);
-    if (args.residual) values[i] += loadOne(args.residual, index + i, DITRUN_BF16);
-    storeOne(args.out, index + i, DITRUN_BF16, values[i]);
+    if (args.bias) values[i] += loadOne(args.bias, n + i, dtype);
+    if (args.residual) values[i] += loadOne(args.residual, index + i, dtype);
+    storeOne(args.out, index + i, dtype, values[i]);
   }
 }
 
@@ -167,7 +168,7 @@ __device__ __forceinline__ uint4 loadResidual(const Args &args, int64_t index) {
 }
 
 /** What a warp stores of one image row of a tile: 16 pixels, 8 channels at a time, with the residual's loads all in flight at once. */
-template <class L>
+template <class L, int dtype>
 struct RowStore {
   static constexpr int runs = L::tileChannels / 8, items = segment * runs / 32;
   uint4 residual[items];
@@ -188,7 +189,7 @@ struct RowStore {
       if (index < 0) continue;
       float values[vectorWidth];
       load8(rows, pixel(item) * L::epilogueStride + column(item), false, values);
-      storeChannels(args, index, at.n0 * L::tileChannels + column(item), values, args.residual ? residual[item] : make_uint4(0, 0, 0, 0));
+      storeChannels<dtype>(args, index, at.n0 * L::tileChannels + column(item), values, args.residual ? residual[item] : make_uint4(0, 0, 0, 0));
     }
   }
 };
@@ -209,7 +210,7 @@ __device__ __forceinline__ void putSums(float *rows, const float (&sums)[L::tile
  * The multiplying warps. Each owns two image rows of 16 pixels, one below the other: warp w of a warp group the rows 2 w and 2 w + 1
  * of the 8 that are the group's, and they are the w-th 16 rows of each of the group's two products of 64.
  *
- * Product multiplies (`copying` and `multiplying` are called once by the warps that do): `begin` before the first product of a tile,
+ * Product multiplies elements of its dtype (`copying` and `multiplying` are called once by the warps that do): `begin` before the first product of a tile,
  * `multiply` for 16 input channels of the taps of one kernel column, when at most the last call's products may still be running,
  * `finish` before the sums are read. Where it can share a tile with other blocks, `share` takes the place of the epilogue.
  */
@@ -254,7 +255,7 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
       at.next(args);
     } while (at.tile == tile.tile);
     const int y = tile.y0 + firstRow, x = tile.x0 + firstColumn;
-    RowStore<L> stores[2];
+    RowStore<L, Product::dtype> stores[2];
     if (args.parts == 1)
 #pragma unroll
       for (int i = 0; i < 2; i++) stores[i].load(args, tile, y + i, x);

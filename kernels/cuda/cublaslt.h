@@ -31,6 +31,7 @@ enum : int {
   CUBLAS_OP_T = 1,
   CUBLAS_COMPUTE_32F = 68,
   CUDA_TYPE_R_32F = 0,
+  CUDA_TYPE_R_16F = 2,
   CUDA_TYPE_R_16BF = 14,
   CUDA_TYPE_R_8F_E4M3 = 28,
 };

@@ -145,12 +145,14 @@ int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector
 
 // ---- cast ----
 
-__global__ void castVectors(void *out, bool outBf16, const void *x, bool xBf16, int64_t vectors) {
+/** x and out are float32 or narrow: bf16 or f16. */
+template <int narrow>
+__global__ void castVectors(void *out, bool outNarrow, const void *x, bool xNarrow, int64_t vectors) {
   const int64_t threads = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < vectors; i += threads) {
     float values[vectorWidth];
-    load8(x, i * vectorWidth, xBf16, values);
-    store8(out, i * vectorWidth, outBf16, values);
+    load8<narrow>(x, i * vectorWidth, xNarrow, values);
+    store8<narrow>(out, i * vectorWidth, outNarrow, values);
   }
 }
 
@@ -165,12 +167,13 @@ int ditrun_cast(uint64_t out, int outDtype, uint64_t x, int xDtype, int64_t coun
   TRY(checkArray("ditrun_cast", out, count, outDtype));
   TRY(checkArray("ditrun_cast", x, count, xDtype));
   if (count == 0) return DITRUN_OK;
-  const bool vectorized = isFloat(outDtype) && isFloat(xDtype) && aligned16(out) && aligned16(x);
+  const bool f16 = outDtype == DITRUN_F16 || xDtype == DITRUN_F16, bf16 = outDtype == DITRUN_BF16 || xDtype == DITRUN_BF16;
+  const bool vectorized = isFloatOrF16(outDtype) && isFloatOrF16(xDtype) && !(f16 && bf16) && aligned16(out) && aligned16(x);
   const int64_t vectors = vectorized ? count / vectorWidth : 0, first = vectors * vectorWidth;
   const int threads = 256, multiprocessors = deviceFacts().multiprocessors;
   if (vectors > 0)
-    castVectors<<<gridFor(vectors, threads, multiprocessors), threads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype == DITRUN_BF16, asPointer<void>(x),
-                                                                                             xDtype == DITRUN_BF16, vectors);
+    (f16 ? castVectors<DITRUN_F16> : castVectors<DITRUN_BF16>)<<<gridFor(vectors, threads, multiprocessors), threads, 0, asStream(stream)>>>(
+        asPointer<void>(out), outDtype != DITRUN_F32, asPointer<void>(x), xDtype != DITRUN_F32, vectors);
   if (first < count)
     castOnes<<<gridFor(count - first, threads, multiprocessors), threads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype, asPointer<void>(x), xDtype, first,
                                                                                                 count);
@@ -269,12 +272,14 @@ __device__ inline uint32_t byteOf(float pixel) {
   return uint32_t(__float2int_rn(fminf(fmaxf(value, 0.0f), 255.0f)));  // fmaxf makes 0 of a NaN
 }
 
-__global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool xBf16, int64_t vectors, int64_t count) {
+/** x is float32 or narrow: bf16 or f16. */
+template <int narrow>
+__global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool xNarrow, int64_t vectors, int64_t count) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   bool found = false;
   for (int64_t i = thread; i < vectors; i += threads) {
     float pixels[vectorWidth];
-    load8(x, i * vectorWidth, xBf16, pixels);
+    load8<narrow>(x, i * vectorWidth, xNarrow, pixels);
     uint32_t words[2] = {};
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) {
@@ -284,7 +289,7 @@ __global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool x
     reinterpret_cast<uint2 *>(out)[i] = make_uint2(words[0], words[1]);
   }
   for (int64_t i = vectors * vectorWidth + thread; i < count; i += threads) {
-    const float pixel = loadOne(x, i, xBf16 ? DITRUN_BF16 : DITRUN_F32);
+    const float pixel = loadOne(x, i, xNarrow ? narrow : DITRUN_F32);
     found |= !isfinite(pixel);
     out[i] = uint8_t(byteOf(pixel));
   }
@@ -294,12 +299,13 @@ __global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool x
 int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   TRY(useDevice());
   if (count < 0 || !out) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes got a count of %lld and out 0x%llx.", (long long)count, (unsigned long long)out);
-  TRY(checkFloat("ditrun_to_bytes", xDtype));
+  if (!isFloatOrF16(xDtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes takes f32, bf16 or f16, not %s (dtype %d).", dtypeName(xDtype), xDtype);
   TRY(checkArray("ditrun_to_bytes", nonfinite, 1, DITRUN_I32));
   TRY(checkArray("ditrun_to_bytes", x, count, xDtype));
   if (count == 0) return DITRUN_OK;
   const int64_t vectors = aligned16(x) && out % vectorWidth == 0 ? count / vectorWidth : 0;
-  toBytes<<<gridFor(vectors > 0 ? vectors : count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<uint32_t>(nonfinite),
-                                                                                                                 asPointer<void>(x), xDtype == DITRUN_BF16, vectors, count);
+  const auto kernel = xDtype == DITRUN_F16 ? toBytes<DITRUN_F16> : toBytes<DITRUN_BF16>;
+  kernel<<<gridFor(vectors > 0 ? vectors : count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(
+      asPointer<uint8_t>(out), asPointer<uint32_t>(nonfinite), asPointer<void>(x), xDtype != DITRUN_F32, vectors, count);
   return launched("ditrun_to_bytes");
 }

@@ -129,7 +129,9 @@ static void *workspaceOf(cudaStream_t stream) {
   return nullptr;
 }
 
-static int cudaType(int dtype) { return dtype == DITRUN_F32 ? CUDA_TYPE_R_32F : dtype == DITRUN_BF16 ? CUDA_TYPE_R_16BF : CUDA_TYPE_R_8F_E4M3; }
+static int cudaType(int dtype) {
+  return dtype == DITRUN_F32 ? CUDA_TYPE_R_32F : dtype == DITRUN_BF16 ? CUDA_TYPE_R_16BF : dtype == DITRUN_F16 ? CUDA_TYPE_R_16F : CUDA_TYPE_R_8F_E4M3;
+}
 
 static int failLt(int status, const char *what, const PlanKey &key) {
   return fail(DITRUN_DEVICE_ERROR, "%s failed with %s for m %d, n %d, k %d, batch %d, %s to %s.", what, gemm.lt.statusName(status), key.m, key.n, key.k, key.batch,
@@ -247,15 +249,16 @@ static int checkArguments(const ditrun_gemm_args *a) {
                 (long long)a->ldw, (long long)a->ldo, (long long)a->ldResidual, a->k, a->n);
   const bool fp8 = a->dtype == DITRUN_E4M3;
   const bool toE4m3 = fp8 && a->outDtype == DITRUN_E4M3;
-  const bool toKnown = isFloat(a->outDtype) || a->outDtype == DITRUN_F16 || toE4m3;
-  if (!(isFloat(a->dtype) || fp8) || !toKnown || (a->dtype == DITRUN_F32 && a->outDtype != DITRUN_F32))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm multiplies f32 to f32, bf16 to f32, bf16 or f16, and e4m3 to f32, bf16, f16 or e4m3, not %s to %s.", dtypeName(a->dtype),
+  const bool toKnown = isFloatOrF16(a->outDtype) || toE4m3;
+  if (!(isFloatOrF16(a->dtype) || fp8) || !toKnown || (a->dtype == DITRUN_F32 && a->outDtype != DITRUN_F32) || (a->dtype == DITRUN_F16 && a->outDtype == DITRUN_BF16))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm multiplies f32 to f32, bf16 to f32, bf16 or f16, f16 to f32 or f16, and e4m3 to f32, bf16, f16 or e4m3, not %s to %s.", dtypeName(a->dtype),
                 dtypeName(a->outDtype));
   if (toE4m3 && (a->outScale == 0 || a->residual || a->gate))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm writes e4m3 with a scale for each row (0x%llx) and without residual (0x%llx) and gate (0x%llx).", (unsigned long long)a->outScale,
                 (unsigned long long)a->residual, (unsigned long long)a->gate);
-  if ((a->bias && !isFloat(a->biasDtype)) || (a->residual && !isFloat(a->residualDtype)))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm takes a bias and residual of f32 or bf16, not %s and %s.", dtypeName(a->biasDtype), dtypeName(a->residualDtype));
+  const auto addable = [&](int dtype) { return a->dtype == DITRUN_F16 ? dtype == DITRUN_F32 || dtype == DITRUN_F16 : isFloat(dtype); };
+  if ((a->bias && !addable(a->biasDtype)) || (a->residual && !addable(a->residualDtype)))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm takes a bias and residual of f32, of bf16 unless A is f16, or of f16 where A is, not %s and %s.", dtypeName(a->biasDtype), dtypeName(a->residualDtype));
   if (a->activation < DITRUN_IDENTITY || a->activation > DITRUN_SILU)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_gemm knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", a->activation);
   if (a->kernel < 0 || a->kernel >= 2 + gemmSm90Tiles)
@@ -355,7 +358,7 @@ static int multiply(const ditrun_gemm_args &a, cudaStream_t stream) {
   void *workspace = workspaceOf(stream);
   // cuBLASLt writes no f16 after bf16 or e4m3, and no e4m3 with a scale for each row: float32 goes to the workspace, as below, and
   // gemmFinish rounds it.
-  const bool roundLater = a.outDtype == DITRUN_F16 || a.outDtype == DITRUN_E4M3;
+  const bool roundLater = (a.outDtype == DITRUN_F16 && a.dtype != DITRUN_F16) || a.outDtype == DITRUN_E4M3;
   if (!roundLater && (!a.residual || a.residual != a.out)) return multiplyInto(a, a.out, a.outDtype, a.ldo, workspace, stream);
   Plan *plan = nullptr;
   Fusion fusion{};

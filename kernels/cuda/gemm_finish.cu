@@ -64,7 +64,8 @@ static bool aligned(const void *pointer) { return aligned16(reinterpret_cast<uin
 
 int gemmFinish(const GemmFinish &args, cudaStream_t stream) {
   const int64_t count = int64_t(args.m) * args.n * args.batch;
-  const bool vectorized = args.productDtype == args.outDtype && count / vectorWidth < (int64_t(1) << 31) && multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
+  const bool floats = isFloat(args.outDtype) && (!args.bias || isFloat(args.biasDtype)) && (!args.residual || isFloat(args.residualDtype));
+  const bool vectorized = floats && args.productDtype == args.outDtype && count / vectorWidth < (int64_t(1) << 31) && multipleOf8(args.n) && multipleOf8(args.ldo) && multipleOf8(args.outStride) && multipleOf8(args.biasStride) &&
                           multipleOf8(args.ldProduct) && multipleOf8(args.productStride) && multipleOf8(args.residual ? args.ldResidual : 0) &&
                           multipleOf8(args.residualStride) && aligned(args.out) && aligned(args.product) && aligned(args.columnScale) && aligned(args.gate) &&
                           aligned(args.bias) && aligned(args.residual);

@@ -36,6 +36,7 @@ inline const char *dtypeName(int dtype) {
 }
 
 inline bool isFloat(int dtype) { return dtype == DITRUN_F32 || dtype == DITRUN_BF16; }
+inline bool isFloatOrF16(int dtype) { return isFloat(dtype) || dtype == DITRUN_F16; }
 inline bool aligned16(uint64_t address) { return address % 16 == 0; }
 
 __device__ inline float loadOne(const void *pointer, int64_t index, int dtype) {
@@ -59,41 +60,8 @@ __device__ inline void storeOne(void *pointer, int64_t index, int dtype, float v
   }
 }
 
-/** 8 elements, still packed, so that several loads can be in flight before the first is used. index is a multiple of 8. */
-struct Packed {
-  uint4 low, high;  // high: float32 only
-};
-
-__device__ inline Packed loadPacked(const void *pointer, int64_t index, bool isBf16) {
-  Packed packed;
-  if (isBf16) {
-    packed.low = *reinterpret_cast<const uint4 *>(static_cast<const __nv_bfloat16 *>(pointer) + index);
-    packed.high = make_uint4(0, 0, 0, 0);
-  } else {
-    const uint4 *source = reinterpret_cast<const uint4 *>(static_cast<const float *>(pointer) + index);
-    packed.low = source[0];
-    packed.high = source[1];
-  }
-  return packed;
-}
-
-__device__ inline void unpack(const Packed &packed, bool isBf16, float (&values)[vectorWidth]) {
-  const uint32_t words[8] = {packed.low.x, packed.low.y, packed.low.z, packed.low.w, packed.high.x, packed.high.y, packed.high.z, packed.high.w};
-  if (isBf16) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      values[2 * i] = __uint_as_float(words[i] << 16);
-      values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < 8; i++) values[i] = __uint_as_float(words[i]);
-  }
-}
-
-__device__ inline void load8(const void *pointer, int64_t index, bool isBf16, float (&values)[vectorWidth]) {
-  unpack(loadPacked(pointer, index, isBf16), isBf16, values);
-}
+// Below, `narrow` is what elements of two bytes are: bf16, or f16 where a kernel is compiled for it; isNarrow says that a tensor has such, and
+// is float32 else.
 
 __device__ inline uint32_t packBf16(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
@@ -112,10 +80,58 @@ __device__ inline uint32_t packPair(float low, float high) {
   return dtype == DITRUN_BF16 ? packBf16(low, high) : packF16(low, high);
 }
 
-__device__ inline void store8(void *pointer, int64_t index, bool isBf16, const float (&values)[vectorWidth]) {
-  if (isBf16) {
+template <int dtype>
+__device__ inline void unpackPair(uint32_t pair, float &low, float &high) {
+  static_assert(dtype == DITRUN_BF16 || dtype == DITRUN_F16);
+  if constexpr (dtype == DITRUN_BF16) {
+    low = __uint_as_float(pair << 16);
+    high = __uint_as_float(pair & 0xffff0000u);
+  } else {
+    const float2 values = __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+    low = values.x, high = values.y;
+  }
+}
+
+/** 8 elements, still packed, so that several loads can be in flight before the first is used. index is a multiple of 8. */
+struct Packed {
+  uint4 low, high;  // high: float32 only
+};
+
+__device__ inline Packed loadPacked(const void *pointer, int64_t index, bool isNarrow) {
+  Packed packed;
+  if (isNarrow) {
+    packed.low = *reinterpret_cast<const uint4 *>(static_cast<const __nv_bfloat16 *>(pointer) + index);
+    packed.high = make_uint4(0, 0, 0, 0);
+  } else {
+    const uint4 *source = reinterpret_cast<const uint4 *>(static_cast<const float *>(pointer) + index);
+    packed.low = source[0];
+    packed.high = source[1];
+  }
+  return packed;
+}
+
+template <int narrow = DITRUN_BF16>
+__device__ inline void unpack(const Packed &packed, bool isNarrow, float (&values)[vectorWidth]) {
+  const uint32_t words[8] = {packed.low.x, packed.low.y, packed.low.z, packed.low.w, packed.high.x, packed.high.y, packed.high.z, packed.high.w};
+  if (isNarrow) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) unpackPair<narrow>(words[i], values[2 * i], values[2 * i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] = __uint_as_float(words[i]);
+  }
+}
+
+template <int narrow = DITRUN_BF16>
+__device__ inline void load8(const void *pointer, int64_t index, bool isNarrow, float (&values)[vectorWidth]) {
+  unpack<narrow>(loadPacked(pointer, index, isNarrow), isNarrow, values);
+}
+
+template <int narrow = DITRUN_BF16>
+__device__ inline void store8(void *pointer, int64_t index, bool isNarrow, const float (&values)[vectorWidth]) {
+  if (isNarrow) {
     *reinterpret_cast<uint4 *>(static_cast<__nv_bfloat16 *>(pointer) + index) =
-        make_uint4(packBf16(values[0], values[1]), packBf16(values[2], values[3]), packBf16(values[4], values[5]), packBf16(values[6], values[7]));
+        make_uint4(packPair<narrow>(values[0], values[1]), packPair<narrow>(values[2], values[3]), packPair<narrow>(values[4], values[5]), packPair<narrow>(values[6], values[7]));
   } else {
     float4 *destination = reinterpret_cast<float4 *>(static_cast<float *>(pointer) + index);
     destination[0] = make_float4(values[0], values[1], values[2], values[3]);
@@ -124,25 +140,31 @@ __device__ inline void store8(void *pointer, int64_t index, bool isBf16, const f
 }
 
 /** Runs of 8, or of 4 where one side is float32: then 16 bytes of it a thread, and neighbouring threads touch neighbouring ones. */
-__device__ inline void loadRun(const void *pointer, int64_t index, bool isBf16, float (&values)[8]) { load8(pointer, index, isBf16, values); }
-__device__ inline void storeRun(void *pointer, int64_t index, bool isBf16, const float (&values)[8]) { store8(pointer, index, isBf16, values); }
+template <int narrow = DITRUN_BF16>
+__device__ inline void loadRun(const void *pointer, int64_t index, bool isNarrow, float (&values)[8]) {
+  load8<narrow>(pointer, index, isNarrow, values);
+}
+template <int narrow = DITRUN_BF16>
+__device__ inline void storeRun(void *pointer, int64_t index, bool isNarrow, const float (&values)[8]) {
+  store8<narrow>(pointer, index, isNarrow, values);
+}
 
-__device__ inline void loadRun(const void *pointer, int64_t index, bool isBf16, float (&values)[4]) {
-  if (isBf16) {
+template <int narrow = DITRUN_BF16>
+__device__ inline void loadRun(const void *pointer, int64_t index, bool isNarrow, float (&values)[4]) {
+  if (isNarrow) {
     const uint2 pairs = *reinterpret_cast<const uint2 *>(static_cast<const __nv_bfloat16 *>(pointer) + index);
-    values[0] = __uint_as_float(pairs.x << 16);
-    values[1] = __uint_as_float(pairs.x & 0xffff0000u);
-    values[2] = __uint_as_float(pairs.y << 16);
-    values[3] = __uint_as_float(pairs.y & 0xffff0000u);
+    unpackPair<narrow>(pairs.x, values[0], values[1]);
+    unpackPair<narrow>(pairs.y, values[2], values[3]);
   } else {
     const float4 four = *reinterpret_cast<const float4 *>(static_cast<const float *>(pointer) + index);
     values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
   }
 }
 
-__device__ inline void storeRun(void *pointer, int64_t index, bool isBf16, const float (&values)[4]) {
-  if (isBf16)
-    *reinterpret_cast<uint2 *>(static_cast<__nv_bfloat16 *>(pointer) + index) = make_uint2(packBf16(values[0], values[1]), packBf16(values[2], values[3]));
+template <int narrow = DITRUN_BF16>
+__device__ inline void storeRun(void *pointer, int64_t index, bool isNarrow, const float (&values)[4]) {
+  if (isNarrow)
+    *reinterpret_cast<uint2 *>(static_cast<__nv_bfloat16 *>(pointer) + index) = make_uint2(packPair<narrow>(values[0], values[1]), packPair<narrow>(values[2], values[3]));
   else
     *reinterpret_cast<float4 *>(static_cast<float *>(pointer) + index) = make_float4(values[0], values[1], values[2], values[3]);
 }

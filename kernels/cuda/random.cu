@@ -67,7 +67,7 @@ int ditrun_fill_random(const ditrun_random_args *a, uint64_t stream) {
   if (!a || a->out == 0 || a->rows < 0 || a->columns <= 0 || a->ldo < a->columns || a->row0 < 0 || a->column0 < 0 || a->column0 + a->columns > a->fullColumns)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_fill_random got %d rows and columns %lld to %lld of %lld, with a stride of %lld.", a ? a->rows : 0,
                 (long long)(a ? a->column0 : 0), (long long)(a ? a->column0 + a->columns : 0), (long long)(a ? a->fullColumns : 0), (long long)(a ? a->ldo : 0));
-  if (!isFloat(a->outDtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_fill_random writes f32 or bf16, not %s (dtype %d).", dtypeName(a->outDtype), a->outDtype);
+  if (!isFloatOrF16(a->outDtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_fill_random writes f32, bf16 or f16, not %s (dtype %d).", dtypeName(a->outDtype), a->outDtype);
   if (a->distribution != DITRUN_UNIFORM && a->distribution != DITRUN_NORMAL)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_fill_random knows no distribution %d (0 uniform, 1 normal).", a->distribution);
   if (a->rows == 0) return DITRUN_OK;

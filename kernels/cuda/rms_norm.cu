@@ -11,7 +11,7 @@ struct RmsNorm {
   const float *sumSquares, *rope;
   int64_t ldx, ldo, groupStride;
   int rows, columns, countedColumns, headDim, groupRows, activation;
-  bool xBf16, weightBf16, outBf16;
+  bool xNarrow, weightBf16, outNarrow;  // of two bytes: bf16, or f16 in kernels compiled for it
   float epsilon;
 };
 
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(Shape::blockThreads) rmsNormRegisters(const __
       inHead += headStep;
       if (inHead >= args.headDim) inHead -= args.headDim;
     }
-    storeRun(args.out, out + column, args.outBf16, values[c]);
+    storeRun(args.out, out + column, args.outNarrow, values[c]);
   }
 }
 
@@ -114,15 +114,15 @@ __device__ inline void storeQuantizedHeads(const RmsNorm &args, int row, bool in
   }
 }
 
-/** The same for whole rows to bf16, or to e4m3 by heads. */
-template <class Shape, bool weightBf16, After after>
+/** The same for whole rows to bf16 or f16 (narrow, x too), or to e4m3 by heads. */
+template <class Shape, bool weightBf16, After after, int narrow = DITRUN_BF16>
 __global__ void __launch_bounds__(Shape::blockThreads) rmsNormWhole(const __grid_constant__ RmsNorm args) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
   const Place place(args, Shape::row());
   const bool inside = place.inside;
   const int row = inside ? place.row : args.rows - 1;  // threads without a row do what others do, and store nothing
   float values[chunks][width], turn[width];
-  loadRow<Shape>(args.x, row * args.ldx, chunks, values);
+  loadRow<Shape, narrow>(args.x, row * args.ldx, chunks, values);
   if (after == After::turned) loadRun(args.rope, int64_t(row) * args.headDim + Shape::lane() * width % args.headDim, false, turn);
   const float scale = rowFactor<Shape>(args, row, values);
 #pragma unroll
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(Shape::blockThreads) rmsNormWhole(const __grid
   }
 #pragma unroll
   for (int c = 0; c < chunks; c++)
-    if (inside) storeRun(args.out, place.out + Shape::column(c), true, values[c]);
+    if (inside) storeRun<narrow>(args.out, place.out + Shape::column(c), true, values[c]);
 }
 
 __device__ inline void turnPair(const RmsNorm &args, int row, int column, float &a, float &b) {
@@ -174,10 +174,11 @@ __device__ inline void quantizeHeads(const RmsNorm &args, int row, Normalized no
 }
 
 /** Any width, alignment and activation: one block a row, which is read twice (from cache while it is not too wide). */
+template <int narrow>
 __global__ void __launch_bounds__(256) rmsNormAnyWidth(const __grid_constant__ RmsNorm args) {
   const auto [row, out, inside] = Place(args, blockIdx.x);
   if (!inside) return;
-  const int xDtype = args.xBf16 ? DITRUN_BF16 : DITRUN_F32, weightDtype = args.weightBf16 ? DITRUN_BF16 : DITRUN_F32, outDtype = args.outBf16 ? DITRUN_BF16 : DITRUN_F32;
+  const int xDtype = args.xNarrow ? narrow : DITRUN_F32, weightDtype = args.weightBf16 ? DITRUN_BF16 : DITRUN_F32, outDtype = args.outNarrow ? narrow : DITRUN_F32;
   float squares = 0;
   if (args.sumSquares) {
     squares = args.sumSquares[row];
@@ -217,7 +218,7 @@ constexpr int mostGroups = 65535;
 template <int threadsPerRow, int valuesEach>
 static void (*kernelForWholeRows(const RmsNorm &args))(RmsNorm) {
   using Shape = RowShape<true, threadsPerRow, valuesEach, true>;
-  if (args.columns != Shape::wholeColumns || !args.weight || (args.out && !args.outBf16)) return nullptr;
+  if (args.columns != Shape::wholeColumns || !args.weight || (args.out && !args.outNarrow)) return nullptr;
   if (args.rope) {
     const int threadsPerHead = args.headDim / Shape::width;
     const bool turned = Shape::step % args.headDim == 0 && threadsPerHead <= 32 && (threadsPerHead & (threadsPerHead - 1)) == 0;
@@ -233,10 +234,10 @@ struct RowKernel {
   int rowsPerBlock, threads;
 };
 
-template <bool xBf16, int threadsPerRow, int valuesEach>
+template <bool xNarrow, int threadsPerRow, int valuesEach>
 static RowKernel kernelOfShape(const RmsNorm &args) {
-  using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
-  if constexpr (xBf16) {
+  using Shape = RowShape<xNarrow, threadsPerRow, valuesEach>;
+  if constexpr (xNarrow) {
     const auto whole = kernelForWholeRows<threadsPerRow, valuesEach>(args);
     if (whole) return {whole, Shape::rowsPerBlock, Shape::blockThreads};
   }
@@ -245,15 +246,29 @@ static RowKernel kernelOfShape(const RmsNorm &args) {
 }
 
 /** The smallest shape that holds a row of at most mostInRegisters columns. */
-template <bool xBf16>
+template <bool xNarrow>
 static RowKernel kernelFor(const RmsNorm &args) {
-  if (args.columns <= 4 * 24) return kernelOfShape<xBf16, 4, 24>(args);
-  if (args.columns <= 8 * 24) return kernelOfShape<xBf16, 8, 24>(args);
-  if (args.columns <= 16 * 24) return kernelOfShape<xBf16, 16, 24>(args);
-  if (args.columns <= 32 * 24) return kernelOfShape<xBf16, 32, 24>(args);
-  if (args.columns <= 64 * 24) return kernelOfShape<xBf16, 64, 24>(args);
-  if (args.columns <= 128 * 24) return kernelOfShape<xBf16, 128, 24>(args);
-  return kernelOfShape<xBf16, 128, 40>(args);
+  if (args.columns <= 4 * 24) return kernelOfShape<xNarrow, 4, 24>(args);
+  if (args.columns <= 8 * 24) return kernelOfShape<xNarrow, 8, 24>(args);
+  if (args.columns <= 16 * 24) return kernelOfShape<xNarrow, 16, 24>(args);
+  if (args.columns <= 32 * 24) return kernelOfShape<xNarrow, 32, 24>(args);
+  if (args.columns <= 64 * 24) return kernelOfShape<xNarrow, 64, 24>(args);
+  if (args.columns <= 128 * 24) return kernelOfShape<xNarrow, 128, 24>(args);
+  return kernelOfShape<xNarrow, 128, 40>(args);
+}
+
+template <int threadsPerRow>
+static RowKernel kernelOfF16(const RmsNorm &args) {
+  using Shape = RowShape<true, threadsPerRow, 24, true>;
+  return {args.activation == DITRUN_SILU ? rmsNormWhole<Shape, false, After::silu, DITRUN_F16> : rmsNormWhole<Shape, false, After::nothing, DITRUN_F16>, Shape::rowsPerBlock,
+          Shape::blockThreads};
+}
+
+/** f16 rows of the widths that Wan's VAE has. */
+static RowKernel kernelForF16(const RmsNorm &args) {
+  const RowKernel none{nullptr, 0, 0};
+  if (!args.xNarrow || !args.outNarrow || !args.weight || args.weightBf16 || args.rope) return none;
+  return args.columns == 4 * 24 ? kernelOfF16<4>(args) : args.columns == 8 * 24 ? kernelOfF16<8>(args) : args.columns == 16 * 24 ? kernelOfF16<16>(args) : none;
 }
 
 int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
@@ -261,9 +276,10 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
   if (!a || a->rows < 0 || a->columns <= 0 || a->x == 0 || (a->out == 0) == (a->quantized == 0))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm needs x, either out or quantized, and columns above 0: got %d rows of %d columns.", a ? a->rows : 0, a ? a->columns : 0);
   if (a->quantized && a->quantizedScale == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got a place for e4m3 rows but none for their scales.");
-  if (!isFloat(a->xDtype) || !isFloat(a->weightDtype) || (a->out && !isFloat(a->outDtype)))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm takes f32 or bf16, got x %s, weight %s, out %s.", dtypeName(a->xDtype), dtypeName(a->weightDtype),
-                dtypeName(a->outDtype));
+  const bool f16 = a->xDtype == DITRUN_F16 || (a->out && a->outDtype == DITRUN_F16), bf16 = a->xDtype == DITRUN_BF16 || (a->out && a->outDtype == DITRUN_BF16);
+  if (!isFloatOrF16(a->xDtype) || !isFloat(a->weightDtype) || (a->out && !isFloatOrF16(a->outDtype)) || (f16 && bf16))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm takes f32 and either bf16 or f16, and a weight of f32 or bf16; got x %s, weight %s, out %s.", dtypeName(a->xDtype),
+                dtypeName(a->weightDtype), dtypeName(a->outDtype));
   if (a->ldx < a->columns || (a->out && a->ldo < a->columns))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_rms_norm got rows of %d columns with strides %lld (x) and %lld (out).", a->columns, (long long)a->ldx, (long long)a->ldo);
   if (a->sumSquares && a->fullColumns < a->columns)
@@ -281,16 +297,16 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *a, uint64_t stream) {
   const RmsNorm args{asPointer<void>(a->x), asPointer<void>(a->weight), asPointer<void>(a->out), asPointer<void>(a->quantized), asPointer<float>(a->quantizedScale),
                      asPointer<float>(a->sumSquares), asPointer<float>(a->rope), a->ldx, a->ldo, a->groupStride, a->rows, a->columns,
                      a->sumSquares ? a->fullColumns : a->columns, a->headDim, groupRows, a->activation,
-                     a->xDtype == DITRUN_BF16, a->weightDtype == DITRUN_BF16, a->outDtype == DITRUN_BF16, a->epsilon};
+                     a->xDtype != DITRUN_F32, a->weightDtype == DITRUN_BF16, a->out && a->outDtype != DITRUN_F32, a->epsilon};
   const bool outVectorized = !a->out || (aligned16(a->out) && a->ldo % vectorWidth == 0 && (groups == 1 || a->groupStride % vectorWidth == 0));
   const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && outVectorized && aligned16(a->x) && aligned16(a->weight) &&
                           a->quantized % vectorWidth == 0 && aligned16(a->rope) && (!a->rope || a->headDim % vectorWidth == 0);
   RowKernel kernel{nullptr, 0, 0};
-  if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU)) kernel = args.xBf16 ? kernelFor<true>(args) : kernelFor<false>(args);
+  if (vectorized && (a->activation == DITRUN_IDENTITY || a->activation == DITRUN_SILU)) kernel = f16 ? kernelForF16(args) : args.xNarrow ? kernelFor<true>(args) : kernelFor<false>(args);
   if (kernel.run)
     kernel.run<<<dim3((groupRows + kernel.rowsPerBlock - 1) / kernel.rowsPerBlock, groups), kernel.threads, 0, asStream(stream)>>>(args);
   else
-    rmsNormAnyWidth<<<dim3(groupRows, groups), 256, 0, asStream(stream)>>>(args);
+    (f16 ? rmsNormAnyWidth<DITRUN_F16> : rmsNormAnyWidth<DITRUN_BF16>)<<<dim3(groupRows, groups), 256, 0, asStream(stream)>>>(args);
   return launched("ditrun_rms_norm");
 }
 

@@ -8,8 +8,12 @@ constexpr int mostInRegisters = 128 * 40;
 __device__ inline float sumOf(float a, float b) { return a + b; }
 __device__ inline float maxOf(float a, float b) { return fmaxf(a, b); }
 
-/** 16 bytes of bf16 or float32. */
-__device__ inline void unpackRun(const uint4 &packed, float (&values)[8]) { unpack({packed, {}}, true, values); }
+/** 16 bytes of bf16 or f16 (narrow), or float32. */
+template <int narrow = DITRUN_BF16>
+__device__ inline void unpackRun(const uint4 &packed, float (&values)[8]) {
+  unpack<narrow>({packed, {}}, true, values);
+}
+template <int narrow = DITRUN_BF16>
 __device__ inline void unpackRun(const uint4 &packed, float (&values)[4]) {
   values[0] = __uint_as_float(packed.x), values[1] = __uint_as_float(packed.y);
   values[2] = __uint_as_float(packed.z), values[3] = __uint_as_float(packed.w);
@@ -34,12 +38,12 @@ __device__ float reduceRow(float value) {
   return value;
 }
 
-/** The columns that one thread holds of its row: `chunks` runs of `width` neighbours. A run is 16 bytes of x (8 of bf16, 4 of
+/** The columns that one thread holds of its row: `chunks` runs of `width` neighbours. A run is 16 bytes of x (8 of bf16 or f16, 4 of
  * float32), so that the threads of a row read and write whole 128-byte lines. `whole`: rows are as long as all runs together, so
  * that a kernel has no branches between its loads. */
-template <bool xBf16, int threads, int valuesEach, bool whole = false>
+template <bool xNarrow, int threads, int valuesEach, bool whole = false>
 struct RowShape {
-  static constexpr int threadsPerRow = threads, width = xBf16 ? 8 : 4, chunks = valuesEach / width, step = threads * width;
+  static constexpr int threadsPerRow = threads, width = xNarrow ? 8 : 4, chunks = valuesEach / width, step = threads * width;
   static constexpr int blockThreads = threads > 32 ? threads : 128, rowsPerBlock = blockThreads / threads, wholeColumns = threads * valuesEach;
   static_assert(chunks * width == valuesEach && rowsPerBlock * threads == blockThreads && (threads <= 32 || threads % 32 == 0));
 
@@ -51,11 +55,11 @@ struct RowShape {
 };
 
 /** This thread's first `runs` runs of the row that begins at element `start`; zeros in place of the others. */
-template <class Shape>
+template <class Shape, int narrow = DITRUN_BF16>
 __device__ inline void loadRow(const void *x, int64_t start, int runs, float (&values)[Shape::chunks][Shape::width]) {
   const uint4 *source = static_cast<const uint4 *>(x) + start / Shape::width;
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
-    unpackRun(c < runs ? source[Shape::column(c) / Shape::width] : make_uint4(0, 0, 0, 0), values[c]);
+    unpackRun<narrow>(c < runs ? source[Shape::column(c) / Shape::width] : make_uint4(0, 0, 0, 0), values[c]);
   }
 }

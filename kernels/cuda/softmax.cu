@@ -12,8 +12,10 @@ __device__ static void merge(float &most, float &sum, float otherMost, float oth
   most = larger;
 }
 
-__global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool outBf16, const void *x, bool xBf16, int columns, float scale, bool vectorized) {
-  const int outDtype = outBf16 ? DITRUN_BF16 : DITRUN_F32, xDtype = xBf16 ? DITRUN_BF16 : DITRUN_F32;
+/** x and out are float32 or narrow: bf16 or f16. */
+template <int narrow>
+__global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool outNarrow, const void *x, bool xNarrow, int columns, float scale, bool vectorized) {
+  const int outDtype = outNarrow ? narrow : DITRUN_F32, xDtype = xNarrow ? narrow : DITRUN_F32;
   const int64_t first = int64_t(blockIdx.x) * columns;
   const int vectors = vectorized ? columns / vectorWidth : 0;
   float most = -INFINITY, sum = 0;
@@ -27,7 +29,7 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool ou
   };
   for (int i = threadIdx.x; i < vectors; i += softmaxThreads) {
     float values[vectorWidth];
-    load8(x, first + i * vectorWidth, xBf16, values);
+    load8<narrow>(x, first + i * vectorWidth, xNarrow, values);
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) take(values[j] * scale);
   }
@@ -50,10 +52,10 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool ou
 
   for (int i = threadIdx.x; i < vectors; i += softmaxThreads) {
     float values[vectorWidth];
-    load8(x, first + i * vectorWidth, xBf16, values);
+    load8<narrow>(x, first + i * vectorWidth, xNarrow, values);
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) values[j] = __expf(values[j] * scale - most) * inverse;
-    store8(out, first + i * vectorWidth, outBf16, values);
+    store8<narrow>(out, first + i * vectorWidth, outNarrow, values);
   }
   for (int i = vectors * vectorWidth + threadIdx.x; i < columns; i += softmaxThreads)
     storeOne(out, first + i, outDtype, __expf(loadOne(x, first + i, xDtype) * scale - most) * inverse);
@@ -62,12 +64,14 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool ou
 int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale, uint64_t stream) {
   TRY(useDevice());
   if (rows <= 0 || columns <= 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got %d rows of %d columns; both must be positive.", rows, columns);
-  if (!isFloat(xDtype) || !isFloat(outDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows takes f32 or bf16, got x %s, out %s.", dtypeName(xDtype), dtypeName(outDtype));
+  const bool f16 = xDtype == DITRUN_F16 || outDtype == DITRUN_F16;
+  if (!isFloatOrF16(xDtype) || !isFloatOrF16(outDtype) || (f16 && (xDtype == DITRUN_BF16 || outDtype == DITRUN_BF16)))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows takes f32 and either bf16 or f16, got x %s, out %s.", dtypeName(xDtype), dtypeName(outDtype));
   if (!x || x % dtypeBytes(xDtype) || !out || out % dtypeBytes(outDtype) || (x == out && xDtype != outDtype))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got x 0x%llx of %s and out 0x%llx of %s; one may be the other where the dtype stays.", (unsigned long long)x,
                 dtypeName(xDtype), (unsigned long long)out, dtypeName(outDtype));
   const bool vectorized = aligned16(x) && aligned16(out) && columns % vectorWidth == 0;
-  softmaxRows<<<rows, softmaxThreads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype == DITRUN_BF16, asPointer<void>(x), xDtype == DITRUN_BF16, columns, scale, vectorized);
+  (f16 ? softmaxRows<DITRUN_F16> : softmaxRows<DITRUN_BF16>)<<<rows, softmaxThreads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype != DITRUN_F32, asPointer<void>(x),
+                                                                                                         xDtype != DITRUN_F32, columns, scale, vectorized);
   return launched("ditrun_softmax_rows");
 }

@@ -23,7 +23,7 @@ int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns,
   TRY(useDevice());
   if (batch <= 0 || rows <= 0 || columns <= 0)
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_transpose got a batch of %d matrices of %d × %d; all must be positive.", batch, rows, columns);
-  if (!isFloat(dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_transpose takes f32 or bf16, got %s.", dtypeName(dtype));
+  if (!isFloatOrF16(dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_transpose takes f32, bf16 or f16, got %s.", dtypeName(dtype));
   if (!x || !out || x == out || x % dtypeBytes(dtype) || out % dtypeBytes(dtype))
     return fail(DITRUN_INVALID_ARGUMENT, "ditrun_transpose got x 0x%llx and out 0x%llx for elements of %d bytes; it cannot work in place.", (unsigned long long)x,
                 (unsigned long long)out, dtypeBytes(dtype));

@@ -10,8 +10,9 @@
  *   other processes; call those off the event loop. Functions that compute allocate nothing.
  * - A failure after queueing (a device fault, a CPU kernel's failure) is reported by the next ditrun_stream_synchronize.
  * - Matrices are row-major; a stride or leading dimension ("ld") counts elements, not bytes.
- * - Arithmetic accumulates in float32. Tensors of dtype bf16 are rounded once, when stored (round to nearest even);
- *   softmax probabilities are rounded to the dtype of V before they multiply it. The CPU module rounds where the GPU does.
+ * - Arithmetic accumulates in float32. Tensors of dtype bf16 and f16 are rounded once, when stored (to nearest even; what f16 cannot
+ *   hold becomes infinite). One call takes bf16 or f16, not both, unless it says so.
+ *   Softmax probabilities are rounded to the dtype of V before they multiply it. The CPU module rounds where the GPU does.
  * - In the CPU module a stream is a thread with a queue, an event a point in it, a graph a recorded list of calls.
  */
 #ifndef DITRUN_H
@@ -139,9 +140,9 @@ typedef struct {
   int64_t lda, ldw, ldo, ldResidual;
   int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
   int32_t m, n, k, batch;
-  int32_t dtype;         /* of A and W: F32, BF16 or E4M3 */
-  int32_t outDtype;      /* of out: F32; after BF16 and E4M3 also BF16 or F16 (what F16 cannot hold becomes infinite); after E4M3 also E4M3, without gate and residual */
-  int32_t biasDtype, residualDtype;
+  int32_t dtype;         /* of A and W: F32, BF16, F16 or E4M3 */
+  int32_t outDtype;      /* of out: F32; after BF16 and E4M3 also BF16 or F16; after F16 also F16; after E4M3 also E4M3, without gate and residual */
+  int32_t biasDtype, residualDtype; /* F32, or BF16 (F16 where A is F16) */
   int32_t activation;    /* ditrun_activation */
   int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
   int32_t aScaleColumns; /* E4M3 only: 0, or columns of A that share a scale */
@@ -286,7 +287,7 @@ typedef struct {
   int64_t ldx, ldo, groupStride;
   int32_t rows, columns, fullColumns, headDim; /* headDim only with rope or quantized */
   int32_t groupRows; /* 0: one group, and groupStride counts nothing; else out must not be x, nor 0 */
-  int32_t xDtype, weightDtype, outDtype;
+  int32_t xDtype, weightDtype, outDtype; /* F32, BF16 or, x and out, F16 */
   int32_t activation;
   float epsilon;
 } ditrun_rms_norm_args;
@@ -331,7 +332,7 @@ typedef struct {
   int32_t strideT, strideH, strideW;
   int32_t padTop, padBottom, padLeft, padRight;
   int32_t upsample; /* 1 or 2 */
-  int32_t dtype;    /* of all tensors: F32 or BF16 */
+  int32_t dtype;    /* of all tensors: F32, BF16 or F16 */
   int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
 } ditrun_conv3d_args;
 DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);

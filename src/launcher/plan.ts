@@ -14,6 +14,7 @@ import {
   planSchema,
   ringDtype,
   type Split,
+  type VaeDtype,
 } from "../protocol/plan.js";
 import { counted } from "./counted.js";
 import { findDocument, readDocument } from "./documents.js";
@@ -29,6 +30,7 @@ export interface PlanFlags {
   dtype?: ComputeDtype | undefined;
   fp8?: boolean | undefined;
   attention?: AttentionDtype | undefined;
+  vaeDtype?: VaeDtype | undefined;
 }
 
 /**
@@ -60,6 +62,7 @@ export async function resolvePlan(
     plan.attention.dtype = flags.attention;
     delete plan.ring.dtype;
   }
+  if (flags.vaeDtype !== undefined) plan.vae.dtype = flags.vaeDtype;
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8, flags.attention].some(
     (flag) => flag !== undefined,
   );
@@ -146,6 +149,9 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
     throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
   }
   if (model.kind === "wan") checkWanPlan(plan, model);
+  else if (plan.vae.dtype !== undefined) {
+    throw new DitrunError(`The plan sets vae.dtype ${plan.vae.dtype}, but ${model.name} has no VAE: leave it out.`);
+  }
   if (plan.guidance.together && (model.kind === "dit" || meshSize(plan.mesh) > 1)) {
     throw new DitrunError(
       model.kind === "dit"

@@ -142,6 +142,8 @@ export const wanVaeTaskSchema = z.strictObject({
     z.strictObject({ from: z.literal("size"), frames: z.int().min(1), height: z.int().min(1), width: z.int().min(1) }),
   ]),
   clamp: z.boolean(),
+  /** What a decode's frames are fetched as: float32 unless given, or the bytes that videos are made of, which leave no `output`. */
+  pixels: z.enum(["fp32", "u8"]).optional(),
   /** How often to do it; each time is reported. */
   iterations: z.int().min(1),
   /** Rank 0 writes the last result here, a safetensors file with the float32 tensor `output`: a video, or a latent. */

@@ -14,6 +14,10 @@ export type LowDtype = z.infer<typeof lowDtypeSchema>;
 export const attentionDtypeSchema = z.enum(["fp32", "bf16", "fp16", "e4m3"]);
 export type AttentionDtype = z.infer<typeof attentionDtypeSchema>;
 
+/** What Wan's VAE may compute in: fp16 has the bytes of bf16, three bits more precision and a range of 65504. */
+export const vaeDtypeSchema = z.enum(["fp32", "bf16", "fp16"]);
+export type VaeDtype = z.infer<typeof vaeDtypeSchema>;
+
 /** Of one job: more are a slip of the finger. */
 export const mostWorkers = 1024;
 
@@ -58,6 +62,8 @@ export const planSchema = z.strictObject({
     })
     .prefault({}),
   linear: z.strictObject({ dtype: lowDtypeSchema.optional() }).prefault({}),
+  /** Of Wan's VAE, weights and activations: by default fp16 in a plan of bf16, else fp32. */
+  vae: z.strictObject({ dtype: vaeDtypeSchema.optional() }).prefault({}),
   /** Patch, time and label embeddings and the head split over tp (else each rank computes them whole). */
   embeddings: z.strictObject({ tensorParallel: z.boolean().default(false) }).prefault({}),
   /** Norms on a token shard per tp rank: reduce-scatter and all-gather instead of all-reduce (arXiv 2205.05198). */
@@ -94,6 +100,11 @@ export function attentionDtype(plan: Plan): AttentionDtype {
 /** What keys and values travel as. */
 export function ringDtype(plan: Plan): AttentionDtype {
   return plan.ring.dtype ?? attentionDtype(plan);
+}
+
+/** What Wan's VAE computes in: beside bf16, fp16 takes the same time and is three bits more exact. */
+export function vaeDtype(plan: Plan): VaeDtype {
+  return plan.vae.dtype ?? (plan.dtype === "bf16" ? "fp16" : "fp32");
 }
 
 /** Refuses dtypes that do not go together. @throws DitrunError with both, and what would. */

@@ -14,13 +14,14 @@ import sys
 import torch
 
 from bench_kernels import median_ms
-from ditrun_abi import BF16, F32, Conv3d, Module
+from ditrun_abi import BF16, F16, F32, Conv3d, Module
 
 AUTOMATIC, GENERIC, SM80 = 0, 1, 2
 KERNEL = {AUTOMATIC: "chosen", GENERIC: "generic", SM80: "sm80"}
-CODE = {torch.float32: F32, torch.bfloat16: BF16}
-# Relative L2 error: float32 sums against float64; one rounding to bf16 (2^-9 at most).
-LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3}
+CODE = {torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16}
+SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+# Relative L2 error: float32 sums against float64; one rounding to bf16 (2^-9 at most) or f16 (2^-12).
+LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3, torch.float16: 2.9e-4}
 failed = []
 
 
@@ -61,7 +62,7 @@ class Case:
     def tensor_cores(self):
         """Whether the kernels on the tensor cores take it."""
         _, kh, kw = self.kernel
-        return (self.dtype == torch.bfloat16 and kh == kw and (kh == 3 or (kh == 1 and self.upsample == 1)) and self.stride[1:] == (1, 1) and
+        return (self.dtype != torch.float32 and kh == kw and (kh == 3 or (kh == 1 and self.upsample == 1)) and self.stride[1:] == (1, 1) and
                 self.x.shape[3] % 8 == 0)
 
     def run(self, module, stream=0, kernel=AUTOMATIC):
@@ -86,38 +87,44 @@ class Case:
         return y if self.residual is None else y + self.residual.to(dtype)
 
 
-def check_convolutions(module):
-    bf16, f32 = torch.bfloat16, torch.float32
-    cases = {
-        "3x3x3 96 -> 96, history, residual": Case(2, 33, 50, 96, 96, (3, 3, 3), residual=True),
-        "3x3x3 192 -> 192, many tiles a block": Case(3, 100, 130, 192, 192, (3, 3, 3)),
-        "3x3x3 384 -> 384, one frame, no history": Case(1, 20, 26, 384, 384, (3, 3, 3), history=False),
-        "3x3x3 192 -> 384, no history, later frames": Case(4, 17, 19, 192, 384, (3, 3, 3), history=False),
-        "3x3x3 384 -> 384, tiles divided among 2 blocks": Case(1, 32, 104, 384, 384, (3, 3, 3), pad=(0, 0, 1, 1), residual=True),
-        "3x3x3 384 -> 384, tiles divided among 4 blocks": Case(1, 15, 104, 384, 384, (3, 3, 3), residual=True),
-        "3x3x3 384 -> 104, whole tiles and divided ones": Case(2, 72, 208, 384, 104, (3, 3, 3)),
-        "3x3x3 192 -> 192, flat tiles, no history": Case(4, 120, 209, 192, 192, (3, 3, 3), history=False, residual=True),
-        "3x3x3 64 -> 20, flat tiles divided": Case(1, 24, 300, 64, 20, (3, 3, 3), history=False),
-        "upsample 384 -> 192, divided, between neighbours' rows": Case(1, 18, 52, 384, 192, (1, 3, 3), upsample=2, pad=(-1, -1, 1, 1)),
-        "time 3x1x1 384 -> 768, divided": Case(1, 16, 52, 384, 768, (3, 1, 1), pad=(0, 0, 0, 0)),
-        "3x3x3 between neighbours' rows": Case(4, 12, 40, 96, 96, (3, 3, 3), pad=(0, 0, 1, 1), residual=True),
-        "3x3x3 16 -> 384": Case(1, 60, 104, 16, 384, (3, 3, 3)),
-        "3x3x3 96 -> 3 (few channels)": Case(4, 40, 70, 96, 3, (3, 3, 3)),
-        "3x3x3 40 -> 104 (no round numbers)": Case(2, 18, 21, 40, 104, (3, 3, 3)),
-        "3x3x3 8 -> 16": Case(2, 18, 21, 8, 16, (3, 3, 3), residual=True),
-        "upsample 384 -> 192": Case(2, 15, 26, 384, 192, (1, 3, 3), upsample=2),
-        "upsample between neighbours' rows": Case(2, 17, 26, 192, 96, (1, 3, 3), upsample=2, pad=(-1, -1, 1, 1)),
-        "upsample, a neighbour above alone": Case(1, 17, 26, 192, 96, (1, 3, 3), upsample=2, pad=(-1, 1, 1, 1)),
-        "time 3x1x1 384 -> 768": Case(2, 20, 26, 384, 768, (3, 1, 1), pad=(0, 0, 0, 0)),
-        "time 3x1x1, stride 2": Case(3, 20, 26, 192, 192, (3, 1, 1), stride=(2, 1, 1), pad=(0, 0, 0, 0)),
-        "1x1x1 192 -> 384": Case(1, 20, 26, 192, 384, (1, 1, 1), pad=(0, 0, 0, 0)),
-        "stride 2 in space": Case(2, 32, 48, 96, 96, (1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 0, 1)),
-        "3 -> 96": Case(1, 33, 50, 3, 96, (3, 3, 3)),
-        "3x3x3 f32": Case(2, 17, 23, 32, 48, (3, 3, 3), residual=True, dtype=f32),
-        "upsample f32": Case(1, 9, 11, 20, 12, (1, 3, 3), upsample=2, dtype=f32),
-        "stride 2 in space f32": Case(2, 16, 20, 12, 20, (1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 0, 1), dtype=f32),
+def convolutions(f32=torch.float32):
+    """The arguments of a Case by name; dtype is bf16 or f16 where it is not said."""
+    case = lambda *shape, **options: (shape, options)
+    return {
+        "3x3x3 96 -> 96, history, residual": case(2, 33, 50, 96, 96, (3, 3, 3), residual=True),
+        "3x3x3 192 -> 192, many tiles a block": case(3, 100, 130, 192, 192, (3, 3, 3)),
+        "3x3x3 384 -> 384, one frame, no history": case(1, 20, 26, 384, 384, (3, 3, 3), history=False),
+        "3x3x3 192 -> 384, no history, later frames": case(4, 17, 19, 192, 384, (3, 3, 3), history=False),
+        "3x3x3 384 -> 384, tiles divided among 2 blocks": case(1, 32, 104, 384, 384, (3, 3, 3), pad=(0, 0, 1, 1), residual=True),
+        "3x3x3 384 -> 384, tiles divided among 4 blocks": case(1, 15, 104, 384, 384, (3, 3, 3), residual=True),
+        "3x3x3 384 -> 104, whole tiles and divided ones": case(2, 72, 208, 384, 104, (3, 3, 3)),
+        "3x3x3 192 -> 192, flat tiles, no history": case(4, 120, 209, 192, 192, (3, 3, 3), history=False, residual=True),
+        "3x3x3 64 -> 20, flat tiles divided": case(1, 24, 300, 64, 20, (3, 3, 3), history=False),
+        "upsample 384 -> 192, divided, between neighbours' rows": case(1, 18, 52, 384, 192, (1, 3, 3), upsample=2, pad=(-1, -1, 1, 1)),
+        "time 3x1x1 384 -> 768, divided": case(1, 16, 52, 384, 768, (3, 1, 1), pad=(0, 0, 0, 0)),
+        "3x3x3 between neighbours' rows": case(4, 12, 40, 96, 96, (3, 3, 3), pad=(0, 0, 1, 1), residual=True),
+        "3x3x3 16 -> 384": case(1, 60, 104, 16, 384, (3, 3, 3)),
+        "3x3x3 96 -> 3 (few channels)": case(4, 40, 70, 96, 3, (3, 3, 3)),
+        "3x3x3 40 -> 104 (no round numbers)": case(2, 18, 21, 40, 104, (3, 3, 3)),
+        "3x3x3 8 -> 16": case(2, 18, 21, 8, 16, (3, 3, 3), residual=True),
+        "upsample 384 -> 192": case(2, 15, 26, 384, 192, (1, 3, 3), upsample=2),
+        "upsample between neighbours' rows": case(2, 17, 26, 192, 96, (1, 3, 3), upsample=2, pad=(-1, -1, 1, 1)),
+        "upsample, a neighbour above alone": case(1, 17, 26, 192, 96, (1, 3, 3), upsample=2, pad=(-1, 1, 1, 1)),
+        "time 3x1x1 384 -> 768": case(2, 20, 26, 384, 768, (3, 1, 1), pad=(0, 0, 0, 0)),
+        "time 3x1x1, stride 2": case(3, 20, 26, 192, 192, (3, 1, 1), stride=(2, 1, 1), pad=(0, 0, 0, 0)),
+        "1x1x1 192 -> 384": case(1, 20, 26, 192, 384, (1, 1, 1), pad=(0, 0, 0, 0)),
+        "stride 2 in space": case(2, 32, 48, 96, 96, (1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 0, 1)),
+        "3 -> 96": case(1, 33, 50, 3, 96, (3, 3, 3)),
+        "3x3x3 f32": case(2, 17, 23, 32, 48, (3, 3, 3), residual=True, dtype=f32),
+        "upsample f32": case(1, 9, 11, 20, 12, (1, 3, 3), upsample=2, dtype=f32),
+        "stride 2 in space f32": case(2, 16, 20, 12, 20, (1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 0, 1), dtype=f32),
     }
-    for name, case in cases.items():
+
+
+def check_convolutions(module):
+    cases = [(name, Case(*shape, **{"dtype": dtype, **options})) for name, (shape, options) in convolutions().items()
+             for dtype in ((torch.bfloat16, torch.float16) if "dtype" not in options else (options["dtype"],))]
+    for name, case in cases:
         reference = case.reference()
         for kernel in (AUTOMATIC, GENERIC, SM80) if case.tensor_cores() else (AUTOMATIC,):
             # More than once: a race shows itself only now and then.
@@ -128,11 +135,28 @@ def check_convolutions(module):
                 torch.cuda.synchronize()
                 errors.append(relative(case.out, reference))
             worst = max(errors, key=lambda error: (error != error, error))
-            report(f"conv3d {'bf16' if case.dtype == bf16 else 'f32'} {KERNEL[kernel]} {name}", worst, LIMIT[case.dtype])
+            report(f"conv3d {SHORT[case.dtype]} {KERNEL[kernel]} {name}", worst, LIMIT[case.dtype])
+
+
+def check_overflow(module):
+    """What f16 cannot hold becomes infinite, in every kernel, and only that; sums in between may be larger."""
+    for name, shape, options in (("96 -> 96", (2, 33, 50, 96, 96, (3, 3, 3)), {"residual": True}), ("96 -> 3", (1, 20, 30, 96, 3, (3, 3, 3)), {}),
+                                 ("384 -> 384, divided", (1, 15, 104, 384, 384, (3, 3, 3)), {}), ("upsample 192 -> 96", (1, 17, 26, 192, 96, (1, 3, 3)), {"upsample": 2})):
+        case = Case(*shape, dtype=torch.float16, **options)
+        case.weight *= 64
+        case.x *= 512
+        reference = case.reference()
+        for kernel in (AUTOMATIC, GENERIC, SM80):
+            case.out.fill_(float("nan"))
+            case.run(module, kernel=kernel)
+            torch.cuda.synchronize()
+            out, large = case.out, reference.abs()
+            wrong = (out.isinf() & (large < 65500)) | (out.isfinite() & (large > 65540)) | (out.isinf() & (out.sign() != reference.sign())) | out.isnan()
+            report(f"conv3d f16 {KERNEL[kernel]} {name}, overflow", float(wrong.sum()) + (0 if out.isinf().any() and out.isfinite().any() else 1), 0)
 
 
 def check_others(module):
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, narrow in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16), (torch.float32, torch.float16), (torch.float16, torch.float16)):
         for batch, rows, columns in ((1, 6240, 384), (3, 37, 65), (96, 96, 27)):
             x, out = random(batch, rows, columns, dtype=dtype), torch.full((batch, columns, rows), float("nan"), device="cuda", dtype=dtype)
             module.transpose(out.data_ptr(), x.data_ptr(), batch, rows, columns, CODE[dtype], 0)
@@ -141,16 +165,16 @@ def check_others(module):
         for rows, columns in ((6240, 6240), (5, 131), (3, 8)):
             x = random(rows, columns, dtype=dtype) * 30
             expected = torch.softmax(x.double() * 0.7, -1)
-            rounded = torch.full((rows, columns), float("nan"), device="cuda", dtype=torch.bfloat16)
-            module.softmax_rows(rounded.data_ptr(), CODE[torch.bfloat16], x.data_ptr(), CODE[dtype], rows, columns, 0.7, 0)
+            rounded = torch.full((rows, columns), float("nan"), device="cuda", dtype=narrow)
+            module.softmax_rows(rounded.data_ptr(), CODE[narrow], x.data_ptr(), CODE[dtype], rows, columns, 0.7, 0)
             module.softmax_rows(x.data_ptr(), CODE[dtype], x.data_ptr(), CODE[dtype], rows, columns, 0.7, 0)
             torch.cuda.synchronize()
-            report(f"softmax_rows {dtype} to bf16 {rows}x{columns}", 0 if torch.equal(rounded, x.bfloat16()) else 1, 0)
+            report(f"softmax_rows {dtype} to {SHORT[narrow]} {rows}x{columns}", 0 if torch.equal(rounded, x.to(narrow)) else 1, 0)
             # e^x of large arguments through 2^x: a few units in the last place of the argument.
             report(f"softmax_rows {dtype} {rows}x{columns}", relative(x, expected), 1e-5 if dtype == torch.float32 else LIMIT[dtype])
 
 
-def bench(module):
+def bench(module, dtype):
     """Every convolution of a decode of 832 × 480 × 81 with how often it runs: 21 chunks, the first of one frame (counted as a whole one)."""
     functional = torch.nn.functional
     layers = [
@@ -167,10 +191,10 @@ def bench(module):
         ("480x832  96 -> 96", 6, (4, 480, 832, 96, 96, (3, 3, 3)), {"residual": True}),
         ("480x832  96 -> 3", 1, (4, 480, 832, 96, 3, (3, 3, 3)), {}),
     ]
-    print("--- bench, bf16; ratio above 1: faster than cuDNN (channels last)")
+    print(f"--- bench, {SHORT[dtype]}; ratio above 1: faster than cuDNN (channels last)")
     total = 0.0
     for name, count, shape, options in layers:
-        case = Case(*shape, **options)
+        case = Case(*shape, dtype=dtype, **options)
         ours = median_ms(lambda: case.run(module), 10)
         before = case.history[:case.kernel[0] - 1]
         x = torch.cat([before, case.x]).permute(3, 0, 1, 2)[None]
@@ -182,7 +206,7 @@ def bench(module):
         theirs = median_ms(lambda: functional.conv3d(x, weight, case.bias, 1, padding), 10)
         total += count * ours
         print(f"conv3d {name:26s} {ours * 1e3:9.1f} us {case.flops / ours / 1e9:7.1f} TF/s | cuDNN {theirs * 1e3:9.1f} us | ratio {theirs / ours:5.2f} | {count} a chunk", flush=True)
-    print(f"all convolutions of a decode: {total * 21:.0f} ms")
+    print(f"all convolutions of a decode, {SHORT[dtype]}: {total * 21:.0f} ms")
 
 
 def main():
@@ -195,9 +219,11 @@ def main():
     module = Module(os.path.abspath(options.module))
     module.device_open(0)
     check_convolutions(module)
+    check_overflow(module)
     check_others(module)
     if not options.no_bench:
-        bench(module)
+        bench(module, torch.bfloat16)
+        bench(module, torch.float16)
     if failed:
         print(f"{len(failed)} checks failed: {', '.join(failed)}")
         sys.exit(1)

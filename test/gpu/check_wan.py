@@ -63,7 +63,8 @@ def checks(module, report):
                                               (9, 4096, 0, 64), (55, 30, 3, 10), (3, 10002, 2, 6), (17, 2560, 8, 128), (2, 8192, 0, 128), (11, 120, 0, 40)):
             for x_dtype, out_dtype, weight_dtype in ((torch.bfloat16, torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32, torch.float32),
                                                      (torch.float32, torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32, torch.float32),
-                                                     (torch.bfloat16, torch.bfloat16, torch.float32)):
+                                                     (torch.bfloat16, torch.bfloat16, torch.float32), (torch.float16, torch.float16, torch.float32),
+                                                     (torch.float16, torch.float32, torch.float32), (torch.float32, torch.float16, torch.float32)):
                 x, _ = padded(rows, columns, x_dtype, extra, random(rows, columns) * 3)
                 weight = random(columns, dtype=weight_dtype)
                 plain = x.double() * (x.double().square().mean(1, keepdim=True) + 1e-6).rsqrt() * weight.double()
@@ -141,7 +142,7 @@ def checks(module, report):
                 report(name + " in place", float((x != out).sum()), 0)
 
     def pixels():
-        for dtype in BOTH:
+        for dtype in (*BOTH, torch.float16):
             for count in (1, 1003, 65536 * 3 + 4):
                 x = random(count, dtype=dtype)
                 for where, bad, flag in ((0, 0.5, 0), (0, NAN, 1), (count - 1, NAN, 1), (count // 2, float("inf"), 1), (count // 3, -float("inf"), 1)):

@@ -179,7 +179,8 @@ def norms(module, new):
                 rows=rows, columns=columns, fullColumns=columns, groupRows=2, xDtype=dtype, weightDtype=F32, outDtype=dtype, activation=SILU, epsilon=1e-6)), 0)
             module.row_sum_squares(new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
             module.quantize_rows(new.empty(rows * columns, E4M3), new.empty(rows), new.normal(rows * columns, dtype), columns, rows, columns, dtype, 0)
-            module.softmax_rows(new.empty(rows * columns, BF16), BF16, new.normal(rows * columns, dtype), dtype, rows, columns, 0.5, 0)
+            for narrow in (BF16, F16) if dtype == F32 else (BF16,):
+                module.softmax_rows(new.empty(rows * columns, narrow), narrow, new.normal(rows * columns, dtype), dtype, rows, columns, 0.5, 0)
             module.transpose(new.empty(rows * columns, dtype), new.normal(rows * columns, dtype), 1, rows, columns, dtype, 0)
         new.free()
 
@@ -217,10 +218,10 @@ def tokens(module, new):
 def convolutions(module, new):
     # Channels, kernel, upsampling, frames and pixels; the last have fewer tiles than the device multiprocessors, so that blocks share them.
     shapes = ((16, 96, 3, 1, 2, 5, 7), (96, 96, 3, 2, 2, 5, 7), (33, 5, 1, 1, 2, 5, 7), (64, 3, 3, 1, 2, 17, 20), (128, 192, 3, 1, 1, 24, 40), (192, 200, 1, 1, 1, 9, 40))
-    for dtype in (F32, BF16):
+    for dtype in (F32, BF16, F16):
         for inner, outer, kernel, upsample, frames, height, width in shapes:
             high, wide = height * upsample, width * upsample
-            for chosen in (0, 2) if dtype == BF16 and inner % 8 == 0 else (0,):
+            for chosen in (0, 2) if dtype != F32 and inner % 8 == 0 else (0,):
                 module.conv3d(ctypes.byref(Conv3d(
                     x=new.normal(frames * height * width * inner, dtype), history=new.normal(max(kernel - 1, 1) * height * width * inner, dtype),
                     weight=new.normal(outer * kernel**3 * inner, dtype), bias=new.normal(outer, dtype), residual=new.normal(frames * high * wide * outer, dtype),

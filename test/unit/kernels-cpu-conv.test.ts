@@ -4,6 +4,7 @@ import {
   BF16,
   check,
   download,
+  F16,
   F32,
   freeAll,
   lastError,
@@ -216,10 +217,23 @@ describe("ditrun_conv3d on the CPU", () => {
       { frames: 2, height: 3, width: 5, inChannels: 16, outChannels: 16, kernel: [1, 1, 1], pad: [0, 0, 0, 0] },
     ],
   ];
-  it.for(cases)("%s, float32 and bf16", ([, shape]) => {
+  it.for(cases)("%s, float32, bf16 and f16", ([, shape]) => {
     expect(errorOf(shape, F32)).toBeLessThan(1e-6);
     // One rounding to 8 bits at the end.
     expect(errorOf(shape, BF16)).toBeLessThan(3e-3);
+    // To 11 bits.
+    expect(errorOf(shape, F16)).toBeLessThan(4e-4);
+  });
+
+  it("gives infinity where f16 cannot hold a sum, and sums beyond it in float32", () => {
+    const shape = { frames: 1, height: 1, width: 1, outChannels: 2, kernelT: 1, kernelH: 1, kernelW: 1 };
+    const one = { strideT: 1, strideH: 1, strideW: 1, padTop: 0, padBottom: 0, padLeft: 0, padRight: 0, upsample: 1 };
+    const out = poisoned(2, F16);
+    // 60000 + 60000 - 60000 fits, though its first two terms do not; 60000 + 60000 does not.
+    const weight = upload([1, 1, -1, 1, 1, 0], F16);
+    const addresses = { x: upload([60000, 60000, 60000], F16), weight, bias: 0, residual: 0, history: 0, out };
+    check(raw.conv3d({ ...shape, ...one, ...addresses, inChannels: 3, dtype: F16, kernel: 0 }, stream));
+    expect([...download(out, 2, F16)]).toEqual([60000, Number.POSITIVE_INFINITY]);
   });
 
   it("refuses what it cannot compute, with the values", () => {

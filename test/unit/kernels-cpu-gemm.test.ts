@@ -186,6 +186,23 @@ describe("ditrun_gemm on the CPU", () => {
     expect(untouched).toBe(true);
   });
 
+  it.for([F16, F32])(
+    "f16: products are exact, the sum is float32, the result is rounded once, to dtype %i",
+    (outDtype) => {
+      const { got, want, untouched } = run({ m: 53, n: 70, k: 129, dtype: F16, outDtype, bias: F16, residual: F16 });
+      expect(relativeL2(got, want)).toBeLessThan(outDtype === F32 ? 2e-6 : 4e-4);
+      expect(untouched).toBe(true);
+    },
+  );
+
+  it("f16 is multiplied to f16 or float32, with nothing of bf16", () => {
+    const size = { m: 4, n: 4, k: 4, lda: 4, ldw: 4, ldo: 4, a: 256, w: 256, out: 256, dtype: F16 };
+    expect(gemm({ ...size, outDtype: BF16 })).toBe(1);
+    expect(lastError()).toContain("one tensor is bf16 and another f16");
+    expect(gemm({ ...size, outDtype: F16, bias: 256, biasDtype: BF16 })).toBe(1);
+    expect(lastError()).toContain("biasDtype is dtype 1 (bf16) but must be one of f32, f16");
+  });
+
   it("to f16: rounded once, to nearest even; what it cannot hold is infinite", () => {
     const { got, want } = run({ m: 53, n: 70, k: 129, dtype: BF16, outDtype: F16, bias: F32 });
     got.forEach((x, index) => {

@@ -5,6 +5,7 @@ import {
   check,
   download,
   E4M3,
+  F16,
   F32,
   freeAll,
   lastError,
@@ -22,8 +23,10 @@ afterEach(freeAll);
 
 const all = (count: number, value: (index: number) => number) =>
   Float64Array.from({ length: count }, (_, i) => value(i));
-const dtypes = [F32, BF16];
-const tolerance = (dtype: number) => (dtype === F32 ? 1e-6 : 3e-3);
+const dtypes = [F32, BF16, F16];
+const tolerance = (dtype: number) => (dtype === F32 ? 1e-6 : dtype === F16 ? 4e-4 : 3e-3);
+/** A weight of f16 there is none: it is float32 then. */
+const weightOf = (dtype: number) => (dtype === F16 ? F32 : dtype);
 
 describe("ditrun_rms_norm and ditrun_row_sum_squares on the CPU", () => {
   const [rows, headDim, heads, epsilon] = [19, 22, 6, 1e-6];
@@ -62,16 +65,18 @@ describe("ditrun_rms_norm and ditrun_row_sum_squares on the CPU", () => {
     ] as const) {
       it(`normalises, dtype ${dtype}, ${withRope ? "with" : "without"} rotation, activation ${activation}`, () => {
         const x = input(dtype);
-        const weight = sequence(columns, dtype, 2);
+        const weight = sequence(columns, weightOf(dtype), 2);
         const angles = sequence((rows * headDim) / 2, F32, 3, 4);
         const rope = all(rows * headDim, (i) =>
           Math.fround(i % 2 === 0 ? Math.cos(at(angles, i / 2)) : Math.sin(at(angles, (i - 1) / 2))),
         );
         const out = poisoned(rows * ldo, dtype);
-        const types = { xDtype: dtype, weightDtype: dtype, outDtype: dtype, activation };
+        const types = { xDtype: dtype, weightDtype: weightOf(dtype), outDtype: dtype, activation };
         const turned = withRope ? { rope: upload(rope, F32), headDim } : {};
         const sizes = { ldx, ldo, rows, columns };
-        check(rmsNorm({ x: upload(x, dtype), weight: upload(weight, dtype), out, ...sizes, ...types, ...turned }));
+        check(
+          rmsNorm({ x: upload(x, dtype), weight: upload(weight, weightOf(dtype)), out, ...sizes, ...types, ...turned }),
+        );
         const stored = download(out, rows * ldo, dtype);
         const want = reference(x, weight, withRope ? rope : undefined, activation);
         expect(relativeL2(tight(stored), want)).toBeLessThan(tolerance(dtype));

@@ -4,6 +4,7 @@ import {
   check,
   download,
   downloadBytes,
+  F16,
   F32,
   freeAll,
   lastError,
@@ -21,7 +22,7 @@ import {
 afterEach(freeAll);
 
 describe("ditrun_transpose on the CPU", () => {
-  for (const dtype of [F32, BF16]) {
+  for (const dtype of [F32, BF16, F16]) {
     it(`turns each matrix of a batch, dtype ${dtype}`, () => {
       const [batch, rows, columns] = [3, 37, 65];
       const x = sequence(batch * rows * columns, dtype, 6);
@@ -52,6 +53,8 @@ describe("ditrun_softmax_rows on the CPU", () => {
     [F32, F32, 1e-6],
     [BF16, BF16, 3e-3],
     [F32, BF16, 3e-3],
+    [F16, F16, 4e-4],
+    [F32, F16, 4e-4],
   ] as const) {
     it(`is softmax(scale · row), also for scores that overflow e^x, dtype ${dtype} to ${outDtype}`, () => {
       const [rows, columns, scale] = [5, 131, 0.7];
@@ -72,6 +75,11 @@ describe("ditrun_softmax_rows on the CPU", () => {
     });
   }
 
+  it("takes bf16 or f16, not both", () => {
+    expect(raw.softmaxRows(256, BF16, 512, F16, 2, 4, 1, stream)).toBe(1);
+    expect(lastError()).toContain("one tensor is bf16 and another f16");
+  });
+
   it("cannot change the dtype in place", () => {
     expect(raw.softmaxRows(256, BF16, 256, F32, 2, 4, 1, stream)).toBe(1);
     expect(lastError()).toMatch(/out is x, so its dtype must be 0 too, but is 1/);
@@ -79,7 +87,7 @@ describe("ditrun_softmax_rows on the CPU", () => {
 });
 
 describe("ditrun_to_bytes on the CPU", () => {
-  it.each([F32, BF16])("clamps, rounds to nearest even, and makes 0 of a NaN, dtype %i", (dtype) => {
+  it.each([F32, BF16, F16])("clamps, rounds to nearest even, and makes 0 of a NaN, dtype %i", (dtype) => {
     const exact = [-1, 1, 0, 0.003, -0.9961, 1.2, -3, Number.NaN, 1.5 / 127.5 - 1, 2.5 / 127.5 - 1];
     const x = exact.map((value) => rounded(value, dtype));
     const out = made((result) => raw.malloc(x.length, 0, result));

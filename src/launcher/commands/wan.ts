@@ -6,7 +6,7 @@ import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import { noiseGenerators, type WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
 import { wanTokens } from "../../protocol/model.js";
-import type { Plan } from "../../protocol/plan.js";
+import { type Plan, vaeDtypeSchema } from "../../protocol/plan.js";
 import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import type { Progress } from "../checkpoint/download.js";
@@ -62,6 +62,12 @@ const options = {
     describe:
       "With --fp8: leave so many of the first and of the last steps in bf16; the weights are held twice, as bf16 and as e4m3 [default: 0]",
     coerce: wholeNumber("bf16-steps", 0),
+  },
+  "vae-dtype": {
+    choices: vaeDtypeSchema.options,
+    requiresArg: true,
+    describe:
+      "What the VAE computes in; fp16 is as fast as bf16 and more exact, up to values of a million [default: the plan's; fp16, with --dtype fp32 fp32]",
   },
   fps: {
     ...text,
@@ -154,7 +160,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const { model, weights } = source;
   const latent = latentOf(size, frames);
   const tokens = wanTokens(model, latent);
-  const plan = await session.plan(model, globals, tokens);
+  const plan = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
   if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
     throw new DitrunError(
       `--guide-scale 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: give those workers to --cp.`,

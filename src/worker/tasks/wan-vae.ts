@@ -20,7 +20,8 @@ export async function runWanVae(job: Job, task: WanVaeTask, store: Store): Promi
   const decode = task.direction === "decode";
   const vae = await loadVae(context, task.model.weights, { decoder: decode, encoder: !decode });
   const { values, size } = await readInput(task);
-  await context.prepare(() => (decode ? vae.measureDecode(size, "fp32") : vae.measureEncode(size)));
+  const { pixels = "fp32" } = task;
+  await context.prepare(() => (decode ? vae.measureDecode(size, pixels) : vae.measureEncode(size)));
   const { frames, height, width } = size;
   const latent = decode ? device.allocatePersistent("fp32", [16, frames, height, width]) : undefined;
   if (latent) await device.upload(latent, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
@@ -30,11 +31,11 @@ export async function runWanVae(job: Job, task: WanVaeTask, store: Store): Promi
   for (let iteration = 0; iteration < task.iterations; iteration++) {
     await store.barrier(`wan-vae/${iteration}`);
     const started = performance.now();
-    const chunks = latent ? await decodeAll(vae, latent, task.clamp) : await vae.encode(values, size);
+    const chunks = latent ? await decodeAll(vae, latent, task) : await vae.encode(values, size);
     milliseconds.push(performance.now() - started);
     if (store.rank === 0) result = chunks instanceof Float32Array ? chunks : channelsFirst(chunks, size);
   }
-  if (store.rank === 0 && task.output !== undefined) {
+  if (store.rank === 0 && task.output !== undefined && pixels === "fp32") {
     const data = new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
     const shape = decode ? [3, videoFrames(frames), 8 * height, 8 * width] : [16, frames, height, width];
     await writeSafetensors(task.output, { output: { dtype: "F32", shape, data } });
@@ -101,9 +102,13 @@ async function readInput({ input, direction }: WanVaeTask): Promise<Input> {
   }
 }
 
-/** The frames [frame, height, width, 3] of every chunk; none on ranks other than 0. */
-async function decodeAll(vae: WanVae, latent: Tensor, clamp: boolean): Promise<Float32Array[]> {
+/** The frames [frame, height, width, 3] of every chunk; none on ranks other than 0, and none of bytes. */
+async function decodeAll(vae: WanVae, latent: Tensor, { clamp, pixels }: WanVaeTask): Promise<Float32Array[]> {
   const chunks: Float32Array[] = [];
+  if (pixels === "u8") {
+    for await (const _chunk of vae.decodeToBytes(latent));
+    return chunks;
+  }
   for await (const { pixels } of vae.decode(latent, { clamp })) chunks.push(pixels);
   return chunks;
 }

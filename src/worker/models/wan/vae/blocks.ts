@@ -1,3 +1,4 @@
+import type { VaeDtype } from "../../../../protocol/plan.js";
 import type { Context } from "../../../context.js";
 import type { Device } from "../../../device/device.js";
 import { copy, gemm } from "../../../device/ops.js";
@@ -13,7 +14,7 @@ import {
 } from "../../../device/tensor.js";
 import { channelNorm, softmaxRows, transpose } from "../../../device/video-ops.js";
 import { CausalConv3d, loadGamma, NormConv } from "./conv.js";
-import { convInit, loadParameter, type VaeLoader } from "./parameters.js";
+import { convInit, loadParameter, type StreamSide, streamScales, type VaeLoader } from "./parameters.js";
 import type { Strip } from "./strip.js";
 
 // Blocks of Wan's VAE (Wan2.1, wan/modules/vae.py). Volumes are [frames, rows, width, channels], this rank's own rows.
@@ -30,19 +31,22 @@ export class Pointwise {
   static async load(
     loader: VaeLoader,
     path: string,
+    side: StreamSide,
     storedShape: readonly number[],
     rows?: number,
   ): Promise<Pointwise> {
-    const { device, plan } = loader.context;
-    const load = (name: string, shape: readonly number[]) =>
+    const { context, dtype } = loader;
+    const scales = streamScales(loader, side);
+    const load = (name: "weight" | "bias", shape: readonly number[]) =>
       loadParameter(loader, {
-        name: `${path}.${name}`,
-        shape,
-        init: convInit(storedShape),
-        dtype: plan.dtype,
+        ...{ name: `${path}.${name}`, shape, init: convInit(storedShape), dtype, scale: scales[name] },
         ...(rows === undefined ? {} : { rows }),
       });
-    return new Pointwise(device, await load("weight", storedShape), await load("bias", storedShape.slice(0, 1)));
+    return new Pointwise(
+      context.device,
+      await load("weight", storedShape),
+      await load("bias", storedShape.slice(0, 1)),
+    );
   }
 
   forward(x: Tensor, out: Tensor, residual?: Tensor): void {
@@ -78,11 +82,11 @@ export class ResidualBlock {
     return new ResidualBlock(
       loader.context.device,
       outChannels,
-      await NormConv.load(loader, at(0), at(2), inChannels, outChannels),
-      await NormConv.load(loader, at(3), at(6), outChannels, outChannels),
+      await NormConv.load(loader, at(0), { path: at(2), inChannels, outChannels, side: "into" }),
+      await NormConv.load(loader, at(3), { path: at(6), inChannels: outChannels, outChannels, side: "into" }),
       inChannels === outChannels
         ? undefined
-        : await Pointwise.load(loader, `${path}.shortcut`, [outChannels, inChannels, 1, 1, 1]),
+        : await Pointwise.load(loader, `${path}.shortcut`, "within", [outChannels, inChannels, 1, 1, 1]),
     );
   }
 
@@ -113,6 +117,7 @@ export class AttentionBlock {
   private constructor(
     private readonly context: Context,
     private readonly channels: number,
+    private readonly dtype: VaeDtype,
     private readonly gamma: Tensor,
     private readonly q: Pointwise,
     private readonly k: Pointwise,
@@ -122,10 +127,10 @@ export class AttentionBlock {
 
   static async load(loader: VaeLoader, path: string, channels: number): Promise<AttentionBlock> {
     const gamma = await loadGamma(loader, `${path}.norm`, [channels, 1, 1]);
-    const qkv = await Pointwise.load(loader, `${path}.to_qkv`, [3 * channels, channels, 1, 1]);
-    const proj = await Pointwise.load(loader, `${path}.proj`, [channels, channels, 1, 1]);
+    const qkv = await Pointwise.load(loader, `${path}.to_qkv`, "outside", [3 * channels, channels, 1, 1]);
+    const proj = await Pointwise.load(loader, `${path}.proj`, "into", [channels, channels, 1, 1]);
     const part = (index: number) => qkv.part(index * channels, channels);
-    return new AttentionBlock(loader.context, channels, gamma, part(0), part(1), part(2), proj);
+    return new AttentionBlock(loader.context, channels, loader.dtype, gamma, part(0), part(1), part(2), proj);
   }
 
   /** x += attention(norm(x)), in place. x [frames, rows, width, channels]. */
@@ -140,9 +145,9 @@ export class AttentionBlock {
 
   /** What a rank without rows does in place of `forward` for one frame: it takes part in the gather. */
   takePart(strip: Strip, width: number): void {
-    const { context, channels } = this;
+    const { context, channels, dtype } = this;
     const pixelsOfRank = strip.rowsOfRank.map((rows) => rows * width);
-    context.device.arena.scope(() => this.#gather(undefined, pixelsOfRank, context.plan.dtype, channels));
+    context.device.arena.scope(() => this.#gather(undefined, pixelsOfRank, dtype, channels));
   }
 
   /** x [own pixels, channels]; first: how many pixels of the frame lie on ranks before this one. */
@@ -203,8 +208,14 @@ export class Upsample {
       kernel: [1, 3, 3],
       flat: true,
       upsample: 2,
+      side: "within",
     });
-    const timeConv = { path: `${path}.time_conv`, inChannels: channels, outChannels: 2 * channels };
+    const timeConv = {
+      side: "within",
+      path: `${path}.time_conv`,
+      inChannels: channels,
+      outChannels: 2 * channels,
+    } as const;
     return new Upsample(
       loader.context.device,
       spatial,
@@ -263,7 +274,7 @@ export class Downsample {
   ) {}
 
   static async load(loader: VaeLoader, path: string, channels: number, temporal: boolean): Promise<Downsample> {
-    const layer = { inChannels: channels, outChannels: channels } as const;
+    const layer = { inChannels: channels, outChannels: channels, side: "within" } as const;
     const space = { path: `${path}.resample.1`, kernel: [1, 3, 3], flat: true, stride: "space" } as const;
     const time = { path: `${path}.time_conv`, kernel: [3, 1, 1], stride: "time" } as const;
     return new Downsample(

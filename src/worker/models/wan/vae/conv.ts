@@ -2,7 +2,7 @@ import type { Device } from "../../../device/device.js";
 import { copy } from "../../../device/ops.js";
 import { type DType, partOf, partsOf, type Tensor, tensorBytes } from "../../../device/tensor.js";
 import { channelNorm, conv3d } from "../../../device/video-ops.js";
-import { convInit, loadKernel, loadParameter, type VaeLoader } from "./parameters.js";
+import { convInit, loadKernel, loadParameter, type StreamSide, streamScales, type VaeLoader } from "./parameters.js";
 import type { Strip } from "./strip.js";
 
 export interface ConvSpec {
@@ -17,6 +17,7 @@ export interface ConvSpec {
   readonly upsample?: 2;
   /** Stride 2 in height and width, padded below and right only; or stride 2 in time. */
   readonly stride?: "space" | "time";
+  readonly side: StreamSide;
 }
 
 /** A convolution that sees only its own and earlier frames. The last two frames it was given are kept for the next chunk. */
@@ -32,12 +33,15 @@ export class CausalConv3d {
 
   /** @throws DitrunError when the checkpoint does not fit. */
   static async load(loader: VaeLoader, spec: ConvSpec): Promise<CausalConv3d> {
-    const { path, inChannels, outChannels, kernel, flat } = spec;
+    const { path, inChannels, outChannels, kernel, flat, side } = spec;
+    const { context, dtype } = loader;
     const storedShape = [outChannels, inChannels, ...(flat ? kernel.slice(1) : kernel)];
-    const weight = await loadKernel(loader, `${path}.weight`, [outChannels, ...kernel, inChannels], storedShape);
-    const { device, plan } = loader.context;
-    const bias = { name: `${path}.bias`, shape: [outChannels], init: convInit(storedShape), dtype: plan.dtype };
-    return new CausalConv3d(device, spec, weight, await loadParameter(loader, bias));
+    const scales = streamScales(loader, side);
+    const shape = [outChannels, ...kernel, inChannels] as const;
+    const weight = await loadKernel(loader, `${path}.weight`, shape, storedShape, scales.weight);
+    const init = convInit(storedShape);
+    const bias = { name: `${path}.bias`, shape: [outChannels], init, dtype, scale: scales.bias };
+    return new CausalConv3d(context.device, spec, weight, await loadParameter(loader, bias));
   }
 
   /** Shape of the result for this rank's own rows of x [frames, rows, width, inChannels]. */
@@ -155,10 +159,13 @@ export class NormConv {
     readonly conv: CausalConv3d,
   ) {}
 
-  static async load(loader: VaeLoader, norm: string, path: string, inChannels: number, outChannels: number) {
-    const gamma = await loadGamma(loader, norm, [inChannels, 1, 1, 1]);
-    const conv = await CausalConv3d.load(loader, { path, inChannels, outChannels, kernel: [3, 3, 3] });
-    return new NormConv(loader.context.device, gamma, conv);
+  static async load(
+    loader: VaeLoader,
+    norm: string,
+    conv: Pick<ConvSpec, "path" | "inChannels" | "outChannels" | "side">,
+  ): Promise<NormConv> {
+    const gamma = await loadGamma(loader, norm, [conv.inChannels, 1, 1, 1]);
+    return new NormConv(loader.context.device, gamma, await CausalConv3d.load(loader, { ...conv, kernel: [3, 3, 3] }));
   }
 
   /** out = conv(SiLU(norm(x))) + residual; x [frames, rows, width, inChannels], this rank's own rows. */

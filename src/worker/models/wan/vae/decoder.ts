@@ -1,3 +1,4 @@
+import type { VaeDtype } from "../../../../protocol/plan.js";
 import type { Device } from "../../../device/device.js";
 import type { Tensor } from "../../../device/tensor.js";
 import { AttentionBlock, Pointwise, ResidualBlock, Upsample } from "./blocks.js";
@@ -10,6 +11,7 @@ import type { Strip } from "./strip.js";
 export class VaeDecoder {
   private constructor(
     private readonly device: Device,
+    readonly dtype: VaeDtype,
     private readonly entry: Pointwise,
     private readonly first: CausalConv3d,
     private readonly middle: readonly [ResidualBlock, AttentionBlock, ResidualBlock],
@@ -21,12 +23,13 @@ export class VaeDecoder {
   static async load(loader: VaeLoader, width: number): Promise<VaeDecoder> {
     const widths = CHANNEL_MULTIPLIERS.map((multiplier) => multiplier * width).reverse();
     const [deepest = width] = widths;
-    const entry = await Pointwise.load(loader, "conv2", [LATENT_CHANNELS, LATENT_CHANNELS, 1, 1, 1]);
+    const entry = await Pointwise.load(loader, "conv2", "outside", [LATENT_CHANNELS, LATENT_CHANNELS, 1, 1, 1]);
     const first = await CausalConv3d.load(loader, {
       path: "decoder.conv1",
       inChannels: LATENT_CHANNELS,
       outChannels: deepest,
       kernel: [3, 3, 3],
+      side: "into",
     });
     const middle = [
       await ResidualBlock.load(loader, "decoder.middle.0", deepest, deepest),
@@ -46,8 +49,14 @@ export class VaeDecoder {
       blocks.push(await Upsample.load(loader, path(), channels, temporal[level] ?? false));
       channels /= 2;
     }
-    const head = await NormConv.load(loader, "decoder.head.0", "decoder.head.2", channels, PIXEL_CHANNELS);
-    return new VaeDecoder(loader.context.device, entry, first, middle, blocks, head);
+    const pixels = {
+      path: "decoder.head.2",
+      inChannels: channels,
+      outChannels: PIXEL_CHANNELS,
+      side: "outside",
+    } as const;
+    const head = await NormConv.load(loader, "decoder.head.0", pixels);
+    return new VaeDecoder(loader.context.device, loader.dtype, entry, first, middle, blocks, head);
   }
 
   /** A new video begins. */

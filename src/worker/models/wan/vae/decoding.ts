@@ -51,7 +51,7 @@ export class Decoding {
     this.#latent = device.allocatePersistent("fp32", [frames * height * width, LATENT_CHANNELS]);
     this.#statistics = device.allocatePersistent("fp32", [2, LATENT_CHANNELS]);
     const rows = Math.max(1, this.#strip.own.count);
-    this.#input = device.allocatePersistent(plan.dtype, [1, rows, width, LATENT_CHANNELS]);
+    this.#input = device.allocatePersistent(decoder.dtype, [1, rows, width, LATENT_CHANNELS]);
     const frameValues = SPATIAL_FACTOR ** 2 * height * width * PIXEL_CHANNELS;
     const room = () => device.allocatePersistent(pixels, [world.rank === 0 ? TEMPORAL_FACTOR * frameValues : 1]);
     this.#pixels = room();

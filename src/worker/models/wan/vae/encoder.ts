@@ -1,3 +1,4 @@
+import type { VaeDtype } from "../../../../protocol/plan.js";
 import type { Device } from "../../../device/device.js";
 import type { Tensor } from "../../../device/tensor.js";
 import { AttentionBlock, Downsample, Pointwise, ResidualBlock } from "./blocks.js";
@@ -10,6 +11,7 @@ import { Strip } from "./strip.js";
 export class VaeEncoder {
   private constructor(
     private readonly device: Device,
+    readonly dtype: VaeDtype,
     private readonly first: CausalConv3d,
     private readonly blocks: readonly (ResidualBlock | Downsample)[],
     private readonly middle: readonly [ResidualBlock, AttentionBlock, ResidualBlock],
@@ -24,6 +26,7 @@ export class VaeEncoder {
       inChannels: PIXEL_CHANNELS,
       outChannels: width,
       kernel: [3, 3, 3],
+      side: "into",
     });
     const blocks: (ResidualBlock | Downsample)[] = [];
     let channels = width;
@@ -42,10 +45,11 @@ export class VaeEncoder {
       await ResidualBlock.load(loader, "encoder.middle.2", channels, channels),
     ] as const;
     const moments = 2 * LATENT_CHANNELS;
-    const head = await NormConv.load(loader, "encoder.head.0", "encoder.head.2", channels, moments);
+    const last = { path: "encoder.head.2", inChannels: channels, outChannels: moments, side: "outside" } as const;
+    const head = await NormConv.load(loader, "encoder.head.0", last);
     // The second half of the channels, the log of the variance, is not used.
-    const exit = await Pointwise.load(loader, "conv1", [moments, moments, 1, 1, 1], LATENT_CHANNELS);
-    return new VaeEncoder(loader.context.device, first, blocks, middle, head, exit);
+    const exit = await Pointwise.load(loader, "conv1", "outside", [moments, moments, 1, 1, 1], LATENT_CHANNELS);
+    return new VaeEncoder(loader.context.device, loader.dtype, first, blocks, middle, head, exit);
   }
 
   /** A new video begins. Downsamplings need nothing: they do not look back in the first chunk. */

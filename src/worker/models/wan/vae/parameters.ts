@@ -1,15 +1,21 @@
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import { DitrunError } from "../../../../protocol/failure.js";
+import type { VaeDtype } from "../../../../protocol/plan.js";
 import type { Context } from "../../../context.js";
+import type { Device } from "../../../device/device.js";
+import { cast } from "../../../device/ops.js";
 import { elements, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
 import { transpose } from "../../../device/video-ops.js";
-import type { Init } from "../../../weights/source.js";
+import { combine } from "../../../device/wan-ops.js";
+import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 
 /** What the VAE's layers load themselves from; names are those of the published code (Wan2.1, wan/modules/vae.py). */
 export interface VaeLoader {
   readonly context: Context;
   readonly source: WeightSource;
+  /** Of weights, biases and activations; norms keep their gains in float32. */
+  readonly dtype: VaeDtype;
   /** From a name of the published code to the one in the source. */
   nameOf(name: string): string;
 }
@@ -63,19 +69,82 @@ export function diffusersName(name: string): string {
     .replace(/\.shortcut\./, ".conv_shortcut.");
 }
 
-/** A parameter of this shape, seen as the matrix [shape[0], the rest], in dtype; only its first `rows` rows if given. */
-export async function loadParameter(
-  loader: VaeLoader,
-  options: { name: string; shape: readonly number[]; init: Init; dtype: Tensor["dtype"]; rows?: number },
-): Promise<Tensor> {
-  const { context, source } = loader;
-  const { shape, init, dtype } = options;
+/**
+ * What lies between two norms, the residual stream above all, is held in fp16 as this times its value. Norms do not see a scale, and a
+ * power of two costs no precision (but for values below 2^-14 / this); so the stream may reach 65504 / this = 1,048,064.
+ * Larger factors would not leave it that room, smaller ones would push weights below fp16's smallest normal number.
+ */
+export const FP16_STREAM_SCALE = 2 ** -4;
+
+/** into: a layer whose input is normed and whose output is not; within: neither; outside: it gives what nothing norms. */
+export type StreamSide = "into" | "within" | "outside";
+
+/** What a layer's weight and bias are multiplied by, for its output to have the stream's scale. */
+export function streamScales(
+  { dtype }: VaeLoader,
+  side: StreamSide,
+): { readonly weight: number; readonly bias: number } {
+  const scale = dtype === "fp16" ? FP16_STREAM_SCALE : 1;
+  return { weight: side === "into" ? scale : 1, bias: side === "outside" ? 1 : scale };
+}
+
+export interface ParameterOptions {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly init: Init;
+  readonly dtype: Tensor["dtype"];
+  /** Only its first rows. */
+  readonly rows?: number;
+  /** A power of two that it is multiplied by; 1 unless given. */
+  readonly scale?: number;
+}
+
+/** A parameter of this shape, seen as the matrix [shape[0], the rest], in dtype. */
+export async function loadParameter(loader: VaeLoader, options: ParameterOptions): Promise<Tensor> {
+  const { context } = loader;
+  const { shape, init, dtype, scale = 1 } = options;
   const parameter = { name: loader.nameOf(options.name), shape, init };
   const whole = wholeOf(parameter);
   const rows = options.rows ?? shape[0] ?? 1;
   const out = context.device.allocatePersistent(dtype, [rows, whole.columns.count]);
-  await source.load(parameter, { rows: [{ start: 0, count: rows }], columns: whole.columns }, out);
+  await loadScaled(loader, parameter, { rows: [{ start: 0, count: rows }], columns: whole.columns }, scale, out);
   return out;
+}
+
+/** out = scale · the part of a parameter: scaled in float32, rounded once. */
+async function loadScaled(
+  { context, source }: VaeLoader,
+  parameter: Parameter,
+  part: Part,
+  scale: number,
+  out: Tensor,
+): Promise<void> {
+  if (scale === 1) {
+    await source.load(parameter, part, out);
+    return;
+  }
+  const { device } = context;
+  await withStaging(device, "fp32", out.shape, async (exact) => {
+    await source.load(parameter, part, exact);
+    combine(device, exact, [{ coefficient: scale, x: exact }]);
+    cast(device, out, exact);
+  });
+}
+
+/** Runs the body, whose work is done when this returns, with memory of its own. */
+async function withStaging(
+  device: Device,
+  dtype: Tensor["dtype"],
+  shape: readonly number[],
+  body: (staging: Tensor) => Promise<void>,
+): Promise<void> {
+  const address = device.kernels.create("malloc", tensorBytes(dtype, shape), 0);
+  try {
+    await body(tensor(address, dtype, shape));
+    await device.synchronize();
+  } finally {
+    device.kernels.call("free", address);
+  }
 }
 
 /** torch.nn.Conv3d's initialisation, for random weights: uniform in ±1/√(inputs of one output). */
@@ -84,27 +153,23 @@ export const convInit = (shape: readonly number[]): Init => ({
   bound: elements(shape.slice(1)) ** -0.5,
 });
 
-/** A kernel stored [out, in, kt, kh, kw] (or without kt), as [out, kt, kh, kw, in]: the channels of a tap adjacent. */
+/** A kernel stored [out, in, kt, kh, kw] (or without kt), times scale, as [out, kt, kh, kw, in]: the channels of a tap adjacent. */
 export async function loadKernel(
   loader: VaeLoader,
   name: string,
   shape: readonly [number, number, number, number, number],
   storedShape: readonly number[],
+  scale: number,
 ): Promise<Tensor> {
-  const { device, plan } = loader.context;
+  const { context, dtype } = loader;
+  const { device } = context;
   const [outChannels, kernelT, kernelH, kernelW, inChannels] = shape;
   const taps = kernelT * kernelH * kernelW;
-  const out = device.allocatePersistent(plan.dtype, shape);
-  const staging = device.kernels.create("malloc", tensorBytes(plan.dtype, shape), 0);
-  try {
-    const stored = tensor(staging, plan.dtype, [outChannels, inChannels, taps]);
-    const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
-    const flat = tensor(staging, plan.dtype, [outChannels, inChannels * taps]);
-    await loader.source.load(parameter, wholeOf(parameter), flat);
-    transpose(device, out, stored);
-    await device.synchronize();
-  } finally {
-    device.kernels.call("free", staging);
-  }
+  const out = device.allocatePersistent(dtype, shape);
+  const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
+  await withStaging(device, dtype, [outChannels, inChannels * taps], async (flat) => {
+    await loadScaled(loader, parameter, wholeOf(parameter), scale, flat);
+    transpose(device, out, tensor(flat.address, dtype, [outChannels, inChannels, taps]));
+  });
   return out;
 }

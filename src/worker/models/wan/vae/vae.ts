@@ -1,6 +1,7 @@
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import { DitrunError, exitCodes } from "../../../../protocol/failure.js";
 import type { LatentSize } from "../../../../protocol/model.js";
+import { vaeDtype } from "../../../../protocol/plan.js";
 import type { Seed } from "../../../../protocol/seed.js";
 import type { Context } from "../../../context.js";
 import { cast } from "../../../device/ops.js";
@@ -60,7 +61,7 @@ export class WanVae {
     nameOf: VaeLoader["nameOf"],
     wanted: { decoder?: boolean; encoder?: boolean },
   ): Promise<WanVae> {
-    const loader = { context, source, nameOf };
+    const loader = { context, source, nameOf, dtype: vaeDtype(context.plan) };
     const decoder = wanted.decoder ? await VaeDecoder.load(loader, width) : undefined;
     const encoder = wanted.encoder ? await VaeEncoder.load(loader, width) : undefined;
     return new WanVae(context, makeHaloExchange(context), decoder, encoder);
@@ -181,14 +182,14 @@ export class WanVae {
 
   #queueEncode(index: number): void {
     const { context, encoder } = this;
-    const { device, plan } = context;
+    const { device } = context;
     const encoding = this.#encoding;
     if (!encoder || !encoding) throw new Error("The VAE was loaded without its encoder, or was not measured.");
     const { pixels, mean } = encoding;
     const first = index === 0 ? 0 : videoFrames(index);
     const shape = [index === 0 ? 1 : TEMPORAL_FACTOR, ...pixels.shape.slice(1)];
     device.arena.scope(() => {
-      const input = device.allocate(plan.dtype, shape);
+      const input = device.allocate(encoder.dtype, shape);
       cast(device, input, tensor(partOf(pixels, first).address, "fp32", shape));
       cast(device, partOf(mean, index), encoder.forward(input, index === 0));
     });
