@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { checkOutputFile } from "../../formats/output-file.js";
+import { checkNewFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
@@ -18,7 +18,7 @@ import type { Log } from "../logs.js";
 import { ownOptions, wholeNumber } from "../options.js";
 import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
-import { checkVideo, openVideo } from "../video/open-video.js";
+import { checkVideo, freeName, openVideo } from "../video/open-video.js";
 import type { VideoWriter } from "../video/video-writer.js";
 import { modelSource } from "../wan/model-source.js";
 import { presetOf, published, type WanPreset, wanModelName } from "../wan/presets.js";
@@ -68,7 +68,12 @@ const options = {
     describe: `Frames per second [default: ${published.fps}]`,
     coerce: decimal("fps", (value) => value >= 1 && value <= 1000, "a number from 1 to 1000"),
   },
-  out: { ...text, default: "video.mp4", describe: "FILE.mp4, or FOLDER/ for PNG frames" },
+  out: {
+    ...text,
+    default: "video.mp4",
+    describe: "FILE.mp4, or FOLDER/ for PNG frames; where that is there already, the next free number is taken",
+  },
+  overwrite: { type: "boolean", default: false, describe: "Replace what --out and --dump name" },
   "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
   download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
   weights: {
@@ -131,10 +136,11 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
   const noise = chosen.initNoise === undefined ? {} : { noise: noiseFile(chosen.initNoise) };
-  const target = { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps };
+  const { out, overwrite } = chosen;
+  const target = { out, overwrite, ...size, frames, fps: chosen.fps ?? published.fps };
   session.checkOutputs({ "--out": chosen.out, "--dump": chosen.dump });
   await checkVideo(target.out, target);
-  if (chosen.dump !== undefined) await checkOutputFile(chosen.dump, true);
+  if (chosen.dump !== undefined) await checkNewFile("--dump", chosen.dump, overwrite);
 
   const source = await modelSource({
     model: name,
@@ -172,6 +178,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     ...(bf16Steps === 0 ? {} : { bf16Steps }),
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
+    ...(overwrite ? {} : { replace: false }),
   };
   await generate(session, task, target, source.description);
   return exitCodes.ok;
@@ -213,6 +220,7 @@ function downloadLines({ logger }: Log): (progress: Progress) => void {
 
 interface Target {
   readonly out: string;
+  readonly overwrite: boolean;
   readonly width: number;
   readonly height: number;
   readonly frames: number;
@@ -220,8 +228,14 @@ interface Target {
 }
 
 async function generate(session: Session, task: WanGenerateTask, target: Target, weights: string): Promise<void> {
+  const { logger } = session.log;
   // Opened first: a target that cannot be written is known before anything is computed.
-  const video = await openVideo(target.out, target);
+  const video = await openVideo(target.out, target, "ffmpeg", {
+    overwrite: target.overwrite,
+    warn: (sentence) => logger.warn(sentence),
+  });
+  const name = await freeName(target);
+  if (name !== target.out) logger.info(`${target.out} is there already: the video will be ${name}.`);
   const stopListening = endOnInterrupt(() => video.abort());
   try {
     await generateInto(video, session, task, target, weights);
@@ -264,11 +278,11 @@ async function generateInto(
     await video.abort();
     throw error;
   }
-  await video.finish();
+  const out = await video.finish();
   progress.clear();
   const finishMs = performance.now() - decoded;
   const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), exitCodes.internal);
-  const summary = summarizeGenerate(task, ranks, { ...target, encoder: video.encoder, finishMs }, weights);
+  const summary = summarizeGenerate(task, ranks, { ...target, out, encoder: video.encoder, finishMs }, weights);
   session.print(generateTable(summary));
   await session.emit(summary);
 }

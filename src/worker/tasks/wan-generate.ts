@@ -48,7 +48,7 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   await store.barrier("loaded");
   let loadMs = await clock.end("load");
 
-  const dump = new WanDump(task.dump, store.rank);
+  const dump = new WanDump(task.dump, store.rank, task.replace);
   const texts = await encode({ task, context, nonfinite, dump }, encoder.value);
   encoder.free();
   let encodeMs = clock.lap();
