@@ -96,7 +96,7 @@ describe("ditrun wan generate", () => {
     expect(stderr).toContain("Step 3 of 3:");
     expect(stderr).toContain("small checkpoint of random weights that comes with ditrun");
     const { stages, forwardMs, secondsPerStep, sampling, plan, worldSize } = JSON.parse(stdout);
-    expect(Object.keys(stages)).toEqual(["loadMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
+    expect(Object.keys(stages)).toEqual(["prepareMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
     for (const value of [...Object.values(stages), forwardMs.median, secondsPerStep]) expect(value).toBeGreaterThan(0);
     expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 5, guideScale: 5 });
     expect([plan.mesh, worldSize]).toEqual([{ cfg: 2, cp: 2, tp: 1 }, 4]);

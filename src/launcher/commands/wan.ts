@@ -15,6 +15,7 @@ import { checkDocument } from "../documents.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
 import type { Log } from "../logs.js";
+import { loadModel } from "../model.js";
 import { ownOptions, wholeNumber } from "../options.js";
 import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
@@ -45,16 +46,16 @@ const options = {
   prompt: { ...text, demandOption: true, describe: "What the video should show" },
   "negative-prompt": { ...text, describe: "What it should not show [default: the published one]" },
   ...videoOptions,
-  steps: { ...text, describe: "Sampling steps [default: 50]", coerce: wholeNumber("steps", 1) },
+  steps: { ...text, describe: "Sampling steps [default: 50; tiny: 6]", coerce: wholeNumber("steps", 1) },
   solver: { choices: ["unipc", "dpm++"], requiresArg: true, default: published.solver, describe: "How to sample" },
   shift: {
     ...text,
-    describe: `Above 1: more of the steps at high noise [default: ${published.shift}]`,
+    describe: `Above 1: more of the steps at high noise; the authors advise 8 to 12 for 1.4B [default: ${published.shift}, as in their code]`,
     coerce: decimal("shift", (value) => value > 0, "a number above 0"),
   },
   "guide-scale": {
     ...text,
-    describe: `How much the prompt counts; 1 leaves out the negative prompt [default: ${published.guideScale}]`,
+    describe: `How much the prompt counts; 1 leaves out the negative prompt; the authors advise 6 for 1.4B [default: ${published.guideScale}, as in their code]`,
     coerce: decimal("guide-scale", (value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
   },
   "bf16-steps": {
@@ -142,6 +143,12 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   await checkVideo(target.out, target);
   if (chosen.dump !== undefined) await checkNewFile("--dump", chosen.dump, overwrite);
 
+  const latent = latentOf(size, frames);
+  if (preset !== undefined) {
+    const config = await loadModel(preset.config);
+    // Before anything is downloaded for it.
+    if (config.kind === "wan") session.refuseOnCpu(config, wanTokens(config, latent));
+  }
   const source = await modelSource({
     model: name,
     preset,
@@ -152,7 +159,6 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     onProgress: downloadLines(log),
   });
   const { model, weights } = source;
-  const latent = latentOf(size, frames);
   const tokens = wanTokens(model, latent);
   const plan = await session.plan(model, globals, tokens);
   if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {

@@ -61,5 +61,10 @@ function tagConfiguration(body: Buffer, colour: Colour): Buffer {
   if (sets !== 1) throw new RangeError(`There are ${sets} sequence parameter sets.`);
   const end = 8 + body.readUInt16BE(6);
   const sps = tagSps(body.subarray(8, end), colour);
-  return Buffer.concat([body.subarray(0, 6), Uint8Array.of(sps.length >> 8, sps.length & 255), sps, body.subarray(end)]);
+  return Buffer.concat([
+    body.subarray(0, 6),
+    Uint8Array.of(sps.length >> 8, sps.length & 255),
+    sps,
+    body.subarray(end),
+  ]);
 }

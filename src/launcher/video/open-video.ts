@@ -43,9 +43,7 @@ export async function openVideo(
 ): Promise<VideoWriter> {
   await checkVideo(out, format);
   const target = { out, overwrite, warn };
-  const writer = out.endsWith("/")
-    ? await openPngWriter(target, format)
-    : await openMp4Writer(target, format, ffmpeg);
+  const writer = out.endsWith("/") ? await openPngWriter(target, format) : await openMp4Writer(target, format, ffmpeg);
   return checkFrames(writer, format.width * format.height * 3);
 }
 

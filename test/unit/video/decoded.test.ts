@@ -59,9 +59,9 @@ function waves({ width, height }: Format, index: number): Uint8Array {
 
 describe.each(encoders)("an MP4 of %s", (ffmpeg, encoder) => {
   testWithFfmpeg.each([
-    ["high definition, by BT.709", { width: 1280, height: 720, fps: 16 }, "bt709"],
-    ["below, by BT.601", { width: 192, height: 96, fps: 24 }, "smpte170m"],
-    ["upright and above 576 rows, by BT.709", { width: 96, height: 592, fps: 25 }, "bt709"],
+    ["high definition, by BT.709", { width: 1280, height: 48, fps: 16 }, "bt709"],
+    ["below, by BT.601", { width: 256, height: 48, fps: 24 }, "smpte170m"],
+    ["upright and above 576 rows, by BT.709", { width: 256, height: 592, fps: 25 }, "bt709"],
   ])("shows the colours that it was given, and tells them: %s", async (_, format, matrix) => {
     expect(await write(ffmpeg, "colours.mp4", format, [stripes(format), stripes(format)])).toBe(encoder);
     expect(await probe(join(dir, "colours.mp4"))).toMatchObject({
@@ -84,15 +84,16 @@ describe.each(encoders)("an MP4 of %s", (ffmpeg, encoder) => {
       }
   });
 
-  testWithFfmpeg.each([8, 30])("keeps every frame, its rate of %i and what is to be seen", async (fps) => {
+  testWithFfmpeg("keeps every frame, their rate and what is to be seen", async () => {
+    const fps = 10;
     const format = { width: 160, height: 96, fps };
-    const frames = Array.from({ length: 25 }, (_, index) => waves(format, index));
+    const frames = Array.from({ length: 13 }, (_, index) => waves(format, index));
     expect(await write(ffmpeg, "waves.mp4", format, frames)).toBe(encoder);
     const stream = await probe(join(dir, "waves.mp4"));
-    expect(stream).toMatchObject({ avg_frame_rate: `${fps}/1`, nb_read_frames: "25" });
-    expect(Number(stream.duration)).toBeCloseTo(25 / fps, 2);
+    expect(stream).toMatchObject({ avg_frame_rate: `${fps}/1`, nb_read_frames: "13" });
+    expect(Number(stream.duration)).toBeCloseTo(13 / fps, 2);
     const decoded = await decode(join(dir, "waves.mp4"), format);
-    expect(decoded.length).toBe(25);
+    expect(decoded.length).toBe(13);
     // Chroma of half the resolution alone costs some of it; both encoders are at 40 and above.
     const quality = frames.map((frame, index) => psnr(frame, decoded[index] ?? new Uint8Array(frame.length)));
     expect(Math.min(...quality)).toBeGreaterThan(38);
@@ -105,4 +106,3 @@ testWithFfmpeg("rates that are no whole numbers are kept by ffmpeg", async () =>
   const [frames = 0, seconds = 1] = ((await probe(join(dir, "film.mp4"))).avg_frame_rate ?? "").split("/").map(Number);
   expect(frames / seconds).toBeCloseTo(23.976, 3);
 });
-

@@ -79,13 +79,13 @@ describe("progress", () => {
   test("without a terminal it is a line for each step, with seconds a step and time left", () => {
     const lines: string[] = [];
     const progress = new VideoProgress({ info: (line) => lines.push(line) }, 5);
-    progress.report({ stage: "load", done: 1, total: 1, milliseconds: 12_345 });
+    progress.report({ stage: "prepare", done: 1, total: 1, milliseconds: 12_345 });
     progress.report(sample(20));
     progress.report(sample(50));
     progress.frame();
     progress.report({ stage: "decode", done: 5, total: 5, milliseconds: 1000 });
     expect(lines).toEqual([
-      "Loaded the model in 12.35 s.",
+      "Prepared the models in 12.35 s: rehearsed, loaded and warmed up.",
       "Step 20 of 50: 2.00 s/step, 1 min 0 s left.",
       "Step 50 of 50: 2.00 s/step, 0 s left.",
       "Sampled 50 steps in 100.0 s.",
