@@ -1,9 +1,9 @@
+import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { presetOf, published } from "../../../src/launcher/wan/presets.js";
 import { duration, VideoProgress } from "../../../src/launcher/wan/progress.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../src/launcher/wan/texts.js";
 import { checkFrames, latentOf, parseSize } from "../../../src/launcher/wan/video-size.js";
-import { bytesOfPixels } from "../../../src/worker/tasks/frame-sender.js";
 
 describe("the size of a video", () => {
   test.each(["832*480", "832x480", "832×480"])("%s", (text) => {
@@ -39,6 +39,15 @@ describe("presets", () => {
     ]);
     expect(presetOf("7B")).toBeUndefined();
   });
+});
+
+test("the published negative prompt is Wan's, character for character", () => {
+  // wan/configs/shared_config.py, sample_neg_prompt, in UTF-8.
+  const bytes = new TextEncoder().encode(published.negativePrompt);
+  expect([published.negativePrompt.length, bytes.length]).toEqual([137, 403]);
+  expect(createHash("sha256").update(bytes).digest("hex")).toBe(
+    "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e",
+  );
 });
 
 describe("texts", () => {
@@ -117,8 +126,4 @@ describe("progress", () => {
       ...["0 s", "59 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "1 h 3 min"],
     ]);
   });
-});
-
-test("pixels become 8 bits by rounding, and stay within them", () => {
-  expect([...bytesOfPixels(Float32Array.of(-1, 1, 0.003, -0.9961, 1.2, -3))]).toEqual([0, 255, 128, 0, 255, 0]);
 });
