@@ -54,7 +54,7 @@ export async function chooseDevice(
   if (!look && wanted !== "auto") return { device: wanted, kernels: surroundings.kernels(wanted), count: 1 };
   if (wanted === "cuda" && !existsSync(cuda)) {
     throw environmentError(
-      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist (${surroundings.whyNoCudaModule()}): ${remedy}, or use --device cpu.`,
+      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist. ${surroundings.whyNoCudaModule()} Or use --device cpu.`,
     );
   }
   let noGpu = "No GPU is visible.";
@@ -66,7 +66,7 @@ export async function chooseDevice(
     noGpu = `The CUDA module cannot be used: ${reason}`;
     log.logger.warn(`This runs on the CPU. ${noGpu}`);
   } else if (wanted === "auto" && surroundings.gpuIsVisible()) {
-    noGpu = `A GPU is visible, but there is no CUDA module, since ${surroundings.whyNoCudaModule()}: ${remedy}.`;
+    noGpu = `A GPU is visible, but not used. ${surroundings.whyNoCudaModule()}`;
     log.logger.warn(`This runs on the CPU. ${noGpu}`);
   }
   if (look && !existsSync(cpu)) {
@@ -76,8 +76,6 @@ export async function chooseDevice(
   }
   return { device: "cpu", kernels: cpu, count: 1, ...(wanted === "auto" ? { noGpu } : {}) };
 }
-
-const remedy = `install nvcc and run npm run build in ${packageRoot}`;
 
 async function chooseOverride(wanted: DeviceName, kernels: string, look: boolean): Promise<DeviceChoice> {
   if (!existsSync(kernels)) throw environmentError(`DITRUN_KERNELS names ${kernels}, which does not exist.`);

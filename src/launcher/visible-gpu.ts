@@ -11,16 +11,13 @@ export function gpuIsVisible(devices = "/dev"): boolean {
   }
 }
 
-/** Why the package has no CUDA module, from what CMake noted at the build. @param cache CMakeCache.txt. */
-export function whyNoCudaModule(cache = join(packageRoot, "build", "CMakeCache.txt")): string {
-  let notes = "";
+/** Why the package has no CUDA module and what to do, in sentences: what the build has noted, if it has. @param note of the build. */
+export function whyNoCudaModule(note = join(packageRoot, "build", "cuda.txt")): string {
   try {
-    notes = readFileSync(cache, "utf8");
+    const [line = ""] = readFileSync(note, "utf8").split("\n");
+    if (line !== "") return line;
   } catch {
-    return "nothing has been built";
+    // An older build, or none.
   }
-  if (/^DITRUN_CUDA:BOOL=(OFF|FALSE|NO|0)$/im.test(notes))
-    return "the install was told to leave it out (DITRUN_CUDA=OFF)";
-  if (/^CMAKE_CUDA_COMPILER:\w+=(.*NOTFOUND)?$/m.test(notes)) return "nvcc was not found at the install";
-  return "its build did not end";
+  return `The CUDA module is not built: nvcc was not found or could not be used. Install it and run npm run build in ${packageRoot}.`;
 }
