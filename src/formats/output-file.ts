@@ -42,6 +42,16 @@ export async function checkOutputFile(path: string, renamed: boolean): Promise<v
   await access(written, constants.W_OK).catch((error: unknown) => refuse(fileFailure(error)));
 }
 
+/**
+ * The same for what takes minutes to compute, and is made under another name. @param option that names the file.
+ * @throws DitrunError as checkOutputFile does, and where the file is there already and need not be replaced.
+ */
+export async function checkNewFile(option: string, path: string, overwrite: boolean): Promise<void> {
+  await checkOutputFile(path, true);
+  if (overwrite || (await stat(path).catch(() => undefined)) === undefined) return;
+  throw new DitrunError(`${option} names ${path}, which is there already: choose another name, or add --overwrite.`);
+}
+
 /** Writes a file in place. @throws DitrunError naming it when it cannot be written. */
 export async function writeOutput(file: string, text: string): Promise<void> {
   try {

@@ -1,7 +1,8 @@
-import { type FileHandle, rename, rm } from "node:fs/promises";
+import { type FileHandle, rm } from "node:fs/promises";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
+import { takeName } from "./free-name.js";
 import { checkOutputFile } from "./output-file.js";
 import { openShards } from "./sharded.js";
 import { openTemporary } from "./temporary.js";
@@ -138,9 +139,14 @@ async function readExactly(path: string, handle: FileHandle, position: number, l
 
 /**
  * Writes tensors as one safetensors file: first under a temporary name beside it, then renamed, so that no reader ever
- * sees half a file. Throws DitrunError if the data do not match dtype × shape, or if the file cannot be written.
+ * sees half a file. @param overwrite false to leave what has that name alone and take the next free number.
+ * @returns the file's name. @throws DitrunError if the data do not match dtype × shape, or if the file cannot be written.
  */
-export async function writeSafetensors(path: string, tensors: Readonly<Record<string, TensorData>>): Promise<void> {
+export async function writeSafetensors(
+  path: string,
+  tensors: Readonly<Record<string, TensorData>>,
+  overwrite = true,
+): Promise<string> {
   // Widest elements first, so that every tensor is aligned to its element when the header is padded to 8 bytes.
   const entries = Object.entries(tensors).sort(
     ([a, x], [b, y]) => elementBytes[y.dtype] - elementBytes[x.dtype] || (a < b ? -1 : 1),
@@ -176,7 +182,7 @@ export async function writeSafetensors(path: string, tensors: Readonly<Record<st
     } finally {
       await file.close();
     }
-    await rename(name, path);
+    return await takeName(name, path, overwrite);
   } catch (error) {
     await rm(name, { force: true });
     throw failure(error);

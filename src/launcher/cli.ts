@@ -3,7 +3,7 @@ import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import { commands } from "./commands/index.js";
 import { endOnInterrupt, interruptExitCode, interruptMessage } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
-import { checkSwitches, type GlobalArguments, globalOptions } from "./options.js";
+import { checkWords, type GlobalArguments, globalOptions } from "./options.js";
 import { Session } from "./session.js";
 import { alternatives, usageMessage } from "./usage-message.js";
 import { packageVersion } from "./version.js";
@@ -53,7 +53,7 @@ const commandNames = commands.map(({ name }) => name);
 /** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
 async function parse(argv: readonly string[]): Promise<Selected | undefined> {
   if (argv.includes("--")) throw new DitrunError('"--" ends no options here: leave it out.');
-  checkSwitches(argv);
+  checkWords(argv);
   let selected: Selected | undefined;
   let parser = yargs()
     .scriptName("ditrun")

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { DitrunError, exitCodes } from "../protocol/failure.js";
 import type { Log } from "./logs.js";
 import { builtKernels, packageRoot, probeEntry } from "./paths.js";
+import { gpuIsVisible, whyNoCudaModule } from "./visible-gpu.js";
 
 export const deviceNames = ["auto", "cpu", "cuda"] as const;
 export type DeviceName = (typeof deviceNames)[number];
@@ -15,6 +16,15 @@ export interface DeviceChoice {
   kernels: string;
   /** GPUs of this host that the module can use; 1 on the CPU. */
   count: number;
+  /** A sentence on why it is the CPU, where nobody has chosen it. */
+  noGpu?: string;
+}
+
+/** What a choice depends on besides the options. */
+export interface Surroundings {
+  readonly kernels: (device: "cpu" | "cuda") => string;
+  readonly gpuIsVisible: () => boolean;
+  readonly whyNoCudaModule: () => string;
 }
 
 /** NCCL moves no host memory: on the CPU there is one only where a library of its calls for host memory is named (ditrun.h). */
@@ -36,31 +46,41 @@ type Probe = z.infer<typeof probeSchema>;
  * @param look false for a dry run: `--device cuda` and `cpu` are then taken at their word.
  * @throws DitrunError when there is no such module or GPU.
  */
-export async function chooseDevice(wanted: DeviceName, log: Log, look = true): Promise<DeviceChoice> {
+export async function chooseDevice(
+  wanted: DeviceName,
+  log: Log,
+  look = true,
+  surroundings: Surroundings = { kernels: builtKernels, gpuIsVisible, whyNoCudaModule },
+): Promise<DeviceChoice> {
   const { DITRUN_KERNELS: override } = process.env;
   // A bare name would be looked up in the system's library folders instead.
   if (override !== undefined && override !== "") return chooseOverride(wanted, resolve(override), look);
-  const cuda = builtKernels("cuda");
-  const cpu = builtKernels("cpu");
-  if (!look && wanted !== "auto") return { device: wanted, kernels: builtKernels(wanted), count: 1 };
+  const cuda = surroundings.kernels("cuda");
+  const cpu = surroundings.kernels("cpu");
+  if (!look && wanted !== "auto") return { device: wanted, kernels: surroundings.kernels(wanted), count: 1 };
   if (wanted === "cuda" && !existsSync(cuda)) {
     throw environmentError(
-      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist: install nvcc and run npm run build in ${packageRoot}, or use --device cpu.`,
+      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist. ${surroundings.whyNoCudaModule()} Or use --device cpu.`,
     );
   }
+  let noGpu = "No GPU is visible.";
   if (wanted !== "cpu" && existsSync(cuda)) {
     const found = await probe(cuda);
     if ("devices" in found && found.devices > 0) return { device: "cuda", kernels: cuda, count: found.devices };
     const reason = "reason" in found ? found.reason : "no GPU is visible.";
     if (wanted === "cuda") throw environmentError(`--device cuda cannot be used: ${reason}`);
-    log.logger.info(`Running on the CPU, since the CUDA module cannot be used: ${reason}`);
+    noGpu = `The CUDA module cannot be used: ${reason}`;
+    log.logger.warn(`This runs on the CPU. ${noGpu}`);
+  } else if (wanted === "auto" && surroundings.gpuIsVisible()) {
+    noGpu = `A GPU is visible, but not used. ${surroundings.whyNoCudaModule()}`;
+    log.logger.warn(`This runs on the CPU. ${noGpu}`);
   }
   if (look && !existsSync(cpu)) {
     throw environmentError(
       `There is no kernel module for the CPU: ${shown(cpu)} does not exist; run npm run build in ${packageRoot}.`,
     );
   }
-  return { device: "cpu", kernels: cpu, count: 1 };
+  return { device: "cpu", kernels: cpu, count: 1, ...(wanted === "auto" ? { noGpu } : {}) };
 }
 
 async function chooseOverride(wanted: DeviceName, kernels: string, look: boolean): Promise<DeviceChoice> {

@@ -217,3 +217,16 @@ export function parameterCount(model: Model): number {
   const layers = linearLayers(model).map(({ inputs, outputs }) => (inputs + 1) * outputs);
   return layers.reduce((sum, count) => sum + count, otherParameters(model));
 }
+
+/** What a CPU does in about a minute. */
+const MOST_ON_CPU = 1e12;
+/** Beyond it even the weights are much for a host's memory: fp32 on a CPU, and with them a text encoder. */
+const MOST_PARAMETERS_ON_CPU = 2e8;
+
+/** True for a forward that nobody means to run on a CPU unless they say so, by its products and by its weights. */
+export function isForGpu(model: Model, tokens = tokenCount(model)): boolean {
+  const parameters = parameterCount(model);
+  const blocks = model.kind === "dit" ? model.depth : model.layers;
+  const operations = 2 * parameters * tokens + 4 * blocks * model.width * tokens ** 2;
+  return operations > MOST_ON_CPU || parameters > MOST_PARAMETERS_ON_CPU;
+}

@@ -110,16 +110,34 @@ export const globalOptions = {
 } as const satisfies Record<string, Options>;
 
 /** All options that take no value, of every command and of one. */
-export const switches = ["fp8", "dry-run", "baseline", "download", "help", "version"] as const;
+export const switches = ["fp8", "dry-run", "baseline", "download", "overwrite", "help", "version"] as const;
 
-/** yargs takes any value but true for false. @throws DitrunError for a switch with another value than true or false. */
-export function checkSwitches(argv: readonly string[]): void {
+/**
+ * What yargs would take without a word: any value of a switch but true for false, `--no-NAME` of an option that takes a value for
+ * false, and the last value of an option that is given twice. @throws DitrunError for each.
+ */
+export function checkWords(argv: readonly string[]): void {
+  const seen = new Set<string>();
   for (const word of argv) {
-    const [, name = "", value = ""] = /^--(?:no-)?([\w-]+)=(.*)$/s.exec(word) ?? [];
-    if (!switches.some((known) => known === name) || value === "true" || value === "false") continue;
-    throw new DitrunError(`--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`);
+    const [, no = "", typed = "", value] = /^--(no-)?([\w-]+)(?:=(.*))?$/s.exec(word) ?? [];
+    if (typed === "") continue;
+    // yargs knows every option in camel case too.
+    const name = typed.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    const isSwitch = switches.some((known) => known === name);
+    if (isSwitch && value !== undefined && value !== "true" && value !== "false") {
+      throw new DitrunError(`--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`);
+    }
+    if (no !== "" && !isSwitch) throw new DitrunError(`There is no option --no-${name}.${insteadOf[name] ?? ""}`);
+    if (seen.has(name))
+      throw new DitrunError(`--${name} is given twice, but takes effect once: leave one of them out.`);
+    seen.add(name);
   }
 }
+
+/** What those mean who leave an option out by --no-NAME. */
+const insteadOf: Readonly<Record<string, string>> = {
+  "negative-prompt": ' Give --negative-prompt "" for an empty one, or --guide-scale 1 to leave it out.',
+};
 
 /** Above the options of one command in its --help; those of every command come after them. */
 export const ownOptions = "Of this command:";

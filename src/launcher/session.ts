@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { DitrunError } from "../protocol/failure.js";
+import { DitrunError, exitCodes } from "../protocol/failure.js";
 import type { Task } from "../protocol/job.js";
 import type { DitModel, Model } from "../protocol/model.js";
 import { meshSize, type Plan } from "../protocol/plan.js";
@@ -9,7 +9,7 @@ import { counted } from "./counted.js";
 import { chooseDevice, type DeviceChoice, hasNccl } from "./device.js";
 import type { JsonDocument } from "./json-document.js";
 import { type Log, openLog } from "./logs.js";
-import { loadDitModel } from "./model.js";
+import { isForGpu, loadDitModel } from "./model.js";
 import { type GlobalArguments, portNumber } from "./options.js";
 import { type PlanFlags, resolvePlan } from "./plan.js";
 
@@ -42,10 +42,24 @@ export class Session {
   }
 
   /**
+   * Refuses work that is for a GPU where the CPU is all there is and nobody has chosen it. A dry run may look at it.
+   * @param tokens of one forward, where they depend on more than the model. @throws DitrunError with the reason and both ways out.
+   */
+  refuseOnCpu(model: Model, tokens?: number): void {
+    const { noGpu } = this.device;
+    if (noGpu === undefined || this.options.dryRun || !isForGpu(model, tokens)) return;
+    throw new DitrunError(
+      `A forward of ${model.name} is work for a GPU. ${noGpu} Choose a smaller model or size, or add --device cpu to wait for the CPU.`,
+      exitCodes.environment,
+    );
+  }
+
+  /**
    * The plan that the options describe; other flags may stand in for --plan and the mesh.
-   * @param tokens of one forward, where they depend on more than the model.
+   * @param tokens of one forward, where they depend on more than the model. @throws DitrunError as refuseOnCpu does, too.
    */
   async plan(model: Model, flags: PlanFlags = this.options, tokens?: number): Promise<Plan> {
+    this.refuseOnCpu(model, tokens);
     const { nproc } = this.options;
     if (nproc === "gpu" && this.device.device !== "cuda") {
       throw new DitrunError("--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.");

@@ -104,6 +104,8 @@ export const wanGenerateTaskSchema = z.strictObject({
   noise: z.strictObject({ file: z.string().min(1), tensor: z.string().min(1) }).optional(),
   /** Rank 0 writes `context`, `context_null`, `latent.N` after step N and `video` [3, F, H, W] here, float32. */
   dump: z.string().min(1).optional(),
+  /** False where a file that has the dump's name by then must stay: the next free number is taken. */
+  replace: z.boolean().optional(),
 });
 export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
 

@@ -92,7 +92,7 @@ export type WanVaeRank = z.infer<typeof wanVaeRankSchema>;
 
 /** What rank 0 of a wan-generate task says while it works, under the name `progress`. */
 export const wanProgressSchema = z.strictObject({
-  stage: z.enum(["load", "encode", "sample", "decode"]),
+  stage: z.enum(["prepare", "encode", "sample", "decode"]),
   /** Of the stage: steps of sampling, else only its end. */
   done: z.int(),
   total: z.int(),
@@ -105,9 +105,9 @@ export type WanProgress = z.infer<typeof wanProgressSchema>;
 export const wanGenerateRankSchema = z.strictObject({
   rank: z.int(),
   device: z.string(),
-  /** Wall time. Loading ends with a first run of the text encoder, which loads its kernels. Encoding is of both texts, with every block's keys and values of them; decoding ends with the last frame on the host of rank 0. */
+  /** Wall time. Preparing is a rehearsal of all models, loading them, and a first run of the text encoder, which loads its kernels. Encoding is of both texts, with every block's keys and values of them; decoding ends with the last frame on the host of rank 0. */
   stages: z.strictObject({
-    loadMs: z.number(),
+    prepareMs: z.number(),
     encodeMs: z.number(),
     sampleMs: z.number(),
     decodeMs: z.number(),

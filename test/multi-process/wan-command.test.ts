@@ -82,7 +82,7 @@ describe("ditrun wan generate", () => {
     expect(stderr).toContain("Step 3 of 3:");
     expect(stderr).toContain("small checkpoint of random weights that comes with ditrun");
     const { stages, forwardMs, secondsPerStep, sampling, plan, worldSize } = JSON.parse(stdout);
-    expect(Object.keys(stages)).toEqual(["loadMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
+    expect(Object.keys(stages)).toEqual(["prepareMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
     for (const value of [...Object.values(stages), forwardMs.median, secondsPerStep]) expect(value).toBeGreaterThan(0);
     expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 5, guideScale: 5 });
     expect([plan.mesh, worldSize]).toEqual([{ cfg: 2, cp: 2, tp: 1 }, 4]);
@@ -129,7 +129,7 @@ describe("ditrun wan generate", () => {
   /** The latent after two steps, float32. */
   async function latentOf(...args: string[]): Promise<Float32Array> {
     const { exitCode, stderr } = await tiny(
-      ...["--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors", "--out", "seed.mp4", ...args],
+      ...["--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors", "--out", "seed.mp4", "--overwrite", ...args],
     );
     expect(exitCode, stderr).toBe(0);
     return readTensor(join(folder, "seed.safetensors"), "latent.1");
@@ -164,7 +164,7 @@ describe("ditrun wan generate", () => {
     const latents = async (...args: string[]) => {
       // Under cp, attention in either precision uses one ring's peer memory.
       const mesh = ["--nproc", "2", "--cfg", "1", "--cp", "2"];
-      const run = [...args, ...mesh, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4"];
+      const run = [...args, ...mesh, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4", "--overwrite"];
       const { exitCode, stderr } = await tiny(...run);
       expect(exitCode, stderr).toBe(0);
       const read = (step: number) => readTensor(join(folder, "fp8.safetensors"), `latent.${step}`);
@@ -180,7 +180,17 @@ describe("ditrun wan generate", () => {
 
   it("loads the text encoder first and alone where memory is short, for the same video in less memory", async () => {
     const video = async (...args: string[]) => {
-      const run = ["--steps", "2", "--dump", "memory.safetensors", "--out", "memory.mp4", "--json", ...args];
+      const run = [
+        "--steps",
+        "2",
+        "--dump",
+        "memory.safetensors",
+        "--out",
+        "memory.mp4",
+        "--overwrite",
+        "--json",
+        ...args,
+      ];
       const { exitCode, stdout, stderr } = await tiny(...run);
       expect(exitCode, stderr).toBe(0);
       const { ranks, peakMemoryBytes } = memorySchema.parse(JSON.parse(stdout));
@@ -197,12 +207,16 @@ describe("ditrun wan generate", () => {
     expect(short.peakMemoryBytes).toBeLessThan(0.95 * enough.peakMemoryBytes);
   });
 
-  it("runs random weights without any file, and says so", async () => {
+  it("runs random weights without any file, and says so; a video that is there stays", async () => {
+    await writeFile(join(folder, "random.mp4"), "the first");
     const { exitCode, stderr, stdout } = await tiny(
       ...["--weights", "random", "--size", "32*32", "--frames", "1", "--steps", "1", "--out", "random.mp4"],
     );
     expect(exitCode, stderr).toBe(0);
     expect(stdout).toContain("with random weights of seed 0");
+    expect(stdout).toContain("random-2.mp4: 1 frame of 32 × 32");
+    expect(await readFile(join(folder, "random.mp4"), "utf8")).toBe("the first");
+    await expectMp4(join(folder, "random-2.mp4"), { width: 32, height: 32, frames: 1, fps: 16 });
   });
 
   it("warns of a prompt that is too long, with its number of tokens", async () => {
@@ -334,10 +348,12 @@ describe("ditrun wan generate ends with one sentence", () => {
     expect((await readdir(folder)).filter((name) => name.startsWith("big."))).toEqual([]);
   });
 
-  it("when the video's folder already has frames", async () => {
-    await mkdir(join(folder, "old"));
-    await writeFile(join(folder, "old", "frame-00000.png"), "");
-    const { exitCode, stderr } = await tiny("--out", "old/");
-    expect([exitCode, line(stderr)]).toEqual([2, expect.stringContaining("already has frames")]);
+  it("when the dump is there already", async () => {
+    await writeFile(join(folder, "old.safetensors"), "");
+    const { exitCode, stderr } = await tiny("--dump", "old.safetensors");
+    expect([exitCode, line(stderr)]).toEqual([
+      2,
+      "ditrun: --dump names old.safetensors, which is there already: choose another name, or add --overwrite.",
+    ]);
   });
 });

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../../src/launcher/cli.js";
+import * as device from "../../src/launcher/device.js";
 import { switches } from "../../src/launcher/options.js";
 
 let stdout = "";
@@ -51,6 +52,16 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --dtype --dry-run", "--dtype needs a value"],
     ["profile --fp8 maybe", '"maybe" is not understood after --fp8'],
     ["profile --fp8=maybe", '--fp8 is "maybe"; it takes no value: give --fp8 or --no-fp8'],
+    ["--nproc 2 profile --nproc 8 --device cpu --dry-run", "--nproc is given twice, but takes effect once"],
+    ["profile --cp 2 --cp=4", "--cp is given twice"],
+    ["profile --fp8 --no-fp8", "--fp8 is given twice"],
+    ["profile --json a.json --json b.json", "--json is given twice"],
+    ["wan generate --prompt a --prompt b", "--prompt is given twice"],
+    ["wan generate --prompt a --negative-prompt b --negativePrompt=c", "--negative-prompt is given twice"],
+    ["accuracy --plans cp2 --plans tp2", "--plans is given twice"],
+    ["links --nproc 2 --sizes 1 --sizes 2", "--sizes is given twice"],
+    ["wan generate --prompt a --no-negative-prompt", 'Give --negative-prompt "" for an empty one'],
+    ["profile --no-json", "There is no option --no-json."],
     ["profile --no-dry-run=1", '--dry-run is "1"; it takes no value'],
     ["profile --log-dir /proc/x", '--log-dir "/proc/x" cannot be written: there is no such file or directory'],
     ["profile --device cpu --json x.json --trace ./x.json", "--trace and --json both name x.json: give each a file"],
@@ -144,6 +155,22 @@ describe("bad input is one sentence and exit code 2", () => {
     expect(stderr).toBe("ditrun: DITRUN_KERNELS names /nowhere/k.so, which does not exist.\n");
   });
 
+  test.each([
+    "profile --model dit",
+    "wan generate --prompt x --model 14B --download",
+    "wan --model tiny generate --prompt x --size 832*480 --frames 81",
+    "wan --model 1.4B profile",
+    "accuracy --model dit",
+  ])("work for a GPU is not begun where there is none and the CPU was not chosen: %s", async (line) => {
+    vi.spyOn(device, "chooseDevice").mockResolvedValue({
+      ...{ device: "cpu", kernels: "k.so", count: 1, noGpu: "No GPU is visible." },
+    });
+    vi.stubEnv("HF_HUB_CACHE", "/nowhere");
+    vi.stubEnv("HF_ENDPOINT", "http://127.0.0.1:9");
+    expect(await run(line)).toBe(3);
+    expect(stderr).toMatch(/is work for a GPU\. No GPU is visible\. Choose a smaller .* or add --device cpu/);
+  });
+
   test("a dry run downloads nothing", async () => {
     vi.stubEnv("HF_HUB_CACHE", "/nowhere");
     vi.stubEnv("HF_ENDPOINT", "http://127.0.0.1:9");
@@ -195,7 +222,6 @@ describe("global options stand before or after the command", () => {
     "--json --nproc 8 --device cpu --dry-run profile",
     "--json profile --nproc 8 --device cpu --dry-run",
     "profile --json --nproc 8 --device cpu --dry-run",
-    "--nproc 2 profile --nproc 8 --json --device cpu --dry-run",
   ])("%s", async (line) => {
     const { runs, model } = await dryRun(line);
     expect(runs).toMatchObject([

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { checkOutputFile } from "../../formats/output-file.js";
+import { checkNewFile } from "../../formats/output-file.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import { noiseGenerators, type WanGenerateTask } from "../../protocol/job.js";
 import { parseMessage } from "../../protocol/messages.js";
@@ -15,10 +15,11 @@ import { checkDocument } from "../documents.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
 import type { Log } from "../logs.js";
+import { loadModel } from "../model.js";
 import { ownOptions, wholeNumber } from "../options.js";
 import { planPrecision } from "../plan.js";
 import type { Session } from "../session.js";
-import { checkVideo, openVideo } from "../video/open-video.js";
+import { checkVideo, freeName, openVideo } from "../video/open-video.js";
 import type { VideoWriter } from "../video/video-writer.js";
 import { modelSource } from "../wan/model-source.js";
 import { presetOf, published, type WanPreset, wanModelName } from "../wan/presets.js";
@@ -45,16 +46,16 @@ const options = {
   prompt: { ...text, demandOption: true, describe: "What the video should show" },
   "negative-prompt": { ...text, describe: "What it should not show [default: the published one]" },
   ...videoOptions,
-  steps: { ...text, describe: "Sampling steps [default: 50]", coerce: wholeNumber("steps", 1) },
+  steps: { ...text, describe: "Sampling steps [default: 50; tiny: 6]", coerce: wholeNumber("steps", 1) },
   solver: { choices: ["unipc", "dpm++"], requiresArg: true, default: published.solver, describe: "How to sample" },
   shift: {
     ...text,
-    describe: `Above 1: more of the steps at high noise [default: ${published.shift}]`,
+    describe: `Above 1: more of the steps at high noise; the authors advise 8 to 12 for 1.4B [default: ${published.shift}, as in their code]`,
     coerce: decimal("shift", (value) => value > 0, "a number above 0"),
   },
   "guide-scale": {
     ...text,
-    describe: `How much the prompt counts; 1 leaves out the negative prompt [default: ${published.guideScale}]`,
+    describe: `How much the prompt counts; 1 leaves out the negative prompt; the authors advise 6 for 1.4B [default: ${published.guideScale}, as in their code]`,
     coerce: decimal("guide-scale", (value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
   },
   "bf16-steps": {
@@ -74,7 +75,12 @@ const options = {
     describe: `Frames per second [default: ${published.fps}]`,
     coerce: decimal("fps", (value) => value >= 1 && value <= 1000, "a number from 1 to 1000"),
   },
-  out: { ...text, default: "video.mp4", describe: "FILE.mp4, or FOLDER/ for PNG frames" },
+  out: {
+    ...text,
+    default: "video.mp4",
+    describe: "FILE.mp4, or FOLDER/ for PNG frames; where that is there already, the next free number is taken",
+  },
+  overwrite: { type: "boolean", default: false, describe: "Replace what --out and --dump name" },
   "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
   download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
   weights: {
@@ -143,11 +149,18 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
   const noise = noiseOf(chosen);
-  const target = { out: chosen.out, ...size, frames, fps: chosen.fps ?? published.fps };
+  const { out, overwrite } = chosen;
+  const target = { out, overwrite, ...size, frames, fps: chosen.fps ?? published.fps };
   session.checkOutputs({ "--out": chosen.out, "--dump": chosen.dump });
   await checkVideo(target.out, target);
-  if (chosen.dump !== undefined) await checkOutputFile(chosen.dump, true);
+  if (chosen.dump !== undefined) await checkNewFile("--dump", chosen.dump, overwrite);
 
+  const latent = latentOf(size, frames);
+  if (preset !== undefined) {
+    const config = await loadModel(preset.config);
+    // Before anything is downloaded for it.
+    if (config.kind === "wan") session.refuseOnCpu(config, wanTokens(config, latent));
+  }
   const source = await modelSource({
     model: name,
     preset,
@@ -158,7 +171,6 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     onProgress: downloadLines(log),
   });
   const { model, weights } = source;
-  const latent = latentOf(size, frames);
   const tokens = wanTokens(model, latent);
   const plan = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
   if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
@@ -184,6 +196,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     ...(bf16Steps === 0 ? {} : { bf16Steps }),
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
+    ...(overwrite ? {} : { replace: false }),
   };
   await generate(session, task, target, source.description);
   return exitCodes.ok;
@@ -225,6 +238,7 @@ function downloadLines({ logger }: Log): (progress: Progress) => void {
 
 interface Target {
   readonly out: string;
+  readonly overwrite: boolean;
   readonly width: number;
   readonly height: number;
   readonly frames: number;
@@ -232,8 +246,14 @@ interface Target {
 }
 
 async function generate(session: Session, task: WanGenerateTask, target: Target, weights: string): Promise<void> {
+  const { logger } = session.log;
   // Opened first: a target that cannot be written is known before anything is computed.
-  const video = await openVideo(target.out, target);
+  const video = await openVideo(target.out, target, "ffmpeg", {
+    overwrite: target.overwrite,
+    warn: (sentence) => logger.warn(sentence),
+  });
+  const name = await freeName(target);
+  if (name !== target.out) logger.info(`${target.out} is there already: the video will be ${name}.`);
   const stopListening = endOnInterrupt(() => video.abort());
   try {
     await generateInto(video, session, task, target, weights);
@@ -276,11 +296,11 @@ async function generateInto(
     await video.abort();
     throw error;
   }
-  await video.finish();
+  const out = await video.finish();
   progress.clear();
   const finishMs = performance.now() - decoded;
   const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), exitCodes.internal);
-  const summary = summarizeGenerate(task, ranks, { ...target, encoder: video.encoder, finishMs }, weights);
+  const summary = summarizeGenerate(task, ranks, { ...target, out, encoder: video.encoder, finishMs }, weights);
   session.print(generateTable(summary));
   await session.emit(summary);
 }

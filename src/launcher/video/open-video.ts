@@ -1,8 +1,13 @@
+import { access } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { numbered } from "../../formats/free-name.js";
 import { checkOutputFile } from "../../formats/output-file.js";
 import { DitrunError } from "../../protocol/failure.js";
-import { openFfmpegWriter } from "./ffmpeg-writer.js";
+import { ffmpegFault, openFfmpegWriter } from "./ffmpeg-writer.js";
+import { keepFrames } from "./keeping-writer.js";
 import { openPngWriter } from "./png-writer.js";
-import type { VideoFormat, VideoWriter } from "./video-writer.js";
+import type { VideoFormat, VideoTarget, VideoWriter } from "./video-writer.js";
 import { openWasmWriter } from "./wasm-writer.js";
 
 /**
@@ -25,24 +30,66 @@ export async function checkVideo(out: string, { width, height, fps }: VideoForma
 }
 
 /**
- * Opens `out` for writing: a name ending in .mp4 becomes H.264 video, by the system's ffmpeg if it has libx264, else by
- * a WebAssembly encoder; a name ending in / becomes a folder of PNG frames.
+ * Opens `out` for writing: a name ending in .mp4 becomes H.264 video, by the system's ffmpeg where a first frame shows that it can
+ * write there, else by a WebAssembly encoder; a name ending in / becomes a folder of PNG frames.
+ * Where an encoder of a video fails later, its frames go to the other one, to the temporary folder, or into PNG files.
  * Throws DitrunError as checkVideo does; so do the writer's own functions when the disk is full or the encoder fails.
  */
-export async function openVideo(out: string, format: VideoFormat, ffmpeg = "ffmpeg"): Promise<VideoWriter> {
+export async function openVideo(
+  out: string,
+  format: VideoFormat,
+  ffmpeg = "ffmpeg",
+  { overwrite = true, warn = process.emitWarning }: Partial<Omit<VideoTarget, "out">> = {},
+): Promise<VideoWriter> {
   await checkVideo(out, format);
-  const writer = await open(out, format, ffmpeg);
+  const target = { out, overwrite, warn };
+  const writer = out.endsWith("/") ? await openPngWriter(target, format) : await openMp4Writer(target, format, ffmpeg);
   return checkFrames(writer, format.width * format.height * 3);
 }
 
-async function open(out: string, format: VideoFormat, ffmpeg: string): Promise<VideoWriter> {
-  if (out.endsWith("/")) return openPngWriter(out, format);
-  return (await openFfmpegWriter(out, format, ffmpeg)) ?? openWasmWriter(out, format);
+async function openMp4Writer(target: VideoTarget, format: VideoFormat, ffmpeg: string): Promise<VideoWriter> {
+  const { out, warn } = target;
+  const elsewhere = join(tmpdir(), basename(out));
+  const frames = `${out.slice(0, -".mp4".length)}-frames/`;
+  const byWasm = { what: "the WebAssembly encoder writes the video", open: () => openWasmWriter(target, format) };
+  const waysOut = [
+    {
+      what: `the video goes to ${elsewhere}`,
+      open: () => openWasmWriter({ ...target, out: elsewhere, overwrite: false }, format),
+    },
+    {
+      what: `they go into ${frames} as PNG files`,
+      open: () => openPngWriter({ ...target, out: frames, overwrite: false }, format),
+    },
+  ];
+  const fault = await ffmpegFault(target, format, ffmpeg);
+  if (fault === undefined) {
+    return keepFrames(await openFfmpegWriter(target, format, ffmpeg), [byWasm, ...waysOut], warn);
+  }
+  if (!fault.absent) warn(`ffmpeg cannot write ${out}: ${fault.why}. ${sentence(byWasm.what)} instead.`);
+  return keepFrames(await byWasm.open(), waysOut, warn);
 }
+
+/** The name under which a video is written if nobody else takes it before: that of the target, or the next free number. */
+export async function freeName({ out, overwrite }: Pick<VideoTarget, "out" | "overwrite">): Promise<string> {
+  if (overwrite || out.endsWith("/")) return out;
+  for (let number = 1; ; number++) {
+    const name = numbered(out, number);
+    const taken = await access(name).then(
+      () => true,
+      () => false,
+    );
+    if (!taken) return name;
+  }
+}
+
+const sentence = (words: string) => words.charAt(0).toUpperCase() + words.slice(1);
 
 function checkFrames(writer: VideoWriter, frameBytes: number): VideoWriter {
   return {
-    encoder: writer.encoder,
+    get encoder() {
+      return writer.encoder;
+    },
     write: async (frame) => {
       if (frame.byteLength !== frameBytes)
         throw new DitrunError(`A frame of this video has ${frameBytes} bytes, but ${frame.byteLength} were given.`);

@@ -1,15 +1,26 @@
 import { randomUUID } from "node:crypto";
-import { rename, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { setImmediate } from "node:timers/promises";
 import type { H264MP4Encoder } from "h264-mp4-encoder";
 import { fileFailure } from "../../formats/file-failure.js";
+import { takeName } from "../../formats/free-name.js";
 import { openTemporary } from "../../formats/temporary.js";
 import { DitrunError, messageOf } from "../../protocol/failure.js";
-import type { VideoFormat, VideoWriter } from "./video-writer.js";
+import { colourOf } from "./colour.js";
+import { tagMp4 } from "./mp4-colour.js";
+import type { VideoFormat, VideoTarget, VideoWriter } from "./video-writer.js";
+import { rgbToYuv420 } from "./yuv.js";
 
-/** Encodes in WebAssembly (minih264); the compressed video stays in memory until `finish` writes it. */
-export async function openWasmWriter(out: string, { width, height, fps }: VideoFormat): Promise<VideoWriter> {
+/**
+ * Encodes in WebAssembly (minih264); the compressed video stays in memory until `finish` writes it. The encoder knows BT.601
+ * alone and tags nothing, so it gets YCbCr, and its file is tagged here.
+ */
+export async function openWasmWriter(
+  { out, overwrite }: VideoTarget,
+  { width, height, fps }: VideoFormat,
+): Promise<VideoWriter> {
+  const colour = colourOf({ width, height });
   if (!Number.isInteger(fps))
     throw new DitrunError(
       `Cannot write ${out} at ${fps} frames per second: the WebAssembly H.264 encoder has whole rates only; choose ${Math.round(fps)}, install ffmpeg, or write PNG frames with --out frames/.`,
@@ -25,21 +36,22 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
   // Its in-memory file system is shared by all encoders of the process.
   encoder.outputFilename = randomUUID();
 
-  const rgba = new Uint8Array(width * height * 4).fill(255);
+  /** False after a failure, when the WebAssembly instance is dead, and after the end. */
+  let usable = true;
   /** Ends the encoding; the encoder must not be deleted before. */
   const complete = (): Uint8Array => {
+    usable = false;
     encoder.finalize();
     const video = encoder.FS.readFile(encoder.outputFilename);
     encoder.FS.unlink(encoder.outputFilename);
     encoder.delete();
     return video;
   };
-  let failed = false;
   const attempt = <T>(action: () => T): T => {
     try {
       return action();
     } catch (error) {
-      failed = true;
+      usable = false;
       throw new DitrunError(
         `Cannot write ${out}: the WebAssembly H.264 encoder failed (${messageOf(error)}); install ffmpeg, or write PNG frames with --out frames/.`,
       );
@@ -54,30 +66,24 @@ export async function openWasmWriter(out: string, { width, height, fps }: VideoF
   return {
     encoder: "WebAssembly H.264",
     write: async (frame) => {
-      for (let from = 0, to = 0; from < frame.length; from += 3, to += 4) {
-        rgba[to] = frame[from] ?? 0;
-        rgba[to + 1] = frame[from + 1] ?? 0;
-        rgba[to + 2] = frame[from + 2] ?? 0;
-      }
-      attempt(() => encoder.addFrameRgba(rgba));
+      attempt(() => encoder.addFrameYuv(rgbToYuv420(frame, width, height, colour)));
       // A frame takes tens of milliseconds: let the event loop answer in between.
       await setImmediate();
     },
     finish: async () => {
-      const video = attempt(complete);
+      const video = attempt(() => tagMp4(complete(), colour));
       try {
         await file.writeFile(video);
         await file.close();
-        await rename(temporary, out);
+        return await takeName(temporary, out, overwrite);
       } catch (error) {
         await rm(temporary, { force: true });
         throw new DitrunError(`Cannot write ${out} (${video.byteLength} bytes): ${fileFailure(error)}.`);
       }
     },
     abort: async () => {
-      // After a failure the WebAssembly instance is dead, and calling it only fails again.
       try {
-        if (!failed) attempt(complete);
+        if (usable) attempt(complete);
       } finally {
         await file.close();
         await rm(temporary, { force: true });

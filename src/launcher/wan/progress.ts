@@ -23,8 +23,8 @@ export class VideoProgress {
   report({ stage, done, total, milliseconds }: WanProgress): void {
     const seconds = milliseconds / 1e3;
     switch (stage) {
-      case "load":
-        this.#say(`Loaded the model in ${figures(seconds)} s.`);
+      case "prepare":
+        this.#say(`Prepared the models in ${figures(seconds)} s: rehearsed, loaded and warmed up.`);
         break;
       case "encode":
         this.#say(`Encoded the texts in ${figures(seconds)} s.`);

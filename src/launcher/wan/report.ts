@@ -20,7 +20,7 @@ export interface VideoOutput {
 export interface GenerateSummary {
   /** Wall time of each stage; the slowest rank's. */
   stages: WanGenerateRank["stages"] & { readonly videoMs: number };
-  /** All stages but loading. */
+  /** All stages but preparing. */
   totalMs: number;
   /** One forward of the transformer, or both texts' at the same time; the slowest rank of each. */
   forwardMs: Latency;
@@ -55,7 +55,7 @@ export function summarizeGenerate(
   if (!first) throw new RangeError("A generation needs at least one rank.");
   const slowest = (stage: keyof WanGenerateRank["stages"]) => Math.max(...ranks.map(({ stages }) => stages[stage]));
   const stages = {
-    ...{ loadMs: slowest("loadMs"), encodeMs: slowest("encodeMs") },
+    ...{ prepareMs: slowest("prepareMs"), encodeMs: slowest("encodeMs") },
     ...{ sampleMs: slowest("sampleMs"), decodeMs: slowest("decodeMs"), videoMs: finishMs },
   };
   const ofAll = (times: (rank: WanGenerateRank) => readonly number[]) =>
@@ -89,25 +89,31 @@ export function summarizeGenerate(
 /** Stage times as a table, and where the video is. */
 export function generateTable(summary: GenerateSummary): string {
   const { model, plan, worldSize, device, weights, video, stages, sampling, forwardMs } = summary;
-  const encoderFirst = summary.ranks.some(({ memory }) => memory.encoderFirst);
   const workers = counted(worldSize, "worker");
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
   const rows = [
-    ["load", seconds(stages.loadMs), encoderFirst ? "the text encoder first and alone: memory is short" : ""],
+    ["prepare: rehearse, load, warm up", seconds(stages.prepareMs), ""],
     ["encode the texts", seconds(stages.encodeMs), ""],
     [
       `sample, ${counted(sampling.steps, "step")}`,
       seconds(stages.sampleMs),
-      `${figures(summary.secondsPerStep)} s/step, ${summary.forwardsAtOnce === 1 ? "forward" : "both forwards"} ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s`,
+      `${figures(summary.secondsPerStep)} s/step`,
     ],
-    [`decode, ${counted(video.frames, "frame")}`, seconds(stages.decodeMs), ""],
-    ["finish the video", seconds(stages.videoMs), video.encoder],
-    ["all but load", seconds(summary.totalMs), `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB at most`],
+    [
+      `decode, ${counted(video.frames, "frame")}`,
+      seconds(stages.decodeMs),
+      `${figures((1e3 * video.frames) / stages.decodeMs)} frames/s`,
+    ],
+    ["finish the file", seconds(stages.videoMs), ""],
+    ["all but preparing", seconds(summary.totalMs), ""],
   ];
+  const memory = `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB of device memory at most`;
+  const short = summary.ranks.some(({ memory: { encoderFirst } }) => encoderFirst);
   return [
     `${model.name} with ${weights}, ${planTitle(plan)}, ${workers}, ${device}`,
     `seed ${summary.seed}, noise: ${summary.noise}`,
-    formatTable(["stage", "seconds", ""], rows),
-    `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second`,
+    formatTable(["stage", "seconds", "speed"], rows),
+    `${summary.forwardsAtOnce === 1 ? "A forward" : "Both texts' forwards"}: ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s. A worker: ${memory}${short ? ", the text encoder first and alone" : ""}.`,
+    `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second, by ${video.encoder}`,
   ].join("\n");
 }

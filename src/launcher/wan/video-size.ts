@@ -9,11 +9,15 @@ const MOST_FRAMES = 57_601;
 
 /** Options of every command that is for videos of one size. */
 export const videoOptions = {
-  size: { type: "string", requiresArg: true, describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720]" },
+  size: {
+    type: "string",
+    requiresArg: true,
+    describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720; tiny: 96*64]",
+  },
   frames: {
     type: "string",
     requiresArg: true,
-    describe: "4n + 1 [default: 81]",
+    describe: "4n + 1 [default: 81; tiny: 9]",
     coerce: wholeNumber("frames", 1, MOST_FRAMES),
   },
 } as const satisfies Record<string, Options>;

@@ -9,7 +9,7 @@ export class FrameSender {
   readonly #underway: { readonly bytes: number; readonly sent: Promise<void> }[] = [];
   #bytes = 0;
 
-  constructor(private readonly store: Store) {}
+  constructor(private readonly store: Pick<Store, "emit">) {}
 
   /** Resolves when decoding may go on. @throws DitrunError when the job has ended. */
   async send({ pixels, frames }: VideoChunk<Uint8Array>): Promise<void> {

@@ -6,7 +6,12 @@ export class WanDump {
   readonly #tensors: Record<string, { dtype: "F32"; shape: readonly number[]; data: Uint8Array }> = {};
   readonly #file: string | undefined;
 
-  constructor(file: string | undefined, rank: number) {
+  /** @param replace false where what has the file's name by the end is left alone, and the next free number taken. */
+  constructor(
+    file: string | undefined,
+    rank: number,
+    private readonly replace = true,
+  ) {
     this.#file = rank === 0 ? file : undefined;
   }
 
@@ -31,6 +36,8 @@ export class WanDump {
 
   /** @throws DitrunError when the file cannot be written. */
   async write(): Promise<void> {
-    if (this.#file !== undefined) await writeSafetensors(this.#file, this.#tensors);
+    if (this.#file === undefined) return;
+    const name = await writeSafetensors(this.#file, this.#tensors, this.replace);
+    if (name !== this.#file) console.error(`${this.#file} has been made meanwhile: the dump is ${name}.`);
   }
 }

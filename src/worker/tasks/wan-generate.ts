@@ -44,16 +44,16 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   for (const ids of [task.ids.prompt, task.ids.negative]) await encoder.value.encode(ids);
   await device.synchronize();
   await store.barrier("loaded");
-  let loadMs = await clock.end("load");
+  let prepareMs = await clock.end("prepare");
 
-  const dump = new WanDump(task.dump, store.rank);
+  const dump = new WanDump(task.dump, store.rank, task.replace);
   const texts = await encode({ task, context, nonfinite, dump }, encoder.value);
   encoder.free();
   let encodeMs = clock.lap();
   const run = { task, store, context, clock, dump, nonfinite, ...(models ?? (await load())) };
   if (memory.encoderFirst) {
     await store.barrier("others loaded");
-    loadMs = await clock.end("load", 1, loadMs);
+    prepareMs = await clock.end("prepare", 1, prepareMs);
   }
   for (const slot of run.guidance.slots) await run.transformer.setText(slot, texts[slot]);
   await device.synchronize();
@@ -76,7 +76,7 @@ export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Sto
   return {
     rank: store.rank,
     device: device.info.name,
-    stages: { loadMs, encodeMs, sampleMs, decodeMs },
+    stages: { prepareMs, encodeMs, sampleMs, decodeMs },
     memory,
     stepsMs,
     forwardsMs,

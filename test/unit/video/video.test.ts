@@ -1,15 +1,15 @@
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openVideo } from "../../../src/launcher/video/open-video.js";
+import { keepFrames } from "../../../src/launcher/video/keeping-writer.js";
+import { freeName, openVideo } from "../../../src/launcher/video/open-video.js";
+import { testWithFfmpeg } from "./ffmpeg.js";
 import { expectMp4 } from "./mp4.js";
 
 const format = { width: 64, height: 48, fps: 16 };
 const noFfmpeg = "ditrun-test-there-is-no-such-program";
-const { failed: ffmpegMissing } = await execa("ffmpeg", ["-version"], { reject: false });
 
 let dir = "";
 beforeAll(async () => {
@@ -26,13 +26,11 @@ function frame(index: number): Uint8Array {
   return rgb;
 }
 
-/** A stand-in for ffmpeg: lists libx264, then does `body` with its last argument as $out. */
-async function fakeFfmpeg(name: string, body: string): Promise<string> {
+/** A stand-in for ffmpeg: its first run, the trial, does as it should, later ones do `body`, both with the last argument as $out. */
+async function fakeFfmpeg(name: string, body: string, trial = 'cat > "$out"'): Promise<string> {
   const path = join(dir, name);
-  await writeFile(
-    path,
-    `#!/bin/sh\ncase "$*" in *-encoders*) echo " V....D libx264 H.264"; exit 0;; esac\nfor out; do :; done\n${body}\n`,
-  );
+  const program = `for out; do :; done\nif [ ! -e "$0.tried" ]; then touch "$0.tried"; ${trial}; exit; fi\n${body}\n`;
+  await writeFile(path, `#!/bin/sh\n${program}`);
   await chmod(path, 0o755);
   return path;
 }
@@ -52,7 +50,7 @@ describe("mp4", () => {
     expect(process.listeners("unhandledRejection")).toEqual(handlers);
   });
 
-  test.skipIf(ffmpegMissing)("ffmpeg's file has all frames, the size and the rate", async () => {
+  testWithFfmpeg("ffmpeg's file has all frames, the size and the rate", async () => {
     const out = join(dir, "ffmpeg.mp4");
     const video = await openVideo(out, format);
     expect(video.encoder).toBe("ffmpeg (libx264)");
@@ -73,20 +71,108 @@ describe("mp4", () => {
     expect(await temporaries()).toEqual([]);
   });
 
-  test("an ffmpeg that fails is a sentence with its last line, in a write or at the end, and leaves nothing", async () => {
-    const full = await fakeFfmpeg("full", 'echo "first" >&2; echo "av_write: No space left on device" >&2; exit 28');
-    const message = /Cannot write .*f.mp4: ffmpeg exited with code 28, saying “av_write: No space left on device”\./;
-    const writing = await openVideo(join(dir, "f.mp4"), format, full);
-    await expect(
-      (async () => {
-        for (let i = 0; i < 10_000; i++) await writing.write(frame(i % 12));
-      })(),
-    ).rejects.toThrow(message);
-    const ending = await openVideo(join(dir, "f.mp4"), format, full);
-    await expect(ending.finish()).rejects.toThrow(message);
-    const killed = await openVideo(join(dir, "f.mp4"), format, await fakeFfmpeg("killed", "kill -SEGV $$"));
-    await expect(killed.finish()).rejects.toThrow(/ffmpeg was ended by SIGSEGV/);
+  test("an ffmpeg that cannot write there is known before the first frame, and said", async () => {
+    const trials = [
+      [
+        "exit 13",
+        'echo "first" >&2; echo "x.mp4: Permission denied" >&2; exit 13',
+        "exited with code 13, saying “x.mp4: Permission denied”",
+      ],
+      ["killed", "kill -SEGV $$", "was ended by SIGSEGV"],
+      ["silent", "cat > /dev/null", "it writes nothing"],
+    ] as const;
+    for (const [name, trial, why] of trials) {
+      const said: string[] = [];
+      const warn = (sentence: string) => said.push(sentence);
+      const out = join(dir, `${name}.mp4`);
+      const video = await openVideo(out, format, await fakeFfmpeg(name, "exit 70", trial), { warn });
+      expect(said).toEqual([`ffmpeg cannot write ${out}: ${why}. The WebAssembly encoder writes the video instead.`]);
+      expect(video.encoder).toBe("WebAssembly H.264");
+      await video.write(frame(0));
+      await video.finish();
+      await expectMp4(out, { ...format, frames: 1 });
+    }
     expect(await temporaries()).toEqual([]);
+  });
+
+  test("an ffmpeg that fails later does not cost a frame: the other encoder gets them all", async () => {
+    const full = 'head -c 30000 > /dev/null; echo "av_write: No space left on device" >&2; exit 28';
+    const failures = [
+      [
+        "writing",
+        full,
+        9,
+        /ffmpeg exited with code 28, saying “av_write: No space left on device”\. The frames are kept: the Web/,
+      ],
+      [
+        "ending",
+        "cat > /dev/null; kill -SEGV $$",
+        2,
+        /ffmpeg was ended by SIGSEGV\. The frames are kept: the WebAssembly enc/,
+      ],
+    ] as const;
+    for (const [name, body, frames, message] of failures) {
+      const said: string[] = [];
+      const out = join(dir, `${name}.mp4`);
+      const warn = (sentence: string) => said.push(sentence);
+      const video = await openVideo(out, format, await fakeFfmpeg(name, body), { warn });
+      expect(video.encoder).toBe("ffmpeg (libx264)");
+      for (let i = 0; i < frames; i++) await video.write(frame(i));
+      expect(await video.finish()).toBe(out);
+      expect(said).toEqual([expect.stringMatching(message)]);
+      expect(video.encoder).toBe("WebAssembly H.264");
+      await expectMp4(out, { ...format, frames });
+    }
+    expect(await temporaries()).toEqual([]);
+  });
+
+  test("frames go into PNG files where no encoder can take them", async () => {
+    const out = join(dir, "rate.mp4");
+    const said: string[] = [];
+    const ffmpeg = await fakeFfmpeg("rate", "cat > /dev/null; exit 1");
+    // A rate that the WebAssembly encoder does not have.
+    const video = await openVideo(out, { ...format, fps: 23.976 }, ffmpeg, { warn: (sentence) => said.push(sentence) });
+    for (let i = 0; i < 3; i++) await video.write(frame(i));
+    expect(await video.finish()).toBe(join(dir, "rate-frames/"));
+    expect((await readdir(join(dir, "rate-frames"))).length).toBe(3);
+    expect(said.length).toBe(3);
+    expect(said.at(-1)).toContain("they go into");
+  });
+
+  test("with no way out left, the first failure is what is said; so it is beyond what is kept", async () => {
+    const failing = (words: string) => ({
+      ...{ encoder: words, write: async () => {}, abort: async () => {} },
+      finish: async () => {
+        throw new Error(`${words} failed.`);
+      },
+    });
+    const ways = [{ what: "b is next", open: async () => failing("b") }];
+    const said: string[] = [];
+    const warn = (sentence: string) => void said.push(sentence);
+    const video = keepFrames(failing("a"), ways, warn);
+    await video.write(frame(0));
+    await expect(video.finish()).rejects.toThrow("a failed.");
+    expect(said).toEqual(["a failed. The frames are kept: b is next."]);
+    const long = keepFrames(failing("a"), ways, warn, 100);
+    await long.write(frame(0));
+    await expect(long.finish()).rejects.toThrow("a failed.");
+    expect(said.length).toBe(1);
+  });
+
+  test("a frame is taken when the encoder has room for it, not before", async () => {
+    const slow = await fakeFfmpeg("waiting", 'while [ ! -e "$0.go" ]; do sleep 0.05; done; cat > "$out"');
+    const video = await openVideo(join(dir, "waiting.mp4"), format, slow);
+    let taken = 0;
+    const writing = (async () => {
+      // Ten times what fits into a pipe.
+      for (; taken < 70; taken++) await video.write(frame(taken % 12));
+    })();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(taken).toBeLessThan(35);
+    await writeFile(`${slow}.go`, "");
+    await writing;
+    await video.finish();
+    expect((await readFile(join(dir, "waiting.mp4"))).length).toBe(70 * frame(0).length);
   });
 
   test("a writer that gives up leaves nothing", async () => {
@@ -99,20 +185,55 @@ describe("mp4", () => {
   });
 });
 
+describe("a name that is taken", () => {
+  test("gets the next free number, at the end, whatever has come meanwhile", async () => {
+    const out = join(dir, "taken.mp4");
+    await writeFile(out, "the first");
+    expect(await freeName({ out, overwrite: false })).toBe(join(dir, "taken-2.mp4"));
+    const writers = [];
+    for (const ffmpeg of [noFfmpeg, noFfmpeg, await fakeFfmpeg("taken", 'cat > "$out"')]) {
+      const video = await openVideo(out, format, ffmpeg, { overwrite: false });
+      await video.write(frame(0));
+      writers.push(video);
+    }
+    const names = await Promise.all(writers.map((video) => video.finish()));
+    expect(names.sort()).toEqual([2, 3, 4].map((number) => join(dir, `taken-${number}.mp4`)));
+    expect(await readFile(out, "utf8")).toBe("the first");
+    for (const name of names) expect((await readFile(name)).length).toBeGreaterThan(500);
+    expect(await temporaries()).toEqual([]);
+  });
+
+  test("is replaced if that is asked for, and not before the new video is whole", async () => {
+    const out = join(dir, "replaced.mp4");
+    await writeFile(out, "the first");
+    expect(await freeName({ out, overwrite: true })).toBe(out);
+    const video = await openVideo(out, format, noFfmpeg, { overwrite: true });
+    await video.write(frame(0));
+    expect(await readFile(out, "utf8")).toBe("the first");
+    expect(await video.finish()).toBe(out);
+    await expectMp4(out, { ...format, frames: 1 });
+  });
+});
+
 describe("frames", () => {
-  test("of two runs that find a folder empty, only one gets it; one that gives up leaves it empty", async () => {
+  test("two runs that find a folder empty do not share it; one that gives up leaves it empty", async () => {
     const out = join(dir, "shared/");
-    const both = await Promise.allSettled([openVideo(out, format), openVideo(out, format)]);
-    const [writer] = both.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
-    const reasons = both.flatMap((one) => (one.status === "rejected" ? [String(one.reason)] : []));
-    expect(reasons).toEqual([expect.stringMatching(/frame-00000\.png/)]);
-    await writer?.abort();
-    expect(await readdir(out)).toEqual([]);
+    const kept = { overwrite: false };
+    const writers = await Promise.all([openVideo(out, format, "", kept), openVideo(out, format, "", kept)]);
+    const [first, second] = writers;
+    await first?.write(frame(1));
+    await second?.write(frame(2));
+    const folders = [await first?.finish(), await second?.finish()];
+    expect(folders.sort()).toEqual([join(dir, "shared-2/"), out]);
+    for (const folder of folders) expect(await readdir(folder ?? "")).toEqual(["frame-00000.png"]);
+    const third = await openVideo(out, format, "", kept);
+    await third.abort();
+    expect(await readdir(join(dir, "shared-3"))).toEqual([]);
   });
 
   test("are PNG files with the same pixels; an old set is not mixed with a new one", async () => {
     const out = join(dir, "frames/");
-    const video = await openVideo(out, format);
+    const video = await openVideo(out, format, "", { overwrite: false });
     await video.write(frame(0));
     await video.write(frame(7));
     await video.finish();
@@ -121,7 +242,10 @@ describe("frames", () => {
     expect([png.width, png.height, png.alpha]).toEqual([64, 48, false]);
     const rgb = png.data.filter((_, i) => i % 4 !== 3);
     expect(Buffer.from(rgb).equals(frame(7))).toBe(true);
-    await expect(openVideo(out, format)).rejects.toThrow(/already has frames \(frame-0000\d.png\)/);
+    const shorter = await openVideo(out, format, "", { overwrite: true });
+    await shorter.write(frame(3));
+    await shorter.finish();
+    expect(await readdir(out)).toEqual(["frame-00000.png"]);
   });
 });
 
@@ -137,7 +261,7 @@ test("targets and sizes that cannot be are sentences", async () => {
   await expect(openVideo(join(dir, "no/such/video.mp4"), format, noFfmpeg)).rejects.toThrow(
     /Cannot write .*no such file/,
   );
-  await expect(openVideo(join(dir, "full/frames/"), format)).rejects.toThrow(/Cannot write frames into/);
+  await expect(openVideo(join(dir, "copy/frames/"), format)).rejects.toThrow(/Cannot write frames into/);
   await expect(openVideo(join(dir, "odd.mp4"), { ...format, width: 63 })).rejects.toThrow(/63×48 .* even/);
   const video = await openVideo(join(dir, "short.mp4"), format, noFfmpeg);
   await expect(video.write(new Uint8Array(5))).rejects.toThrow(/has 9216 bytes, but 5 were given/);

@@ -1,9 +1,9 @@
+import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { presetOf, published } from "../../../src/launcher/wan/presets.js";
 import { duration, VideoProgress } from "../../../src/launcher/wan/progress.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../src/launcher/wan/texts.js";
 import { checkFrames, latentOf, parseSize } from "../../../src/launcher/wan/video-size.js";
-import { bytesOfPixels } from "../../../src/worker/tasks/frame-sender.js";
 
 describe("the size of a video", () => {
   test.each(["832*480", "832x480", "832×480"])("%s", (text) => {
@@ -39,6 +39,15 @@ describe("presets", () => {
     ]);
     expect(presetOf("7B")).toBeUndefined();
   });
+});
+
+test("the published negative prompt is Wan's, character for character", () => {
+  // wan/configs/shared_config.py, sample_neg_prompt, in UTF-8.
+  const bytes = new TextEncoder().encode(published.negativePrompt);
+  expect([published.negativePrompt.length, bytes.length]).toEqual([137, 403]);
+  expect(createHash("sha256").update(bytes).digest("hex")).toBe(
+    "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e",
+  );
 });
 
 describe("texts", () => {
@@ -79,13 +88,13 @@ describe("progress", () => {
   test("without a terminal it is a line for each step, with seconds a step and time left", () => {
     const lines: string[] = [];
     const progress = new VideoProgress({ info: (line) => lines.push(line) }, 5);
-    progress.report({ stage: "load", done: 1, total: 1, milliseconds: 12_345 });
+    progress.report({ stage: "prepare", done: 1, total: 1, milliseconds: 12_345 });
     progress.report(sample(20));
     progress.report(sample(50));
     progress.frame();
     progress.report({ stage: "decode", done: 5, total: 5, milliseconds: 1000 });
     expect(lines).toEqual([
-      "Loaded the model in 12.35 s.",
+      "Prepared the models in 12.35 s: rehearsed, loaded and warmed up.",
       "Step 20 of 50: 2.00 s/step, 1 min 0 s left.",
       "Step 50 of 50: 2.00 s/step, 0 s left.",
       "Sampled 50 steps in 100.0 s.",
@@ -117,8 +126,4 @@ describe("progress", () => {
       ...["0 s", "59 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "1 h 3 min"],
     ]);
   });
-});
-
-test("pixels become 8 bits by rounding, and stay within them", () => {
-  expect([...bytesOfPixels(Float32Array.of(-1, 1, 0.003, -0.9961, 1.2, -3))]).toEqual([0, 255, 128, 0, 255, 0]);
 });

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { openSafetensors } from "../../../src/formats/safetensors.js";
-import { cleanText } from "../../../src/launcher/wan/clean-text.js";
 import { WanTokenizer } from "../../../src/launcher/wan/tokenizer.js";
 
 const golden = new URL("../../golden/data/wan/", import.meta.url).pathname;
@@ -48,33 +47,4 @@ test("missing and foreign tokenizers are sentences", async () => {
   await writeFile(join(dir, "tokenizer.json"), "{");
   await expect(WanTokenizer.open(dir)).rejects.toThrow(/is not a tokenizer that ditrun can read/);
   await rm(dir, { recursive: true });
-});
-
-// Right-hand sides are what Python 3's html.unescape gives.
-test.each([
-  ["&lt;b&gt; &amp;amp;", "<b> &"],
-  ["caf&eacute; &copy2024 &notin;", "caf\u00e9 \u00a92024 \u2209"],
-  ["&#233;&#xE9;&#x80;", "\u00e9\u00e9\u20ac"],
-  ["&nosuch; & &#x;", "&nosuch; & &#x;"],
-])("cleaning resolves the character references in %j", (text, expected) => {
-  expect(cleanText(text)).toBe(expected);
-});
-
-test("cleaning collapses white space, unescapes twice, straightens quotation marks", () => {
-  expect(cleanText("  A\u00a0red \n\t car\u3000&amp;amp; it\u2019s \u201cblue\u201d ")).toBe(
-    'A red car & it\'s "blue"',
-  );
-  expect(cleanText(" \n ")).toBe("");
-});
-
-// Right-hand sides follow the steps that ftfy 6 documents for fix_text (worked out by hand, not run).
-test.each([
-  ["\uff37\uff21\uff2e\uff0c \u8272\u8c03\uff01\u3000\u3002", "WAN, \u8272\u8c03! \u3002"],
-  ["\uff76\uff9e", "\u30ac"],
-  ["\ufb01ve \ufb05 \u0133s", "five \u017ft ijs"],
-  ["e\u0301", "\u00e9"],
-  ["a\u0000b\ufeffc\u001b[31md", "abcd"],
-  ["one\u2028two\r\nthree", "one two three"],
-])("cleaning repairs %j", (text, expected) => {
-  expect(cleanText(text)).toBe(expected);
 });
