@@ -296,11 +296,12 @@ async function generateInto(
     await video.abort();
     throw error;
   }
-  const out = await video.finish();
+  const { overwrite, ...format } = target;
+  const written = { ...format, out: await video.finish() };
   progress.clear();
   const finishMs = performance.now() - decoded;
   const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), exitCodes.internal);
-  const summary = summarizeGenerate(task, ranks, { ...target, out, encoder: video.encoder, finishMs }, weights);
+  const summary = summarizeGenerate(task, ranks, { ...written, encoder: video.encoder, finishMs }, weights);
   session.print(generateTable(summary));
   await session.emit(summary);
 }
