@@ -23,13 +23,30 @@ export async function decode(file: string, { width, height }: { width: number; h
 }
 
 /** What ffprobe reads of the video stream. */
-export async function probe(file: string): Promise<Record<string, string>> {
+export async function probe(file: string, ...input: string[]): Promise<Record<string, string>> {
   const entries = "codec_name,width,height,pix_fmt,color_range,color_space,color_transfer,color_primaries";
   const { stdout } = await execa("ffprobe", [
     ...["-v", "error", "-select_streams", "v", "-count_frames"],
-    ...["-show_entries", `stream=${entries},avg_frame_rate,nb_read_frames,duration`, "-of", "default=nw=1", file],
+    ...[
+      "-show_entries",
+      `stream=${entries},avg_frame_rate,nb_read_frames,duration`,
+      "-of",
+      "default=nw=1",
+      ...input,
+      file,
+    ],
   ]);
   return Object.fromEntries(stdout.split("\n").map((line) => line.split("=")));
+}
+
+/** The same of the H.264 stream alone, as a file without a container. */
+export async function probeStream(file: string): Promise<Record<string, string>> {
+  const stream = `${file}.h264`;
+  // Asked for by name: a length in front of a unit may look like a start code, and then ffmpeg leaves it there.
+  const filter = ["-bsf:v", "h264_mp4toannexb"];
+  await execa("ffmpeg", ["-v", "error", "-y", "-i", file, "-c", "copy", ...filter, "-f", "h264", stream]);
+  // So short a stream is not known by its looks.
+  return probe(stream, "-f", "h264");
 }
 
 /** Peak signal-to-noise ratio in dB of 8-bit values. */
