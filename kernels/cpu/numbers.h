@@ -15,6 +15,15 @@ inline v8 load8(const float *from) { return *reinterpret_cast<const v8Unaligned 
 inline void store8(float *to, v8 x) { *reinterpret_cast<v8Unaligned *>(to) = x; }
 inline v8 all8(float x) { return v8{x, x, x, x, x, x, x, x}; }
 
+/** Elements of the 16 that are a's eight and then b's eight, by their places. */
+template <int... Places> inline v8 shuffle8(v8 a, v8 b) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, Places...);
+#else
+  return __builtin_shuffle(a, b, v8i{Places...});  // g++ before version 12
+#endif
+}
+
 inline float sum8(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
 inline float max8(v8 x) {
