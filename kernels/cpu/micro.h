@@ -54,19 +54,19 @@ inline void multiplyPanel(int64_t rows, const float *a, int64_t lda, const float
 inline void transpose8(const v8 (&in)[8], v8 (&out)[8]) {
   v8 pairs[8];
   for (int i = 0; i < 8; i += 2) {
-    pairs[i] = __builtin_shufflevector(in[i], in[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
-    pairs[i + 1] = __builtin_shufflevector(in[i], in[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    pairs[i] = shuffle8<0, 8, 2, 10, 4, 12, 6, 14>(in[i], in[i + 1]);
+    pairs[i + 1] = shuffle8<1, 9, 3, 11, 5, 13, 7, 15>(in[i], in[i + 1]);
   }
   v8 quads[8];
   for (int half = 0; half < 8; half += 4) {
     for (int i = 0; i < 2; i++) {
-      quads[half + i] = __builtin_shufflevector(pairs[half + i], pairs[half + i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-      quads[half + i + 2] = __builtin_shufflevector(pairs[half + i], pairs[half + i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+      quads[half + i] = shuffle8<0, 1, 8, 9, 4, 5, 12, 13>(pairs[half + i], pairs[half + i + 2]);
+      quads[half + i + 2] = shuffle8<2, 3, 10, 11, 6, 7, 14, 15>(pairs[half + i], pairs[half + i + 2]);
     }
   }
   for (int i = 0; i < 4; i++) {
-    out[i] = __builtin_shufflevector(quads[i], quads[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    out[i + 4] = __builtin_shufflevector(quads[i], quads[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    out[i] = shuffle8<0, 1, 2, 3, 8, 9, 10, 11>(quads[i], quads[i + 4]);
+    out[i + 4] = shuffle8<4, 5, 6, 7, 12, 13, 14, 15>(quads[i], quads[i + 4]);
   }
 }
 

@@ -2,7 +2,6 @@
 // Vectors are the compiler's own (vector_size), so one source serves AVX2 and NEON.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 namespace ditrun {
@@ -14,6 +13,15 @@ typedef float v8Unaligned __attribute__((vector_size(32), aligned(4), may_alias)
 inline v8 load8(const float *from) { return *reinterpret_cast<const v8Unaligned *>(from); }
 inline void store8(float *to, v8 x) { *reinterpret_cast<v8Unaligned *>(to) = x; }
 inline v8 all8(float x) { return v8{x, x, x, x, x, x, x, x}; }
+
+/** Elements of the 16 that are a's eight and then b's eight, by their places. */
+template <int... Places> inline v8 shuffle8(v8 a, v8 b) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, Places...);
+#else
+  return __builtin_shuffle(a, b, v8i{Places...});  // g++ before version 12
+#endif
+}
 
 inline float sum8(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
@@ -69,15 +77,23 @@ inline v8 erf8(v8 x) {
   return t > 1.0f ? (x < 0.0f ? -large : large) : small;
 }
 
+/** The same bits as a number of another type: std::bit_cast, which g++ 10 lacks. */
+template <class To, class From> inline To bitCast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 // Conversions, each a few integer operations without branches so that loops over them vectorise.
 
-inline bool isFinite(float x) { return (std::bit_cast<uint32_t>(x) & 0x7f800000) != 0x7f800000; }
+inline bool isFinite(float x) { return (bitCast<uint32_t>(x) & 0x7f800000) != 0x7f800000; }
 
-inline float fromBf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+inline float fromBf16(uint16_t x) { return bitCast<float>(static_cast<uint32_t>(x) << 16); }
 
 /** Nearest even; a NaN stays a (quiet) NaN. */
 inline uint16_t toBf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t bits = bitCast<uint32_t>(x);
   const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const uint32_t quiet = (bits >> 16) | 0x40;
   return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
@@ -85,19 +101,19 @@ inline uint16_t toBf16(float x) {
 
 inline float fromF16(uint16_t x) {
   const uint32_t magnitude = static_cast<uint32_t>(x & 0x7fff) << 13;
-  const float finite = std::bit_cast<float>(magnitude) * 0x1p112f;
-  const float special = std::bit_cast<float>(magnitude | 0x7f800000);
+  const float finite = bitCast<float>(magnitude) * 0x1p112f;
+  const float special = bitCast<float>(magnitude | 0x7f800000);
   const float value = (x & 0x7c00) == 0x7c00 ? special : finite;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | (static_cast<uint32_t>(x & 0x8000) << 16));
+  return bitCast<float>(bitCast<uint32_t>(value) | (static_cast<uint32_t>(x & 0x8000) << 16));
 }
 
 /** Nearest even; above 65504 by half a step or more, infinity. */
 inline uint16_t toF16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t bits = bitCast<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000;
   const uint32_t a = bits & 0x7fffffff;
   const uint32_t normal = (a - (112u << 23) + 0xfff + ((a >> 13) & 1)) >> 13;
-  const uint32_t tiny = std::bit_cast<uint32_t>(std::bit_cast<float>(a) * 0x1p24f + 8388608.0f) - 0x4b000000;
+  const uint32_t tiny = bitCast<uint32_t>(bitCast<float>(a) * 0x1p24f + 8388608.0f) - 0x4b000000;
   uint32_t result = a < (113u << 23) ? tiny : normal;
   result = a >= 0x477ff000 ? 0x7c00 : result;  // 65520
   result = a > 0x7f800000 ? 0x7e00 : result;
@@ -107,17 +123,17 @@ inline uint16_t toF16(float x) {
 /** fp8 e4m3 (exponent bias 7, no infinities, NaN 0x7f; arXiv 2209.05433). */
 inline float fromE4m3(uint8_t x) {
   const uint32_t magnitude = static_cast<uint32_t>(x & 0x7f) << 20;
-  const float finite = std::bit_cast<float>(magnitude) * 0x1p120f;
-  const uint32_t bits = (x & 0x7f) == 0x7f ? 0x7fc00000 : std::bit_cast<uint32_t>(finite);
-  return std::bit_cast<float>(bits | (static_cast<uint32_t>(x & 0x80) << 24));
+  const float finite = bitCast<float>(magnitude) * 0x1p120f;
+  const uint32_t bits = (x & 0x7f) == 0x7f ? 0x7fc00000 : bitCast<uint32_t>(finite);
+  return bitCast<float>(bits | (static_cast<uint32_t>(x & 0x80) << 24));
 }
 
 /** Nearest even, saturating at 448 (infinities too); NaN to NaN. */
 inline uint8_t toE4m3(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t bits = bitCast<uint32_t>(x);
   const uint32_t a = bits & 0x7fffffff;
   const uint32_t normal = ((a + 0x7ffff + ((a >> 20) & 1)) >> 20) - (120u << 3);
-  const uint32_t tiny = std::bit_cast<uint32_t>(std::bit_cast<float>(a) * 0x1p9f + 8388608.0f) - 0x4b000000;
+  const uint32_t tiny = bitCast<uint32_t>(bitCast<float>(a) * 0x1p9f + 8388608.0f) - 0x4b000000;
   uint32_t result = a < (121u << 23) ? tiny : normal;
   result = a >= 0x43e00000 ? 0x7e : result;  // 448
   result = a > 0x7f800000 ? 0x7f : result;

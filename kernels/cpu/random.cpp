@@ -1,5 +1,4 @@
 // Random tensors from a counter: every rank of every layout makes its part of the same full tensor.
-#include <bit>
 #include <cmath>
 
 #include "scratch.h"
@@ -36,12 +35,12 @@ void philox(const ditrun_random_args &a, uint64_t first, int64_t length, uint32_
 
 /** ln u for 0 < u <= 1, to about 2^-46 of itself: u = 2^e m, m near 1, and the series of ln m = 2 artanh((m - 1) / (m + 1)). */
 inline double logarithm(double u) {
-  const auto bits = std::bit_cast<uint64_t>(u);
+  const auto bits = bitCast<uint64_t>(u);
   const uint32_t leastUpper = 0x3fe6a09e;  // the upper half of √½'s bits: m is at least that
   const auto upper = static_cast<uint32_t>(bits >> 32);
   const int32_t exponent = static_cast<int32_t>(upper - leastUpper) >> 20;
   const uint32_t upperOfM = upper - (static_cast<uint32_t>(exponent) << 20);
-  const auto m = std::bit_cast<double>(uint64_t{upperOfM} << 32 | (bits & 0xffffffff));
+  const auto m = bitCast<double>(uint64_t{upperOfM} << 32 | (bits & 0xffffffff));
   const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
   double series = 1.0 / 17.0;
   for (const double next : {1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0, 1.0})
