@@ -2,7 +2,7 @@
 import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 
-F32, BF16, E4M3, F16, I32 = range(5)
+F32, BF16, E4M3, F16, I32, U8 = range(6)
 IDENTITY, GELU, GELU_TANH, SILU = range(4)
 DEVICE, PEER = range(2)
 UNIFORM, NORMAL = range(2)

@@ -162,6 +162,8 @@ export interface Conv3dArgs {
   padRight: number;
   upsample: number;
   dtype: number;
+  /** 0 the fastest that fits, as in attention. */
+  kernel: number;
 }
 
 export interface RandomArgs {

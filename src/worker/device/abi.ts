@@ -214,6 +214,8 @@ export const activations = { identity: 0, gelu: 1, geluTanh: 2, silu: 3 } as con
 export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
+/** DITRUN_PEER_ERROR of ditrun_status. */
+export const PEER_ERROR = 6;
 export const HANDLE_BYTES = 128;
 export const NCCL_ID_BYTES = 128;
 /** DITRUN_ABI_VERSION, DITRUN_ATTENTION_WORKSPACE, DITRUN_FP8_KEYS, DITRUN_STATISTICS_PARTS, DITRUN_PEER_BLOCKS and DITRUN_SHARE_UNIT of the header. */

@@ -1,9 +1,8 @@
 import koffi from "koffi";
 import { DitrunError, exitCodes, messageOf, PeerFailure } from "../../protocol/failure.js";
-import { ABI_VERSION, type KernelName, prototypes, structs } from "./abi.js";
+import { ABI_VERSION, type KernelName, PEER_ERROR, prototypes, structs } from "./abi.js";
 import type { Struct } from "./abi-arguments.js";
 
-const PEER_ERROR = 6;
 const NATIVE_STACK_BYTES = 8 * 2 ** 20;
 
 export type Argument = number | number[] | Uint8Array | Struct | [null];
