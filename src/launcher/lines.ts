@@ -10,10 +10,15 @@ export class LineReader {
   /** Pieces of text that came so far, lines or not. */
   #pieces = 0;
 
-  /** @param take gets lines in order, without their ends; also an unfinished last line, when the stream ends. */
+  #waiting = false;
+
+  /**
+   * @param take gets lines in order, without their ends; also an unfinished last line, when the stream ends. Where it returns a
+   * promise, nothing more is read until that resolves.
+   */
   constructor(
     private readonly stream: Readable,
-    private readonly take: (lines: readonly string[]) => void,
+    private readonly take: (lines: readonly string[]) => Promise<void> | undefined,
   ) {
     stream.setEncoding("utf8");
     stream.on("data", (chunk: string) => this.#read(chunk));
@@ -26,6 +31,11 @@ export class LineReader {
     return this.#pieces;
   }
 
+  /** Whether the stream waits for who takes its lines. */
+  get waiting(): boolean {
+    return this.#waiting;
+  }
+
   get closed(): boolean {
     return this.stream.closed;
   }
@@ -34,7 +44,7 @@ export class LineReader {
   finish(): void {
     if (this.#finished) return;
     this.#finished = true;
-    if (this.#rest !== "") this.take([this.#rest]);
+    if (this.#rest !== "") void this.take([this.#rest]);
     this.#rest = "";
     this.stream.destroy();
   }
@@ -48,6 +58,15 @@ export class LineReader {
       lines.push(this.#rest);
       this.#rest = "";
     }
-    if (lines.length > 0) this.take(lines);
+    const taken = lines.length > 0 ? this.take(lines) : undefined;
+    if (taken !== undefined) void this.#pause(taken);
+  }
+
+  async #pause(taken: Promise<void>): Promise<void> {
+    this.#waiting = true;
+    this.stream.pause();
+    await taken;
+    this.#waiting = false;
+    this.stream.resume();
   }
 }

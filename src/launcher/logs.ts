@@ -23,8 +23,8 @@ export interface Log {
 }
 
 export interface WorkerLog {
-  /** Takes lines as they came, in order. */
-  lines(stream: "stdout" | "stderr", lines: readonly string[]): void;
+  /** Takes lines as they came, in order. @returns a promise where the next ones should wait for it. */
+  lines(stream: "stdout" | "stderr", lines: readonly string[]): Promise<void> | undefined;
   close(): void;
 }
 
@@ -77,6 +77,7 @@ export function openLog(level: LogLevel, folder?: string, stderr: Writable = pro
         lines(stream, lines) {
           terminal.write(lines.map((line) => `[rank ${rank}] ${visible(line)}\n`).join(""));
           files[stream]?.write(lines.map((line) => `${line}\n`).join(""));
+          return terminal.room;
         },
         close() {
           files.stdout?.close();

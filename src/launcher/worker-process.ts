@@ -37,8 +37,8 @@ export class WorkerProcess {
     if (stdout) this.#readers.push(new LineReader(stdout, (lines) => log.lines("stdout", lines)));
     if (stderr) {
       const take = (lines: readonly string[]) => {
-        log.lines("stderr", lines);
         this.#tail.add(lines);
+        return log.lines("stderr", lines);
       };
       this.#readers.push(new LineReader(stderr, take));
     }
@@ -79,10 +79,11 @@ export class WorkerProcess {
   async #drained(): Promise<void> {
     const read = () => this.#readers.reduce((sum, { pieces }) => sum + pieces, 0);
     const before = read();
+    const waits = () => this.#readers.some(({ waiting }) => waiting);
     let lately = -1;
     while (
       !this.#readers.every(({ closed }) => closed) &&
-      read() !== lately &&
+      (waits() || read() !== lately) &&
       read() - before < MOST_PIECES_AFTER_EXIT
     ) {
       lately = read();

@@ -180,6 +180,33 @@ describe("signals to the launcher", () => {
     await pids.expectGone(1);
   });
 
+  test("a scheduler's warnings end nothing, and open no debugger", async () => {
+    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "1", "--cp", "1"], {
+      behaviour: { 0: "ignore SIGTERM" },
+    });
+    let said = "";
+    process.stderr.on("data", (text) => {
+      said += String(text);
+    });
+    await vi.waitFor(() => expect(said).toContain("from now on without SIGTERM"), { timeout: 30_000, interval: 20 });
+    const [worker = 0] = pids.all();
+    for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
+      process.kill(signal);
+      globalThis.process.kill(worker, signal);
+    }
+    await vi.waitFor(() => expect(said).toMatch(/SIGUSR1 is taken(.|\n)*SIGUSR2 is taken/), {
+      timeout: 30_000,
+      interval: 20,
+    });
+    process.kill("SIGTERM");
+    const { exitCode, stderr } = await process;
+    expect(stderr).toContain("ditrun: SIGUSR1 is taken as the warning of a scheduler; the job goes on.\n");
+    expect(stderr).toMatch(/\[rank 0\] SIGTERM is ignored/);
+    expect(stderr).not.toContain("Debugger");
+    expect(exitCode).toBe(143);
+    await pids.expectGone(1);
+  });
+
   test.runIf(process.arch === "x64")("the end of a shell that waits for it ends it", async () => {
     const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "1", "--cp", "1"], {
       behaviour: { 0: "hang" },
@@ -190,21 +217,6 @@ describe("signals to the launcher", () => {
     const { stderr } = await process;
     expect(stderr).toMatch(/^ditrun: sh \(process \d+\), which started this and waited for it, has ended\.$/m);
     await pids.expectGone(1);
-  });
-
-  test("a launcher that is stopped for longer than every deadline blames nobody when it goes on", async () => {
-    const { process, pids } = start(["profile", "--device", "cpu", "--nproc", "2", "--cp", "2", "--timeout", "1"], {
-      behaviour: { 0: "put after a while", 1: "put after a while" },
-    });
-    await pids.started(2);
-    // While they join, and then wait to have put.
-    process.kill("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 7500));
-    process.kill("SIGCONT");
-    const { stderr } = await process;
-    // The fixture's result is no profile: it came to that.
-    expect(stderr).toContain("The workers' results");
-    await pids.expectGone(2);
   });
 
   test("one that comes before a job, or between two, ends the launcher too and leaves no temporary folder", async () => {

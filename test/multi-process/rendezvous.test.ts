@@ -5,11 +5,17 @@ import { Context, curveKeyPair, Dealer } from "zeromq";
 import { Rendezvous } from "../../src/launcher/rendezvous.js";
 import { DitrunError, PeerFailure } from "../../src/protocol/failure.js";
 import { MOST_FRAME_BYTES } from "../../src/protocol/frames.js";
+import { isStopped } from "../../src/protocol/process-stat.js";
 import { rendezvousVariables } from "../../src/protocol/variables.js";
 import type { WorkerEnvironment } from "../../src/worker/environment.js";
 import { WorkerStore } from "../../src/worker/store.js";
 import { fixtureWorker, Pids } from "./launch.js";
 import { profileJob } from "./profile-job.js";
+
+vi.mock(import("../../src/protocol/process-stat.js"), async (original) => ({
+  ...(await original()),
+  isStopped: vi.fn(() => false),
+}));
 
 let rendezvous: Rendezvous;
 let heard: string[] = [];
@@ -43,6 +49,19 @@ async function join(rank: number, changes: Partial<WorkerEnvironment> = {}): Pro
   const store = await WorkerStore.join(environment(rank, changes));
   stores.push(store);
   return store;
+}
+
+/** A port at which nobody listens. */
+async function closedPort(): Promise<number> {
+  const server = createServer();
+  const port = await new Promise<number>((resolve) => {
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      resolve(typeof address === "object" && address ? address.port : 0);
+    });
+  });
+  await new Promise((resolve) => server.close(resolve));
+  return port;
 }
 
 describe("who may come in", () => {
@@ -125,14 +144,7 @@ describe("who may come in", () => {
   });
 
   test("nobody answers on another port", async () => {
-    const server = createServer();
-    const port = await new Promise<number>((resolve) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address();
-        resolve(typeof address === "object" && address ? address.port : 0);
-      });
-    });
-    await new Promise((resolve) => server.close(resolve));
+    const port = await closedPort();
     await expect(join(0, { port, timeoutSeconds: 0.5 })).rejects.toThrow(
       `The launcher at 127.0.0.1:${port} did not answer the request to join of rank 0 within 0.5 s`,
     );
@@ -219,6 +231,30 @@ describe("the store", () => {
     // They are left alone: who computes may take as long as it takes.
     await zero.put("key", new Uint8Array());
     expect(heard).toHaveLength(1);
+  });
+
+  test("time in which the launcher was stopped does not count: joins that came meanwhile are read", async () => {
+    rendezvous.close();
+    await open(1);
+    const joining = [join(0), join(1)];
+    // This thread stands still as if by Ctrl-Z, but ZeroMQ's goes on.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2500);
+    await Promise.all(joining);
+    expect(heard).toEqual([]);
+  });
+
+  test("nor does a worker blame a launcher that is stopped", async () => {
+    const halted = vi.mocked(isStopped).mockReturnValue(true);
+    const asked = join(0, { port: await closedPort(), timeoutSeconds: 0.3 });
+    let refused = false;
+    const refusal = expect(asked).rejects.toThrow("did not answer the request to join");
+    asked.catch(() => {
+      refused = true;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(refused).toBe(false);
+    halted.mockReturnValue(false);
+    await refusal;
   });
 
   test("missing ranks are named", async () => {
