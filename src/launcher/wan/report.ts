@@ -1,4 +1,5 @@
 import type { WanGenerateTask } from "../../protocol/job.js";
+import { vaeDtype } from "../../protocol/plan.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { counted } from "../counted.js";
 import { planTitle } from "../plan.js";
@@ -105,7 +106,7 @@ export function generateTable(summary: GenerateSummary): string {
     ["all but load", seconds(summary.totalMs), `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB at most`],
   ];
   return [
-    `${model.name} with ${weights}, ${planTitle(plan)}, ${workers}, ${device}`,
+    `${model.name} with ${weights}, ${planTitle(plan)}, VAE in ${vaeDtype(plan)}, ${workers}, ${device}`,
     `seed ${summary.seed}, noise: ${summary.noise}`,
     formatTable(["stage", "seconds", ""], rows),
     `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second`,
