@@ -4,7 +4,8 @@
 //   npm run build && node bench/wan-vae.js --nproc 1 --device cuda [--frames 21 --height 60 --width 104] [--vae-dtype bf16,fp16,fp32] [--encode]
 // Sizes are those of the latent: 21 × 60 × 104 is a video of 81 frames of 832 × 480. Dtypes take turns, `--rounds` times. For each it prints the
 // wall times of warm iterations, the frames' way to the host included (bytes, as for a video), their median, that as a ratio to the first
-// dtype's, the peak memory of a rank, and PSNR and relative L2 error against float32 of what it decodes (or encodes: relative L2 alone).
+// dtype's, the peak memory of a rank, and PSNR and relative L2 error against float32 of what it decodes (or encodes: relative L2 alone). With
+// several workers float32 is that of one, and so is what each dtype's `beside one worker` compares with.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,10 +31,10 @@ const { values } = parseArgs({
     encode: { type: "boolean", default: false },
   },
 });
-const nproc = Number(values.nproc);
+const workers = Number(values.nproc);
 
 /** One job: its results by rank. */
-async function run(dtype, change) {
+async function run(dtype, nproc, change) {
   const results = await runJob({
     job: {
       id: "bench-wan-vae",
@@ -63,9 +64,9 @@ async function run(dtype, change) {
 }
 
 /** What a dtype gives, as float32. */
-async function resultOf(dtype, folder) {
+async function resultOf(dtype, nproc, folder) {
   const output = join(folder, `${dtype}.safetensors`);
-  await run(dtype, { iterations: 1, output });
+  await run(dtype, nproc, { iterations: 1, output });
   const file = await openSafetensors(output);
   try {
     return toFloat32("F32", await file.read("output"));
@@ -93,7 +94,7 @@ const dtypes = vaeDtypeSchema.array().min(1).parse(values["vae-dtype"].split(","
 const timed = new Map(dtypes.map((dtype) => [dtype, { milliseconds: [], peakMemoryBytes: 0, device: "" }]));
 for (let round = 0; round < Number(values.rounds); round++) {
   for (const [dtype, of] of timed) {
-    const ranks = await run(dtype, { iterations: 1 + Number(values.iterations), pixels: "u8" });
+    const ranks = await run(dtype, workers, { iterations: 1 + Number(values.iterations), pixels: "u8" });
     // The first iteration loads kernels and picks GEMM algorithms.
     of.milliseconds.push(...ranks[0].milliseconds.slice(1));
     of.peakMemoryBytes = Math.max(...ranks.map((rank) => rank.peakMemoryBytes));
@@ -102,12 +103,15 @@ for (let round = 0; round < Number(values.rounds); round++) {
 }
 const folder = mkdtempSync(join(tmpdir(), "ditrun-bench-"));
 try {
-  const exact = await resultOf("fp32", folder);
+  const exact = await resultOf("fp32", 1, folder);
   const first = median(timed.get(dtypes[0]).milliseconds);
   for (const [vaeDtype, of] of timed) {
     const medianMs = median(of.milliseconds);
-    const errors = vaeDtype === "fp32" ? {} : distance(await resultOf(vaeDtype, folder), exact);
-    console.log(JSON.stringify({ vaeDtype, worldSize: nproc, ...of, medianMs, ratio: medianMs / first, ...errors }));
+    const line = { vaeDtype, worldSize: workers, ...of, medianMs, ratio: medianMs / first };
+    const result = vaeDtype === "fp32" && workers === 1 ? exact : await resultOf(vaeDtype, workers, folder);
+    if (vaeDtype !== "fp32") Object.assign(line, distance(result, exact));
+    if (workers > 1) line["beside one worker"] = distance(result, await resultOf(vaeDtype, 1, folder));
+    console.log(JSON.stringify(line));
   }
 } finally {
   rmSync(folder, { recursive: true, force: true });

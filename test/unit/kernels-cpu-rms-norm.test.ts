@@ -117,6 +117,7 @@ describe("ditrun_rms_norm and ditrun_row_sum_squares on the CPU", () => {
       expect(download(quantized, rows * columns, E4M3)).toEqual(download(out, rows * columns, E4M3));
     });
 
+    if (dtype === F16) continue; // sums of squares are of the transformer, which has none
     it(`normalises some columns by the sum of squares of all, in place, dtype ${dtype}`, () => {
       const x = input(dtype);
       const weight = sequence(columns, F32, 2);

@@ -1,4 +1,5 @@
 import type { WanGenerateTask } from "../../protocol/job.js";
+import { vaeDtype } from "../../protocol/plan.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { counted } from "../counted.js";
 import { planTitle } from "../plan.js";
@@ -110,7 +111,7 @@ export function generateTable(summary: GenerateSummary): string {
   const memory = `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB of device memory at most`;
   const short = summary.ranks.some(({ memory: { encoderFirst } }) => encoderFirst);
   return [
-    `${model.name} with ${weights}, ${planTitle(plan)}, ${workers}, ${device}`,
+    `${model.name} with ${weights}, ${planTitle(plan)}, VAE in ${vaeDtype(plan)}, ${workers}, ${device}`,
     `seed ${summary.seed}, noise: ${summary.noise}`,
     formatTable(["stage", "seconds", "speed"], rows),
     `${summary.forwardsAtOnce === 1 ? "A forward" : "Both texts' forwards"}: ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s. A worker: ${memory}${short ? ", the text encoder first and alone" : ""}.`,

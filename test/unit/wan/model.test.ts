@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSafetensors } from "../../../src/formats/safetensors.js";
 import { loadDitModel, loadModel, loadWanModel, parameterCount, tokenCount } from "../../../src/launcher/model.js";
-import { resolvePlan } from "../../../src/launcher/plan.js";
+import { type PlanFlags, resolvePlan } from "../../../src/launcher/plan.js";
 import { ditLayerRules, splitOf, wanLayerRules } from "../../../src/protocol/layers.js";
-import { planSchema } from "../../../src/protocol/plan.js";
+import { planSchema, vaeDtype } from "../../../src/protocol/plan.js";
 import { transformerNames } from "../../../src/worker/models/wan/names.js";
 import { wanFlops } from "../../../src/worker/models/wan/transformer.js";
 import { checkpointOf, layouts } from "./golden.js";
@@ -64,6 +64,21 @@ describe("a plan for Wan", () => {
     );
     expect(splits).toEqual(["heads", "heads", "row", "replicated", "row", "replicated"]);
     expect(splitOf(plan, ditLayerRules, "blocks.0.self_attn.q")).toBe("replicated");
+  });
+
+  it("has the VAE in fp16 beside bf16, unless it or --vae-dtype says otherwise", async () => {
+    const model = await loadModel("wan-tiny");
+    const dtypeOf = async (flags: PlanFlags) => vaeDtype(await resolvePlan(flags, model, undefined, 1));
+    expect(await dtypeOf({})).toBe("fp16");
+    expect(await dtypeOf({ dtype: "fp32" })).toBe("fp32");
+    expect(await dtypeOf({ dtype: "fp32", vaeDtype: "fp16" })).toBe("fp16");
+    const plan = join(folder, "vae.yaml");
+    writeFileSync(plan, "vae: { dtype: bf16 }");
+    expect(await dtypeOf({ plan })).toBe("bf16");
+    expect(await dtypeOf({ plan, vaeDtype: "fp32" })).toBe("fp32");
+    await expect(resolvePlan({ plan }, await loadModel("dit"), undefined, 1)).rejects.toThrow(
+      "The plan sets vae.dtype bf16, but dit has no VAE: leave it out.",
+    );
   });
 
   it("may use cfg 2, and no more", async () => {

@@ -1,7 +1,7 @@
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import { DitrunError, exitCodes } from "../../../../protocol/failure.js";
 import type { LatentSize } from "../../../../protocol/model.js";
-import { vaeDtype } from "../../../../protocol/plan.js";
+import { type VaeDtype, vaeDtype } from "../../../../protocol/plan.js";
 import type { Seed } from "../../../../protocol/seed.js";
 import type { Context } from "../../../context.js";
 import { cast } from "../../../device/ops.js";
@@ -90,7 +90,8 @@ export class WanVae {
       const pixels = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4);
       for (let i = 0; i < pixels.length; i++) {
         const value = pixels[i] ?? Number.NaN;
-        if (!Number.isFinite(value)) throw notFinite("Decoding", chunk.firstFrame, latent.shape[1] ?? 0);
+        if (!Number.isFinite(value))
+          throw notFinite("Decoding", chunk.firstFrame, latent.shape[1] ?? 0, vaeDtype(this.context.plan));
         pixels[i] = Math.min(limit, Math.max(-limit, value));
       }
       yield { ...chunk, pixels };
@@ -125,7 +126,7 @@ export class WanVae {
       const raw = world.rank === 0 ? await device.download(output, "copy") : undefined;
       const [bad] = await device.download(decoding.nonfinite(frame), "copy");
       const firstFrame = frame === 0 ? 0 : videoFrames(frame);
-      if (bad) throw notFinite("Decoding", firstFrame, frames);
+      if (bad) throw notFinite("Decoding", firstFrame, frames, vaeDtype(this.context.plan));
       if (!raw) continue;
       const [count = 0, lines = 0, columns = 0] = output.shape;
       yield { firstFrame, frames: count, height: lines, width: columns, raw };
@@ -171,7 +172,7 @@ export class WanVae {
     const bad = mean.findIndex((value) => !Number.isFinite(value));
     if (bad >= 0) {
       const frame = Math.floor(bad / (height * width * LATENT_CHANNELS));
-      throw notFinite("Encoding", frame === 0 ? 0 : videoFrames(frame), frames);
+      throw notFinite("Encoding", frame === 0 ? 0 : videoFrames(frame), frames, vaeDtype(this.context.plan));
     }
     const pixels = frames * height * width;
     return Float32Array.from({ length: mean.length }, (_, index) => {
@@ -197,12 +198,23 @@ export class WanVae {
 }
 
 /** @param firstFrame of the video's frames that one latent frame of `latentFrames` stands for. */
-function notFinite(stage: "Decoding" | "Encoding", firstFrame: number, latentFrames: number): DitrunError {
+/** Named with the way out: what fp16 cannot hold bf16 can, and float32 is the most exact. */
+function notFinite(
+  stage: "Decoding" | "Encoding",
+  firstFrame: number,
+  latentFrames: number,
+  dtype: VaeDtype,
+): DitrunError {
   const latentFrame = 1 + Math.ceil(firstFrame / TEMPORAL_FACTOR);
   const last = firstFrame === 0 ? 1 : firstFrame + TEMPORAL_FACTOR;
   const which = last === 1 ? "frame 1" : `frames ${firstFrame + 1} to ${last}`;
+  const ways = {
+    fp16: "its fp16 may be too narrow, try --vae-dtype bf16 or fp32; else check the weights of the VAE",
+    bf16: "check the weights of the VAE, or try --vae-dtype fp32",
+    fp32: "check the weights of the VAE",
+  };
   return new DitrunError(
-    `${stage} gave values that are not finite, first in ${which} of ${videoFrames(latentFrames)} (latent frame ${latentFrame} of ${latentFrames}): check the weights of the VAE, or try --dtype fp32.`,
+    `${stage} gave values that are not finite, first in ${which} of ${videoFrames(latentFrames)} (latent frame ${latentFrame} of ${latentFrames}): ${ways[dtype]}.`,
     exitCodes.mismatch,
   );
 }
