@@ -2,6 +2,7 @@ import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError } from "../protocol/failure.js";
 import { attentionDtypeSchema, dtypeSchema, mostWorkers } from "../protocol/plan.js";
 import { deviceNames } from "./device.js";
+import { homeFolder } from "./home-folder.js";
 import { logLevels } from "./logs.js";
 
 /** Checks a number typed on the command line; yargs itself turns text into NaN. */
@@ -102,15 +103,43 @@ export const globalOptions = {
 } as const satisfies Record<string, Options>;
 
 /** All options that take no value, of every command and of one. */
-export const switches = ["fp8", "dry-run", "baseline", "download", "help", "version"] as const;
+export const switches = ["fp8", "dry-run", "baseline", "download", "verify", "help", "version"] as const;
 
-/** yargs takes any value but true for false. @throws DitrunError for a switch with another value than true or false. */
+/**
+ * yargs takes any value but true for false, and --no- before any option.
+ * @throws DitrunError for a switch with another value than true or false, and for --no- before what is no switch.
+ */
 export function checkSwitches(argv: readonly string[]): void {
   for (const word of argv) {
-    const [, name = "", value = ""] = /^--(?:no-)?([\w-]+)=(.*)$/s.exec(word) ?? [];
-    if (!switches.some((known) => known === name) || value === "true" || value === "false") continue;
-    throw new DitrunError(`--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`);
+    const [, no, name = "", value] = /^--(no-)?([\w-]+)(?:=(.*))?$/s.exec(word) ?? [];
+    if (name === "") continue;
+    if (switches.some((known) => known === name)) {
+      if (value === undefined || value === "true" || value === "false") continue;
+      throw new DitrunError(`--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`);
+    }
+    if (no === undefined) continue;
+    const empty = name === "negative-prompt" ? ', or give --negative-prompt "" for an empty one' : "";
+    throw new DitrunError(`There is no option --no-${name}: leave out --${name}${empty}.`);
   }
+}
+
+/** Options whose value is no path, whatever it begins with. */
+const texts: readonly string[] = ["prompt", "negative-prompt"];
+
+/**
+ * Puts the home folder in place of `~` where an option's value begins with it: a shell does so only at the beginning of a word, not in
+ * `--out=~/video.mp4`. @throws DitrunError where there is no home folder.
+ */
+export function expandHome(argv: readonly string[]): string[] {
+  return argv.map((word, index) => {
+    const [, name, joined] = /^--([\w-]+)=(~(?:\/.*)?)$/s.exec(word) ?? [];
+    const [, before] = /^--([\w-]+)$/.exec(argv[index - 1] ?? "") ?? [];
+    const path = joined ?? (before !== undefined && /^~(?:\/|$)/.test(word) ? word : undefined);
+    const option = name ?? before;
+    if (path === undefined || option === undefined || texts.includes(option)) return word;
+    const value = `${homeFolder()}${path.slice(1)}`;
+    return joined === undefined ? value : `--${name}=${value}`;
+  });
 }
 
 /** Above the options of one command in its --help; those of every command come after them. */

@@ -71,6 +71,11 @@ const options = {
   out: { ...text, default: "video.mp4", describe: "FILE.mp4, or FOLDER/ for PNG frames" },
   "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
   download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
+  verify: {
+    type: "boolean",
+    default: false,
+    describe: "Hash every file of a checkpoint in the cache before it is used",
+  },
   weights: {
     choices: ["checkpoint", "random"],
     requiresArg: true,
@@ -143,7 +148,9 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     seed,
     directory: chosen.ckptDir,
     download: chosen.download && !globals.dryRun,
+    verify: chosen.verify,
     onProgress: downloadLines(log),
+    onNote: (sentence) => log.logger.info(sentence),
   });
   const { model, weights } = source;
   const latent = latentOf(size, frames);

@@ -1,12 +1,27 @@
-import { cp, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, unlink, writeFile } from "node:fs/promises";
+import {
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  symlink,
+  unlink,
+  writeFile,
+} from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { execa } from "execa";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { hubCache } from "../../../src/launcher/checkpoint/hub-cache.js";
+import { hubCache, hubToken } from "../../../src/launcher/checkpoint/hub-cache.js";
 import { detectLayout } from "../../../src/launcher/checkpoint/layout.js";
-import { locateCheckpoint } from "../../../src/launcher/checkpoint/locate.js";
+import { locateCheckpoint, openCheckpoint } from "../../../src/launcher/checkpoint/locate.js";
 import { fetchVerified } from "../../../src/launcher/checkpoint/verified-file.js";
 import { loadWanModel } from "../../../src/launcher/model.js";
+import { packageRoot } from "../../../src/launcher/paths.js";
 import { startHub, type TestHub } from "./test-hub.js";
 
 const golden = new URL("../../golden/data/wan/", import.meta.url).pathname;
@@ -48,7 +63,7 @@ describe("layouts", () => {
 
   test("a file that cannot be looked at is not called missing", async () => {
     await symlink("config.json", join(dir, "config.json"));
-    await expect(detectLayout(dir)).rejects.toThrow("diffusion_pytorch_model.safetensors");
+    await expect(detectLayout(dir)).rejects.toThrow("config.json could not be read: its symbolic links lead in a");
     await cp(join(golden, "original"), join(dir, "copy"), { recursive: true });
     await unlink(join(dir, "copy/config.json"));
     await symlink("config.json", join(dir, "copy/config.json"));
@@ -93,14 +108,139 @@ describe("layouts", () => {
   });
 });
 
+describe("what is no Wan 2.1 text-to-video checkpoint is called by its name", () => {
+  const copyOf = async (layout: "original" | "diffusers") => {
+    await cp(join(golden, layout), dir, { recursive: true });
+  };
+  const edit = async (file: string, changes: Record<string, unknown>) => {
+    const path = join(dir, file);
+    await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), ...changes }));
+  };
+  const only = "ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.";
+
+  const pipelines: [string, Record<string, unknown>, string][] = [
+    ["a second transformer", { transformer_2: ["diffusers", "WanTransformer3DModel"] }, "a Wan 2.2 A14B checkpoint"],
+    ["a boundary between two", { transformer_2: [null, null], boundary_ratio: 0.875 }, "a Wan 2.2 A14B checkpoint"],
+    ["time steps for each token", { expand_timesteps: true }, "a Wan 2.2 TI2V-5B checkpoint"],
+    ["i2v", { _class_name: "WanImageToVideoPipeline" }, "an image-to-video checkpoint: model_index.json says WanIm"],
+    ["vace", { _class_name: "WanVACEPipeline" }, "a VACE checkpoint"],
+    [
+      "another",
+      { _class_name: "Flux\u001bPipeline" },
+      "no text-to-video checkpoint: model_index.json says Flux\\u001bP",
+    ],
+  ];
+  test.each(pipelines)("diffusers: %s", async (_, changes, what) => {
+    await copyOf("diffusers");
+    await edit("model_index.json", changes);
+    await expect(detectLayout(dir)).rejects.toThrow(`${dir} is ${what}`);
+    await expect(detectLayout(dir)).rejects.toThrow(only);
+  });
+
+  test("diffusers: what newer versions write for Wan 2.1 is no second transformer", async () => {
+    await copyOf("diffusers");
+    await edit("model_index.json", { transformer_2: [null, null], boundary_ratio: null, expand_timesteps: false });
+    expect((await detectLayout(dir)).layout).toBe("diffusers");
+    await mkdir(join(dir, "transformer_2"));
+    await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 A14B checkpoint: it has a second transformer");
+  });
+
+  const transformers: [Record<string, unknown>, string][] = [
+    [{ in_channels: 36 }, "an image-to-video checkpoint"],
+    [{ image_dim: 1280 }, "an image-to-video checkpoint"],
+    [{ pos_embed_seq_len: 514 }, "a first-and-last-frame-to-video checkpoint"],
+    [{ in_channels: 48 }, "a Wan 2.2 TI2V-5B checkpoint"],
+    [{ _class_name: "WanVACETransformer3DModel" }, "a VACE checkpoint"],
+  ];
+  test.each(transformers)("diffusers: a transformer with %j", async (changes, what) => {
+    await copyOf("diffusers");
+    await edit("transformer/config.json", changes);
+    await expect(detectLayout(dir)).rejects.toThrow(`${dir} is ${what}`);
+  });
+
+  const originals: [Record<string, unknown>, string][] = [
+    [{ model_type: "i2v", in_dim: 36 }, "an image-to-video checkpoint: config.json says i2v"],
+    [{ model_type: "flf2v" }, "a first-and-last-frame-to-video checkpoint"],
+    [{ model_type: "vace" }, "a VACE checkpoint"],
+    [{ model_type: "ti2v", in_dim: 48 }, "a Wan 2.2 TI2V-5B checkpoint"],
+    [{ in_dim: 36 }, "an image-to-video checkpoint"],
+  ];
+  test.each(originals)("original: %j", async (changes, what) => {
+    await copyOf("original");
+    await edit("config.json", changes);
+    await expect(detectLayout(dir)).rejects.toThrow(`${dir} is ${what}`);
+  });
+
+  test("original: two experts, one of them, Wan 2.2's VAE, ComfyUI's folder", async () => {
+    await copyOf("original");
+    await writeFile(join(dir, "Wan2.2_VAE.pth"), "");
+    await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 checkpoint: it has Wan2.2_VAE.pth");
+    const expert = join(dir, "low_noise_model");
+    await mkdir(expert);
+    await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 A14B checkpoint with two transformers");
+    await expect(detectLayout(expert)).rejects.toThrow("is one of the two transformers of a Wan 2.2 A14B checkpoint");
+    for (const folder of ["comfy/diffusion_models", "comfy/vae"]) await mkdir(join(dir, folder), { recursive: true });
+    await expect(detectLayout(join(dir, "comfy"))).rejects.toThrow("is ComfyUI's models folder");
+  });
+
+  const weights = "diffusion_pytorch_model.safetensors";
+  const instead: [string, string, string, string][] = [
+    ["original", weights, "wan2.1-Q8_0.gguf", "a GGUF file"],
+    ["original", weights, "diffusion_pytorch_model-00001-of-00006.safetensors", "one of its shards, without the index"],
+    ["original", "Wan2.1_VAE.pth", "Wan2.1_VAE.safetensors", "a safetensors file"],
+    ["original", "google/umt5-xxl/tokenizer.json", "spiece.model", "a SentencePiece model"],
+    ["diffusers", `transformer/${weights}`, "diffusion_pytorch_model.fp16.safetensors", "a variant by name"],
+    ["diffusers", `vae/${weights}`, "diffusion_pytorch_model.bin", "a PyTorch file"],
+    ["diffusers", "text_encoder/model.safetensors", "pytorch_model-00001-of-00002.bin", "a PyTorch file"],
+  ];
+  test.each(instead)("%s: in place of %s stands %s", async (layout, file, other, what) => {
+    await copyOf(layout === "original" ? "original" : "diffusers");
+    await rename(join(dir, file), join(dir, dirname(file), other));
+    const failure = detectLayout(dir);
+    await expect(failure).rejects.toThrow(`is missing; ${other} stands there instead: ${what}`);
+    await expect(failure).rejects.not.toThrow(/missing; download it again/);
+  });
+
+  test("a GGUF file of another part is not what is missing", async () => {
+    await copyOf("original");
+    await rename(join(dir, "Wan2.1_VAE.pth"), join(dir, "wan2.1-Q8_0.gguf"));
+    await expect(detectLayout(dir)).rejects.toThrow("but Wan2.1_VAE.pth is missing; download it again.");
+  });
+
+  test.each(["diffusion_pytorch_model.safetensors", "Wan2.1_VAE.pth", "google/umt5-xxl/tokenizer.json", "config.json"])(
+    "a Git LFS pointer: %s",
+    async (file) => {
+      await copyOf("original");
+      await writeFile(
+        join(dir, file),
+        `version https://git-lfs.github.com/spec/v1\noid sha256:${"0f".repeat(32)}\nsize 9\n`,
+      );
+      await expect(detectLayout(dir)).rejects.toThrow(/is a Git LFS pointer, .*git lfs pull --include=/);
+    },
+  );
+
+  test("sizes that no model has are named", async () => {
+    await copyOf("original");
+    for (const [key, value] of Object.entries({ text_len: 1e9, num_layers: 1e9, freq_dim: 255 })) {
+      await edit("config.json", { [key]: value });
+      const failure = detectLayout(dir).then(loadWanModel);
+      await expect(failure).rejects.toThrow(`config.json: ${key} is ${value}; it must be`);
+      await copyOf("original");
+    }
+  });
+});
+
+const commit = "abc1".repeat(10);
+const built = pathToFileURL(join(packageRoot, "dist/launcher/checkpoint/hub-cache.js")).href;
+
 /** Puts a folder into a Hugging Face cache as its snapshot of main. */
 async function intoCache(cache: string, name: string, source: string) {
   const folder = join(cache, `models--${name.replace("/", "--")}`);
   await mkdir(join(folder, "refs"), { recursive: true });
   await mkdir(join(folder, "snapshots"));
-  await writeFile(join(folder, "refs/main"), "abc\n");
-  await cp(source, join(folder, "snapshots/abc"), { recursive: true });
-  return join(folder, "snapshots/abc");
+  await writeFile(join(folder, "refs/main"), `${commit}\n`);
+  await cp(source, join(folder, "snapshots", commit), { recursive: true });
+  return join(folder, "snapshots", commit);
 }
 
 const request = { model: "1.4B", repositories: [repository, `${repository}-Diffusers`], download: false } as const;
@@ -132,10 +272,63 @@ describe("the Hugging Face cache", () => {
     await expect(half).rejects.toThrow(`but Wan2.1_VAE.pth is missing; complete it with \`${command}\`.`);
   });
 
-  test("--ckpt-dir is looked at instead", async () => {
-    const directory = join(golden, "diffusers");
-    const found = await locateCheckpoint({ ...request, directory, environment: { HF_HOME: dir } });
-    expect(found.layout).toBe("diffusers");
+  test("a folder may be a repository's in the cache; a file is called one", async () => {
+    const snapshot = await intoCache(dir, repository, join(golden, "diffusers"));
+    expect((await openCheckpoint(join(golden, "diffusers"))).layout).toBe("diffusers");
+    expect((await openCheckpoint(dirname(dirname(snapshot)))).directory).toBe(snapshot);
+    await expect(openCheckpoint(join(golden, "original/config.json"))).rejects.toThrow("it is a file; name the folder");
+  });
+
+  test("a complete snapshot without refs/main is taken, with a word, if it is the only one", async () => {
+    const environment = { HF_HOME: dir };
+    const snapshot = await intoCache(join(dir, "hub"), repository, join(golden, "original"));
+    const folder = dirname(dirname(snapshot));
+    const other = join(folder, "snapshots", "d".repeat(40));
+    await mkdir(other);
+    await unlink(join(folder, "refs/main"));
+    const notes: string[] = [];
+    const locate = () => locateCheckpoint({ ...request, environment, onNote: (note) => notes.push(note) });
+    expect((await locate()).directory).toBe(snapshot);
+    expect(notes).toEqual([`${folder} has no refs/main: its only complete snapshot is taken, ${snapshot}.`]);
+    await cp(join(golden, "original"), other, { recursive: true });
+    await expect(locate()).rejects.toThrow("has 2 complete snapshots and no refs/main that chooses one");
+  });
+
+  test("refs/main can only name a snapshot", async () => {
+    const snapshot = await intoCache(join(dir, "hub"), repository, join(golden, "original"));
+    await cp(join(golden, "original"), join(dir, "outside"), { recursive: true });
+    await rm(snapshot, { recursive: true });
+    await writeFile(join(dirname(dirname(snapshot)), "refs/main"), "../../../outside");
+    const located = locateCheckpoint({ ...request, environment: { HF_HOME: dir } });
+    await expect(located).rejects.toThrow("No checkpoint of Wan 1.4B");
+  });
+
+  test("without a home folder the variables are enough, and else are named", async () => {
+    const program = `
+      import { hubCache, hubToken } from ${JSON.stringify(built)};
+      const { HF_HUB_CACHE } = process.env;
+      console.log(hubCache({ HF_HUB_CACHE }), await hubToken({ HF_HUB_CACHE }));
+      try { hubCache({}) } catch (error) { console.log(error.message) }`;
+    const preload = join(dir, "no-home.cjs");
+    await writeFile(preload, 'require("node:os").homedir = () => { throw new Error("ENOENT"); };');
+    const child = await execa("node", ["--require", preload, "--input-type=module", "-e", program], {
+      env: { HF_HUB_CACHE: dir },
+    });
+    expect(child.stdout.split("\n")).toEqual([
+      `${dir} undefined`,
+      expect.stringMatching(/^The home folder is not known: HOME is not set.*; set HF_HOME to a folder\.$/),
+    ]);
+  });
+
+  test("the token is HF_TOKEN, else what hf auth login has stored", async () => {
+    await writeFile(join(dir, "token"), "hf_stored\n");
+    await writeFile(join(dir, "other"), "hf_other");
+    const environment = { HF_HOME: dir };
+    expect(await hubToken({ ...environment, HF_TOKEN: " hf_given " })).toBe("hf_given");
+    expect(await hubToken(environment)).toBe("hf_stored");
+    expect(await hubToken({ ...environment, HF_TOKEN_PATH: join(dir, "other") })).toBe("hf_other");
+    expect(await hubToken({ ...environment, HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" })).toBeUndefined();
+    await expect(hubToken({ HF_TOKEN: "hf_a\nb" })).rejects.toThrow("HF_TOKEN holds no token");
   });
 });
 
@@ -254,9 +447,8 @@ describe("--download", () => {
       return new Blob(["four"]);
     };
     const expected = { size: 4, oid: "0".repeat(64) };
-    await expect(fetchVerified({ target, expected, label: "x", open, onBytes: () => {} })).rejects.toThrow(
-      /Cannot write .*blob.incomplete: the disk is full/,
-    );
+    const fetched = fetchVerified({ target, expected, resumes: true, label: "x", open, onBytes: () => {} });
+    await expect(fetched).rejects.toThrow(/Cannot write .*blob.incomplete: the disk is full/);
     expect(opened).toBe(1);
   });
 
