@@ -1,9 +1,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../../src/launcher/cli.js";
-import { switches } from "../../src/launcher/options.js";
+import { expandHome, switches } from "../../src/launcher/options.js";
 
 let stdout = "";
 let stderr = "";
@@ -31,6 +31,20 @@ afterEach(() => {
 
 const run = (line: string) => main(line.split(" ").filter((word) => word !== ""));
 
+test("~ at the beginning of an option's value is the home folder, but not of a prompt", () => {
+  const home = homedir();
+  const line = ["--log-dir=~/logs", "--out", "~/a.mp4", "--dump=~", "--prompt=~/x", "--prompt", "~/x", "--out=a~/b", "~/x"];
+  expect(expandHome(line)).toEqual([
+    ...[`--log-dir=${home}/logs`, "--out", `${home}/a.mp4`, `--dump=${home}`],
+    ...["--prompt=~/x", "--prompt", "~/x", "--out=a~/b", "~/x"],
+  ]);
+});
+
+test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writes to stdout", async (line) => {
+  expect(await run(`${line} --device cpu --model nope`)).toBe(2);
+  expect(JSON.parse(stdout)).toMatchObject({ error: { message: expect.stringContaining('no model named "nope"') } });
+});
+
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
     ["", "Name a command: profile, accuracy, wan or links"],
@@ -46,6 +60,11 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --dtype --dry-run", "--dtype needs a value"],
     ["profile --fp8 maybe", '"maybe" is not understood after --fp8'],
     ["profile --fp8=maybe", '--fp8 is "maybe"; it takes no value: give --fp8 or --no-fp8'],
+    ["profile --no-json", "There is no option --no-json: leave out --json."],
+    [
+      "wan generate --prompt x --no-negative-prompt",
+      'There is no option --no-negative-prompt: leave out --negative-prompt, or give --negative-prompt "" for an empty',
+    ],
     ["profile --no-dry-run=1", '--dry-run is "1"; it takes no value'],
     ["profile --log-dir /proc/x", '--log-dir "/proc/x" cannot be written: there is no such file or directory'],
     ["profile --device cpu --json x.json --trace ./x.json", "--trace and --json both name x.json: give each a file"],
