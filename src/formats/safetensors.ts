@@ -5,6 +5,7 @@ import { fileFailure } from "./file-failure.js";
 import { takeName } from "./free-name.js";
 import { checkOutputFile } from "./output-file.js";
 import { openShards } from "./sharded.js";
+import { checkTensorName, shown } from "./shown.js";
 import { openTemporary } from "./temporary.js";
 import {
   describe,
@@ -23,7 +24,8 @@ const maxHeaderBytes = 100_000_000;
 const offset = z.int().min(0);
 const entrySchema = z.object({
   dtype: z.string(),
-  shape: z.array(z.int().min(0)),
+  /** PyTorch's own limit on dimensions. */
+  shape: z.array(z.int().min(0)).max(64),
   data_offsets: z.tuple([offset, offset]),
 });
 const headerSchema = z.looseObject({});
@@ -37,7 +39,7 @@ export interface TensorData {
 
 /**
  * Opens a safetensors file, or a `*.safetensors.index.json` that stands for several.
- * The whole header is checked: length, JSON, dtypes, sizes, offsets inside the file, no overlap.
+ * The whole header is checked: length, JSON, names, dtypes, sizes, and that every byte of the data belongs to one tensor.
  * Throws DitrunError with file, tensor, expected and found values.
  * Format: https://huggingface.co/docs/safetensors
  */
@@ -73,26 +75,89 @@ async function readHeader(path: string, handle: FileHandle, size: number): Promi
   const tensors = new Map<string, StoredTensor>();
   for (const [name, value] of Object.entries(header)) {
     if (name === "__metadata__") continue;
+    checkTensorName(path, name);
     tensors.set(name, checkEntry(path, name, value, dataStart, size));
   }
-  const byOffset = [...tensors].filter(([, t]) => t.byteLength > 0).sort(([, a], [, b]) => a.offset - b.offset);
-  for (const [i, [name, tensor]] of byOffset.entries()) {
-    const next = byOffset[i + 1];
-    if (next !== undefined && tensor.offset + tensor.byteLength > next[1].offset)
-      throw new DitrunError(
-        `${path}: tensors ${name} and ${next[0]} overlap: one ends at byte ${tensor.offset + tensor.byteLength - dataStart} of the data, the other begins at ${next[1].offset - dataStart}.`,
-      );
-  }
+  checkCoverage(path, tensors, dataStart, size);
   return tensors;
 }
 
-function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
-  try {
-    return headerSchema.parse(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
-  } catch (error) {
-    const why = error instanceof z.ZodError ? "it is not a JSON object" : messageOf(error);
-    throw new DitrunError(`${path} has a header of ${bytes.byteLength} bytes that cannot be read: ${why}.`);
+/**
+ * Every byte of the data belongs to exactly one tensor: no overlap, no hole, and nothing behind the last.
+ * Source: Metadata::validate of the format's own reader, safetensors/src/tensor.rs.
+ */
+function checkCoverage(
+  path: string,
+  tensors: ReadonlyMap<string, StoredTensor>,
+  dataStart: number,
+  fileBytes: number,
+): void {
+  const ordered = [...tensors].sort(([, a], [, b]) => a.offset - b.offset || a.byteLength - b.byteLength);
+  let end = dataStart;
+  let before: string | undefined;
+  for (const [name, { offset, byteLength }] of ordered) {
+    if (offset < end)
+      throw new DitrunError(
+        `${path}: tensors ${before} and ${name} overlap: one ends at byte ${end - dataStart} of the data, the other begins at ${offset - dataStart}.`,
+      );
+    if (offset > end)
+      throw new DitrunError(
+        `${path}: bytes ${end - dataStart} to ${offset - dataStart} of the data belong to no tensor; the file is damaged, so download it again.`,
+      );
+    end = offset + byteLength;
+    before = name;
   }
+  if (end !== fileBytes)
+    throw new DitrunError(
+      `${path}: the tensors end at byte ${end}, but the file has ${fileBytes}; it is damaged, so download it again.`,
+    );
+}
+
+function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
+  const refuse = (why: string): never => {
+    throw new DitrunError(`${path} has a header of ${bytes.byteLength} bytes that cannot be read: ${why}.`);
+  };
+  let text = "";
+  let header: unknown;
+  let entries: string[] = [];
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    entries = keysOf(text);
+    header = JSON.parse(text);
+  } catch (error) {
+    // The parser quotes the file.
+    return refuse(shown(messageOf(error)));
+  }
+  const object = headerSchema.safeParse(header);
+  if (!object.success) return refuse("it is not a JSON object");
+  // JSON.parse keeps only the last of several entries of one name.
+  const twice = entries.find((key, index) => key === entries[index - 1]);
+  return twice === undefined ? object.data : refuse(`it has two entries for tensor ${shown(twice)}`);
+}
+
+/** An entry's lists stand in an entry, which stands in the header. */
+const maxDepth = 3;
+/** Ten times the tensors of the largest published models, which are shared by many files. */
+const maxEntries = 100_000;
+
+/**
+ * The keys of the object that a JSON text is, sorted; one that stands twice is there twice. Found before the text is parsed, since
+ * that takes long for millions of them. @throws Error when they are too many, or nested deeper than a header is.
+ */
+function keysOf(json: string): string[] {
+  const keys: string[] = [];
+  let depth = 0;
+  // A string with what may follow it, or a bracket: all that matters to where keys stand.
+  for (const [token, colon] of json.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"\s*(:)?|[[\]{}]/g)) {
+    if (token === "}" || token === "]") depth -= 1;
+    else if (token === "{" || token === "[") {
+      if (++depth > maxDepth) throw new Error(`it is nested more than ${maxDepth} deep`);
+    } else if (depth === 1 && colon !== undefined) {
+      if (keys.length === maxEntries) throw new Error(`it has more than ${maxEntries} entries`);
+      keys.push(z.string().parse(JSON.parse(token.slice(0, token.lastIndexOf('"') + 1))));
+    }
+  }
+  return keys.sort();
 }
 
 function checkEntry(path: string, name: string, value: unknown, dataStart: number, size: number): StoredTensor {
@@ -107,7 +172,7 @@ function checkEntry(path: string, name: string, value: unknown, dataStart: numbe
   const [begin, end] = data_offsets;
   if (!isDtype(dtype))
     throw new DitrunError(
-      `${path}: tensor ${name} has the dtype ${dtype}; ditrun knows ${Object.keys(elementBytes).join(", ")}.`,
+      `${path}: tensor ${name} has the dtype ${shown(dtype)}; ditrun knows ${Object.keys(elementBytes).join(", ")}.`,
     );
   const byteLength = tensorBytes(dtype, shape);
   if (end - begin !== byteLength)

@@ -1,11 +1,14 @@
-import { readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
-import { fileFailure } from "./file-failure.js";
+import { DitrunError } from "../protocol/failure.js";
+import { readJsonFile } from "./json-file.js";
+import { checkTensorName, isPlain, shown } from "./shown.js";
 import type { Slice, TensorFile, TensorInfo } from "./tensor-file.js";
 
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
+
+/** Twice those of the largest published models. */
+const maxTensors = 200_000;
 
 /** The files that an index names, as one: each tensor is looked up in the index and read from its shard. */
 class Shards implements TensorFile {
@@ -48,13 +51,10 @@ class Shards implements TensorFile {
  * Throws DitrunError if the index is malformed, a shard is missing, or a shard lacks a tensor that the index puts there.
  */
 export async function openShards(path: string, openOne: (path: string) => Promise<TensorFile>): Promise<TensorFile> {
-  const weightMap = await readIndex(path);
   const files = new Map<string, TensorFile>();
   try {
     const shardOf = new Map<string, TensorFile>();
-    for (const [name, file] of Object.entries(weightMap)) {
-      if (basename(file) !== file)
-        throw new DitrunError(`${path} puts tensor ${name} into ${file}, which is not a file name beside the index.`);
+    for (const [name, file] of await readShardIndex(path)) {
       const shard = files.get(file) ?? (await openOne(join(dirname(path), file)));
       files.set(file, shard);
       if (!shard.has(name))
@@ -70,14 +70,25 @@ export async function openShards(path: string, openOne: (path: string) => Promis
   }
 }
 
-async function readIndex(path: string): Promise<Record<string, string>> {
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
-    throw new DitrunError(`Cannot read ${path}: ${fileFailure(error)}.`);
-  });
-  try {
-    return indexSchema.parse(JSON.parse(text)).weight_map;
-  } catch (error) {
-    const why = error instanceof z.ZodError ? "it has no weight_map from tensor names to file names" : messageOf(error);
-    throw new DitrunError(`${path} is not an index of safetensors files: ${why}.`);
+/**
+ * The name of the file beside an index in which each tensor stands.
+ * @throws DitrunError when the index cannot be read, is malformed, or names a tensor or a file as none can be named.
+ */
+export async function readShardIndex(path: string): Promise<Map<string, string>> {
+  const index = indexSchema.safeParse(await readJsonFile(path));
+  if (!index.success)
+    throw new DitrunError(
+      `${path} is not an index of safetensors files: it has no weight_map from tensor names to file names.`,
+    );
+  const weightMap = new Map(Object.entries(index.data.weight_map));
+  if (weightMap.size > maxTensors)
+    throw new DitrunError(`${path} lists ${weightMap.size} tensors; at most ${maxTensors} are read.`);
+  for (const [name, file] of weightMap) {
+    checkTensorName(path, name);
+    if (basename(file) !== file || file.length < 3 || !isPlain(file))
+      throw new DitrunError(
+        `${path} puts tensor ${name} into ${shown(file)}, which is not a file name beside the index.`,
+      );
   }
+  return weightMap;
 }

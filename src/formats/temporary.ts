@@ -73,14 +73,37 @@ async function removeAbandoned(folder: string, prefix: string, suffix: string): 
   }
 }
 
+/** Bytes of a name that Linux file systems take at most. */
+const MOST_NAME_BYTES = 255;
+/** `.MARK.tmp`: a mark has at most 12 + 7 + 20 + 8 characters and three dashes. */
+const MOST_MARK_BYTES = 55;
+
+/** The start of a name that leaves room for a mark, cut between characters. */
+function shortened(name: string): string {
+  let bytes = 0;
+  let short = "";
+  for (const character of name) {
+    bytes += Buffer.byteLength(character);
+    if (bytes > MOST_NAME_BYTES - MOST_MARK_BYTES) break;
+    short += character;
+  }
+  return short;
+}
+
 /**
  * Makes an empty file beside `path`, which grows there and is renamed when it is whole. Those that killed processes left there are
- * removed. @throws the file system's own error.
+ * removed. Of a name too long for a mark behind it only the start is taken. @throws the file system's own error.
  */
 export async function openTemporary(path: string): Promise<{ name: string; file: FileHandle }> {
-  await removeAbandoned(dirname(path), `${basename(path)}.`, ".tmp");
-  const name = `${path}.${mark()}.tmp`;
+  const name = await temporaryName(path);
   return { name, file: await open(name, "wx") };
+}
+
+/** The name of such a file, or of a link that takes the place of `path` when it is renamed. */
+export async function temporaryName(path: string): Promise<string> {
+  const start = shortened(basename(path));
+  await removeAbandoned(dirname(path), `${start}.`, ".tmp");
+  return join(dirname(path), `${start}.${mark()}.tmp`);
 }
 
 /** Makes a folder `PREFIX-…`, and removes those that killed processes left there. @throws the file system's own error. */

@@ -2,6 +2,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { DitrunError } from "../protocol/failure.js";
 import { fileFailure } from "./file-failure.js";
+import { mostPointerBytes, refuseLfsPointer } from "./lfs-pointer.js";
 
 /** Bytes per element, by the names that safetensors gives its dtypes. */
 export const elementBytes = {
@@ -63,6 +64,9 @@ const shortRunBytes = 256 * 1024;
 const scratchBytes = 4 * 1024 * 1024;
 /** The kernel reads at most 2 GiB at once. */
 const maxReadBytes = 256 * 1024 * 1024;
+
+/** The largest array of Node 20. */
+const mostBufferBytes = 2 ** 32;
 
 /** Bytes of a contiguous tensor. */
 export function tensorBytes(dtype: FileDtype, shape: readonly number[]): number {
@@ -137,6 +141,8 @@ export class StoredTensors implements TensorFile {
     const runs = tensor.shape.slice(0, dim).reduce((count, n) => count * n, 1);
     const itemBytes = tensor.shape.slice(dim + 1).reduce((bytes, n) => bytes * n, elementBytes[tensor.dtype]);
     const run = (end - start) * itemBytes;
+    if (into === undefined && runs * run > mostBufferBytes)
+      throw new DitrunError(`${this.path}: tensor ${name} has ${runs * run} bytes, more than can be read at once.`);
     const out = into ?? new Uint8Array(runs * run);
     if (out.byteLength !== runs * run)
       throw new DitrunError(
@@ -192,14 +198,31 @@ export async function openForReading(path: string): Promise<{ handle: FileHandle
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
     throw new DitrunError(`Cannot open ${path}: ${fileFailure(error)}.`);
   });
-  const stat = await handle.stat();
-  if (stat.isFile()) return { handle, size: stat.size };
-  await handle.close();
-  throw new DitrunError(`Cannot read ${path} as weights: it is not a regular file.`);
+  try {
+    const stat = await handle.stat();
+    if (!stat.isFile()) throw new DitrunError(`Cannot read ${path} as weights: it is not a regular file.`);
+    if (stat.size <= mostPointerBytes) refuseLfsPointer(path, await startOf(handle));
+    return { handle, size: stat.size };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
 }
 
-/** `; the nearest name is …` for a misspelt or differently prefixed name, else nothing. */
+async function startOf(handle: FileHandle): Promise<string> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(64), 0, 64, 0);
+  return buffer.toString("latin1", 0, bytesRead);
+}
+
+/** Adds what a name should have been: `; its names begin with …` where all have a prefix, `; the nearest name is …`, or nothing. */
+
 function nearest(name: string, names: readonly string[]): string {
+  const whole = names.find((other) => other.endsWith(`.${name}`));
+  if (whole !== undefined) {
+    const prefix = whole.slice(0, -name.length);
+    const whose = prefix === "model.diffusion_model." ? ", the prefix of ComfyUI's files" : "";
+    return `; its tensors stand below "${prefix}"${whose}: save them without it`;
+  }
   const last = name.split(".").slice(-2).join(".");
   const found = names.find((other) => other.endsWith(last));
   return found === undefined ? "" : `; the nearest name is ${found}`;

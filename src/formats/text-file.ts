@@ -7,9 +7,9 @@ const MOST_BYTES = 16 * 2 ** 20;
 
 /**
  * Reads a text from a file or a pipe (`<(…)` of a shell). Ends also where a pipe has no writer, and where a device has no end.
- * @throws the file system's own error, or an Error whose message says what the file is, to end a sentence with.
+ * @param mostBytes a longer one is refused. @throws the file system's own error, or an Error whose message says what the file is, to end a sentence with.
  */
-export async function readTextFile(path: string): Promise<string> {
+export async function readTextFile(path: string, mostBytes = MOST_BYTES): Promise<string> {
   // Otherwise a pipe without a writer would be waited for, deaf to all signals.
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   let first: Buffer | undefined;
@@ -17,7 +17,7 @@ export async function readTextFile(path: string): Promise<string> {
   try {
     const stat = fstatSync(fd);
     if (stat.isDirectory()) throw new Error("it is a directory");
-    if (stat.isFile() && stat.size > MOST_BYTES) throw tooLong();
+    if (stat.isFile() && stat.size > mostBytes) throw tooLong(mostBytes);
     if (stat.isFile()) text = readFileSync(fd, "utf8");
     else if (!stat.isFIFO()) throw new Error("it is neither a file nor a pipe");
     else {
@@ -28,20 +28,20 @@ export async function readTextFile(path: string): Promise<string> {
     closeSync(fd);
     throw error;
   }
-  if (text === undefined) return readPipe(fd, first ?? Buffer.alloc(0));
+  if (text === undefined) return readPipe(fd, first ?? Buffer.alloc(0), mostBytes);
   closeSync(fd);
   return text;
 }
 
 /** What comes after `first`; closes the pipe. */
-async function readPipe(fd: number, first: Buffer): Promise<string> {
+async function readPipe(fd: number, first: Buffer, mostBytes: number): Promise<string> {
   const chunks = [first];
   let bytes = first.length;
   const pipe = new Socket({ fd, readable: true, writable: false });
   pipe.on("data", (chunk: Buffer) => {
     chunks.push(chunk);
     bytes += chunk.length;
-    if (bytes > MOST_BYTES) pipe.destroy(tooLong());
+    if (bytes > mostBytes) pipe.destroy(tooLong(mostBytes));
   });
   await once(pipe, "end");
   pipe.destroy();
@@ -59,6 +59,7 @@ function readNow(fd: number): Buffer | undefined {
   }
 }
 
-function tooLong(): Error {
-  return new Error(`it is longer than ${MOST_BYTES / 2 ** 20} MiB, which no such document is`);
+function tooLong(mostBytes: number): Error {
+  const most = mostBytes < 2 ** 20 ? `${mostBytes / 2 ** 10} KiB` : `${mostBytes / 2 ** 20} MiB`;
+  return new Error(`it is longer than ${most}, which no such document is`);
 }

@@ -1,11 +1,15 @@
 import type { FileHandle } from "node:fs/promises";
 import * as yauzl from "yauzl";
 import { DitrunError, messageOf } from "../protocol/failure.js";
+import { shown } from "./shown.js";
 import { openForReading, type StoredTensor, StoredTensors, type TensorFile, tensorBytes } from "./tensor-file.js";
 import { type CheckpointTensor, readStateDict } from "./torch-pickle.js";
 
 /** The pickle only names tensors: the published 14-billion-parameter checkpoints have well under a megabyte. */
-const maxPickleBytes = 64 * 1024 * 1024;
+const maxPickleBytes = 8 * 1024 * 1024;
+
+/** Some fifty times those of the published checkpoints: one for each tensor. */
+const maxEntries = 50_000;
 
 /** One uncompressed entry of the archive: where its bytes stand in the file. */
 interface ZipEntry {
@@ -54,20 +58,34 @@ interface Archive {
   bytes(name: string): Promise<Buffer>;
 }
 
+/** What torch.save wrote first before it wrote zip archives: protocol 2, and its magic number as a LONG1 of ten bytes. */
+const legacyStart = Buffer.from("80028a0a6cfc9c46f9206aa85019", "hex");
+
+async function isLegacy(handle: FileHandle): Promise<boolean> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(legacyStart.length), 0, legacyStart.length, 0);
+  return bytesRead === legacyStart.length && buffer.equals(legacyStart);
+}
+
 /** The archive's entries by their names below its one top folder. */
 async function openArchive(path: string, handle: FileHandle, size: number): Promise<Archive> {
-  const zip = await yauzl.fromFdPromise(handle.fd, { autoClose: false, lazyEntries: true }).catch((error: unknown) => {
+  const zip = await yauzl.fromFdPromise(handle.fd, { autoClose: false, lazyEntries: true }).catch(async (error) => {
+    if (await isLegacy(handle))
+      throw new DitrunError(
+        `${path} was saved by a PyTorch before 1.6, in a format that ditrun does not read; load it in PyTorch and torch.save it anew.`,
+      );
     throw new DitrunError(
-      `${path} is not a PyTorch checkpoint in the zip format, or it is truncated (${messageOf(error)}); download it again, or load it in PyTorch and torch.save it anew.`,
+      `${path} is not a PyTorch checkpoint in the zip format, or it is truncated (${shown(messageOf(error))}); download it again, or load it in PyTorch and torch.save it anew.`,
     );
   });
+  if (zip.entryCount > maxEntries)
+    throw new DitrunError(`${path} has ${zip.entryCount} entries; at most ${maxEntries} are read.`);
   const entries = new Map<string, yauzl.Entry>();
   try {
     for await (const entry of zip.eachEntry())
       entries.set(entry.fileName.slice(entry.fileName.indexOf("/") + 1), entry);
   } catch (error) {
     throw new DitrunError(
-      `${path}: the directory of this zip archive is damaged (${messageOf(error)}); download it again.`,
+      `${path}: the directory of this zip archive is damaged (${shown(messageOf(error))}); download it again.`,
     );
   }
 
@@ -85,7 +103,7 @@ async function openArchive(path: string, handle: FileHandle, size: number): Prom
         `${path}: entry ${name} is compressed or encrypted; torch.save stores entries as they are.`,
       );
     const { fileDataStart } = await zip.readLocalFileHeaderPromise(entry, { minimal: true }).catch((error: unknown) => {
-      throw new DitrunError(`${path}: entry ${name} of this zip archive is damaged (${messageOf(error)}).`);
+      throw new DitrunError(`${path}: entry ${name} of this zip archive is damaged (${shown(messageOf(error))}).`);
     });
     if (fileDataStart + entry.uncompressedSize > size)
       throw new DitrunError(

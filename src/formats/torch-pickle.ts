@@ -1,6 +1,7 @@
-import { Parser } from "pickleparser";
+import { BufferReader, Parser } from "pickleparser";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../protocol/failure.js";
+import { checkTensorName, shown } from "./shown.js";
 import type { FileDtype } from "./tensor-file.js";
 
 /** A tensor as the pickle describes it; its bytes stand in the archive's entry `data/STORAGE`. */
@@ -27,12 +28,15 @@ const storageDtypes = {
   Float8_e5m2Storage: "F8_E5M2",
 } as const satisfies Record<string, FileDtype>;
 
+// Frozen, since a pickle may set attributes of whatever it has made (BUILD), and these have been checked.
 class StorageReference {
   constructor(
     readonly dtype: FileDtype,
     readonly key: string,
     readonly elements: number,
-  ) {}
+  ) {
+    Object.freeze(this);
+  }
 }
 
 class TensorReference {
@@ -41,13 +45,17 @@ class TensorReference {
     readonly firstElement: number,
     readonly shape: readonly number[],
     readonly stride: readonly number[],
-  ) {}
+  ) {
+    Object.freeze(shape);
+    Object.freeze(stride);
+    Object.freeze(this);
+  }
 }
 
 const size = z.int().min(0);
-const rebuildArguments = z
-  .tuple([z.instanceof(StorageReference), size, z.array(size), z.array(size)])
-  .rest(z.unknown());
+/** PyTorch's own limit on dimensions. */
+const sizes = z.array(size).max(64);
+const rebuildArguments = z.tuple([z.instanceof(StorageReference), size, sizes, sizes]).rest(z.unknown());
 const pairs = z.array(z.tuple([z.unknown(), z.unknown()]));
 
 /** What a pickle may name. All of it is here: each function only makes plain values from its arguments. */
@@ -60,7 +68,7 @@ const allowed = new Map<string, Allowed>([
     "torch._utils._rebuild_tensor_v2",
     (...args) => {
       const [storage, firstElement, shape, stride] = rebuildArguments.parse(args);
-      return new TensorReference(storage, firstElement, shape, stride);
+      return new TensorReference(storage, firstElement, [...shape], [...stride]);
     },
   ],
   ["torch._utils._rebuild_parameter", (tensor) => z.instanceof(TensorReference).parse(tensor)],
@@ -72,18 +80,19 @@ for (const [name, dtype] of Object.entries(storageDtypes)) {
   storageClasses.set(storageClass, dtype);
   allowed.set(`torch.${name}`, storageClass);
 }
+for (const each of allowed.values()) Object.freeze(each);
 
 /** Thrown through the parser, so that a refusal is not taken for damage. */
 class Refused extends Error {}
 
 function resolveName(module: string, name: string): Allowed {
   const found = allowed.get(`${module}.${name}`);
-  if (found === undefined) throw new Refused(`${module}.${name}`);
+  if (found === undefined) throw new Refused(shown(`${module}.${name}`));
   return found;
 }
 
 /** PyTorch's persistent ids: ("storage", storage class, key, device, number of elements). */
-const persistentId = z.tuple([z.literal("storage"), z.unknown(), z.string().regex(/^\w+$/), z.string(), size]);
+const persistentId = z.tuple([z.literal("storage"), z.unknown(), z.string().regex(/^\w{1,100}$/), z.string(), size]);
 
 function resolveStorage(id: unknown): StorageReference {
   const [, storageClass, key, , elements] = persistentId.parse(id);
@@ -100,9 +109,34 @@ export function readStateDict(path: string, pickle: Uint8Array): Map<string, Che
   const root = parsePickle(path, pickle);
   if (!(root instanceof Map)) throw new DitrunError(`${path} holds no dictionary of tensors at its top.`);
   const tensors = new Map<string, CheckpointTensor>();
-  for (const [name, value] of leaves(path, root))
-    if (value instanceof TensorReference) tensors.set(name, contiguous(path, name, value));
+  for (const [name, value] of leaves(path, root)) {
+    if (!(value instanceof TensorReference)) continue;
+    checkTensorName(path, name);
+    tensors.set(name, contiguous(path, name, value));
+  }
   return tensors;
+}
+
+/** Far above any name, key or number of a state dict. The parser's time for a long integer grows with the square of its length. */
+const maxPieceBytes = 16 * 1024;
+/** The parser keeps every object that it is told to, and some take one byte to make. A state dict has some 30 for each tensor. */
+const maxOperations = 500_000;
+
+/** Reads a pickle piece by piece, none of them larger than a state dict has. */
+class BoundedReader extends BufferReader {
+  #operations = 0;
+
+  override hasNext(): boolean {
+    // Asked once before each operation.
+    if (++this.#operations > maxOperations) throw new Error(`it has more than ${maxOperations} operations`);
+    return super.hasNext();
+  }
+
+  override bytes(length: number): Uint8Array {
+    if (!(length >= 0 && length <= maxPieceBytes))
+      throw new Error(`it has a piece of ${length} bytes, and at most ${maxPieceBytes} are read`);
+    return Uint8Array.from(super.bytes(length));
+  }
 }
 
 function parsePickle(path: string, pickle: Uint8Array): unknown {
@@ -112,14 +146,14 @@ function parsePickle(path: string, pickle: Uint8Array): unknown {
       persistentResolver: { resolve: resolveStorage },
       unpicklingTypeOfDictionary: "Map",
       unpicklingTypeOfSet: "Set",
-    }).parse<unknown>(pickle);
+    }).read<unknown>(new BoundedReader(pickle));
   } catch (error) {
     if (error instanceof Refused)
       throw new DitrunError(
         `${path} asks for ${error.message}, and ditrun loads only tensors and containers from a pickle; convert the file to safetensors if you trust it.`,
       );
     const why = error instanceof z.ZodError ? (error.issues[0]?.message ?? "bad arguments") : messageOf(error);
-    throw new DitrunError(`${path}: its data.pkl cannot be read: ${why.replace(/\.$/, "")}.`);
+    throw new DitrunError(`${path}: its data.pkl cannot be read: ${shown(why.replace(/\.$/, ""))}.`);
   }
 }
 

@@ -3,7 +3,7 @@ import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 import { commands } from "./commands/index.js";
 import { endOnInterrupt, interruptExitCode, interruptMessage } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
-import { checkWords, type GlobalArguments, globalOptions } from "./options.js";
+import { checkWords, expandHome, type GlobalArguments, globalOptions } from "./options.js";
 import { Session } from "./session.js";
 import { alternatives, usageMessage } from "./usage-message.js";
 import { packageVersion } from "./version.js";
@@ -81,16 +81,18 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
         ? error
         : new DitrunError(usageMessage(message ?? messageOf(error), argv, commandNames));
     })
-    .parseAsync(withOptionalJsonFile(argv));
+    .parseAsync(withOptionalJsonFile(expandHome(argv)));
   return selected;
 }
 
-/** `--json` takes a file only if one follows: not another option, and not the command. */
+/** `--json` takes a file only if one follows: not another option, and not the command. `-` is stdout, as everywhere. */
 function withOptionalJsonFile(argv: readonly string[]): string[] {
   const names = commands.flatMap(({ name, subcommands = [] }) => [name, ...subcommands]);
-  return argv.map((word, index) => {
+  return argv.flatMap((word, index) => {
     const next = argv[index + 1];
+    if (word === "-" && argv[index - 1] === "--json") return [];
+    if (word === "--json=-") return ["--json="];
     const bare = word === "--json" && (next === undefined || next.startsWith("-") || names.includes(next));
-    return bare ? "--json=" : word;
+    return [bare ? "--json=" : word];
   });
 }

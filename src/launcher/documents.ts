@@ -1,8 +1,9 @@
 import { readdir } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
-import { parseDocument } from "yaml";
+import { type Document, parseDocument } from "yaml";
 import { z } from "zod";
 import { fileFailure } from "../formats/file-failure.js";
+import { readJsonFile } from "../formats/json-file.js";
 import { readTextFile } from "../formats/text-file.js";
 import { DitrunError, exitCodes, messageOf } from "../protocol/failure.js";
 
@@ -25,31 +26,29 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
  * @throws DitrunError naming the file, the path in it, the value found and what is allowed.
  */
 export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promise<T> {
-  const text = await readText(file);
+  const text = await readTextFile(file, MOST_YAML_BYTES).catch((error: unknown) => {
+    throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
+  });
   return checkDocument(shown(file), parseYaml(text, shown(file)), schema);
 }
 
-/** Reads a JSON file, still to be checked. @throws DitrunError when it cannot be read or is no JSON. */
-export async function readJson(file: string): Promise<unknown> {
-  const text = await readText(file);
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new DitrunError(`${shown(file)} is not valid JSON (${messageOf(error)}): copy or download it again.`);
-  }
-}
+/** Many times the longest plan; the time to parse more grows faster than its length. */
+const MOST_YAML_BYTES = 2 ** 16;
 
-async function readText(file: string): Promise<string> {
-  try {
-    return await readTextFile(file);
-  } catch (error) {
-    throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
-  }
+/** Reads a JSON file, still to be checked. @throws DitrunError as readJsonFile does. */
+export async function readJson(file: string): Promise<unknown> {
+  return readJsonFile(file, shown(file));
 }
 
 /** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
 function parseYaml(text: string, source: string): unknown {
-  const document = parseDocument(text, { logLevel: "error" });
+  let document: Document.Parsed;
+  try {
+    document = parseDocument(text, { logLevel: "error" });
+  } catch (error) {
+    // The parser calls itself for each level.
+    throw new DitrunError(`${source} is nested too deeply: ${messageOf(error)}.`, undefined, { cause: error });
+  }
   const [mistake] = [...document.errors, ...document.warnings];
   if (mistake) {
     const where = mistake.linePos ? `, line ${mistake.linePos[0].line}, column ${mistake.linePos[0].col}` : "";

@@ -4,8 +4,10 @@ import { DitrunError } from "../protocol/failure.js";
 import {
   type DitModel,
   type LatentSize,
+  layerCountSchema,
   type Model,
   modelSchema,
+  sizeSchema,
   type WanModel,
   wanTokens,
 } from "../protocol/model.js";
@@ -29,13 +31,13 @@ export async function loadDitModel(nameOrFile: string): Promise<DitModel> {
 }
 
 const checkpointConfigSchema = z.object({
-  img_size: z.int().min(1),
-  patch_size: z.int().min(1),
-  in_c: z.int().min(1),
-  d: z.int().min(1),
-  depth: z.int().min(1),
-  heads: z.int().min(1),
-  n_cls: z.int().min(1),
+  img_size: sizeSchema,
+  patch_size: sizeSchema,
+  in_c: sizeSchema,
+  d: sizeSchema,
+  depth: layerCountSchema,
+  heads: layerCountSchema,
+  n_cls: sizeSchema,
 });
 
 /** The model that the config.json of a folder of weights describes. @throws DitrunError when it is unreadable or wrong. */
@@ -59,13 +61,13 @@ export async function loadCheckpointModel(directory: string): Promise<DitModel> 
 
 const wanConfigSchema = z.object({
   model_type: z.literal("t2v"),
-  text_len: z.int().min(1),
-  in_dim: z.int().min(1),
-  dim: z.int().min(1),
-  ffn_dim: z.int().min(1),
-  freq_dim: z.int().min(1),
-  num_heads: z.int().min(1),
-  num_layers: z.int().min(1),
+  text_len: sizeSchema,
+  in_dim: sizeSchema,
+  dim: sizeSchema,
+  ffn_dim: sizeSchema,
+  freq_dim: sizeSchema.multipleOf(2),
+  num_heads: layerCountSchema,
+  num_layers: layerCountSchema,
   eps: z.number().positive(),
 });
 
@@ -73,12 +75,12 @@ const diffusersConfigSchema = z.object({
   _class_name: z.literal("WanTransformer3DModel"),
   image_dim: z.null().optional(),
   patch_size: z.tuple([z.literal(1), z.literal(2), z.literal(2)]),
-  in_channels: z.int().min(1),
-  num_attention_heads: z.int().min(1),
-  attention_head_dim: z.int().min(1),
-  ffn_dim: z.int().min(1),
-  freq_dim: z.int().min(1),
-  num_layers: z.int().min(1),
+  in_channels: sizeSchema,
+  num_attention_heads: layerCountSchema,
+  attention_head_dim: sizeSchema,
+  ffn_dim: sizeSchema,
+  freq_dim: sizeSchema.multipleOf(2),
+  num_layers: layerCountSchema,
   eps: z.number().positive(),
 });
 

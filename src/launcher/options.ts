@@ -3,6 +3,7 @@ import { DitrunError } from "../protocol/failure.js";
 import { attentionDtypeSchema, dtypeSchema, mostWorkers } from "../protocol/plan.js";
 import { largestSeed } from "../protocol/seed.js";
 import { deviceNames } from "./device.js";
+import { homeFolder } from "./home-folder.js";
 import { logLevels } from "./logs.js";
 
 /** Checks a number typed on the command line; yargs itself turns text into NaN. */
@@ -110,7 +111,7 @@ export const globalOptions = {
 } as const satisfies Record<string, Options>;
 
 /** All options that take no value, of every command and of one. */
-export const switches = ["fp8", "dry-run", "baseline", "download", "overwrite", "help", "version"] as const;
+export const switches = ["fp8", "dry-run", "baseline", "download", "overwrite", "verify", "help", "version"] as const;
 
 /**
  * What yargs would take without a word: any value of a switch but true for false, `--no-NAME` of an option that takes a value for
@@ -138,6 +139,25 @@ export function checkWords(argv: readonly string[]): void {
 const insteadOf: Readonly<Record<string, string>> = {
   "negative-prompt": ' Give --negative-prompt "" for an empty one, or --guide-scale 1 to leave it out.',
 };
+
+/** Options whose value is no path, whatever it begins with. */
+const texts: readonly string[] = ["prompt", "negative-prompt"];
+
+/**
+ * Puts the home folder in place of `~` where an option's value begins with it: a shell does so only at the beginning of a word, not in
+ * `--out=~/video.mp4`. @throws DitrunError where there is no home folder.
+ */
+export function expandHome(argv: readonly string[]): string[] {
+  return argv.map((word, index) => {
+    const [, name, joined] = /^--([\w-]+)=(~(?:\/.*)?)$/s.exec(word) ?? [];
+    const [, before] = /^--([\w-]+)$/.exec(argv[index - 1] ?? "") ?? [];
+    const path = joined ?? (before !== undefined && /^~(?:\/|$)/.test(word) ? word : undefined);
+    const option = name ?? before;
+    if (path === undefined || option === undefined || texts.includes(option)) return word;
+    const value = `${homeFolder()}${path.slice(1)}`;
+    return joined === undefined ? value : `--${name}=${value}`;
+  });
+}
 
 /** Above the options of one command in its --help; those of every command come after them. */
 export const ownOptions = "Of this command:";

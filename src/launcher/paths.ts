@@ -18,3 +18,6 @@ export function builtKernels(device: "cpu" | "cuda"): string {
 /** The worker's program, and the one that looks at a kernel module for the launcher. */
 export const workerEntry = join(packageRoot, "dist", "worker", "main.js");
 export const probeEntry = join(packageRoot, "dist", "worker", "probe.js");
+
+/** What a thread of the launcher runs to tokenise. */
+export const tokenizerThread = join(packageRoot, "dist", "launcher", "wan", "tokenizer-thread.js");

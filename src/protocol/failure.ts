@@ -17,6 +17,15 @@ export const exitCodes = {
   internal: 70,
 } as const;
 
+/** Control characters but for the line's end, and those that change a line's direction. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+const controls = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** The text with its control characters as escapes, `\u001b`, so that nothing that it quotes steers a terminal. */
+export function escapeControls(text: string): string {
+  return text.replace(controls, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 /** An error whose message is a whole sentence for the user, with the values in it and the way out; printed without a stack. */
 export class DitrunError extends Error {
   override readonly name = "DitrunError";
@@ -25,7 +34,7 @@ export class DitrunError extends Error {
     readonly exitCode: number = exitCodes.usage,
     options?: ErrorOptions,
   ) {
-    super(message, options);
+    super(escapeControls(message), options);
   }
 }
 

@@ -2,11 +2,13 @@ import { z } from "zod";
 import { nameSchema } from "./plan.js";
 
 /** Far above any model, and far below what would never end. */
-const size = z
+export const sizeSchema = z
   .int()
   .min(1)
   .max(2 ** 24);
-const count = z.int().min(1).max(10_000);
+export const layerCountSchema = z.int().min(1).max(10_000);
+const size = sizeSchema;
+const count = layerCountSchema;
 
 /** The DiT benchmark model: patch embedding, `depth` transformer blocks, linear head (configs/models/dit.yaml). */
 export const ditModelSchema = z.strictObject({

@@ -1,10 +1,10 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../../src/launcher/cli.js";
 import * as device from "../../src/launcher/device.js";
-import { switches } from "../../src/launcher/options.js";
+import { expandHome, switches } from "../../src/launcher/options.js";
 
 let stdout = "";
 let stderr = "";
@@ -31,6 +31,30 @@ afterEach(() => {
 });
 
 const run = (line: string) => main(line.split(" ").filter((word) => word !== ""));
+
+test("~ at the beginning of an option's value is the home folder, but not of a prompt", () => {
+  const home = homedir();
+  const line = [
+    "--log-dir=~/logs",
+    "--out",
+    "~/a.mp4",
+    "--dump=~",
+    "--prompt=~/x",
+    "--prompt",
+    "~/x",
+    "--out=a~/b",
+    "~/x",
+  ];
+  expect(expandHome(line)).toEqual([
+    ...[`--log-dir=${home}/logs`, "--out", `${home}/a.mp4`, `--dump=${home}`],
+    ...["--prompt=~/x", "--prompt", "~/x", "--out=a~/b", "~/x"],
+  ]);
+});
+
+test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writes to stdout", async (line) => {
+  expect(await run(`${line} --device cpu --model nope`)).toBe(2);
+  expect(JSON.parse(stdout)).toMatchObject({ error: { message: expect.stringContaining('no model named "nope"') } });
+});
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([

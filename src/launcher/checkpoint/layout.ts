@@ -1,7 +1,11 @@
-import { readFile, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { z } from "zod";
-import { DitrunError, messageOf } from "../../protocol/failure.js";
+import { readdir, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { mostPointerBytes, refuseLfsPointer } from "../../formats/lfs-pointer.js";
+import { readShardIndex } from "../../formats/sharded.js";
+import { shown } from "../../formats/shown.js";
+import { readTextFile } from "../../formats/text-file.js";
+import { DitrunError } from "../../protocol/failure.js";
+import { refuseOtherTasks } from "./task.js";
 
 /** Where the parts of a Wan 2.1 text-to-video checkpoint stand. Weights are a single file or an index of shards. */
 export interface WanCheckpoint {
@@ -21,12 +25,17 @@ export interface WanCheckpoint {
  * Throws DitrunError naming what is missing, or what a Wan checkpoint would have if the folder is none.
  */
 export async function detectLayout(directory: string): Promise<WanCheckpoint> {
+  await refuseOtherTasks(directory);
   if (await isFile(join(directory, "model_index.json"))) return diffusersLayout(directory);
   if (await isFile(join(directory, "config.json"))) return originalLayout(directory);
-  const why = (await isDirectory(directory)) ? "" : ": there is no such folder";
-  throw new DitrunError(
-    `${directory} is not a Wan checkpoint${why || ": it has neither config.json (the original layout) nor model_index.json (the diffusers layout)"}.`,
-  );
+  const found = await stat(directory).catch(() => undefined);
+  const why =
+    found === undefined
+      ? "there is no such folder"
+      : found.isDirectory()
+        ? "it has neither config.json (the original layout) nor model_index.json (the diffusers layout)"
+        : "it is a file; name the folder that holds the whole checkpoint";
+  throw new DitrunError(`${directory} is not a Wan checkpoint: ${why}.`);
 }
 
 async function originalLayout(directory: string): Promise<WanCheckpoint> {
@@ -57,44 +66,80 @@ async function diffusersLayout(directory: string): Promise<WanCheckpoint> {
   };
 }
 
-type Part = (...names: string[]) => Promise<string>;
+type Part = (name: string, ...alternatives: string[]) => Promise<string>;
 
-const weights = (name: string) => [`${name}.safetensors`, `${name}.safetensors.index.json`];
+const weights = (name: string) => [`${name}.safetensors`, `${name}.safetensors.index.json`] as const;
 
 async function tokenizerFolder(part: Part, folder: string): Promise<string> {
   await part(`${folder}/tokenizer_config.json`);
   return dirname(await part(`${folder}/tokenizer.json`));
 }
 
-/** Gives the path of the first of several alternative files that is there, its shards too if it is an index. */
+/**
+ * Gives the path of the first of several alternative files that is there, its shards too if it is an index.
+ * None of them may be a Git LFS pointer.
+ */
 function required(directory: string, layout: string): Part {
-  const missing = (what: string) =>
-    new DitrunError(
-      `${directory} is a Wan checkpoint in the ${layout} layout, but ${what} is missing; download it again.`,
+  const missing = async (name: string, alternatives: readonly string[]) => {
+    const what = [name, ...alternatives].join(" (or ").concat(alternatives.length > 0 ? ")" : "");
+    const instead = await standsInstead(join(directory, dirname(name)), basename(name));
+    return new DitrunError(
+      `${directory} is a Wan checkpoint in the ${layout} layout, but ${what} is missing; ${instead ?? "download it again"}.`,
     );
-  return async (...names) => {
-    for (const name of names) {
+  };
+  return async (first, ...more) => {
+    for (const name of [first, ...more]) {
       const path = join(directory, name);
       if (!(await isFile(path))) continue;
+      await refuseUnfetched(path);
       if (name.endsWith(".index.json"))
-        for (const shard of await shardNames(path))
-          if (!(await isFile(join(dirname(path), shard)))) throw missing(join(dirname(name), shard));
+        for (const shard of new Set((await readShardIndex(path)).values())) {
+          const part = join(dirname(path), shard);
+          if (!(await isFile(part))) throw await missing(join(dirname(name), shard), []);
+          await refuseUnfetched(part);
+        }
       return path;
     }
-    throw missing(names.join(" (or ").concat(names.length > 1 ? ")" : ""));
+    throw await missing(first, more);
   };
 }
 
-async function shardNames(index: string): Promise<Set<string>> {
-  try {
-    const { weight_map } = z
-      .object({ weight_map: z.record(z.string(), z.string()) })
-      .parse(JSON.parse(await readFile(index, "utf8")));
-    return new Set(Object.values(weight_map));
-  } catch (error) {
-    const why = error instanceof z.ZodError ? "it has no weight_map from tensor names to file names" : messageOf(error);
-    throw new DitrunError(`${index} is not an index of safetensors files: ${why}.`);
-  }
+/** @throws DitrunError for a Git LFS pointer. What cannot be read is reported when it is opened. */
+async function refuseUnfetched(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isFile() && found.size <= mostPointerBytes)
+    refuseLfsPointer(path, await readTextFile(path).catch(() => ""));
+}
+
+/** Other forms in which what is missing may be there, and what they are. None of them is read there. */
+const otherForms: readonly (readonly [ending: RegExp, what: string])[] = [
+  [/\.gguf$/i, "a GGUF file, a format that ditrun does not read"],
+  [/-\d+-of-\d+\.safetensors$/, "one of its shards, without the index that lists them; download it again"],
+  [/\.(?:fp16|bf16|fp32|fp8\w*)\.safetensors$/, "a variant by name; rename it if it is the whole model"],
+  [/\.safetensors$/, "a safetensors file, which ditrun does not read in this place"],
+  [
+    /\.(?:bin|pt|pth|ckpt)$/,
+    "a PyTorch file, which ditrun does not read in this place; take the published safetensors",
+  ],
+  [/^spiece\.model$/, "a SentencePiece model, which ditrun does not read; take the published tokenizer.json"],
+];
+
+/** A sentence's end that names what stands in the place of a file, or undefined if nothing that it may have become is there. */
+async function standsInstead(folder: string, name: string): Promise<string | undefined> {
+  const stem = name.replace(/\.[a-z].*$/, "");
+  const partOf = (file: string) => /vae|t5|text_encoder/i.exec(`${basename(folder)}/${file}`)?.[0].toLowerCase();
+  const related = (other: string) =>
+    other !== name &&
+    (name === "tokenizer.json"
+      ? other === "spiece.model"
+      : other.startsWith(stem) || other.startsWith("pytorch_model") || /\.gguf$/i.test(other)) &&
+    (other.startsWith(stem) || partOf(other) === partOf(name));
+  const others = (await readdir(folder).catch((): string[] => [])).filter(related).sort();
+  for (const [ending, what] of otherForms)
+    for (const other of others)
+      if (ending.test(other) && (await isFile(join(folder, other))))
+        return `${shown(other)} stands there instead: ${what}`;
+  return undefined;
 }
 
 /** False only if nothing is there: a file that cannot be looked at is reported when it is opened. */
@@ -106,10 +151,3 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 const absent: readonly string[] = ["ENOENT", "ENOTDIR"];
-
-async function isDirectory(path: string): Promise<boolean> {
-  return stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
-}

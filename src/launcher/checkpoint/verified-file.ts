@@ -1,8 +1,10 @@
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { constants, createReadStream } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { setTimeout } from "node:timers/promises";
 import { fileFailure } from "../../formats/file-failure.js";
+import { shown } from "../../formats/shown.js";
+import { openTemporary } from "../../formats/temporary.js";
 import { DitrunError, exitCodes, messageOf } from "../../protocol/failure.js";
 
 /** What a file must be: its size, and its SHA-256 (64 digits) or its git blob id (40 digits). */
@@ -12,9 +14,14 @@ export interface Expected {
 }
 
 export interface Fetch {
-  /** Where the file goes; it grows as `TARGET.incomplete`. */
+  /** Where the file goes when it is whole. */
   readonly target: string;
   readonly expected: Expected;
+  /**
+   * True where nobody else writes `TARGET.incomplete`: the file grows there, and the next run goes on from what a killed one left.
+   * False: in a file of its own.
+   */
+  readonly resumes: boolean;
   /** What messages call it. */
   readonly label: string;
   /**
@@ -22,61 +29,69 @@ export interface Fetch {
    * broken connection and is tried again.
    */
   readonly open: () => Promise<Blob>;
-  /** Called with the number of bytes that each write adds. */
-  readonly onBytes: (bytes: number) => void;
+  /** Called after each write with the number of bytes that are there. */
+  readonly onBytes: (done: number) => void;
 }
 
 /** Attempts in a row that may bring no byte. */
 const maxFailures = 5;
 
+/** The hash that names a file of so many bytes by an id of this length: SHA-256, or git's of a blob. */
+export function hashFor({ size, oid }: Expected): Hash {
+  return oid.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
+}
+
 /**
  * Fetches a file, going on where an earlier attempt or an earlier run was cut off, and gives it its name once size and hash
- * are right. Throws DitrunError if they are wrong, the disk is full, or five attempts in a row bring nothing.
+ * are right. What an earlier run left is fetched anew when it proves wrong.
+ * Throws DitrunError if they are wrong all the same, the disk is full, or five attempts in a row bring nothing.
  */
 export async function fetchVerified(fetch: Fetch): Promise<void> {
-  const { target, expected, label } = fetch;
-  const incomplete = `${target}.incomplete`;
+  const { target, expected, label, resumes } = fetch;
+  const name = `${target}.incomplete`;
   const local = (error: unknown): never => {
-    throw new DitrunError(`Cannot write ${incomplete}: ${fileFailure(error)}.`);
+    throw new DitrunError(`Cannot write ${name}: ${fileFailure(error)}.`);
   };
-  const file = await open(incomplete, "a").catch(local);
+  const growing = await (resumes
+    ? open(name, constants.O_RDWR | constants.O_CREAT).then((file) => ({ name, file }))
+    : openTemporary(target)
+  ).catch(local);
   try {
-    const hash =
-      expected.oid.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${expected.size}\0`);
-    const begun = await resumable(file, expected.size).catch(local);
-    if (begun > 0) for await (const chunk of createReadStream(incomplete)) hash.update(chunk);
-    await append(fetch, file, hash, begun, local);
-
-    const found = hash.digest("hex");
+    const { size: begun } = await growing.file.stat();
+    let found = await fill(fetch, growing, begun <= expected.size ? begun : 0, local);
+    if (found !== expected.oid && begun > 0) found = await fill(fetch, growing, 0, local);
     if (found !== expected.oid) {
-      await rm(incomplete, { force: true });
+      await rm(growing.name, { force: true });
       throw new DitrunError(
         `${label} was downloaded with the hash ${found}, but it should have ${expected.oid}; run the same command again to fetch it anew.`,
         exitCodes.environment,
       );
     }
+    await growing.file.datasync().catch(local);
+    await rename(growing.name, target).catch(local);
+  } catch (error) {
+    if (!resumes) await rm(growing.name, { force: true });
+    throw error;
   } finally {
-    await file.close();
+    await growing.file.close();
   }
-  await rename(incomplete, target).catch(local);
 }
 
-/** Bytes of an earlier run to go on from; a file that is too long is emptied. */
-async function resumable(file: FileHandle, size: number): Promise<number> {
-  const { size: begun } = await file.stat();
-  if (begun <= size) return begun;
-  await file.truncate(0);
-  return 0;
-}
-
-async function append(
+/**
+ * Brings the file to its size, keeping its first `begun` bytes.
+ * @returns the hash of what it then holds. @throws DitrunError when attempts bring nothing, or the disk is full.
+ */
+async function fill(
   { expected, label, open: openRemote, onBytes }: Fetch,
-  file: FileHandle,
-  hash: Hash,
+  { name, file }: { name: string; file: FileHandle },
   begun: number,
   local: (error: unknown) => never,
-): Promise<void> {
+): Promise<string> {
+  const hash = hashFor(expected);
   let done = begun;
+  if ((await file.stat()).size > begun) await file.truncate(begun).catch(local);
+  if (begun > 0) for await (const chunk of createReadStream(name, { end: begun - 1 })) hash.update(chunk);
+  onBytes(done);
   for (let failures = 0; done < expected.size; ) {
     const before = done;
     try {
@@ -84,10 +99,15 @@ async function append(
       if (remote.size !== expected.size)
         throw new DitrunError(`${label} should have ${expected.size} bytes, but the server offers ${remote.size}.`);
       for await (const chunk of remote.slice(done).stream()) {
-        await file.writeFile(chunk).catch(local);
+        if (done + chunk.byteLength > expected.size)
+          throw new DitrunError(
+            `The server sends more than the ${expected.size} bytes of ${label}; try again, or check HF_ENDPOINT.`,
+            exitCodes.environment,
+          );
+        await writeAt(file, chunk, done).catch(local);
         hash.update(chunk);
         done += chunk.byteLength;
-        onBytes(chunk.byteLength);
+        onBytes(done);
       }
       if (done < expected.size) throw new Error(`the connection ended ${expected.size - done} bytes early`);
     } catch (error) {
@@ -96,12 +116,21 @@ async function append(
       failures = done > before ? 1 : failures + 1;
       if (failures >= maxFailures)
         throw new DitrunError(
-          `The download of ${label} was cut off after ${done} of ${expected.size} bytes (${messageOf(error)}); run the same command again to go on from there.`,
+          `The download of ${label} was cut off after ${done} of ${expected.size} bytes (${shown(messageOf(error))}); run the same command again to go on from there.`,
           exitCodes.environment,
         );
       await setTimeout(200 * 2 ** failures);
     }
   }
-  if (done > expected.size)
-    throw new DitrunError(`The server sent more than the ${expected.size} bytes of ${label}.`, exitCodes.environment);
+  // Someone else who wrote here, without a lock, made it longer.
+  const { size } = await file.stat();
+  return size === expected.size ? hash.digest("hex") : `of ${size} bytes instead of ${expected.size}`;
+}
+
+/** At its place, whoever else may have written there. */
+async function writeAt(file: FileHandle, chunk: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < chunk.byteLength; ) {
+    const { bytesWritten } = await file.write(chunk, done, chunk.byteLength - done, position + done);
+    done += bytesWritten;
+  }
 }

@@ -83,6 +83,11 @@ const options = {
   overwrite: { type: "boolean", default: false, describe: "Replace what --out and --dump name" },
   "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
   download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
+  verify: {
+    type: "boolean",
+    default: false,
+    describe: "Hash every file of a checkpoint in the cache before it is used",
+  },
   weights: {
     choices: ["checkpoint", "random"],
     requiresArg: true,
@@ -168,7 +173,9 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
     seed,
     directory: chosen.ckptDir,
     download: chosen.download && !globals.dryRun,
+    verify: chosen.verify,
     onProgress: downloadLines(log),
+    onNote: (sentence) => log.logger.info(sentence),
   });
   const { model, weights } = source;
   const tokens = wanTokens(model, latent);

@@ -4,8 +4,8 @@ import type { WanWeights } from "../../protocol/job.js";
 import type { WanModel } from "../../protocol/model.js";
 import type { Seed } from "../../protocol/seed.js";
 import type { Progress } from "../checkpoint/download.js";
-import { detectLayout, type WanCheckpoint } from "../checkpoint/layout.js";
-import { locateCheckpoint } from "../checkpoint/locate.js";
+import type { WanCheckpoint } from "../checkpoint/layout.js";
+import { locateCheckpoint, openCheckpoint } from "../checkpoint/locate.js";
 import { loadModel, loadWanModel } from "../model.js";
 import type { WanPreset } from "./presets.js";
 
@@ -17,7 +17,11 @@ export interface SourceRequest {
   readonly seed: Seed;
   readonly directory: string | undefined;
   readonly download: boolean;
+  /** --verify: hash every file of the checkpoint. */
+  readonly verify: boolean;
   readonly onProgress: (progress: Progress) => void;
+  /** Called with a sentence for people. */
+  readonly onNote: (sentence: string) => void;
 }
 
 export interface ModelSource {
@@ -45,6 +49,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     for (const [option, given] of [
       ["--ckpt-dir", directory !== undefined],
       ["--download", request.download],
+      ["--verify", request.verify],
     ] as const) {
       if (given) throw new DitrunError(`--weights random reads no checkpoint: leave out ${option}.`);
     }
@@ -77,16 +82,19 @@ async function findCheckpoint({
   preset,
   directory,
   download,
+  verify,
   model,
   onProgress,
+  onNote,
 }: SourceRequest): Promise<WanCheckpoint> {
-  if (directory !== undefined) return detectLayout(resolve(directory));
-  if (preset?.bundled !== undefined) return detectLayout(preset.bundled);
+  if (directory !== undefined) return openCheckpoint(resolve(directory), verify, onNote);
+  if (preset?.bundled !== undefined) return openCheckpoint(preset.bundled, verify, onNote);
   if (!preset) {
     throw new DitrunError(
       `There is no known checkpoint of ${model}: name its folder with --ckpt-dir, or use --weights random.`,
     );
   }
   const { name, repositories } = preset;
-  return locateCheckpoint({ model: name, repositories, download, environment: process.env, onProgress });
+  const environment = process.env;
+  return locateCheckpoint({ model: name, repositories, download, verify, environment, onProgress, onNote });
 }

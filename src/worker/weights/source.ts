@@ -1,4 +1,4 @@
-import { describe, expectShape, type FileDtype, type TensorFile } from "../../formats/tensor-file.js";
+import { describe, expectShape, type FileDtype, type TensorFile, type TensorInfo } from "../../formats/tensor-file.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { Seed } from "../../protocol/seed.js";
 import { deviceDtypes, distributions } from "../device/abi.js";
@@ -119,6 +119,12 @@ export function fillRandom(
 
 const fileDtypes: Partial<Record<FileDtype, Tensor["dtype"]>> = { F32: "fp32", BF16: "bf16", F16: "fp16" };
 
+function remedy({ dtype }: TensorInfo): string {
+  return dtype.startsWith("F8_")
+    ? "fp8 checkpoints are not read: take one in bf16, which --fp8 quantises as it is loaded"
+    : `it must be converted from ${dtype} to F32, BF16 or F16`;
+}
+
 /** Weights of a checkpoint: only the bytes that this rank needs are read; the device converts them. */
 export class CheckpointWeights implements WeightSource {
   constructor(
@@ -131,11 +137,7 @@ export class CheckpointWeights implements WeightSource {
     const { device, file } = this;
     const info = expectShape(file, parameter.name, parameter.shape);
     const dtype = fileDtypes[info.dtype];
-    if (!dtype) {
-      throw new DitrunError(
-        `${file.path}: tensor ${parameter.name} is ${describe(info)}; weights must be F32, BF16 or F16.`,
-      );
-    }
+    if (!dtype) throw new DitrunError(`${file.path}: tensor ${parameter.name} is ${describe(info)}; ${remedy(info)}.`);
     if (device.measuring) return;
     const whole = wholeOf(parameter);
     const allColumns = part.columns.count === whole.columns.count;

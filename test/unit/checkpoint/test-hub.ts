@@ -11,18 +11,30 @@ interface Listing {
   readonly lfs?: { readonly oid: string; readonly size: number; readonly pointerSize: number };
 }
 
+export interface OwnAnswer {
+  readonly status?: number;
+  readonly body?: unknown;
+  /** In place of `body`: no JSON. */
+  readonly raw?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Sends this text over and over, until nobody listens. */
+  readonly endless?: string;
+}
+
 /** A local server that answers as the Hugging Face hub does for one model repository. */
 export interface TestHub {
   readonly endpoint: string;
   readonly commit: string;
   /** What was asked, in order. */
-  readonly requests: { path: string; range: string }[];
+  readonly requests: { path: string; range: string; token: string }[];
   /** Each further answer with this file's bytes is cut off after so many of them, until the list is used up. */
   cutAfter(file: string, bytes: number[]): void;
   /** This file's first byte is sent wrong; "" ends that. */
   corrupt(file: string): void;
   requireToken(token: string): void;
   addListing(entry: Listing): void;
+  /** Asked first: an answer of its own, or undefined for the usual one. */
+  answerWith(own: (url: URL) => OwnAnswer | undefined): void;
   close(): Promise<void>;
 }
 
@@ -47,12 +59,27 @@ export async function startHub(name: string, folder: string): Promise<TestHub> {
   let cuts: { file: string; bytes: number[] } = { file: "", bytes: [] };
   let corrupted = "";
   let token: string | undefined;
+  let own: (url: URL) => OwnAnswer | undefined = () => undefined;
 
   const answer = (request: IncomingMessage, response: ServerResponse) => {
     const url = new URL(request.url ?? "", endpoint);
-    requests.push({ path: url.pathname, range: request.headers.range ?? "" });
+    requests.push({
+      path: url.pathname,
+      range: request.headers.range ?? "",
+      token: request.headers.authorization ?? "",
+    });
     const json = (status: number, body: unknown, headers: Record<string, string> = {}) =>
       response.writeHead(status, { "content-type": "application/json", ...headers }).end(JSON.stringify(body));
+    const instead = own(url);
+    if (instead?.endless !== undefined) {
+      const send = () => {
+        while (!response.destroyed && response.write(instead.endless)) {}
+      };
+      response.writeHead(instead.status ?? 200, instead.headers).on("drain", send);
+      return send();
+    }
+    if (instead?.raw !== undefined) return response.writeHead(200).end(instead.raw);
+    if (instead !== undefined) return json(instead.status ?? 200, instead.body, instead.headers);
     if (token !== undefined && request.headers.authorization !== `Bearer ${token}`)
       return json(401, { error: "Invalid credentials" });
     if (url.pathname === `/api/models/${name}/revision/main`)
@@ -106,6 +133,9 @@ export async function startHub(name: string, folder: string): Promise<TestHub> {
     },
     addListing: (entry) => {
       listings.push(entry);
+    },
+    answerWith: (answer) => {
+      own = answer;
     },
     close: () =>
       new Promise((resolve) => {

@@ -140,6 +140,17 @@ describe("reading", () => {
     expect(() => expectShape(file, "block.9.attn", [1])).toThrow(/no tensor block.9.attn/);
     await file.close();
   });
+
+  test("a prefix before all names is named", async () => {
+    const path = join(dir, "prefixed.safetensors");
+    const bias = { dtype: "F32", shape: [1], data: Float32Array.of(1) } as const;
+    await writeSafetensors(path, { "model.diffusion_model.head.bias": bias });
+    const file = await openSafetensors(path);
+    expect(() => file.info("head.bias")).toThrow(
+      'no tensor head.bias among its 1; its tensors stand below "model.diffusion_model.", the prefix of ComfyUI\'s files',
+    );
+    await file.close();
+  });
 });
 
 describe("malformed files get one sentence", () => {
@@ -149,6 +160,8 @@ describe("malformed files get one sentence", () => {
     data_offsets: [begin, end],
   });
   const data = new Uint8Array(16);
+  const twice = `{"w":${JSON.stringify(entry(0, 8))},"w":${JSON.stringify(entry(0, 16, [4]))}}`;
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${"0f".repeat(32)}\nsize 567\n`;
   const cases: [string, () => Promise<string>, RegExp][] = [
     ["missing", async () => join(dir, "nowhere"), /Cannot open .*nowhere: there is no such file/],
     ["a directory", async () => dir, /not a regular file/],
@@ -166,6 +179,52 @@ describe("malformed files get one sentence", () => {
     ["unknown dtype", () => raw("d", { w: entry(0, 8, [2], "F4") }, data), /tensor w has the dtype F4/],
     ["size mismatch", () => raw("s", { w: entry(0, 12) }, data), /F32 \[2\] and should have 8 bytes, .* hold 12/],
     ["past the end", () => raw("p", { w: entry(12, 20) }, data), /truncated: tensor w ends at byte/],
+    [
+      "bytes behind the last tensor",
+      () => raw("t", { w: entry(0, 8) }, data),
+      /tensors end at byte \d+, .* file has \d+/,
+    ],
+    ["a hole", () => raw("h", { a: entry(0, 4, [1]), b: entry(8, 16) }, data), /bytes 4 to 8 of the data belong to no/],
+    [
+      "a hole before the first",
+      () => raw("b", { w: entry(8, 16) }, data),
+      /bytes 0 to 8 of the data belong to no tensor/,
+    ],
+    [
+      "an empty tensor inside another",
+      () => raw("z", { a: entry(0, 16, [4]), b: entry(4, 4, [0]) }, data),
+      /a and b overlap/,
+    ],
+    ["a name twice", () => raw("n", twice, data), /two entries for tensor w/],
+    [
+      "a name twice in other letters",
+      () => raw("n2", twice.replace('"w"', '"\\u0077"'), data),
+      /two entries for tensor w/,
+    ],
+    ["nested too deeply", () => raw("deep", `{"a":${"[".repeat(1000)}`, data), /nested more than 3 deep/],
+    [
+      "too many entries",
+      () => raw("many", `{${Array.from({ length: 100_001 }, (_, i) => `"${i}":0`).join()}}`, data),
+      /more than 100000 entries/,
+    ],
+    ["too many dimensions", () => raw("dims", { w: entry(0, 8, Array(65).fill(1)) }, data), /malformed at shape/],
+    [
+      "control characters in a name",
+      () => raw("esc", { "\u001b[2J\nx": entry(0, 8) }, data),
+      /named "\\u001b\[2J\\nx"/,
+    ],
+    [
+      "an endless name",
+      () => raw("long", { ["n".repeat(251)]: entry(0, 8) }, data),
+      /names of tensors have at most 250/,
+    ],
+    ["control characters in a dtype", () => raw("d2", { w: entry(0, 8, [2], "\u0007") }, data), /the dtype \\u0007;/],
+    ["control characters in what is no JSON", () => raw("j2", "\u001b", data), /cannot be read: .*\\u001b/],
+    [
+      "a Git LFS pointer",
+      () => short("lfs", Buffer.from(pointer)),
+      /is a Git LFS pointer, .* git lfs pull --include=lfs`/,
+    ],
     ["overlap", () => raw("o", { a: entry(0, 8), b: entry(4, 12) }, data), /a and b overlap.* byte 8 .* at 4/],
   ];
   test.each(cases)("%s", async (_, make, message) => {
@@ -176,7 +235,7 @@ describe("malformed files get one sentence", () => {
   });
 
   test("a file that is cut off after it was opened", async () => {
-    const path = await raw("later", { w: entry(0, 8) }, data);
+    const path = await raw("later", { w: entry(0, 8) }, data.subarray(0, 8));
     const file = await openSafetensors(path);
     await truncate(path, 20);
     await expect(file.read("w")).rejects.toThrow(/ended at byte \d+ while tensor w was read/);
@@ -247,6 +306,11 @@ describe("sharded files", () => {
     );
     await expect(index({ weight_map: { a: "../m-1.safetensors" } }).then(openSafetensors)).rejects.toThrow(
       /not a file name/,
+    );
+    for (const file of ["..", "", "a\u001bb", "x".repeat(300)])
+      await expect(index({ weight_map: { a: file } }).then(openSafetensors)).rejects.toThrow(/not a file name/);
+    await expect(index({ weight_map: { "\u001b": "m-1.safetensors" } }).then(openSafetensors)).rejects.toThrow(
+      'a tensor named "\\u001b"',
     );
     await expect(index({ maps: {} }).then(openSafetensors)).rejects.toThrow(/no weight_map/);
   });

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -72,4 +72,16 @@ test("what need not be of a process that has ended stays", async () => {
   const made = await openTemporary(join(dir, "v"));
   await made.file.close();
   expect((await readdir(dir)).sort()).toEqual([...others, basename(name), basename(made.name)].sort());
+});
+
+test("a name as long as the file system takes has a temporary file too", async () => {
+  for (const path of [join(dir, `${"视频".repeat(41)}.mp4`), join(dir, "v".repeat(255))]) {
+    await writeFile(path, "");
+    const { name, file } = await openTemporary(path);
+    await file.close();
+    expect(Buffer.byteLength(basename(name))).toBeLessThanOrEqual(255);
+    expect(basename(name)).not.toContain("\ufffd");
+    await rename(name, path);
+  }
+  expect(await readdir(dir)).toHaveLength(2);
 });

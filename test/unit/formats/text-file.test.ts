@@ -35,6 +35,7 @@ test("what has no end is refused", async () => {
   await writeFile(long, "");
   await truncate(long, 2 ** 30);
   await expect(readTextFile(long)).rejects.toThrow("it is longer than 16 MiB");
+  await expect(readTextFile(long, 2 ** 16)).rejects.toThrow("it is longer than 64 KiB");
 });
 
 test("weights are never read from a pipe, nor waited for", async () => {

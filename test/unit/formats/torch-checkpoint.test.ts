@@ -63,7 +63,7 @@ const dictionary = (items: Record<string, string>) =>
 async function checkpoint(name: string, pickle: string, extra: Record<string, Uint8Array> = {}): Promise<string> {
   const path = join(dir, name);
   const data = new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5).buffer);
-  await writeFile(path, zip({ "m/data.pkl": Buffer.from(`${pickle}.`), "m/data/0": data, ...extra }));
+  await writeFile(path, zip({ "m/data.pkl": Buffer.from(`${pickle}.`, "latin1"), "m/data/0": data, ...extra }));
   return path;
 }
 
@@ -176,6 +176,15 @@ describe("made-up checkpoints", () => {
     ],
     ["a negative size", dictionary({ w: tensor([-1], [1]) }), /cannot be read/],
     ["garbage", "\xff\xfe", /its data.pkl cannot be read/],
+    [
+      "an attribute set on a tensor that was checked",
+      dictionary({ w: `${tensor([2], [1])}(dS'firstElement'\nI-20\nsb` }),
+      /cannot be read: Cannot assign to read only property/,
+    ],
+    ["a long integer", `\x80\x02\x8b\x00\x00\x10\x00${"\x7f".repeat(2 ** 20)}`, /a piece of 1048576 bytes, .* 16384/],
+    ["very many operations", `\x80\x04}${"\x94".repeat(500_001)}`, /more than 500000 operations/],
+    ["a name with control characters", dictionary({ "\x1b[2J": tensor([2], [1]) }), /named "\\u001b\[2J"/],
+    ["a function with control characters", "c\x1b\n\x07\n(tR", /asks for \\u001b\.\\u0007, and ditrun/],
     ["a dictionary that contains itself", selfContaining, /nests them more than 16 deep/],
     ["containers that multiply", multiplying, /more than 1000000 items/],
   ];
@@ -195,6 +204,9 @@ describe("made-up checkpoints", () => {
     await expect(openTorchCheckpoint(noStorage)).rejects.toThrow(/no data\/0 among its 1 entries/);
     await writeFile(join(dir, "text"), "not a checkpoint at all, but long enough to be searched");
     await expect(openTorchCheckpoint(join(dir, "text"))).rejects.toThrow(/not a PyTorch checkpoint in the zip format/);
+    const legacy = Buffer.concat([Buffer.from("80028a0a6cfc9c46f9206aa85019", "hex"), Buffer.alloc(40)]);
+    await writeFile(join(dir, "legacy"), legacy);
+    await expect(openTorchCheckpoint(join(dir, "legacy"))).rejects.toThrow(/was saved by a PyTorch before 1\.6/);
     const cut = join(dir, "cut");
     await writeFile(cut, await readFile(join(golden, "original/models_t5_umt5-xxl-enc-bf16.pth")));
     await truncate(cut, 300_000);

@@ -42,6 +42,11 @@ export function detectVaeLayout(file: TensorFile): VaeLayout {
     const width = file.info(last).shape[1];
     if (width !== undefined) return { layout, width, nameOf };
   }
+  const below = file.names().find((name) => /\.decoder\.(?:head\.2|conv_out)\.weight$/.test(name));
+  if (below !== undefined)
+    throw new DitrunError(
+      `${file.path} has its tensors below "${below.replace(/decoder\..*$/, "")}": save them without that prefix.`,
+    );
   throw new DitrunError(
     `${file.path} is not a Wan 2.1 VAE: it has neither decoder.head.2.weight (Wan2.1_VAE.pth) nor decoder.conv_out.weight (the diffusers layout).`,
   );
