@@ -2,13 +2,13 @@ import type { Writable } from "node:stream";
 
 /** What may wait for a reader that does not keep up. */
 const MOST_WAITING_BYTES = 4 * 2 ** 20;
-/** A reader that takes nothing for so long does not read; one that is slow is waited for three times as long. */
-const PATIENCE_MILLISECONDS = 1000;
+/** A reader that takes nothing for so long does not read; one that is slow is waited for. */
+const PATIENCE_MILLISECONDS = 5000;
 const LOOK_MILLISECONDS = 50;
 
 /**
  * A stream of lines to somebody who may not read them: what waits is bounded, so that neither the launcher's memory nor the end
- * of its job depends on the reader. Who writes should await `room`; what is written without it is dropped and counted.
+ * of its job depends on the reader. Whoever writes should await `room`; what is written without it is dropped and counted.
  */
 export class BoundedStream {
   #dropped = 0;
@@ -47,16 +47,15 @@ export class BoundedStream {
   }
 
   #untilRoom(): Promise<void> {
-    const begin = performance.now();
     let least = this.stream.writableLength;
-    let progress = begin;
+    let progress = performance.now();
     return new Promise((resolve) => {
       const timer = setInterval(() => {
         const now = performance.now();
         const waiting = this.stream.writableLength;
         if (waiting < least) progress = now;
         least = Math.min(least, waiting);
-        this.#stuck = now - progress > PATIENCE_MILLISECONDS || now - begin > 3 * PATIENCE_MILLISECONDS;
+        this.#stuck = now - progress > PATIENCE_MILLISECONDS;
         if (waiting > this.most / 2 && !this.#stuck) return;
         clearInterval(timer);
         resolve();

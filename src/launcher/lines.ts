@@ -11,6 +11,7 @@ export class LineReader {
   #pieces = 0;
 
   #waiting = false;
+  #hurried = false;
 
   /**
    * @param take gets lines in order, without their ends; also an unfinished last line, when the stream ends. Where it returns a
@@ -40,6 +41,13 @@ export class LineReader {
     return this.stream.closed;
   }
 
+  /** From now on nobody is waited for. */
+  hurry(): void {
+    this.#hurried = true;
+    this.#waiting = false;
+    this.stream.resume();
+  }
+
   /** Hands over an unfinished last line; nothing is taken after that. */
   finish(): void {
     if (this.#finished) return;
@@ -59,13 +67,14 @@ export class LineReader {
       this.#rest = "";
     }
     const taken = lines.length > 0 ? this.take(lines) : undefined;
-    if (taken !== undefined) void this.#pause(taken);
+    if (taken !== undefined && !this.#hurried) void this.#pause(taken);
   }
 
   async #pause(taken: Promise<void>): Promise<void> {
     this.#waiting = true;
     this.stream.pause();
     await taken;
+    if (this.#hurried) return;
     this.#waiting = false;
     this.stream.resume();
   }

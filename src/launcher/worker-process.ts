@@ -14,6 +14,8 @@ export type WorkerExit =
 const QUIET_MILLISECONDS = 100;
 /** It may also write for ever. A pipe holds 64 KiB, and one piece of text is up to as long. */
 const MOST_PIECES_AFTER_EXIT = 256;
+/** Whoever reads the launcher's output may hold up what a worker left, but not for longer than this. */
+const HURRY_MILLISECONDS = 1000;
 
 /** One worker: a process in a group of its own, whose output goes to a log line by line. */
 export class WorkerProcess {
@@ -80,6 +82,9 @@ export class WorkerProcess {
     const read = () => this.#readers.reduce((sum, { pieces }) => sum + pieces, 0);
     const before = read();
     const waits = () => this.#readers.some(({ waiting }) => waiting);
+    const hurry = setTimeout(() => {
+      for (const reader of this.#readers) reader.hurry();
+    }, HURRY_MILLISECONDS);
     let lately = -1;
     while (
       !this.#readers.every(({ closed }) => closed) &&
@@ -91,6 +96,7 @@ export class WorkerProcess {
       // What lies in the pipes is read in the turn after this one.
       await nextTurn();
     }
+    clearTimeout(hurry);
     for (const reader of this.#readers) reader.finish();
     this.#process.stdin?.destroy();
   }

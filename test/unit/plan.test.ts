@@ -233,6 +233,16 @@ describe("what does not fit is refused with its numbers", () => {
     expect(failure).toContain(plan);
     expect(failure).not.toContain("\n");
   });
+
+  test.each([
+    ["longer than any plan", `a: ${"x".repeat(2 ** 16)}`, "could not be read: it is longer than 64 KiB"],
+    ["nested without end", "[".repeat(2 ** 16 - 1), "is not valid YAML"],
+    ["control characters", `"\u001b[2J": 1`, "\\u001b[2J is not a known key"],
+  ])("a document with %s", async (_, text, message) => {
+    const failure = await resolvePlan({ plan: file(text) }, dit, undefined, 1).then(String, String);
+    expect(failure).toContain(message);
+    expect(failure).not.toContain("\u001b");
+  });
 });
 
 describe("layer rules", () => {

@@ -71,7 +71,7 @@ const launches: Record<LaunchedKernel, { args: Argument[]; bytes: number; flops?
   rowSumSquares: { args: [1, 2, 16, 6, 16, bf16], bytes: 96 * 2 },
   countNonfinite: { args: [1, 2, 96, fp32], bytes: 96 * 4 },
   transpose: { args: [1, 2, 3, 4, 8, fp32], bytes: 96 * 8 },
-  toBytes: { args: [1, 2, bf16, 96], bytes: 96 * 3 },
+  toBytes: { args: [1, 2, 3, bf16, 96], bytes: 96 * 3 },
   fillRandom: { args: [struct("ditrun_random_args", { ...tokens, outDtype: bf16 })], bytes: 96 * 2 },
   gatherRows: { args: [1, fp32, 2, bf16, 1000, 3, 6, 16], bytes: 96 * 6 },
   patchify: { args: [1, bf16, 2, fp32, 4, 32, 32, 2, 10, 6], bytes: 96 * 6 },

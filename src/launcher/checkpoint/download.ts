@@ -40,8 +40,16 @@ export interface DownloadRequest {
  * Throws DitrunError if the hub refuses or lies, the network stays down, the disk is too small, or a hash is wrong.
  */
 export async function downloadRepository(request: DownloadRequest): Promise<string> {
-  const { repository, cache, revision = "main", onProgress, onNote } = request;
   const hub = openHub(request.endpoint, request.token);
+  try {
+    return await downloadFrom(hub, request);
+  } finally {
+    hub.close();
+  }
+}
+
+async function downloadFrom(hub: Hub, request: DownloadRequest): Promise<string> {
+  const { repository, cache, revision = "main", onProgress, onNote } = request;
   const commit = await commitOf(hub, repository, revision);
   const files = await listFiles(hub, repository, commit);
   if (files.length === 0)

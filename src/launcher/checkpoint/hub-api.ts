@@ -9,6 +9,8 @@ export interface Hub {
   readonly address: string;
   /** The fetch of every request: it sends the token to the hub, and to nobody else. */
   readonly fetch: typeof fetch;
+  /** Ends what is still being sent: an answer that nobody reads to its end would keep the process alive. */
+  close(): void;
 }
 
 /** A file of a repository at one commit. */
@@ -42,14 +44,17 @@ export function openHub(endpoint = "https://huggingface.co", token?: string): Hu
     if (url.protocol === protocol || url.protocol === "https:") return url;
     throw failure(`The hub at ${endpoint} leads to ${shown(url.origin)}, which is not ${protocol.slice(0, -1)}.`);
   };
+  const closing = new AbortController();
   return {
+    close: () => closing.abort(),
     address: endpoint.replace(/\/+$/, ""),
     fetch: async (input, init) => {
       const url = check(input instanceof Request ? input.url : String(input));
       const headers = new Headers(init?.headers);
       if (token !== undefined && url.origin === origin) headers.set("authorization", `Bearer ${token}`);
       // A redirect to another origin loses the header: https://fetch.spec.whatwg.org/#http-redirect-fetch
-      const response = await fetch(input, { ...init, headers });
+      const signal = AbortSignal.any([closing.signal, ...(init?.signal ? [init.signal] : [])]);
+      const response = await fetch(input, { ...init, headers, signal });
       if (response.url !== "") check(response.url);
       return response;
     },

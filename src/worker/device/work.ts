@@ -120,7 +120,7 @@ const costs: Record<LaunchedKernel, (args: Arguments) => Work> = {
   rowSumSquares: (a) => streamed(a.number(3), a.number(4), a.size(5)),
   countNonfinite: (a) => streamed(1, a.number(2), a.size(3)),
   transpose: (a) => streamed(a.number(2) * a.number(3), a.number(4), 2 * a.size(5)),
-  toBytes: (a) => streamed(1, a.number(3), a.size(2) + 1),
+  toBytes: (a) => streamed(1, a.number(4), a.size(3) + 1),
   fillRandom: ({ struct }) => {
     if (!("tensorId" in struct)) return wrongStruct();
     return streamed(struct.rows, struct.columns, sizeOf(struct.outDtype));

@@ -330,6 +330,8 @@ describe("a hub that lies", () => {
       return url.pathname.includes("/resolve/") ? { endless: "x".repeat(2 ** 16), status: 206, headers } : undefined;
     });
     await expect(download()).rejects.toThrow("The server sends more than the 5 bytes of");
+    // Nothing is left that would keep the process alive.
+    await vi.waitFor(async () => expect(await hub.connections()).toBe(0), { timeout: 20_000, interval: 50 });
     const [part = ""] = await readdir(join(dir, "cache", `models--${repository.replace("/", "--")}`, "blobs"));
     expect(part).toMatch(/\.incomplete$/);
   });

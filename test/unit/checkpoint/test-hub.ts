@@ -35,6 +35,8 @@ export interface TestHub {
   addListing(entry: Listing): void;
   /** Asked first: an answer of its own, or undefined for the usual one. */
   answerWith(own: (url: URL) => OwnAnswer | undefined): void;
+  /** How many are open. */
+  connections(): Promise<number>;
   close(): Promise<void>;
 }
 
@@ -137,6 +139,10 @@ export async function startHub(name: string, folder: string): Promise<TestHub> {
     answerWith: (answer) => {
       own = answer;
     },
+    connections: () =>
+      new Promise((resolve, reject) =>
+        server.getConnections((error, count) => (error ? reject(error) : resolve(count))),
+      ),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
