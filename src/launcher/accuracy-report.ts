@@ -30,7 +30,7 @@ const limits: Readonly<Record<Comparison, Readonly<Record<"fp32" | "bf16" | "e4m
   layout: {
     fp32: { relL2: 3e-6, region: 1e-6, token: 6e-6 },
     bf16: { relL2: 1e-2, region: 3e-3, token: 1.5e-2 },
-    e4m3: { relL2: 0.1, region: 0.042, token: 0.17 },
+    e4m3: { relL2: 0.15, region: 0.035, token: 0.25 },
   },
   arithmetic: {
     fp32: { relL2: 1e-5, region: 1e-5, token: 3e-5 },
@@ -42,7 +42,7 @@ const limits: Readonly<Record<Comparison, Readonly<Record<"fp32" | "bf16" | "e4m
 /** The limits of a plan for outputs with so many tokens in a region: a mean over n tokens keeps 1/√n of what is random in each. */
 export function limitsOf(plan: Plan, comparison: Comparison, tokensOfRegion: number): Measures {
   const { relL2, region, token } = limits[comparison][planPrecision(plan)];
-  return { relL2, region: region + relL2 / Math.sqrt(tokensOfRegion), token };
+  return { relL2, region: region + relL2 / (2 * Math.sqrt(tokensOfRegion)), token };
 }
 
 export interface AccuracyResult {

@@ -1,11 +1,12 @@
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { vi } from "vitest";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels, packageRoot } from "../../src/launcher/paths.js";
-import type { ForwardTask, WanProfileTask } from "../../src/protocol/job.js";
-import { meshSize, type Plan } from "../../src/protocol/plan.js";
+import type { ForwardTask, WanAccuracyTask } from "../../src/protocol/job.js";
+import { meshSize } from "../../src/protocol/plan.js";
 
 /** Code of the built worker that stands in its file once, and what a copy of the worker has in its place: there fault(name) asks whether a fault is on. */
 const edits: readonly { readonly file: string; readonly code: string; readonly instead: string }[] = [
@@ -87,27 +88,24 @@ export function breakBuild(folder: string): string {
   return entry;
 }
 
-type ForwardLikeTask = ForwardTask | WanProfileTask;
+export type SeriesTask = ForwardTask | WanAccuracyTask;
 
-export interface Item<T> {
-  readonly fault: Fault;
-  readonly task: T;
-}
-
-/** Runs the tasks of a series one after the other in the same workers; all meshes are of the same size. */
-export async function runSeries<T extends ForwardLikeTask>(
+/** Runs tasks with meshes of one size one after the other in the same workers, each with its fault. */
+export async function runSeries(
   entry: string,
   folder: string,
-  items: readonly Item<T>[],
+  items: readonly { readonly fault: Fault; readonly task: SeriesTask }[],
 ): Promise<void> {
   const [first] = items;
-  if (!first) return;
+  if (!first) throw new Error("A series has at least one task.");
   const series = join(folder, "series.json");
   writeFileSync(series, JSON.stringify(items));
-  process.env.DITRUN_TEST_SERIES = series;
-  const job = { id: "series", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 120 } as const;
-  const nproc = meshSize(first.task.plan.mesh);
-  await runJob({ job: { ...job, task: first.task }, nproc, log: openLog("warn"), port: 0, entry });
+  vi.stubEnv("DITRUN_TEST_SERIES", series);
+  try {
+    const job = { id: "series", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 60 } as const;
+    const nproc = meshSize(first.task.plan.mesh);
+    await runJob({ job: { ...job, task: first.task }, nproc, log: openLog("warn"), port: 0, entry });
+  } finally {
+    vi.unstubAllEnvs();
+  }
 }
-
-export type { Plan };

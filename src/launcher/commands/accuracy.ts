@@ -21,10 +21,10 @@ import { ownOptions } from "../options.js";
 import { planPrecision, singleDevicePlan } from "../plan.js";
 import type { Session } from "../session.js";
 import { withTemporaryFolder } from "../temporary-folder.js";
-import { presetOf } from "../wan/presets.js";
+import { presetOf, wanModelName } from "../wan/presets.js";
 import { chosenVideo, latentOf, videoOptions } from "../wan/video-size.js";
 
-const options = {
+const comparing = {
   plans: {
     type: "string",
     requiresArg: true,
@@ -36,6 +36,13 @@ const options = {
     describe:
       "One device in the plan's own dtypes, or in float32 [default: same, and then one device with one in float32]",
   },
+} as const satisfies Record<string, Options>;
+
+/** Of a Wan model's forward: `ditrun wan accuracy`. */
+export const wanAccuracyOptions = { ...comparing, ...videoOptions } as const satisfies Record<string, Options>;
+
+const options = {
+  ...wanAccuracyOptions,
   weights: {
     type: "string",
     requiresArg: true,
@@ -46,7 +53,6 @@ const options = {
     requiresArg: true,
     describe: "Safetensors file with inputs img, t, y and the expected output, instead of a single-device run",
   },
-  ...videoOptions,
 } as const satisfies Record<string, Options>;
 
 type AccuracyArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
@@ -71,6 +77,19 @@ export const accuracy: Command = {
     ),
 };
 
+/** `ditrun wan accuracy`: the same for Wan's transformer, by default for the model that the other commands of wan take. */
+export async function runWanAccuracy(
+  chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanAccuracyOptions>>,
+  session: Session,
+): Promise<number> {
+  const name = wanModelName(session);
+  const { kind } = await loadModel(presetOf(name)?.config ?? name);
+  if (kind !== "wan") {
+    throw new DitrunError(`This command compares Wan 2.1, but ${name} is a ${kind} model: use ditrun accuracy.`);
+  }
+  return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
+}
+
 /** What is compared, how one forward of it is asked for, and what the reader is told about it. */
 interface Subject {
   readonly model: Model;
@@ -85,7 +104,7 @@ interface Pair {
   readonly other: Plan | undefined;
 }
 
-async function run(chosen: AccuracyArguments, session: Session): Promise<number> {
+async function run(chosen: AccuracyArguments, session: Session, name = session.options.model): Promise<number> {
   const { weights, reference } = chosen;
   if (weights !== undefined && session.options.model !== undefined) {
     throw new DitrunError("--weights brings its own model in its config.json: leave out --model.");
@@ -96,7 +115,7 @@ async function run(chosen: AccuracyArguments, session: Session): Promise<number>
   if (reference !== undefined && chosen.against !== undefined) {
     throw new DitrunError("--reference is what plans are compared with: leave out --against.");
   }
-  const subject = await subjectOf(chosen, session);
+  const subject = await subjectOf(chosen, session, name);
   const { model, tokens } = subject;
   const pairs = pairsOf(await choosePlans(session, model, tokens, chosen.plans), chosen);
   if (session.options.dryRun) {
@@ -170,10 +189,9 @@ function runsOf(pairs: readonly Pair[]): Plan[] {
   });
 }
 
-async function subjectOf(chosen: AccuracyArguments, session: Session): Promise<Subject> {
+async function subjectOf(chosen: AccuracyArguments, session: Session, name: string | undefined): Promise<Subject> {
   const { seed } = session;
   const { weights, reference } = chosen;
-  const { model: name } = session.options;
   const preset = name === undefined ? undefined : presetOf(name);
   const model =
     weights !== undefined
