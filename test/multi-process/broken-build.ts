@@ -46,7 +46,7 @@ const edits: readonly { readonly file: string; readonly code: string; readonly i
     file: "parallel/kv-payload.js",
     code: "{ statistics, totalRows, heads }",
     instead:
-      '{ statistics: fault("own statistics") ? own : statistics, totalRows: fault("own statistics") ? tokens : fault("wrong smoothing mean") && cp.rank === 1 ? 2 * totalRows : totalRows, heads }',
+      '{ statistics: fault("own statistics") ? own : statistics, totalRows: fault("own statistics") ? tokens : fault("wrong smoothing mean") && cp.rank === 1 ? 1e9 : totalRows, heads }',
   },
   {
     file: "device/ops.js",

@@ -245,7 +245,7 @@ describe("global options stand before or after the command", () => {
   test.each([
     ["accuracy --model 14B --plans cp2", "wan-14b", 75_600],
     ["accuracy --model wan-slice --size 832*480 --frames 81 --cp 2", "wan-slice", 32_760],
-    ["wan --model tiny accuracy --cp 2", "wan-tiny", 72],
+    ["wan --model tiny accuracy --cp 2", "wan-tiny", 480],
   ])("%s is of a Wan model", async (line, name, tokens) => {
     expect(await dryRun(`${line} --device cpu --dry-run --json`)).toMatchObject({ model: { name }, tokens });
   });

@@ -24,8 +24,9 @@ const BLOCKS = 6;
 /**
  * Random numbers for checks, in place of a new model's: each part of the model moves the output by far more than rounding does,
  * so that a part that is broken shows. In a new model attention is nearly the mean of all values, whatever the keys are.
- * - Queries and keys are three times as long: softmax is uneven, so it matters which keys a rank sees, and their scale.
+ * - Queries and keys are longer: softmax is uneven, so it matters which keys a rank sees, and their scale.
  * - Keys have an offset in common, larger than their spread: it matters by which mean e4m3 smooths them.
+ * - Gates are around 1.
  * - Biases are half as large as what they are added to; weights of norms differ from 1, their biases from 0.
  * - Rows of a weight have gains from 0.5 to 1.5, so that a row's scale in e4m3 does not do for another row.
  * - What all tokens have in common (label, modulation) is small, and what the pixels add is large: tokens differ.
@@ -41,13 +42,20 @@ export function wideBands({ name, shape, init }: Parameter, blocks: number): Ban
   const whole = { start: 0, count: rows };
   const share = rowSplit.test(name) ? Math.min(1, BLOCKS / blocks) : 1;
   if (init.kind === "constant") {
-    return [{ rows: whole, init: uniform(0.5, qkNorm.test(name) ? 1.7 * init.value : init.value) }];
+    return [{ rows: whole, init: uniform(0.5, qkNorm.test(name) ? 1.9 * init.value : init.value) }];
   }
   if (init.kind === "normal") return [{ rows: whole, init: { kind: "normal", std: init.std / 4 } }];
   if (name.endsWith(".qkv.bias")) {
     return [0.5, 3, 0.5].map((bound, part) => ({ rows: piece(rows, 3, part), init: uniform(bound) }));
   }
-  if (name.endsWith("self_attn.k.bias")) return [{ rows: whole, init: uniform(3) }];
+  if (name === "time_projection.1.bias") {
+    // Shift, scale and gate, twice.
+    return Array.from({ length: 6 }, (_, part) => ({
+      rows: piece(rows, 6, part),
+      init: uniform(0.5, part % 3 === 2 ? 1 : 0),
+    }));
+  }
+  if (name.endsWith("self_attn.k.bias")) return [{ rows: whole, init: uniform(6) }];
   if (name.endsWith(".bias")) return [{ rows: whole, init: uniform(share / 2) }];
   if (name.startsWith("patch")) return [{ rows: whole, init: uniform(3 * init.bound) }];
   const gain = share * (attentionInput.test(name) || /\.(proj|o)\.weight$/.test(name) ? 3 : 1);
