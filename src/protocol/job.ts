@@ -5,8 +5,8 @@ import { seedSchema } from "./seed.js";
 
 /** Where a model's weights come from. */
 export const weightsSchema = z.discriminatedUnion("from", [
-  /** Seeded counter-based random numbers: the same full tensors on every layout and device. */
-  z.strictObject({ from: z.literal("random"), seed: seedSchema }),
+  /** Seeded counter-based random numbers: the same full tensors on every layout and device. wide: for checks (worker/weights/wide.ts). */
+  z.strictObject({ from: z.literal("random"), seed: seedSchema, wide: z.boolean().optional() }),
   /** A folder with config.json and model.safetensors. */
   z.strictObject({ from: z.literal("directory"), directory: z.string().min(1) }),
 ]);
@@ -47,7 +47,7 @@ export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
 /** Where Wan's weights come from; paths are files, or the index of several. */
 export const wanWeightsSchema = z.discriminatedUnion("from", [
-  z.strictObject({ from: z.literal("random"), seed: seedSchema }),
+  z.strictObject({ from: z.literal("random"), seed: seedSchema, wide: z.boolean().optional() }),
   z.strictObject({
     from: z.literal("checkpoint"),
     /** Whose names the tensors have: the published code's, or those of diffusers. */
@@ -123,6 +123,19 @@ export const wanProfileTaskSchema = z.strictObject({
 });
 export type WanProfileTask = z.infer<typeof wanProfileTaskSchema>;
 
+export const wanAccuracyTaskSchema = z.strictObject({
+  /** One step of guidance, with weights, latent and texts of random numbers: the transformer once for each of two texts. */
+  kind: z.literal("wan-accuracy"),
+  model: wanModelSchema,
+  plan: planSchema,
+  size: latentSizeSchema,
+  /** Of weights and inputs. */
+  seed: z.int(),
+  /** Rank 0 writes the velocity here, a safetensors file with the float32 tensor `output` [channels, frames, height, width]. */
+  output: z.string().min(1),
+});
+export type WanAccuracyTask = z.infer<typeof wanAccuracyTaskSchema>;
+
 export const wanVaeTaskSchema = z.strictObject({
   /** Decodes or encodes one tensor with Wan's VAE. */
   kind: z.literal("wan-vae"),
@@ -175,6 +188,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   wanForwardTaskSchema,
   wanGenerateTaskSchema,
   wanProfileTaskSchema,
+  wanAccuracyTaskSchema,
   wanVaeTaskSchema,
   linksTaskSchema,
 ]);

@@ -28,10 +28,20 @@ const profileSchema = z.looseObject({
   ranks: z.array(z.looseObject({ rank: z.number() })),
 });
 
+const comparisonSchema = z.looseObject({
+  plan: z.string(),
+  relL2: z.number().nullable(),
+  pass: z.boolean(),
+  nonFinite: z.int(),
+});
 const accuracySchema = z.object({
-  results: z.array(
-    z.looseObject({ plan: z.string(), relL2: z.number().nullable(), pass: z.boolean(), nonFinite: z.int() }),
-  ),
+  model: z.looseObject({ name: z.string() }),
+  device: z.string(),
+  seed: z.int(),
+  weights: z.string(),
+  reference: z.string(),
+  results: z.array(comparisonSchema),
+  arithmetic: z.array(comparisonSchema),
 });
 
 test("workers get torchrun's environment and talk through the store", async () => {
@@ -111,12 +121,12 @@ describe("accuracy", () => {
       env: { OUTPUTS: JSON.stringify(outputs) },
     });
     const { exitCode, stdout, stderr } = await process;
-    return { exitCode, stderr, pids, results: accuracySchema.parse(JSON.parse(stdout)).results };
+    return { exitCode, stderr, pids, ...accuracySchema.parse(JSON.parse(stdout)) };
   };
 
-  test("passes within the tolerance and fails above it", async () => {
-    const { exitCode, stderr, results, pids } = await run(
-      { cp2: [1, 2, 3, 4.01], tp2: [1, 2, 3, 5] },
+  test("passes within the limits and fails above them, each plan and each dtype by itself", async () => {
+    const { exitCode, stderr, results, arithmetic, pids, ...document } = await run(
+      { cp2: [1, 2, 3, 4.01], tp2: [1, 2, 3, 5], "single fp32": [1, 2, 3, 4.1] },
       "--plans",
       "cp2,tp2",
     );
@@ -125,10 +135,29 @@ describe("accuracy", () => {
       { plan: "tp2", pass: false },
     ]);
     expect(results[1]?.relL2).toBeCloseTo(1 / Math.sqrt(30));
-    expect(stderr).toContain("The output of plan tp2 is off by a relative L2 of 1.83e-1, above its tolerance of 0.02.");
+    expect(arithmetic).toMatchObject([{ plan: "single bf16", pass: false }]);
+    expect(document).toMatchObject({ device: "cpu", seed: 0, weights: "random", reference: "one device" });
+    expect(document.model.name).toBe("dit-tiny");
+    expect(stderr).toMatch(/The output of plan tp2 is off by a relative L2 of 1.83e-1 \(limit 1.0e-2\), a mean of/);
+    expect(
+      Math.max(
+        ...stderr
+          .split("\n")
+          .filter((line) => /[│┌]/.test(line))
+          .map((line) => line.length),
+      ),
+    ).toBeLessThan(81);
     expect(exitCode).toBe(1);
-    // Both plans share one single-device run.
-    await pids.expectGone(5);
+    // Both plans share one single-device run, which is compared with one in float32.
+    await pids.expectGone(6);
+  });
+
+  test("--against same leaves out the run in float32", async () => {
+    const { exitCode, results, arithmetic, pids } = await run({}, "--plans", "cp2", "--against", "same");
+    expect(results).toMatchObject([{ plan: "cp2", pass: true, relL2: 0 }]);
+    expect(arithmetic).toEqual([]);
+    expect(exitCode).toBe(0);
+    await pids.expectGone(3);
   });
 
   test("a NaN is named and fails", async () => {
@@ -136,7 +165,7 @@ describe("accuracy", () => {
     expect(results).toMatchObject([{ plan: "cp2", pass: false, nonFinite: 2, relL2: null }]);
     expect(stderr).toContain("The output of plan cp2 holds 2 values that are NaN or infinite.");
     expect(exitCode).toBe(1);
-    await pids.expectGone(3);
+    await pids.expectGone(4);
   });
 });
 

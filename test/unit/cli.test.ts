@@ -113,6 +113,9 @@ describe("bad input is one sentence and exit code 2", () => {
     ["accuracy --dry-run --device cpu --plans cp2 --cp 2", "leave out --plan, --cfg, --cp and --tp"],
     ["accuracy --dry-run --device cpu --reference r.safetensors", "give --weights DIR too"],
     ["accuracy --dry-run --device cpu --weights w --model dit", "leave out --model"],
+    ["accuracy --dry-run --device cpu --frames 5", "--frames is of a video, but dit-tiny makes images"],
+    ["accuracy --dry-run --device cpu --weights w --reference r --against same", "leave out --against"],
+    ["wan --model dit accuracy --dry-run --device cpu", "dit is a dit model: use ditrun accuracy"],
     [
       "accuracy --dry-run --device cpu --weights ./none",
       "config.json could not be read: there is no such file or directory",
@@ -281,8 +284,25 @@ describe("global options stand before or after the command", () => {
       ["cp2", "bf16"],
       ["single fp32", "fp32"],
       ["single-fp8", "e4m3"],
-      ["single fp32", "fp32"],
     ]);
+  });
+
+  test("accuracy runs one device once for all plans of a dtype, and once in float32", async () => {
+    const names = async (line: string) => {
+      const { runs } = await dryRun(`accuracy ${line} --device cpu --dry-run --json`);
+      return runs.map(({ plan }: { plan: { name: string } }) => plan.name);
+    };
+    expect(await names("--plans cp2,tp2")).toEqual(["cp2", "single bf16", "tp2", "single fp32"]);
+    expect(await names("--plans cp2,tp2 --against same")).toEqual(["cp2", "single bf16", "tp2"]);
+    expect(await names("--cp 2 --dtype fp32")).toEqual(["cp2 fp32", "single fp32"]);
+  });
+
+  test.each([
+    ["accuracy --model 14B --plans cp2", "wan-14b", 75_600],
+    ["accuracy --model wan-slice --size 832*480 --frames 81 --cp 2", "wan-slice", 32_760],
+    ["wan --model tiny accuracy --cp 2", "wan-tiny", 480],
+  ])("%s is of a Wan model", async (line, name, tokens) => {
+    expect(await dryRun(`${line} --device cpu --dry-run --json`)).toMatchObject({ model: { name }, tokens });
   });
 });
 

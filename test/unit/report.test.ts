@@ -4,6 +4,7 @@ import { loadDitModel } from "../../src/launcher/model.js";
 import { type PlanFlags, planTitle, resolvePlan } from "../../src/launcher/plan.js";
 import { profileTable, summarizeProfile } from "../../src/launcher/profile-report.js";
 import { difference, percentile } from "../../src/launcher/statistics.js";
+import { tokenDifferences } from "../../src/launcher/token-differences.js";
 import { chromeTrace } from "../../src/launcher/trace.js";
 import { decodeZ85 } from "../../src/launcher/zap.js";
 import type { ProfileTask } from "../../src/protocol/job.js";
@@ -94,7 +95,23 @@ describe("a profile", () => {
 });
 
 describe("accuracy", () => {
-  const tensor = (...values: number[]) => ({ shape: [values.length], data: Float32Array.from(values) });
+  // 32 tokens of one value: two in each of 16 regions.
+  const model = { ...task.model, imageSize: 8, channels: 1, patch: 1, width: 4, heads: 1 };
+  const shape = [1, 1, 4, 8];
+  const output = (value: (token: number) => number) => ({
+    shape,
+    data: Float32Array.from({ length: 32 }, (_, i) => value(i)),
+  });
+  const ones = output(() => 1);
+  const planOf = (dtype: "fp32" | "bf16", parts: object = {}) => ({
+    ...planSchema.parse({ dtype, ...parts }),
+    name: "some",
+  });
+  const compare = (
+    some: ReturnType<typeof planOf>,
+    actual: typeof ones,
+    comparison: "layout" | "arithmetic" = "layout",
+  ) => compareOutputs(model, some, comparison, actual, ones);
 
   test("differences are taken in float64", () => {
     const apart = difference(Float32Array.of(1, 2, 3, 8), Float32Array.of(1, 1, 3, 5));
@@ -102,26 +119,65 @@ describe("accuracy", () => {
     expect(difference(Float32Array.of(0, 1), Float32Array.of(0, 0)).relL2).toBe(Number.POSITIVE_INFINITY);
   });
 
+  test("a token is a patch in all channels; the mean of a region keeps what its tokens have in common", () => {
+    // [2 channels, 4, 4] in patches of 2: four tokens of 8 values, so four regions.
+    const two = { ...model, channels: 2, patch: 2 };
+    const data = new Float32Array(32).fill(1);
+    const apart = data.slice();
+    for (const index of [2, 3, 6, 7, 18, 19, 22, 23]) apart[index] = 1.5;
+    const found = tokenDifferences(two, { shape: [1, 2, 4, 4], data: apart }, { shape: [1, 2, 4, 4], data });
+    expect(found).toEqual({ region: 0.5, token: 0.5, tokensOfRegion: 1 });
+    const noise = compare(
+      planOf("bf16"),
+      output((i) => (i % 2 === 0 ? 1.008 : 0.992)),
+    );
+    expect(noise.measures?.relL2).toBeCloseTo(0.008);
+    expect(noise.measures?.region).toBeCloseTo(0);
+    expect(noise.measures?.token).toBeCloseTo(0.008);
+    expect(noise.pass).toBe(true);
+    expect(
+      compare(
+        planOf("bf16"),
+        output((i) => (i < 30 ? 1 : 1.012)),
+      ).measures?.region,
+    ).toBeCloseTo(0.012);
+  });
+
   test.each([
-    ["fp32", {}, 1e-5],
-    ["bf16", {}, 0.02],
-    ["fp32", { linear: { dtype: "e4m3" } }, 0.1],
-    ["bf16", { attention: { dtype: "e4m3" } }, 0.1],
-  ] as const)("%s with %j is held to %s", (dtype, parts, tolerance) => {
-    const some = { ...planSchema.parse({ dtype, ...parts }), name: "some" };
-    const expected = tensor(1, 0, 0, 0);
-    expect(compareOutputs(some, tensor(1, tolerance * 0.99, 0, 0), expected).pass).toBe(true);
-    expect(compareOutputs(some, tensor(1, tolerance * 1.01, 0, 0), expected).pass).toBe(false);
+    ["fp32", {}, "layout"],
+    ["bf16", {}, "layout"],
+    ["bf16", { attention: { dtype: "fp16" } }, "layout"],
+    ["fp32", { linear: { dtype: "e4m3" } }, "layout"],
+    ["bf16", { attention: { dtype: "e4m3" } }, "layout"],
+    ["bf16", {}, "arithmetic"],
+    ["bf16", { attention: { dtype: "e4m3" } }, "arithmetic"],
+  ] as const)("%s with %j is held to its limits: %s", (dtype, parts, comparison) => {
+    const some = planOf(dtype, parts);
+    const { limits } = compare(some, ones, comparison);
+    const passes = (actual: typeof ones) => compare(some, actual, comparison).pass;
+    // All tokens alike by the norm, two tokens of one region by its mean, one token by itself.
+    const signed = (size: number) => output((i) => 1 + (i % 2 === 0 ? size : -size));
+    expect([passes(signed(0.99 * limits.relL2)), passes(signed(1.01 * limits.relL2))]).toEqual([true, false]);
+    const region = (size: number) => output((i) => (i < 2 ? 1 + size : 1));
+    expect([passes(region(0.98 * limits.region)), passes(region(1.02 * limits.region))]).toEqual([true, false]);
+    const token = (size: number) => output((i) => (i < 2 ? 1 + (i === 0 ? size : -size) : 1));
+    expect([passes(token(0.98 * limits.token)), passes(token(1.02 * limits.token))]).toEqual([true, false]);
   });
 
   test("values that are not finite are counted and never pass", () => {
-    const result = compareOutputs(plan, tensor(1, Number.NaN, Number.POSITIVE_INFINITY), tensor(1, 1, 1));
-    expect(result).toMatchObject({ pass: false, nonFinite: 2, relL2: null });
-    expect(accuracyTable([result], "one device")).toContain(
-      "The output of plan two holds 2 values that are NaN or infinite.",
+    const result = compare(
+      planOf("bf16"),
+      output((i) => [Number.NaN, Number.POSITIVE_INFINITY][i] ?? 1),
     );
-    expect(() => compareOutputs(plan, tensor(1), tensor(Number.NaN))).toThrow("nothing can be compared with it");
-    expect(() => compareOutputs(plan, tensor(1), tensor(1, 2))).toThrow("has shape [1], the reference [2]");
+    expect(result).toMatchObject({ pass: false, nonFinite: 2, relL2: null, measures: null });
+    expect(accuracyTable("dit", "cpu", [result], "one device")).toContain(
+      "The output of plan some holds 2 values that are NaN or infinite.",
+    );
+    const nan = output((i) => (i === 3 ? Number.NaN : 1));
+    expect(() => compareOutputs(model, planOf("bf16"), "layout", ones, nan)).toThrow("nothing can be compared with it");
+    expect(() => compare(planOf("bf16"), { shape: [1], data: Float32Array.of(1) })).toThrow(
+      "has shape [1], the reference [1, 1, 4, 8]",
+    );
   });
 });
 

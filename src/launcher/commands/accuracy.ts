@@ -1,22 +1,30 @@
 import { rm } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
 import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import type { ForwardTask } from "../../protocol/job.js";
-import type { DitModel } from "../../protocol/model.js";
-import type { Plan } from "../../protocol/plan.js";
-import { type AccuracyResult, accuracyTable, compareOutputs, type OutputTensor } from "../accuracy-report.js";
+import type { ForwardTask, WanAccuracyTask } from "../../protocol/job.js";
+import { type Model, wanTokens } from "../../protocol/model.js";
+import { meshSize, type Plan } from "../../protocol/plan.js";
+import {
+  type AccuracyResult,
+  accuracyTable,
+  type Comparison,
+  compareOutputs,
+  type OutputTensor,
+} from "../accuracy-report.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
-import { loadCheckpointModel } from "../model.js";
+import { loadCheckpointModel, loadModel, tokenCount } from "../model.js";
 import { ownOptions } from "../options.js";
-import { singleDevicePlan } from "../plan.js";
+import { planPrecision, singleDevicePlan } from "../plan.js";
 import type { Session } from "../session.js";
 import { withTemporaryFolder } from "../temporary-folder.js";
+import { presetOf, wanModelName } from "../wan/presets.js";
+import { chosenVideo, latentOf, videoOptions } from "../wan/video-size.js";
 
-const options = {
+const comparing = {
   plans: {
     type: "string",
     requiresArg: true,
@@ -25,9 +33,16 @@ const options = {
   against: {
     choices: ["same", "fp32"],
     requiresArg: true,
-    default: "same",
-    describe: "Dtypes of the single-device run: the plan's own, or float32",
+    describe:
+      "One device in the plan's own dtypes, or in float32 [default: same, and then one device with one in float32]",
   },
+} as const satisfies Record<string, Options>;
+
+/** Of a Wan model's forward: `ditrun wan accuracy`. */
+export const wanAccuracyOptions = { ...comparing, ...videoOptions } as const satisfies Record<string, Options>;
+
+const options = {
+  ...wanAccuracyOptions,
   weights: {
     type: "string",
     requiresArg: true,
@@ -42,14 +57,17 @@ const options = {
 
 type AccuracyArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
 
-/** Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the tolerance. */
+const purpose =
+  "Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the limits";
+
+/** Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the limits. */
 export const accuracy: Command = {
   name: "accuracy",
   example: { command: "$0 accuracy --plans cp2,tp2,cp4-tp2", describe: "Three plans, each against one device" },
   register: (parser, select) =>
     parser.command(
       accuracy.name,
-      "Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the tolerance",
+      purpose,
       (command) =>
         command
           .options(options)
@@ -59,52 +77,163 @@ export const accuracy: Command = {
     ),
 };
 
-async function run(
-  { plans: names, against, weights, reference }: AccuracyArguments,
+/** `ditrun wan accuracy`: the same for Wan's transformer, by default for the model that the other commands of wan take. */
+export async function runWanAccuracy(
+  chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanAccuracyOptions>>,
   session: Session,
 ): Promise<number> {
+  const name = wanModelName(session);
+  const { kind } = await loadModel(presetOf(name)?.config ?? name);
+  if (kind !== "wan") {
+    throw new DitrunError(`This command compares Wan 2.1, but ${name} is a ${kind} model: use ditrun accuracy.`);
+  }
+  return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
+}
+
+/** Of the smallest model, whose own videos have 72 tokens: too few for rounding to average out over a sixteenth of them. */
+const enoughTokens = { size: "192*128", frames: 17 };
+
+/** What is compared, and how one forward of it is asked for. */
+interface Subject {
+  readonly model: Model;
+  readonly tokens: number;
+  task(plan: Plan, output: string): ForwardTask | WanAccuracyTask;
+}
+
+/** A comparison to make: a plan's output with that of the same plan on one device, perhaps in float32, or with a recorded one. */
+interface Pair {
+  readonly plan: Plan;
+  readonly comparison: Comparison;
+  readonly other: Plan | undefined;
+}
+
+async function run(chosen: AccuracyArguments, session: Session, name = session.options.model): Promise<number> {
+  const { weights, reference } = chosen;
   if (weights !== undefined && session.options.model !== undefined) {
     throw new DitrunError("--weights brings its own model in its config.json: leave out --model.");
   }
   if (reference !== undefined && weights === undefined) {
     throw new DitrunError("--reference needs the weights it was recorded with: give --weights DIR too.");
   }
-  const model = weights === undefined ? await session.model() : await loadCheckpointModel(weights);
-  const plans = await choosePlans(session, model, names);
-  const alone = (plan: Plan) => singleDevicePlan(against === "fp32" ? inFloat32(plan) : plan);
-  if (session.options.dryRun) {
-    await describeRuns(session, model, reference === undefined ? plans.flatMap((plan) => [plan, alone(plan)]) : plans);
-    return 0;
+  if (reference !== undefined && chosen.against !== undefined) {
+    throw new DitrunError("--reference is what plans are compared with: leave out --against.");
   }
-  const expected = reference === undefined ? undefined : await readOutput(reference);
+  const subject = await subjectOf(chosen, session, name);
+  const { model, tokens } = subject;
+  const pairs = pairsOf(await choosePlans(session, model, tokens, chosen.plans), chosen);
+  if (session.options.dryRun) {
+    await describeRuns(session, model, runsOf(pairs), tokens);
+    return exitCodes.ok;
+  }
+  const recorded = reference === undefined ? undefined : await readOutput(reference);
   return withTemporaryFolder("accuracy", async (folder) => {
-    const forward = outputOf(session, model, weights, reference, folder);
-    const references = new Map<string, OutputTensor>();
+    const forward = async (plan: Plan): Promise<OutputTensor> => {
+      const file = join(folder, "output.safetensors");
+      await session.run(subject.task(plan, file));
+      const output = await readOutput(file);
+      await rm(file);
+      return output;
+    };
+    const alone = new Map<string, OutputTensor>();
+    const once = async (plan: Plan): Promise<OutputTensor> => {
+      const output = alone.get(keyOf(plan)) ?? (await forward(plan));
+      if (meshSize(plan.mesh) === 1) alone.set(keyOf(plan), output);
+      return output;
+    };
     const results: AccuracyResult[] = [];
-    for (const plan of plans) {
-      const actual = await forward(plan);
-      // Plans that differ only in their mesh have one single-device run in common.
-      const key = JSON.stringify(alone(plan));
-      const wanted = expected ?? references.get(key) ?? (await forward(alone(plan)));
-      references.set(key, wanted);
-      results.push(compareOutputs(plan, actual, wanted));
+    for (const { plan, comparison, other } of pairs) {
+      const actual = await (comparison === "layout" ? forward(plan) : once(plan));
+      const expected = other === undefined ? recorded : await once(other);
+      if (!expected) throw new Error("A pair without another plan has a recorded output.");
+      results.push(compareOutputs(model, plan, comparison, actual, expected));
     }
-    const other = against === "fp32" ? "one device in float32" : "one device";
-    session.print(accuracyTable(results, reference === undefined ? other : `output in ${reference}`));
-    await session.emit({ results });
+    const { device } = session.device;
+    const compared = reference === undefined ? "one device" : basename(reference);
+    session.print(accuracyTable(model.name, device, results, compared));
+    const of = (comparison: Comparison) => results.filter((result) => result.comparison === comparison);
+    const isPlans = chosen.against === "fp32" || reference !== undefined;
+    await session.emit({
+      model,
+      device,
+      seed: session.seed,
+      weights: weights ?? "random",
+      reference: reference ?? (chosen.against === "fp32" ? "one device, fp32" : "one device"),
+      results: isPlans ? results : of("layout"),
+      arithmetic: isPlans ? [] : of("arithmetic"),
+    });
     return results.every(({ pass }) => pass) ? exitCodes.ok : exitCodes.mismatch;
   });
 }
 
-async function choosePlans(session: Session, model: DitModel, names: string | undefined): Promise<Plan[]> {
+/** By what a run computes, whatever its plan is called. */
+const keyOf = ({ name: _name, ...plan }: Plan): string => JSON.stringify(plan);
+
+/** Each plan with one device; then, unless told otherwise, one device in each of their dtypes with one in float32. */
+function pairsOf(plans: readonly Plan[], { against, reference }: AccuracyArguments): Pair[] {
+  if (reference !== undefined) return plans.map((plan) => ({ plan, comparison: "arithmetic", other: undefined }));
+  const exact = (plan: Plan) => singleDevicePlan(inFloat32(plan));
+  if (against === "fp32") return plans.map((plan) => ({ plan, comparison: "arithmetic", other: exact(plan) }));
+  const layouts = plans.map((plan): Pair => ({ plan, comparison: "layout", other: singleDevicePlan(plan) }));
+  if (against === "same") return layouts;
+  const rounded = plans.map(singleDevicePlan).filter((plan) => planPrecision(plan) !== "fp32");
+  const alone = new Map(rounded.map((plan) => [keyOf(plan), plan])).values();
+  return [...layouts, ...[...alone].map((plan): Pair => ({ plan, comparison: "arithmetic", other: exact(plan) }))];
+}
+
+/** The forwards that the pairs need: one for each layout, and one for each plan that others are compared with. */
+function runsOf(pairs: readonly Pair[]): Plan[] {
+  const known = new Set<string>();
+  return pairs.flatMap(({ plan, comparison, other }) => {
+    const runs = [plan, ...(other ? [other] : [])].filter(
+      (run) => (run === plan && comparison === "layout") || !known.has(keyOf(run)),
+    );
+    for (const run of runs) if (run !== plan || comparison !== "layout") known.add(keyOf(run));
+    return runs;
+  });
+}
+
+async function subjectOf(chosen: AccuracyArguments, session: Session, name: string | undefined): Promise<Subject> {
+  const { seed } = session;
+  const { weights, reference } = chosen;
+  const preset = name === undefined ? undefined : presetOf(name);
+  const model =
+    weights !== undefined
+      ? await loadCheckpointModel(weights)
+      : name === undefined
+        ? await session.model()
+        : await loadModel(preset?.config ?? name);
+  if (model.kind === "wan") {
+    const video = chosenVideo(chosen, preset?.name === "tiny" ? { ...preset, ...enoughTokens } : preset);
+    const size = latentOf(video.size, video.frames);
+    const task = (plan: Plan, output: string) => ({ kind: "wan-accuracy", model, plan, size, seed, output }) as const;
+    return { model, tokens: wanTokens(model, size), task };
+  }
+  for (const option of ["size", "frames"] as const) {
+    if (chosen[option] !== undefined) {
+      throw new DitrunError(`--${option} is of a video, but ${model.name} makes images: leave it out.`);
+    }
+  }
+  const from =
+    weights === undefined
+      ? ({ from: "random", seed, wide: true } as const)
+      : ({ from: "directory", directory: resolve(weights) } as const);
+  const inputs = reference === undefined ? {} : { inputs: resolve(reference) };
+  const task = (plan: Plan, output: string): ForwardTask => ({
+    ...{ kind: "forward", model, plan, weights: from, seed, output },
+    ...inputs,
+  });
+  return { model, tokens: tokenCount(model), task };
+}
+
+async function choosePlans(session: Session, model: Model, tokens: number, names: string | undefined): Promise<Plan[]> {
   const { options } = session;
-  if (names === undefined) return [await session.plan(model)];
+  if (names === undefined) return [await session.plan(model, options, tokens)];
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
     throw new DitrunError("--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
   }
   const list = names.split(",").map((name) => name.trim());
   const { dtype, fp8, attention } = options;
-  return Promise.all(list.map((plan) => session.plan(model, { plan, dtype, fp8, attention })));
+  return Promise.all(list.map((plan) => session.plan(model, { plan, dtype, fp8, attention }, tokens)));
 }
 
 function inFloat32(plan: Plan): Plan {
@@ -115,36 +244,6 @@ function inFloat32(plan: Plan): Plan {
     linear: {},
     attention: { kernel: plan.attention.kernel },
     ring: { transport: plan.ring.transport },
-  };
-}
-
-/** How to get the output of one forward under a plan, by way of a file that rank 0 writes. */
-function outputOf(
-  session: Session,
-  model: DitModel,
-  weights: string | undefined,
-  inputs: string | undefined,
-  folder: string,
-) {
-  let runs = 0;
-  return async (plan: Plan): Promise<OutputTensor> => {
-    const output = join(folder, `${runs++}.safetensors`);
-    const task: ForwardTask = {
-      kind: "forward",
-      model,
-      plan,
-      weights:
-        weights === undefined
-          ? { from: "random", seed: session.seed }
-          : { from: "directory", directory: resolve(weights) },
-      seed: session.seed,
-      output,
-      ...(inputs === undefined ? {} : { inputs: resolve(inputs) }),
-    };
-    await session.run(task);
-    const tensor = await readOutput(output);
-    await rm(output);
-    return tensor;
   };
 }
 

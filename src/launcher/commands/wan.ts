@@ -27,6 +27,7 @@ import { VideoProgress } from "../wan/progress.js";
 import { generateTable, summarizeGenerate } from "../wan/report.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../wan/texts.js";
 import { chosenVideo, latentOf, videoOptions } from "../wan/video-size.js";
+import { runWanAccuracy, wanAccuracyOptions } from "./accuracy.js";
 import { runWanProfile, wanProfileOptions } from "./wan-profile.js";
 
 function decimal(name: string, allowed: (value: number) => boolean, what: string) {
@@ -111,10 +112,10 @@ const options = {
 
 type GenerateArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
 
-/** Wan 2.1: `generate` makes a video from a prompt, `profile` measures the transformer. */
+/** Wan 2.1: `generate` makes a video from a prompt, `profile` measures the transformer, `accuracy` compares its layouts. */
 export const wan: Command = {
   name: "wan",
-  subcommands: ["generate", "profile"],
+  subcommands: ["generate", "profile", "accuracy"],
   example: {
     command: '$0 --nproc 8 --cfg 2 --cp 4 wan --model 1.4B generate --prompt "…"',
     describe: "A video; four workers each for the prompt and the negative prompt",
@@ -142,7 +143,17 @@ export const wan: Command = {
               .example("$0 wan --model 14B --size 832*480 profile", "One forward of the larger model"),
           (chosen) => select(chosen, (session) => runWanProfile(chosen, session)),
         )
-        .demandCommand(1, "Name what to do with Wan: generate or profile"),
+        .command(
+          "accuracy",
+          "Compare one step of guidance under a plan with one device's, with random weights",
+          (compare) =>
+            compare
+              .options(wanAccuracyOptions)
+              .group(Object.keys(wanAccuracyOptions), ownOptions)
+              .example("$0 --nproc 4 --cfg 2 --cp 2 wan accuracy", "Guidance and tokens divided over four workers"),
+          (chosen) => select(chosen, (session) => runWanAccuracy(chosen, session)),
+        )
+        .demandCommand(1, "Name what to do with Wan: generate, profile or accuracy"),
     ),
 };
 

@@ -3,6 +3,7 @@ import type { Store } from "../store.js";
 import { runForward } from "./forward.js";
 import { runLinks } from "./links.js";
 import { runProfile } from "./profile.js";
+import { runWanAccuracy } from "./wan-accuracy.js";
 import { runWanForward } from "./wan-forward.js";
 import { runWanGenerate } from "./wan-generate.js";
 import { runWanProfile } from "./wan-profile.js";
@@ -22,6 +23,8 @@ export function runTask(job: Job, store: Store): Promise<unknown> {
       return runWanGenerate(job, task, store);
     case "wan-profile":
       return runWanProfile(job, task, store);
+    case "wan-accuracy":
+      return runWanAccuracy(job, task, store);
     case "wan-vae":
       return runWanVae(job, task, store);
     case "links":

@@ -27,7 +27,7 @@ export async function withSession<T>(
   checkDtypes(plan);
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, plan);
-  const source = await openWeights(device, weights);
+  const source = await openWeights(device, weights, model.depth);
   const loader: Loader = { context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) };
   const dit = await Dit.load(loader, model);
   await device.synchronize();
@@ -41,7 +41,7 @@ export async function withSession<T>(
   return result;
 }
 
-async function openWeights(device: Device, weights: Weights): Promise<WeightSource> {
-  if (weights.from === "random") return new RandomWeights(device, weights.seed);
+async function openWeights(device: Device, weights: Weights, blocks: number): Promise<WeightSource> {
+  if (weights.from === "random") return new RandomWeights(device, weights.seed, weights.wide ? blocks : undefined);
   return new CheckpointWeights(device, await openSafetensors(join(weights.directory, "model.safetensors")));
 }

@@ -55,7 +55,7 @@ export async function loadTransformer(
 ): Promise<WanTransformer> {
   const source =
     weights.from === "random"
-      ? new RandomWeights(context.device, weights.seed)
+      ? new RandomWeights(context.device, weights.seed, weights.wide ? model.layers : undefined)
       : named(context, await openFile(weights.transformer), transformerNames[weights.layout]);
   const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
   try {

@@ -4,12 +4,14 @@ import type { Seed } from "../../protocol/seed.js";
 import { deviceDtypes, distributions } from "../device/abi.js";
 import type { Device } from "../device/device.js";
 import { cast } from "../device/ops.js";
-import { dtypeBytes, elements, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
+import { dtypeBytes, elements, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
 import type { Range } from "../parallel/split.js";
+import { type Band, wideBands } from "./wide.js";
 
 /** How a parameter is drawn when weights are random: as torch.nn initialises the module that it belongs to. */
 export type Init =
-  | { readonly kind: "uniform"; readonly bound: number }
+  /** Uniform in around ± bound; around 0 if absent. */
+  | { readonly kind: "uniform"; readonly bound: number; readonly around?: number }
   | { readonly kind: "normal"; readonly std: number }
   | { readonly kind: "constant"; readonly value: number };
 
@@ -52,29 +54,44 @@ export function tensorId(name: string): number {
 
 /** Seeded random weights: every rank of every layout and device sees slices of the same full tensors. */
 export class RandomWeights implements WeightSource {
+  /** @param wideBlocks draws them for checks of a model of so many blocks (wideBands), else as a new model's. */
   constructor(
     private readonly device: Device,
     private readonly seed: Seed,
+    private readonly wideBlocks?: number,
   ) {}
 
   async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
-    const { init } = parameter;
     const whole = wholeOf(parameter);
+    const [all = { start: 0, count: 0 }] = whole.rows;
+    const bands: readonly Band[] = this.wideBlocks
+      ? wideBands(parameter, this.wideBlocks)
+      : [{ rows: all, init: parameter.init }];
+    const { columns } = part;
     let written = 0;
-    for (const rows of part.rows) {
-      fillRandom(this.device, {
-        out: tensor(out.address + written * part.columns.count * dtypeBytes(out.dtype), out.dtype, [
-          rows.count,
-          part.columns.count,
-        ]),
-        seed: this.seed,
-        name: parameter.name,
-        fullColumns: whole.columns.count,
-        row0: rows.start,
-        column0: part.columns.start,
-        init,
-      });
-      written += rows.count;
+    for (const { start, count } of part.rows) {
+      const rowsHere = rowsOf(tensor(out.address, out.dtype, [written + count, columns.count]), written, count);
+      for (const { rows, column, init } of bands) {
+        const from = Math.max(start, rows.start);
+        const to = Math.min(start + count, rows.start + rows.count);
+        const column0 = column ?? columns.start;
+        if (to <= from || column0 < columns.start || column0 >= columns.start + columns.count) continue;
+        const target = rowsOf(rowsHere, from - start, to - from);
+        const offset = (column0 - columns.start) * dtypeBytes(out.dtype);
+        fillRandom(this.device, {
+          out:
+            column === undefined
+              ? target
+              : tensor(target.address + offset, out.dtype, [to - from, 1], target.rowStride),
+          seed: this.seed,
+          name: parameter.name,
+          fullColumns: whole.columns.count,
+          row0: from,
+          column0,
+          init,
+        });
+      }
+      written += count;
     }
   }
 
@@ -104,13 +121,13 @@ export function fillRandom(
       row0: options.row0 ?? 0,
       column0: options.column0 ?? 0,
       fullColumns: options.fullColumns,
-      ldo: columns,
+      ldo: out.rowStride,
       rows: elements(out.shape) / columns,
       columns,
       tensorId: tensorId(options.name),
       distribution: distributions[init.kind === "normal" ? "normal" : "uniform"],
       amplitude,
-      offset: init.kind === "constant" ? init.value : 0,
+      offset: init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0,
       outDtype: deviceDtypes[out.dtype],
       reserved: 0,
     },

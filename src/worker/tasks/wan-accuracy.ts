@@ -1,0 +1,60 @@
+import { writeSafetensors } from "../../formats/safetensors.js";
+import { DitrunError } from "../../protocol/failure.js";
+import type { Job, WanAccuracyTask } from "../../protocol/job.js";
+import { checkDtypes } from "../../protocol/plan.js";
+import type { ForwardRank } from "../../protocol/results.js";
+import { Context } from "../context.js";
+import { Device } from "../device/device.js";
+import { matrixShape, type Tensor } from "../device/tensor.js";
+import { Guidance } from "../models/wan/guidance.js";
+import type { Store } from "../store.js";
+import { fillRandom } from "../weights/source.js";
+import { requireFinite } from "./session.js";
+import { loadTransformer } from "./wan-session.js";
+
+const TIME = 500;
+/** Both texts count about as much: the published 5 would make the difference of the two forwards, and its rounding, larger. */
+const SCALE = 2;
+
+/** One step of guidance with random weights and inputs; rank 0 writes its velocity to the task's file. */
+export async function runWanAccuracy(job: Job, task: WanAccuracyTask, store: Store): Promise<ForwardRank> {
+  const { model, plan, seed, size } = task;
+  checkDtypes(plan);
+  if (!model.textEncoder) {
+    throw new DitrunError(`${model.name} has no textEncoder sizes, which random weights need: add them to the model.`);
+  }
+  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
+  const context = await Context.create(device, store, plan);
+  const { width } = model.textEncoder;
+  const transformer = await loadTransformer(context, model, { from: "random", seed, wide: true }, width, size);
+  const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
+  const guidance = new Guidance(context, transformer, latent, SCALE);
+  const text = device.allocatePersistent("fp32", [model.textLength, width]);
+  await context.prepare(() => guidance.measure());
+  const draw = (name: string, out: Tensor) =>
+    fillRandom(device, { out, seed, name, fullColumns: matrixShape(out).columns, init: { kind: "normal", std: 1 } });
+  draw("latent", latent);
+  for (const slot of guidance.slots) {
+    draw(`text.${slot}`, text);
+    await transformer.setText(slot, text);
+  }
+  await transformer.setTime(TIME);
+  context.world.barrier();
+  const times = guidance.forward();
+  await device.synchronize();
+  const output = await device.download(guidance.velocity);
+  requireFinite(task, output);
+  if (store.rank === 0) {
+    await writeSafetensors(task.output, { output: { dtype: "F32", shape: latent.shape, data: output } });
+  }
+  const rank: ForwardRank = {
+    rank: store.rank,
+    device: device.info.name,
+    milliseconds: times.reduce((sum, elapsed) => sum + elapsed(), 0),
+    peakMemoryBytes: device.kernels.memoryUsed().peak,
+  };
+  guidance.close();
+  await context.close();
+  device.close();
+  return rank;
+}
