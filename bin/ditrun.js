@@ -1,27 +1,35 @@
 #!/usr/bin/env node
+// Nothing here is newer than Node 12, so that an old one can be told that it is too old.
 const load = (name) => import(`../dist/launcher/${name}.js`);
-const end = (error, hint, exitCode) => {
-  process.stderr.write(`ditrun: ${String(error.message).split("\n")[0]}${hint}\n`);
+const end = (message, exitCode) => {
+  process.stderr.write(`ditrun: ${String(message).split("\n")[0]}\n`);
   process.exit(exitCode);
 };
-const notLoaded = (error) =>
-  end(
-    { message: `The launcher could not be loaded (${String(error.message).split("\n")[0]})` },
-    ": run npm ci, or npm run build, in its folder.",
-    3,
-  );
+const notLoaded = (error) => {
+  const hint = error.code === "ERR_MODULE_NOT_FOUND" ? ": run npm ci, or npm run build, in its folder" : "";
+  end(`The launcher could not be loaded (${String(error.message).split("\n")[0]})${hint}.`, 3);
+};
 
-// First, since until then a scheduler's warning (SIGUSR1) would open Node's debugger to every user of the host.
-const { checkSurroundings, tellOfWarnings } = await load("surroundings").catch(notLoaded);
-tellOfWarnings();
-try {
-  checkSurroundings();
-} catch (error) {
-  end(error, "", error.exitCode);
+async function start() {
+  // First, since until then a scheduler's warning (SIGUSR1) would open Node's debugger to every user of the host.
+  const { checkSurroundings, tellOfWarnings } = await load("surroundings").catch(notLoaded);
+  tellOfWarnings();
+  try {
+    checkSurroundings();
+  } catch (error) {
+    end(error.message, error.exitCode);
+  }
+  const [cli, streams] = await Promise.all([load("cli"), load("standard-streams")]).catch(notLoaded);
+
+  streams.watchStandardStreams();
+  const exitCode = await cli.main(process.argv.slice(2));
+  process.exitCode = process.exitCode || exitCode;
+  streams.endWithUnreadStderr();
 }
-const [cli, streams] = await Promise.all([load("cli"), load("standard-streams")]).catch(notLoaded);
 
-streams.watchStandardStreams();
-const exitCode = await cli.main(process.argv.slice(2));
-process.exitCode ||= exitCode;
-streams.endWithUnreadStderr();
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (major < 20 || (major === 20 && minor < 19)) {
+  end(`This is Node.js ${process.versions.node} (${process.execPath}), and ditrun needs 20.19 or newer.`, 3);
+} else {
+  start();
+}

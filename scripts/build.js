@@ -42,6 +42,10 @@ async function buildKernels() {
   if (wanted === "ON" && !built) process.exit(1);
 }
 
+/** `npx` in a clone links the clone into its cache, and so runs both install scripts once more: nothing is left to do then. */
+const builtBefore = ["dist/launcher/cli.js", "build/libditrun_cpu.so"].every((file) => existsSync(join(root, file)));
+if (process.env.npm_command === "exec" && builtBefore) process.exit(0);
+
 if (wants("--typescript") && existsSync(join(root, "tsconfig.build.json"))) {
   await need(join(root, "node_modules", ".bin", "tsc"), ["-p", "tsconfig.build.json"], "run npm ci first.");
 }

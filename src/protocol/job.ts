@@ -130,7 +130,7 @@ export const wanAccuracyTaskSchema = z.strictObject({
   plan: planSchema,
   size: latentSizeSchema,
   /** Of weights and inputs. */
-  seed: z.int(),
+  seed: seedSchema,
   /** Rank 0 writes the velocity here, a safetensors file with the float32 tensor `output` [channels, frames, height, width]. */
   output: z.string().min(1),
 });

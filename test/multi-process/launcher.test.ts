@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
+import { toFloat32 } from "../../src/formats/numbers.js";
+import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
+import type { FileDtype } from "../../src/formats/tensor-file.js";
 import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels, packageRoot } from "../../src/launcher/paths.js";
@@ -158,6 +161,42 @@ describe("accuracy", () => {
     expect(arithmetic).toEqual([]);
     expect(exitCode).toBe(0);
     await pids.expectGone(3);
+  });
+
+  test("--reference is what plans are compared with, on its own inputs", async () => {
+    const golden = join(packageRoot, "test", "golden", "data", "dit");
+    const file = await openSafetensors(join(golden, "case.safetensors"));
+    const tensors: Record<string, { dtype: FileDtype; shape: readonly number[]; data: Uint8Array }> = {};
+    for (const name of ["img", "t", "y", "output"]) {
+      const { dtype, shape } = file.info(name);
+      tensors[name] = { dtype, shape, data: (await file.read(name)).slice() };
+    }
+    await file.close();
+    const { output } = tensors;
+    if (!output) throw new Error("The case has an output.");
+    const values = toFloat32(output.dtype, output.data);
+    const other = join(folder, "other.safetensors");
+    const changed = new Uint8Array(values.map((value) => 1.01 * value).buffer);
+    await writeSafetensors(other, { ...tensors, output: { ...output, data: changed } });
+    for (const [reference, exitCode, relL2] of [
+      [join(golden, "case.safetensors"), 0, 0],
+      [other, 1, 0.01],
+    ] as const) {
+      const args = ["accuracy", "--device", "cpu", "--dtype", "fp32", "--json", "--weights", golden];
+      const run = await execa("node", [join(packageRoot, "bin", "ditrun.js"), ...args, "--reference", reference], {
+        reject: false,
+        stdin: "ignore",
+      });
+      const document = accuracySchema.parse(JSON.parse(run.stdout));
+      expect(document).toMatchObject({
+        reference,
+        weights: golden,
+        arithmetic: [],
+        results: [{ pass: exitCode === 0 }],
+      });
+      expect(document.results[0]?.relL2).toBeCloseTo(relL2, 4);
+      expect(run.exitCode).toBe(exitCode);
+    }
   });
 
   test("a NaN is named and fails", async () => {

@@ -105,28 +105,31 @@ describe("ditrun_to_bytes on the CPU", () => {
     check(raw.free(out));
   });
 
-  it.each([F32, BF16, F16])("says where a pixel is not finite, and leaves the word alone elsewhere, dtype %i", (dtype) => {
-    const count = 40_003; // more than one thread's
-    const out = made((result) => raw.malloc(count, 0, result));
-    const word = made((result) => raw.malloc(8, 0, result));
-    const words = () => new Uint32Array(downloadBytes(word, 8).buffer);
-    const convert = (x: Float64Array) => check(raw.toBytes(out, word, upload(x, dtype), dtype, count, stream));
-    const finite = sequence(count, dtype, 5, dtype === F16 ? 6e4 : 3e38);
-    for (const [place, value] of [
-      [0, Number.NaN],
-      [count - 1, Number.POSITIVE_INFINITY],
-      [20_000, Number.NEGATIVE_INFINITY],
-    ] as const) {
-      check(raw.fillZero(word, 8, stream));
-      convert(finite);
-      expect([...words()]).toEqual([0, 0]);
-      convert(finite.map((x, index) => (index === place ? value : x)));
-      expect([...words()]).toEqual([1, 0]);
-      convert(finite);
-      expect([...words()]).toEqual([1, 0]);
-    }
-    for (const address of [out, word]) check(raw.free(address));
-  });
+  it.each([F32, BF16, F16])(
+    "says where a pixel is not finite, and leaves the word alone elsewhere, dtype %i",
+    (dtype) => {
+      const count = 40_003; // more than one thread's
+      const out = made((result) => raw.malloc(count, 0, result));
+      const word = made((result) => raw.malloc(8, 0, result));
+      const words = () => new Uint32Array(downloadBytes(word, 8).buffer);
+      const convert = (x: Float64Array) => check(raw.toBytes(out, word, upload(x, dtype), dtype, count, stream));
+      const finite = sequence(count, dtype, 5, dtype === F16 ? 6e4 : 3e38);
+      for (const [place, value] of [
+        [0, Number.NaN],
+        [count - 1, Number.POSITIVE_INFINITY],
+        [20_000, Number.NEGATIVE_INFINITY],
+      ] as const) {
+        check(raw.fillZero(word, 8, stream));
+        convert(finite);
+        expect([...words()]).toEqual([0, 0]);
+        convert(finite.map((x, index) => (index === place ? value : x)));
+        expect([...words()]).toEqual([1, 0]);
+        convert(finite);
+        expect([...words()]).toEqual([1, 0]);
+      }
+      for (const address of [out, word]) check(raw.free(address));
+    },
+  );
 
   it("says so each time that a graph is replayed", () => {
     const [x, out, word] = [4, 4, 4].map((bytes) => made((result) => raw.malloc(bytes, 0, result)));

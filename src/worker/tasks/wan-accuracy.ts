@@ -9,7 +9,7 @@ import { matrixShape, type Tensor } from "../device/tensor.js";
 import { Guidance } from "../models/wan/guidance.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
-import { requireFinite } from "./session.js";
+import { requireFinite } from "./finite.js";
 import { loadTransformer } from "./wan-session.js";
 
 const TIME = 500;
@@ -43,7 +43,7 @@ export async function runWanAccuracy(job: Job, task: WanAccuracyTask, store: Sto
   const times = guidance.forward();
   await device.synchronize();
   const output = await device.download(guidance.velocity);
-  requireFinite(task, output);
+  requireFinite(`The velocity of ${model.name}`, output);
   if (store.rank === 0) {
     await writeSafetensors(task.output, { output: { dtype: "F32", shape: latent.shape, data: output } });
   }
