@@ -247,7 +247,8 @@ describe("signals to the launcher", () => {
     const next = start(line, { env: { TMPDIR: folder } });
     expect((await next.process).exitCode).toBe(0);
     expect(readdirSync(folder)).toEqual([]);
-    await next.pids.expectGone(2);
+    // The plan, one device of the same dtypes, and one in float32.
+    await next.pids.expectGone(3);
     rmSync(folder, { recursive: true });
   });
 

@@ -62,7 +62,7 @@ function cName(name: string): string {
 
 /** How abi-arguments.ts writes a C type: addresses by that name, lists where the struct points to several. */
 function typeScriptOf(type: string, field: string): string {
-  if (type === "uint64_t") return field === "seed" ? "number" : "Address";
+  if (type === "uint64_t") return field === "seed" ? "bigint" : "Address";
   if (type === "uint64_t *") return "Address[]";
   if (!type.endsWith(" *")) return "number";
   return `${type.replace(/^ditrun_| \*$/g, "").replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())}[]`;

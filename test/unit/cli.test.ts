@@ -240,6 +240,7 @@ describe("--json is one document on stdout, also of a failure", () => {
 
 describe("global options stand before or after the command", () => {
   const dryRun = async (line: string) => {
+    stdout = "";
     expect(await run(line)).toBe(0);
     return JSON.parse(stdout);
   };
