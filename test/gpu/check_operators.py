@@ -139,7 +139,8 @@ def checks(module, report):
                     out = random(m, n, dtype=out_dtype) if residual else torch.full((m, n), NAN, device="cuda", dtype=out_dtype)
                     expected = product + (bias.double() if bias is not None else 0) + (out.double() if residual else 0)
                     synchronized(lambda: module.gemm(gemm_args(a, w, out, bias, out if residual else None), 0))
-                    limit = (LIMIT if name in ("plain", "bias") else TWICE)[out_dtype]
+                    # The matrix units cut the bits off that do not fit a sum, so the error of a long one grows with its length.
+                    limit = (LIMIT if name in ("plain", "bias") else TWICE)[out_dtype] * (max(1, k / 1024) if out_dtype == torch.float32 else 1)
                     report(f"gemm f16->{SHORT[out_dtype]} {m}x{n}x{k} {name}", relative(out, expected), limit)
         status = module.lib.ditrun_gemm(gemm_args(a, w, torch.empty(m, n, device="cuda", dtype=torch.bfloat16)), 0)
         report("gemm f16->bf16 is refused", 0 if status == 1 else 1, 0, module.lib.ditrun_last_error().decode()[:100])
