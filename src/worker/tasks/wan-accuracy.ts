@@ -1,8 +1,10 @@
+import { toFloat32 } from "../../formats/numbers.js";
 import { writeSafetensors } from "../../formats/safetensors.js";
 import { DitrunError } from "../../protocol/failure.js";
 import type { Job, WanAccuracyTask } from "../../protocol/job.js";
 import { checkDtypes } from "../../protocol/plan.js";
 import type { ForwardRank } from "../../protocol/results.js";
+import type { Seed } from "../../protocol/seed.js";
 import { Context } from "../context.js";
 import { Device } from "../device/device.js";
 import { matrixShape, type Tensor } from "../device/tensor.js";
@@ -34,6 +36,7 @@ export async function runWanAccuracy(job: Job, task: WanAccuracyTask, store: Sto
   const draw = (name: string, out: Tensor) =>
     fillRandom(device, { out, seed, name, fullColumns: matrixShape(out).columns, init: { kind: "normal", std: 1 } });
   draw("latent", latent);
+  await addTrend(device, latent, seed);
   for (const slot of guidance.slots) {
     draw(`text.${slot}`, text);
     await transformer.setText(slot, text);
@@ -57,4 +60,29 @@ export async function runWanAccuracy(job: Job, task: WanAccuracyTask, store: Sto
   await context.close();
   device.close();
   return rank;
+}
+
+/**
+ * Adds to each channel of a latent [channels, frames, height, width] a straight line along the tokens, with a slope of its own. In
+ * plain noise all parts of a long sequence are alike, and attention to some of the keys is nearly that to all of them.
+ */
+async function addTrend(device: Device, latent: Tensor, seed: Seed): Promise<void> {
+  const [channels = 1, frames = 1, height = 1, width = 1] = latent.shape;
+  const slopes = device.allocatePersistent("fp32", [1, channels]);
+  fillRandom(device, {
+    out: slopes,
+    seed,
+    name: "latent.trend",
+    fullColumns: channels,
+    init: { kind: "normal", std: 2 },
+  });
+  const slopeOf = toFloat32("F32", await device.download(slopes));
+  const values = toFloat32("F32", await device.download(latent));
+  const lines = frames * height;
+  values.forEach((value, index) => {
+    const line = Math.floor(index / width);
+    const along = (line % lines) / lines - 0.5;
+    values[index] = value + (slopeOf[Math.floor(line / lines)] ?? 0) * along;
+  });
+  await device.upload(latent, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
 }
