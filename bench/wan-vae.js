@@ -14,8 +14,8 @@ import { toFloat32 } from "../dist/formats/numbers.js";
 import { openSafetensors } from "../dist/formats/safetensors.js";
 import { runJob } from "../dist/launcher/agent.js";
 import { openLog } from "../dist/launcher/logs.js";
-import { builtKernels } from "../dist/launcher/paths.js";
-import { planSchema, vaeDtypeSchema } from "../dist/protocol/plan.js";
+import { builtKernels } from "../dist/paths.js";
+import { planSchema, vaeDtypeSchema } from "../dist/plan/schema.js";
 import { wanVaeRankSchema } from "../dist/protocol/results.js";
 
 const { values } = parseArgs({

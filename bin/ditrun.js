@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Nothing here is newer than Node 12, so that an old one can be told that it is too old.
-const load = (name) => import(`../dist/launcher/${name}.js`);
+const load = (name) => import(`../dist/${name}.js`);
 const end = (message, exitCode) => {
   process.stderr.write(`ditrun: ${String(message).split("\n")[0]}\n`);
   process.exit(exitCode);
@@ -12,14 +12,14 @@ const notLoaded = (error) => {
 
 async function start() {
   // First, since until then a scheduler's warning (SIGUSR1) would open Node's debugger to every user of the host.
-  const { checkSurroundings, tellOfWarnings } = await load("surroundings").catch(notLoaded);
+  const { checkSurroundings, tellOfWarnings } = await load("launcher/surroundings").catch(notLoaded);
   tellOfWarnings();
   try {
     checkSurroundings();
   } catch (error) {
     end(error.message, error.exitCode);
   }
-  const [cli, streams] = await Promise.all([load("cli"), load("standard-streams")]).catch(notLoaded);
+  const [cli, streams] = await Promise.all([load("cli/main"), load("cli/standard-streams")]).catch(notLoaded);
 
   streams.watchStandardStreams();
   const exitCode = await cli.main(process.argv.slice(2));

@@ -43,7 +43,7 @@ async function buildKernels() {
 }
 
 /** `npx` in a clone links the clone into its cache, and so runs both install scripts once more: nothing is left to do then. */
-const builtBefore = ["dist/launcher/cli.js", "build/libditrun_cpu.so"].every((file) => existsSync(join(root, file)));
+const builtBefore = ["dist/cli/main.js", "build/libditrun_cpu.so"].every((file) => existsSync(join(root, file)));
 if (process.env.npm_command === "exec" && builtBefore) process.exit(0);
 
 if (wants("--typescript") && existsSync(join(root, "tsconfig.build.json"))) {

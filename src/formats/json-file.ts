@@ -1,8 +1,8 @@
-import { DitrunError, messageOf } from "../protocol/failure.js";
-import { fileFailure } from "./file-failure.js";
+import { DitrunError, messageOf } from "../failure.js";
+import { fileFailure } from "../files/file-failure.js";
+import { readTextFile } from "../files/text-file.js";
 import { refuseLfsPointer } from "./lfs-pointer.js";
 import { shown } from "./shown.js";
-import { readTextFile } from "./text-file.js";
 
 /** Four times the largest that is published: a tokenizer of 256,000 pieces. */
 const MOST_BYTES = 64 * 2 ** 20;

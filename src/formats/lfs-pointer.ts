@@ -1,5 +1,5 @@
 import { basename, dirname } from "node:path";
-import { DitrunError } from "../protocol/failure.js";
+import { DitrunError } from "../failure.js";
 
 /** Git LFS's own limit on a pointer. Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md */
 export const mostPointerBytes = 1024;

@@ -1,4 +1,4 @@
-import { DitrunError } from "../protocol/failure.js";
+import { DitrunError } from "../failure.js";
 import type { FileDtype } from "./tensor-file.js";
 
 /** bfloat16 bits → float32, exact. Shapes: [n] → [n]. */

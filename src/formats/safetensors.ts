@@ -1,12 +1,12 @@
 import { type FileHandle, rm } from "node:fs/promises";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
-import { fileFailure } from "./file-failure.js";
-import { takeName } from "./free-name.js";
-import { checkOutputFile } from "./output-file.js";
+import { DitrunError, messageOf } from "../failure.js";
+import { fileFailure } from "../files/file-failure.js";
+import { takeName } from "../files/free-name.js";
+import { checkOutputFile } from "../files/output-file.js";
+import { openTemporary } from "../files/temporary.js";
 import { openShards } from "./sharded.js";
 import { checkTensorName, shown } from "./shown.js";
-import { openTemporary } from "./temporary.js";
 import {
   describe,
   elementBytes,

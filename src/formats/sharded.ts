@@ -1,6 +1,6 @@
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
-import { DitrunError } from "../protocol/failure.js";
+import { DitrunError } from "../failure.js";
 import { readJsonFile } from "./json-file.js";
 import { checkTensorName, isPlain, shown } from "./shown.js";
 import type { Slice, TensorFile, TensorInfo } from "./tensor-file.js";

@@ -1,4 +1,4 @@
-import { DitrunError, escapeControls } from "../protocol/failure.js";
+import { DitrunError, escapeControls } from "../failure.js";
 
 const MOST_CHARACTERS = 250;
 

@@ -1,7 +1,7 @@
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { DitrunError } from "../protocol/failure.js";
-import { fileFailure } from "./file-failure.js";
+import { DitrunError } from "../failure.js";
+import { fileFailure } from "../files/file-failure.js";
 import { mostPointerBytes, refuseLfsPointer } from "./lfs-pointer.js";
 
 /** Bytes per element, by the names that safetensors gives its dtypes. */

@@ -1,6 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import * as yauzl from "yauzl";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError, messageOf } from "../failure.js";
 import { shown } from "./shown.js";
 import { openForReading, type StoredTensor, StoredTensors, type TensorFile, tensorBytes } from "./tensor-file.js";
 import { type CheckpointTensor, readStateDict } from "./torch-pickle.js";

@@ -1,6 +1,6 @@
 import { BufferReader, Parser } from "pickleparser";
 import { z } from "zod";
-import { DitrunError, messageOf } from "../protocol/failure.js";
+import { DitrunError, messageOf } from "../failure.js";
 import { checkTensorName, shown } from "./shown.js";
 import type { FileDtype } from "./tensor-file.js";
 

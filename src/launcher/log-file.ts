@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync, writeSync } from "node:fs";
-import { fileFailure } from "../formats/file-failure.js";
+import { fileFailure } from "../files/file-failure.js";
 
 /** A log holds what a job was asked for, which is nobody else's business. */
 const OWNER_ONLY = 0o600;

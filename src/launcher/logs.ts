@@ -3,13 +3,13 @@ import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
-import { fileFailure } from "../formats/file-failure.js";
-import { makeFolder } from "../formats/folder.js";
-import { DitrunError } from "../protocol/failure.js";
+import { DitrunError } from "../failure.js";
+import { fileFailure } from "../files/file-failure.js";
+import { makeFolder } from "../files/folder.js";
+import { packageVersion } from "../version.js";
 import { BoundedStream } from "./bounded-stream.js";
 import { LogFile } from "./log-file.js";
 import { visible } from "./terminal-text.js";
-import { packageVersion } from "./version.js";
 
 export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof logLevels)[number];

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { DitrunError, exitCodes } from "../protocol/failure.js";
-import { counted } from "./counted.js";
+import { DitrunError, exitCodes } from "../failure.js";
+import { counted } from "../text.js";
 import { processLimit } from "./surroundings.js";
 
 /** Threads of a worker that only starts, and what the launcher adds to its own; each worker takes more when it works. */

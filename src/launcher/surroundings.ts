@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { DitrunError, exitCodes } from "../protocol/failure.js";
+import { DitrunError, exitCodes } from "../failure.js";
 
 /** Loading the launcher alone opens some 150 files at once. */
 const LEAST_OPEN_FILES = 256;

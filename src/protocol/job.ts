@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { ditModelSchema, latentSizeSchema, wanModelSchema } from "./model.js";
-import { planSchema } from "./plan.js";
+import { ditModelSchema, latentSizeSchema, wanModelSchema } from "../models/schema.js";
+import { planSchema } from "../plan/schema.js";
 import { seedSchema } from "./seed.js";
 
 /** Where a model's weights come from. */

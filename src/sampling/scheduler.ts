@@ -1,4 +1,4 @@
-import { DitrunError } from "../protocol/failure.js";
+import { DitrunError } from "../failure.js";
 import { dpmSolverPlusPlus, type SolverStep, uniPc } from "./solver-steps.js";
 
 export const solverNames = ["unipc", "dpm++"] as const;

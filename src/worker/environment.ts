@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../protocol/failure.js";
+import { DitrunError, exitCodes } from "../failure.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 
 /** Where a worker stands and how it reaches its launcher. */

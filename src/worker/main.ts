@@ -4,7 +4,7 @@ import { ignoreWarnings } from "./scheduler-warnings.js";
 ignoreWarnings();
 const { prepareProcess } = await import("./early.js");
 prepareProcess();
-const { runWorker } = await import("./run.js");
+const { runWorker } = await import("./life.js");
 await runWorker(async (job, store) => {
   const { runTask } = await import("./tasks/index.js");
   return runTask(job, store);

@@ -1,5 +1,5 @@
-import { messageOf } from "../protocol/failure.js";
-import { Kernels } from "./device/kernels.js";
+import { messageOf } from "../failure.js";
+import { Kernels } from "./runtime/kernels.js";
 
 // Run by the launcher, which itself never loads a kernel module: node probe.js FILE.so prints one line of JSON.
 try {

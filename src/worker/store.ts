@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import { Context, Dealer } from "zeromq";
+import { DitrunError, exitCodes, messageOf, PeerFailure } from "../failure.js";
 import { AwakeClock } from "../protocol/awake-clock.js";
-import { DitrunError, exitCodes, messageOf, PeerFailure } from "../protocol/failure.js";
 import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
 import type { Job } from "../protocol/job.js";
 import {

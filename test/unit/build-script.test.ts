@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { packageRoot } from "../../src/launcher/paths.js";
+import { packageRoot } from "../../src/paths.js";
 
 let folder = "";
 let path = "";

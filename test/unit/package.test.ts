@@ -12,7 +12,7 @@ import {
   probeEntry,
   tinyCheckpoint,
   workerEntry,
-} from "../../src/launcher/paths.js";
+} from "../../src/paths.js";
 
 const manifestSchema = z.object({ files: z.array(z.string()), scripts: z.record(z.string(), z.string()) });
 const manifest = manifestSchema.parse(JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")));
@@ -23,7 +23,7 @@ describe("the published package", () => {
       ...[modelsDirectory, plansDirectory, tinyCheckpoint, workerEntry, probeEntry].map((path) =>
         relative(packageRoot, path),
       ),
-      ...["bin/ditrun.js", "dist/launcher/cli.js", "scripts/build.js", "CMakeLists.txt", "kernels/include/ditrun.h"],
+      ...["bin/ditrun.js", "dist/cli/main.js", "scripts/build.js", "CMakeLists.txt", "kernels/include/ditrun.h"],
     ];
     for (const path of needed) expect(existsSync(join(packageRoot, path))).toBe(true);
     const packed = (path: string) => manifest.files.some((entry) => `${path}/`.startsWith(`${entry}/`));

@@ -1,5 +1,5 @@
-import type { SumTarget } from "../device/ops.js";
-import type { Tensor } from "../device/tensor.js";
+import type { SumTarget } from "../ops/ops.js";
+import type { Tensor } from "../runtime/tensor.js";
 
 export type { SumTarget };
 

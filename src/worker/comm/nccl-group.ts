@@ -1,9 +1,9 @@
-import { type Address, deviceDtypes, type Handle, NCCL_ID_BYTES, SHARE_UNIT } from "../device/abi.js";
-import type { Device } from "../device/device.js";
-import { sumOf } from "../device/ops.js";
-import { dtypeBytes, elements, matrixShape, type Tensor } from "../device/tensor.js";
-import { gatherWork } from "../device/work.js";
-import { rangeOf, shares } from "../parallel/split.js";
+import { rangeOf, shares } from "../layers/split.js";
+import { sumOf } from "../ops/ops.js";
+import { type Address, deviceDtypes, type Handle, NCCL_ID_BYTES, SHARE_UNIT } from "../runtime/abi.js";
+import type { Device } from "../runtime/device.js";
+import { dtypeBytes, elements, matrixShape, type Tensor } from "../runtime/tensor.js";
+import { gatherWork } from "../runtime/work.js";
 import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
 import { shotsOf } from "./shots.js";

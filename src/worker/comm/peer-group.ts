@@ -1,8 +1,8 @@
-import { PEER_BLOCKS } from "../device/abi.js";
-import type { Device } from "../device/device.js";
-import { type PeerMemory, peerGather, peerSum } from "../device/peer-ops.js";
-import { dtypeBytes, elements, matrixShape, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
-import { rangeOf } from "../parallel/split.js";
+import { rangeOf } from "../layers/split.js";
+import { type PeerMemory, peerGather, peerSum } from "../ops/peer-ops.js";
+import { PEER_BLOCKS } from "../runtime/abi.js";
+import type { Device } from "../runtime/device.js";
+import { dtypeBytes, elements, matrixShape, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Group, SumTarget } from "./group.js";
 import type { Flag, PeerHeap } from "./peer-heap.js";
 import { shotsOf } from "./shots.js";

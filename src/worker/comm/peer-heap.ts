@@ -1,8 +1,8 @@
 import { z } from "zod";
-import { DitrunError, exitCodes } from "../../protocol/failure.js";
-import { type Address, HANDLE_BYTES } from "../device/abi.js";
-import { alignUp } from "../device/arena.js";
-import type { Device } from "../device/device.js";
+import { DitrunError, exitCodes } from "../../failure.js";
+import { type Address, HANDLE_BYTES } from "../runtime/abi.js";
+import { alignUp } from "../runtime/arena.js";
+import type { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
 
 const FLAG_BYTES = 4;

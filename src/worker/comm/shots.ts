@@ -1,5 +1,5 @@
-import { SHARE_UNIT } from "../device/abi.js";
-import { dtypeBytes, matrixShape, type Tensor } from "../device/tensor.js";
+import { SHARE_UNIT } from "../runtime/abi.js";
+import { dtypeBytes, matrixShape, type Tensor } from "../runtime/tensor.js";
 
 /**
  * What the second shot costs, in bytes that a rank could have read from its peers meanwhile: one more meeting of all ranks and a

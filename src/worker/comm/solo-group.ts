@@ -1,6 +1,6 @@
-import type { Device } from "../device/device.js";
-import { copy, sumOf } from "../device/ops.js";
-import { type Tensor, tensorBytes } from "../device/tensor.js";
+import { copy, sumOf } from "../ops/ops.js";
+import type { Device } from "../runtime/device.js";
+import { type Tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Group, SumTarget } from "./group.js";
 
 /** The group of one rank: nothing travels. */

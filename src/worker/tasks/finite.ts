@@ -1,5 +1,5 @@
+import { DitrunError, exitCodes } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
-import { DitrunError, exitCodes } from "../../protocol/failure.js";
 
 /** How many values are NaN or infinite and where the first of them is, as words; undefined if none is. */
 function describeNonfinite(values: Float32Array): string | undefined {

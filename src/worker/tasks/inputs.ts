@@ -1,11 +1,11 @@
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
-import { DitrunError } from "../../protocol/failure.js";
-import type { DitModel } from "../../protocol/model.js";
+import type { DitModel } from "../../models/schema.js";
 import type { Seed } from "../../protocol/seed.js";
-import type { Device } from "../device/device.js";
-import { tensor } from "../device/tensor.js";
-import type { DitInputs } from "../models/dit.js";
+import type { DitInputs } from "../models/dit/dit.js";
+import type { Device } from "../runtime/device.js";
+import { tensor } from "../runtime/tensor.js";
 import { fillRandom } from "../weights/source.js";
 import { requireFiniteInput } from "./finite.js";
 

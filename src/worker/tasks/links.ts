@@ -1,18 +1,18 @@
+import { DitrunError, exitCodes } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
-import { DitrunError, exitCodes } from "../../protocol/failure.js";
 import type { Job, LinksTask, linkPatterns } from "../../protocol/job.js";
 import type { LinksRank } from "../../protocol/results.js";
+import { Context } from "../comm/context.js";
 import type { Group } from "../comm/group.js";
 import { NcclGroup } from "../comm/nccl-group.js";
 import { PeerGroup } from "../comm/peer-group.js";
-import { Context } from "../context.js";
-import type { Address } from "../device/abi.js";
-import { Device } from "../device/device.js";
-import { copy } from "../device/ops.js";
-import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
-import { makeHaloExchange } from "../parallel/halo-exchange.js";
-import { passRound } from "../parallel/nccl-round.js";
-import { PeerRounds } from "../parallel/peer-round.js";
+import { makeHaloExchange } from "../layers/halo-exchange.js";
+import { passRound } from "../layers/nccl-round.js";
+import { PeerRounds } from "../layers/peer-round.js";
+import { copy } from "../ops/ops.js";
+import type { Address } from "../runtime/abi.js";
+import { Device } from "../runtime/device.js";
+import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 
 type PatternName = (typeof linkPatterns)[number];

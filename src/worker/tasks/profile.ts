@@ -1,8 +1,8 @@
 import type { Job, ProfileTask, WanProfileTask } from "../../protocol/job.js";
 import type { KernelTotal, Phases, ProfileRank, TraceEvent } from "../../protocol/results.js";
-import type { Context } from "../context.js";
-import type { DeviceInfo } from "../device/kernels.js";
-import type { Tensor } from "../device/tensor.js";
+import type { Context } from "../comm/context.js";
+import type { DeviceInfo } from "../runtime/kernels.js";
+import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { requireFinite } from "./finite.js";
 import { randomInputs } from "./inputs.js";

@@ -1,12 +1,12 @@
 import { join } from "node:path";
 import { openSafetensors } from "../../formats/safetensors.js";
+import { ditLayerRules, splitOf } from "../../models/layer-rules.js";
+import { checkDtypes } from "../../plan/schema.js";
 import type { ForwardTask, Job, ProfileTask, Weights } from "../../protocol/job.js";
-import { ditLayerRules, splitOf } from "../../protocol/layers.js";
-import { checkDtypes } from "../../protocol/plan.js";
-import { Context } from "../context.js";
-import { Device } from "../device/device.js";
-import { Dit } from "../models/dit.js";
-import type { Loader } from "../parallel/linear.js";
+import { Context } from "../comm/context.js";
+import type { Loader } from "../layers/linear.js";
+import { Dit } from "../models/dit/dit.js";
+import { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
 

@@ -1,11 +1,11 @@
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
-import { DitrunError } from "../../protocol/failure.js";
+import { checkDtypes } from "../../plan/schema.js";
 import type { Job, WanForwardTask } from "../../protocol/job.js";
-import { checkDtypes } from "../../protocol/plan.js";
 import type { ForwardRank } from "../../protocol/results.js";
-import { Context } from "../context.js";
-import { Device } from "../device/device.js";
+import { Context } from "../comm/context.js";
+import { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
 import { requireFinite, requireFiniteInput } from "./finite.js";
 import { loadTextEncoder, loadTransformer } from "./wan-session.js";

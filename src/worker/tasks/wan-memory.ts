@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { DitrunError, exitCodes } from "../../protocol/failure.js";
+import { DitrunError, exitCodes } from "../../failure.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
-import type { Context } from "../context.js";
+import type { Context } from "../comm/context.js";
 import type { Store } from "../store.js";
 
 /** What is not counted: cuBLASLt's workspace, captured graphs, staging of single tensors. */

@@ -1,11 +1,11 @@
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
-import { DitrunError } from "../../protocol/failure.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import { torchCpuNoise } from "../../sampling/torch-cpu-noise.js";
 import { torchCudaNoise } from "../../sampling/torch-cuda-noise.js";
-import type { Device } from "../device/device.js";
-import type { Tensor } from "../device/tensor.js";
+import type { Device } from "../runtime/device.js";
+import type { Tensor } from "../runtime/tensor.js";
 import { fillRandom } from "../weights/source.js";
 import { requireFiniteInput } from "./finite.js";
 

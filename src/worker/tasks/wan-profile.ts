@@ -1,10 +1,10 @@
-import { DitrunError } from "../../protocol/failure.js";
+import { DitrunError } from "../../failure.js";
+import { checkDtypes } from "../../plan/schema.js";
 import type { Job, WanProfileTask } from "../../protocol/job.js";
-import { checkDtypes } from "../../protocol/plan.js";
 import type { ProfileRank } from "../../protocol/results.js";
-import { Context } from "../context.js";
-import { Device } from "../device/device.js";
-import { matrixShape } from "../device/tensor.js";
+import { Context } from "../comm/context.js";
+import { Device } from "../runtime/device.js";
+import { matrixShape } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
 import { profileForward } from "./profile.js";

@@ -1,16 +1,16 @@
+import { DitrunError } from "../../failure.js";
 import { openSafetensors } from "../../formats/safetensors.js";
 import type { TensorFile } from "../../formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
-import { DitrunError } from "../../protocol/failure.js";
+import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../models/layer-rules.js";
+import type { LatentSize, WanModel } from "../../models/schema.js";
 import type { WanWeights } from "../../protocol/job.js";
-import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../protocol/layers.js";
-import type { LatentSize, WanModel } from "../../protocol/model.js";
-import type { Context } from "../context.js";
+import type { Context } from "../comm/context.js";
+import type { Precision } from "../layers/precision.js";
 import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from "../models/wan/names.js";
 import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
-import type { Precision } from "../parallel/precision.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
 
 const openFile = (path: string): Promise<TensorFile> =>

@@ -1,15 +1,15 @@
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
 import type { TensorFile } from "../../formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
-import { DitrunError } from "../../protocol/failure.js";
+import type { LatentSize } from "../../models/schema.js";
 import type { Job, WanVaeTask } from "../../protocol/job.js";
-import type { LatentSize } from "../../protocol/model.js";
 import type { WanVaeRank } from "../../protocol/results.js";
-import { Context } from "../context.js";
-import { Device } from "../device/device.js";
-import type { Tensor } from "../device/tensor.js";
+import { Context } from "../comm/context.js";
 import { videoFrames, WanVae } from "../models/wan/vae/vae.js";
+import { Device } from "../runtime/device.js";
+import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { requireFiniteInput } from "./finite.js";
 

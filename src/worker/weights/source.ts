@@ -1,11 +1,11 @@
+import { DitrunError } from "../../failure.js";
 import { describe, expectShape, type FileDtype, type TensorFile, type TensorInfo } from "../../formats/tensor-file.js";
-import { DitrunError } from "../../protocol/failure.js";
 import type { Seed } from "../../protocol/seed.js";
-import { deviceDtypes, distributions } from "../device/abi.js";
-import type { Device } from "../device/device.js";
-import { cast } from "../device/ops.js";
-import { dtypeBytes, elements, rowsOf, type Tensor, tensor, tensorBytes } from "../device/tensor.js";
-import type { Range } from "../parallel/split.js";
+import type { Range } from "../layers/split.js";
+import { cast } from "../ops/ops.js";
+import { deviceDtypes, distributions } from "../runtime/abi.js";
+import type { Device } from "../runtime/device.js";
+import { dtypeBytes, elements, rowsOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import { type Band, wideBands } from "./wide.js";
 
 /** How a parameter is drawn when weights are random: as torch.nn initialises the module that it belongs to. */

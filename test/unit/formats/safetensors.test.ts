@@ -2,10 +2,10 @@ import { mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { DitrunError } from "../../../src/failure.js";
 import { toFloat32 } from "../../../src/formats/numbers.js";
 import { openSafetensors, writeSafetensors } from "../../../src/formats/safetensors.js";
 import { expectShape, type Slice } from "../../../src/formats/tensor-file.js";
-import { DitrunError } from "../../../src/protocol/failure.js";
 
 const golden = new URL("../../golden/data/", import.meta.url).pathname;
 let dir = "";

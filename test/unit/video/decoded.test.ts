@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
-import { openVideo } from "../../../src/launcher/video/open-video.js";
+import { openVideo } from "../../../src/video/open-video.js";
 import { decode, probe, probeStream, psnr, testWithFfmpeg } from "./ffmpeg.js";
 
 let dir = "";

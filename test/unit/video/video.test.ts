@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { keepFrames } from "../../../src/launcher/video/keeping-writer.js";
-import { freeName, openVideo } from "../../../src/launcher/video/open-video.js";
+import { keepFrames } from "../../../src/video/keeping-writer.js";
+import { freeName, openVideo } from "../../../src/video/open-video.js";
 import { testWithFfmpeg } from "./ffmpeg.js";
 import { expectMp4 } from "./mp4.js";
 

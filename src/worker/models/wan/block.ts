@@ -1,10 +1,6 @@
-import type { WanModel } from "../../../protocol/model.js";
-import type { Context } from "../../context.js";
-import { attentionKernels } from "../../device/abi.js";
-import { allocateByHead } from "../../device/fp8-ops.js";
-import { attention, layerNorm } from "../../device/ops.js";
-import { matrixShape, partOf, type Tensor, tensor } from "../../device/tensor.js";
-import { attentionOutput } from "../../parallel/attention-output.js";
+import type { WanModel } from "../../../models/schema.js";
+import type { Context } from "../../comm/context.js";
+import { attentionOutput } from "../../layers/attention-output.js";
 import {
   type Linear,
   type Loader,
@@ -12,10 +8,14 @@ import {
   loadRowLinear,
   type ResidualLinear,
   requirePair,
-} from "../../parallel/linear.js";
-import { Mlp } from "../../parallel/mlp.js";
-import type { RingAttention } from "../../parallel/ring-attention.js";
-import { WideRmsNorm } from "../../parallel/rms-norm.js";
+} from "../../layers/linear.js";
+import { Mlp } from "../../layers/mlp.js";
+import type { RingAttention } from "../../layers/ring-attention.js";
+import { WideRmsNorm } from "../../layers/rms-norm.js";
+import { allocateByHead } from "../../ops/fp8-ops.js";
+import { attention, layerNorm } from "../../ops/ops.js";
+import { attentionKernels } from "../../runtime/abi.js";
+import { matrixShape, partOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import type { Tap } from "./tap.js";
 
 /** What a block is given with the residual stream. */

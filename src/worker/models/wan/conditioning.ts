@@ -1,9 +1,9 @@
-import type { WanModel } from "../../../protocol/model.js";
-import type { Context } from "../../context.js";
-import { activate } from "../../device/ops.js";
-import { partOf, rowsOf, type Tensor, tensor } from "../../device/tensor.js";
-import { addVector } from "../../device/wan-ops.js";
-import { type Linear, type Loader, loadColumnLinear } from "../../parallel/linear.js";
+import type { WanModel } from "../../../models/schema.js";
+import type { Context } from "../../comm/context.js";
+import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
+import { activate } from "../../ops/ops.js";
+import { addVector } from "../../ops/wan-ops.js";
+import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import type { Tap } from "./tap.js";
 
 /** What the time step says to the blocks and the head: shifts, scales and gates, all float32 vectors of the width. */

@@ -1,9 +1,9 @@
 import type { SamplingPlan } from "../../../sampling/scheduler.js";
 import type { SolverTensor, Term } from "../../../sampling/solver-steps.js";
-import type { Device } from "../../device/device.js";
-import { copy } from "../../device/ops.js";
-import { type Tensor, tensorBytes } from "../../device/tensor.js";
-import { combine } from "../../device/wan-ops.js";
+import { copy } from "../../ops/ops.js";
+import { combine } from "../../ops/wan-ops.js";
+import type { Device } from "../../runtime/device.js";
+import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
 
 /**
  * Runs a sampling plan on the device: float32 state, each update one launch that sums in float32 in the order of its terms.

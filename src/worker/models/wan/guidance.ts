@@ -1,8 +1,8 @@
-import type { Context } from "../../context.js";
-import { copy } from "../../device/ops.js";
-import { Replays } from "../../device/replays.js";
-import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../device/tensor.js";
-import { combine } from "../../device/wan-ops.js";
+import type { Context } from "../../comm/context.js";
+import { copy } from "../../ops/ops.js";
+import { combine } from "../../ops/wan-ops.js";
+import { Replays } from "../../runtime/replays.js";
+import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 import type { Tap } from "./tap.js";
 import type { TextSlot, WanTransformer } from "./transformer.js";
 

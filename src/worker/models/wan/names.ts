@@ -1,4 +1,4 @@
-import type { Tensor } from "../../device/tensor.js";
+import type { Tensor } from "../../runtime/tensor.js";
 import type { Parameter, Part, WeightSource } from "../../weights/source.js";
 
 /** How a checkpoint names what the model calls by the names of the published code. */

@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { deviceDtypes } from "../../device/abi.js";
-import type { Device } from "../../device/device.js";
-import { elements, partOf, type Tensor } from "../../device/tensor.js";
+import { deviceDtypes } from "../../runtime/abi.js";
+import type { Device } from "../../runtime/device.js";
+import { elements, partOf, type Tensor } from "../../runtime/tensor.js";
 import type { Store } from "../../store.js";
 import type { Guidance } from "./guidance.js";
 

@@ -1,7 +1,7 @@
-import type { Device } from "../../device/device.js";
-import { type Tensor, tensor, tensorBytes } from "../../device/tensor.js";
-import type { Loader } from "../../parallel/linear.js";
-import type { Range } from "../../parallel/split.js";
+import type { Loader } from "../../layers/linear.js";
+import type { Range } from "../../layers/split.js";
+import type { Device } from "../../runtime/device.js";
+import { type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 
 /** Distances fall into so many buckets, half of them for keys after the query. */
 export const BUCKETS = 32;

@@ -1,10 +1,7 @@
+import { DitrunError } from "../../../failure.js";
 import type { TensorFile } from "../../../formats/tensor-file.js";
-import { DitrunError } from "../../../protocol/failure.js";
-import type { TextEncoderModel } from "../../../protocol/model.js";
-import type { Context } from "../../context.js";
-import { attention } from "../../device/ops.js";
-import { partOf, rowsOf, type Tensor, tensor } from "../../device/tensor.js";
-import { gatherRows, multiply, rmsNorm } from "../../device/wan-ops.js";
+import type { TextEncoderModel } from "../../../models/schema.js";
+import type { Context } from "../../comm/context.js";
 import {
   type Linear,
   type Loader,
@@ -12,9 +9,12 @@ import {
   loadRowLinear,
   type ResidualLinear,
   requirePair,
-} from "../../parallel/linear.js";
-import { loadNormWeight } from "../../parallel/rms-norm.js";
-import { rangeOf, shares } from "../../parallel/split.js";
+} from "../../layers/linear.js";
+import { loadNormWeight } from "../../layers/rms-norm.js";
+import { rangeOf, shares } from "../../layers/split.js";
+import { attention } from "../../ops/ops.js";
+import { gatherRows, multiply, rmsNorm } from "../../ops/wan-ops.js";
+import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import type { Naming } from "./names.js";
 import { BUCKETS, RelativeBias } from "./relative-bias.js";
 

@@ -1,7 +1,8 @@
-import type { VaeDtype } from "../../../../protocol/plan.js";
-import type { Context } from "../../../context.js";
-import type { Device } from "../../../device/device.js";
-import { copy, gemm } from "../../../device/ops.js";
+import type { VaeDtype } from "../../../../plan/schema.js";
+import type { Context } from "../../../comm/context.js";
+import { copy, gemm } from "../../../ops/ops.js";
+import { channelNorm, softmaxRows, transpose } from "../../../ops/video-ops.js";
+import type { Device } from "../../../runtime/device.js";
 import {
   dtypeBytes,
   elements,
@@ -11,8 +12,7 @@ import {
   rowsOf,
   type Tensor,
   tensor,
-} from "../../../device/tensor.js";
-import { channelNorm, softmaxRows, transpose } from "../../../device/video-ops.js";
+} from "../../../runtime/tensor.js";
 import { CausalConv3d, loadGamma, NormConv } from "./conv.js";
 import { convInit, loadParameter, type StreamSide, streamScales, type VaeLoader } from "./parameters.js";
 import type { Strip } from "./strip.js";

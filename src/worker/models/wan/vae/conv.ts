@@ -1,7 +1,7 @@
-import type { Device } from "../../../device/device.js";
-import { copy } from "../../../device/ops.js";
-import { type DType, partOf, partsOf, type Tensor, tensorBytes } from "../../../device/tensor.js";
-import { channelNorm, conv3d } from "../../../device/video-ops.js";
+import { copy } from "../../../ops/ops.js";
+import { channelNorm, conv3d } from "../../../ops/video-ops.js";
+import type { Device } from "../../../runtime/device.js";
+import { type DType, partOf, partsOf, type Tensor, tensorBytes } from "../../../runtime/tensor.js";
 import { convInit, loadKernel, loadParameter, type StreamSide, streamScales, type VaeLoader } from "./parameters.js";
 import type { Strip } from "./strip.js";
 

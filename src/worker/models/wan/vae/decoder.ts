@@ -1,6 +1,6 @@
-import type { VaeDtype } from "../../../../protocol/plan.js";
-import type { Device } from "../../../device/device.js";
-import type { Tensor } from "../../../device/tensor.js";
+import type { VaeDtype } from "../../../../plan/schema.js";
+import type { Device } from "../../../runtime/device.js";
+import type { Tensor } from "../../../runtime/tensor.js";
 import { AttentionBlock, Pointwise, ResidualBlock, Upsample } from "./blocks.js";
 import { CausalConv3d, NormConv } from "./conv.js";
 import type { VaeLoader } from "./parameters.js";

@@ -1,12 +1,12 @@
+import { DitrunError } from "../../../../failure.js";
 import type { TensorFile } from "../../../../formats/tensor-file.js";
-import { DitrunError } from "../../../../protocol/failure.js";
-import type { VaeDtype } from "../../../../protocol/plan.js";
-import type { Context } from "../../../context.js";
-import type { Device } from "../../../device/device.js";
-import { cast } from "../../../device/ops.js";
-import { elements, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
-import { transpose } from "../../../device/video-ops.js";
-import { combine } from "../../../device/wan-ops.js";
+import type { VaeDtype } from "../../../../plan/schema.js";
+import type { Context } from "../../../comm/context.js";
+import { cast } from "../../../ops/ops.js";
+import { transpose } from "../../../ops/video-ops.js";
+import { combine } from "../../../ops/wan-ops.js";
+import type { Device } from "../../../runtime/device.js";
+import { elements, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
 import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 

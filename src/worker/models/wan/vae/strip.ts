@@ -1,9 +1,9 @@
 import type { Group } from "../../../comm/group.js";
-import type { Device } from "../../../device/device.js";
-import { dtypeBytes, elements, partOf, type Tensor, tensor, tensorBytes } from "../../../device/tensor.js";
-import type { SpacedFrames } from "../../../device/video-ops.js";
-import type { HaloExchange, Neighbours } from "../../../parallel/halo-exchange.js";
-import { type Range, rangeOf, shares } from "../../../parallel/split.js";
+import type { HaloExchange, Neighbours } from "../../../layers/halo-exchange.js";
+import { type Range, rangeOf, shares } from "../../../layers/split.js";
+import type { SpacedFrames } from "../../../ops/video-ops.js";
+import type { Device } from "../../../runtime/device.js";
+import { dtypeBytes, elements, partOf, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
 
 /**
  * The rows of every volume of a decode that this rank computes. Latent rows are divided over the ranks, blocks that differ by

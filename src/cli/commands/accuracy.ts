@@ -1,0 +1,258 @@
+import { rm } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
+import { DitrunError, exitCodes } from "../../failure.js";
+import { withTemporaryFolder } from "../../files/temporary-folder.js";
+import { toFloat32 } from "../../formats/numbers.js";
+import { openSafetensors } from "../../formats/safetensors.js";
+import { loadCheckpointModel, loadModel, tokenCount } from "../../models/load.js";
+import { type Model, wanTokens } from "../../models/schema.js";
+import { presetOf, wanModelName } from "../../models/wan/presets.js";
+import { chosenVideo, latentOf, videoOptions } from "../../models/wan/video-size.js";
+import { planPrecision, singleDevicePlan } from "../../plan/resolve.js";
+import { meshSize, type Plan } from "../../plan/schema.js";
+import type { ForwardTask, WanAccuracyTask } from "../../protocol/job.js";
+import {
+  type AccuracyResult,
+  accuracyTable,
+  type Comparison,
+  compareOutputs,
+  type OutputTensor,
+} from "../../views/accuracy-report.js";
+import type { Command } from "../command.js";
+import { describeRuns } from "../dry-run.js";
+import { ownOptions } from "../options.js";
+import type { Session } from "../session.js";
+
+const comparing = {
+  plans: {
+    type: "string",
+    requiresArg: true,
+    describe: "Several plans, separated by commas [default: the given plan]",
+  },
+  against: {
+    choices: ["same", "fp32"],
+    requiresArg: true,
+    describe:
+      "One device in the plan's own dtypes, or in float32 [default: same, and then one device with one in float32]",
+  },
+} as const satisfies Record<string, Options>;
+
+/** Of a Wan model's forward: `ditrun wan accuracy`. */
+export const wanAccuracyOptions = { ...comparing, ...videoOptions } as const satisfies Record<string, Options>;
+
+const options = {
+  ...wanAccuracyOptions,
+  weights: {
+    type: "string",
+    requiresArg: true,
+    describe: "Folder with config.json and model.safetensors [default: random]",
+  },
+  reference: {
+    type: "string",
+    requiresArg: true,
+    describe: "Safetensors file with inputs img, t, y and the expected output, instead of a single-device run",
+  },
+} as const satisfies Record<string, Options>;
+
+type AccuracyArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
+
+const purpose =
+  "Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the limits";
+
+/** Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the limits. */
+export const accuracy: Command = {
+  name: "accuracy",
+  example: { command: "$0 accuracy --plans cp2,tp2,cp4-tp2", describe: "Three plans, each against one device" },
+  register: (parser, select) =>
+    parser.command(
+      accuracy.name,
+      purpose,
+      (command) =>
+        command
+          .options(options)
+          .group(Object.keys(options), ownOptions)
+          .example(accuracy.example.command, accuracy.example.describe),
+      (chosen) => select(chosen, (session) => run(chosen, session)),
+    ),
+};
+
+/** `ditrun wan accuracy`: the same for Wan's transformer, by default for the model that the other commands of wan take. */
+export async function runWanAccuracy(
+  chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanAccuracyOptions>>,
+  session: Session,
+): Promise<number> {
+  const name = wanModelName(session);
+  const { kind } = await loadModel(presetOf(name)?.config ?? name);
+  if (kind !== "wan") {
+    throw new DitrunError(`This command compares Wan 2.1, but ${name} is a ${kind} model: use ditrun accuracy.`);
+  }
+  return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
+}
+
+/** Of the smallest model, whose own videos have 72 tokens: too few for rounding to average out over a sixteenth of them. */
+const enoughTokens = { size: "192*128", frames: 17 };
+
+/** What is compared, and how one forward of it is asked for. */
+interface Subject {
+  readonly model: Model;
+  readonly tokens: number;
+  task(plan: Plan, output: string): ForwardTask | WanAccuracyTask;
+}
+
+/** A comparison to make: a plan's output with that of the same plan on one device, perhaps in float32, or with a recorded one. */
+interface Pair {
+  readonly plan: Plan;
+  readonly comparison: Comparison;
+  readonly other: Plan | undefined;
+}
+
+async function run(chosen: AccuracyArguments, session: Session, name = session.options.model): Promise<number> {
+  const { weights, reference } = chosen;
+  if (weights !== undefined && session.options.model !== undefined) {
+    throw new DitrunError("--weights brings its own model in its config.json: leave out --model.");
+  }
+  if (reference !== undefined && weights === undefined) {
+    throw new DitrunError("--reference needs the weights it was recorded with: give --weights DIR too.");
+  }
+  if (reference !== undefined && chosen.against !== undefined) {
+    throw new DitrunError("--reference is what plans are compared with: leave out --against.");
+  }
+  const subject = await subjectOf(chosen, session, name);
+  const { model, tokens } = subject;
+  const pairs = pairsOf(await choosePlans(session, model, tokens, chosen.plans), chosen);
+  if (session.options.dryRun) {
+    await describeRuns(session, model, runsOf(pairs), tokens);
+    return exitCodes.ok;
+  }
+  const recorded = reference === undefined ? undefined : await readOutput(reference);
+  return withTemporaryFolder("accuracy", async (folder) => {
+    const forward = async (plan: Plan): Promise<OutputTensor> => {
+      const file = join(folder, "output.safetensors");
+      await session.run(subject.task(plan, file));
+      const output = await readOutput(file);
+      await rm(file);
+      return output;
+    };
+    const alone = new Map<string, OutputTensor>();
+    const once = async (plan: Plan): Promise<OutputTensor> => {
+      const output = alone.get(keyOf(plan)) ?? (await forward(plan));
+      if (meshSize(plan.mesh) === 1) alone.set(keyOf(plan), output);
+      return output;
+    };
+    const results: AccuracyResult[] = [];
+    for (const { plan, comparison, other } of pairs) {
+      const actual = await (comparison === "layout" ? forward(plan) : once(plan));
+      const expected = other === undefined ? recorded : await once(other);
+      if (!expected) throw new Error("A pair without another plan has a recorded output.");
+      results.push(compareOutputs(model, plan, comparison, actual, expected));
+    }
+    const { device } = session.device;
+    const compared = reference === undefined ? "one device" : basename(reference);
+    session.print(accuracyTable(model.name, device, results, compared));
+    const of = (comparison: Comparison) => results.filter((result) => result.comparison === comparison);
+    const isPlans = chosen.against === "fp32" || reference !== undefined;
+    await session.emit({
+      model,
+      device,
+      seed: session.seed,
+      weights: weights ?? "random",
+      reference: reference ?? (chosen.against === "fp32" ? "one device, fp32" : "one device"),
+      results: isPlans ? results : of("layout"),
+      arithmetic: isPlans ? [] : of("arithmetic"),
+    });
+    return results.every(({ pass }) => pass) ? exitCodes.ok : exitCodes.mismatch;
+  });
+}
+
+/** By what a run computes, whatever its plan is called. */
+const keyOf = ({ name: _name, ...plan }: Plan): string => JSON.stringify(plan);
+
+/** Each plan with one device; then, unless told otherwise, one device in each of their dtypes with one in float32. */
+function pairsOf(plans: readonly Plan[], { against, reference }: AccuracyArguments): Pair[] {
+  if (reference !== undefined) return plans.map((plan) => ({ plan, comparison: "arithmetic", other: undefined }));
+  const exact = (plan: Plan) => singleDevicePlan(inFloat32(plan));
+  if (against === "fp32") return plans.map((plan) => ({ plan, comparison: "arithmetic", other: exact(plan) }));
+  const layouts = plans.map((plan): Pair => ({ plan, comparison: "layout", other: singleDevicePlan(plan) }));
+  if (against === "same") return layouts;
+  const rounded = plans.map(singleDevicePlan).filter((plan) => planPrecision(plan) !== "fp32");
+  const alone = new Map(rounded.map((plan) => [keyOf(plan), plan])).values();
+  return [...layouts, ...[...alone].map((plan): Pair => ({ plan, comparison: "arithmetic", other: exact(plan) }))];
+}
+
+/** The forwards that the pairs need: one for each layout, and one for each plan that others are compared with. */
+function runsOf(pairs: readonly Pair[]): Plan[] {
+  const known = new Set<string>();
+  return pairs.flatMap(({ plan, comparison, other }) => {
+    const runs = [plan, ...(other ? [other] : [])].filter(
+      (run) => (run === plan && comparison === "layout") || !known.has(keyOf(run)),
+    );
+    for (const run of runs) if (run !== plan || comparison !== "layout") known.add(keyOf(run));
+    return runs;
+  });
+}
+
+async function subjectOf(chosen: AccuracyArguments, session: Session, name: string | undefined): Promise<Subject> {
+  const { seed } = session;
+  const { weights, reference } = chosen;
+  const preset = name === undefined ? undefined : presetOf(name);
+  const model =
+    weights !== undefined
+      ? await loadCheckpointModel(weights)
+      : name === undefined
+        ? await session.model()
+        : await loadModel(preset?.config ?? name);
+  if (model.kind === "wan") {
+    const video = chosenVideo(chosen, preset?.name === "tiny" ? { ...preset, ...enoughTokens } : preset);
+    const size = latentOf(video.size, video.frames);
+    const task = (plan: Plan, output: string) => ({ kind: "wan-accuracy", model, plan, size, seed, output }) as const;
+    return { model, tokens: wanTokens(model, size), task };
+  }
+  for (const option of ["size", "frames"] as const) {
+    if (chosen[option] !== undefined) {
+      throw new DitrunError(`--${option} is of a video, but ${model.name} makes images: leave it out.`);
+    }
+  }
+  const from =
+    weights === undefined
+      ? ({ from: "random", seed, wide: true } as const)
+      : ({ from: "directory", directory: resolve(weights) } as const);
+  const inputs = reference === undefined ? {} : { inputs: resolve(reference) };
+  const task = (plan: Plan, output: string): ForwardTask => ({
+    ...{ kind: "forward", model, plan, weights: from, seed, output },
+    ...inputs,
+  });
+  return { model, tokens: tokenCount(model), task };
+}
+
+async function choosePlans(session: Session, model: Model, tokens: number, names: string | undefined): Promise<Plan[]> {
+  const { options } = session;
+  if (names === undefined) return [await session.plan(model, options, tokens)];
+  if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
+    throw new DitrunError("--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
+  }
+  const list = names.split(",").map((name) => name.trim());
+  const { dtype, fp8, attention } = options;
+  return Promise.all(list.map((plan) => session.plan(model, { plan, dtype, fp8, attention }, tokens)));
+}
+
+function inFloat32(plan: Plan): Plan {
+  const { linear: _linear, ...rest } = plan;
+  return {
+    ...rest,
+    dtype: "fp32",
+    linear: {},
+    attention: { kernel: plan.attention.kernel },
+    ring: { transport: plan.ring.transport },
+  };
+}
+
+async function readOutput(path: string): Promise<OutputTensor> {
+  const file = await openSafetensors(path);
+  try {
+    const { dtype, shape } = file.info("output");
+    return { shape, data: toFloat32(dtype, await file.read("output")) };
+  } finally {
+    await file.close();
+  }
+}

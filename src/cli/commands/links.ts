@@ -1,0 +1,188 @@
+import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
+import { z } from "zod";
+import { hasNccl } from "../../engine/choose-device.js";
+import { DitrunError, exitCodes } from "../../failure.js";
+import { checkDocument } from "../../files/documents.js";
+import { MOST_PEERS } from "../../plan/resolve.js";
+import { planSchema } from "../../plan/schema.js";
+import { type LinksTask, linkPatterns, linkTransports } from "../../protocol/job.js";
+import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
+import { figures } from "../../views/profile-report.js";
+import { percentile } from "../../views/statistics.js";
+import { formatTable } from "../../views/table.js";
+import type { Command } from "../command.js";
+import { ownOptions, wholeNumber } from "../options.js";
+import type { Session } from "../session.js";
+
+type Transport = (typeof linkTransports)[number];
+type Pattern = (typeof linkPatterns)[number];
+
+const usualSizes = { cuda: "64K,256K,1M,4M,16M,64M,256M", cpu: "1K,64K,1M" };
+
+const options = {
+  sizes: {
+    type: "string",
+    requiresArg: true,
+    describe: `Bytes of a message, separated by commas; K is 1024 and M 1024 K [default: ${usualSizes.cuda}; on a CPU ${usualSizes.cpu}]`,
+  },
+  repetitions: {
+    type: "string",
+    requiresArg: true,
+    default: "10",
+    coerce: wholeNumber("repetitions", 1),
+    describe: "Times that each pattern and size is measured",
+  },
+  transports: {
+    type: "string",
+    requiresArg: true,
+    describe: "peer, nccl or peer,nccl [default: both where each worker has its own GPU, else peer]",
+  },
+} as const satisfies Record<string, Options>;
+
+/** bf16 holds the sums that links checks exactly up to so many ranks (worker/tasks/links.ts). */
+const MOST_EXACT = 85;
+
+type LinksArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
+
+/** One line of the result. */
+interface LinkSummary {
+  transport: Transport;
+  pattern: Pattern;
+  bytes: number;
+  /** Median over the repetitions, each of which takes as long as its slowest rank. */
+  microseconds: number;
+  /** What a rank with all its neighbours sends (and receives) a second; see `sentBytes`. */
+  gigabytesPerSecond: number;
+}
+
+/** Measure all-reduce, ring shift and halo exchange between the workers, over peer copies and NCCL. */
+export const links: Command = {
+  name: "links",
+  example: { command: "$0 --nproc 8 links", describe: "What the links between eight GPUs carry" },
+  register: (parser, select) =>
+    parser.command(
+      links.name,
+      "Measure all-reduce, ring shift and halo exchange between the workers, over peer copies and NCCL",
+      (command) =>
+        command
+          .options(options)
+          .group(Object.keys(options), ownOptions)
+          .example(links.example.command, links.example.describe),
+      (chosen) => select(chosen, (session) => run(chosen, session)),
+    ),
+};
+
+async function run({ sizes, repetitions, transports }: LinksArguments, session: Session): Promise<number> {
+  const workers = workersOf(session);
+  const bytes = parseSizes(sizes ?? usualSizes[session.device.device]);
+  const carriers = transportsOf(transports, session, workers);
+  if (carriers.includes("peer") && workers > MOST_PEERS) {
+    throw new DitrunError(
+      `links has ${workers} workers, but a sum over peer memory takes at most ${MOST_PEERS}: give --nproc ${MOST_PEERS} or less.`,
+    );
+  }
+  if (workers > MOST_EXACT) {
+    throw new DitrunError(
+      `links has ${workers} workers, but it can check the sums of at most ${MOST_EXACT}: give --nproc ${MOST_EXACT} or less.`,
+    );
+  }
+  const tasks = carriers.map((transport) => {
+    const plan = planSchema.parse({
+      name: `cp${workers} over ${transport}`,
+      mesh: { cp: workers },
+      ring: { transport },
+    });
+    return { transport, task: { kind: "links", plan, sizes: bytes, repetitions: repetitions ?? 10 } as const };
+  });
+  if (session.options.dryRun) {
+    session.print(`Dry run: ${tasks.map(({ task }) => task.plan.name).join(", ")}; ${bytes.join(", ")} bytes`);
+    await session.emit({ dryRun: true, worldSize: workers, tasks: tasks.map(({ task }) => task) });
+    return exitCodes.ok;
+  }
+  const results: LinkSummary[] = [];
+  let device = "";
+  for (const { transport, task } of tasks) {
+    const ranks = await measure(session, task);
+    device = ranks[0]?.device ?? device;
+    results.push(...summarize(transport, ranks));
+  }
+  session.print(`${workers} workers, ${device}`);
+  session.print(linksTable(results));
+  await session.emit({ device, worldSize: workers, repetitions, results });
+  return exitCodes.ok;
+}
+
+async function measure(session: Session, task: LinksTask): Promise<LinksRank[]> {
+  return checkDocument("The workers' results", await session.run(task), z.array(linksRankSchema), exitCodes.internal);
+}
+
+/** --nproc, else all GPUs. @throws DitrunError for options that a measurement without a model has no use for. */
+function workersOf({ options, device }: Session): number {
+  for (const name of ["plan", "cfg", "cp", "tp", "model", "dtype", "fp8", "attention"] as const) {
+    if (options[name] !== undefined) throw new DitrunError(`links runs no model: leave out --${name}, give --nproc.`);
+  }
+  const workers = typeof options.nproc === "number" ? options.nproc : device.count;
+  if (workers >= 2) return workers;
+  throw new DitrunError(`There are no links within ${workers} worker: give --nproc 2 or more.`);
+}
+
+function parseSizes(text: string): number[] {
+  const sizes = text.split(",").map((word) => {
+    const [, digits = "", unit = ""] = /^(\d+)([KM]?)$/.exec(word.trim()) ?? [];
+    const bytes = Number(digits) * (unit === "M" ? 2 ** 20 : unit === "K" ? 1024 : 1);
+    if (bytes > 0 && bytes % 64 === 0 && bytes <= 2 ** 31) return bytes;
+    throw new DitrunError(`--sizes has "${word}"; a size is a multiple of 64 bytes up to 2048M, such as 64K or 16M.`);
+  });
+  return [...new Set(sizes)];
+}
+
+function transportsOf(text: string | undefined, { device }: Session, workers: number): Transport[] {
+  if (text === undefined) return device.device === "cuda" && workers <= device.count ? ["peer", "nccl"] : ["peer"];
+  const named = text.split(",").map((word) => {
+    const transport = linkTransports.find((name) => name === word.trim());
+    if (transport === "nccl" && !hasNccl(device)) {
+      throw new DitrunError("--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.");
+    }
+    if (transport !== undefined) return transport;
+    throw new DitrunError(`--transports has "${word}"; it must be peer, nccl or both, separated by a comma.`);
+  });
+  return [...new Set(named)];
+}
+
+/**
+ * Bytes that a rank sends in one exchange of a message. All-reduce: 2 (n - 1) / n of it, the least that any algorithm can,
+ * whatever this one does (the "bus bandwidth" of nccl-tests, doc/PERFORMANCE.md). Ring shift: the message. Halo: one message
+ * to each of two neighbours; two ranks have one.
+ */
+function sentBytes(pattern: Pattern, bytes: number, workers: number): number {
+  if (pattern.endsWith("all-reduce")) return (2 * bytes * (workers - 1)) / workers;
+  return pattern === "halo" ? bytes * Math.min(2, workers - 1) : bytes;
+}
+
+function summarize(transport: Transport, ranks: readonly LinksRank[]): LinkSummary[] {
+  return (ranks[0]?.links ?? []).map(({ pattern, bytes, microseconds: first }, index) => {
+    const slowest = first.map((_, i) => Math.max(...ranks.map(({ links }) => links[index]?.microseconds[i] ?? 0)));
+    const microseconds = percentile(slowest, 0.5);
+    const gigabytesPerSecond = sentBytes(pattern, bytes, ranks.length) / (microseconds * 1e3);
+    return { transport, pattern, bytes, microseconds, gigabytesPerSecond };
+  });
+}
+
+/** A row per pattern and size, two columns per transport. */
+function linksTable(results: readonly LinkSummary[]): string {
+  const transports = linkTransports.filter((name) => results.some(({ transport }) => transport === name));
+  const sizes = [...new Set(results.map(({ bytes }) => bytes))];
+  const patterns = linkPatterns.filter((name) => results.some(({ pattern }) => pattern === name));
+  const rows = patterns.flatMap((pattern) =>
+    sizes.map((bytes) => {
+      const cells = transports.flatMap((transport) => {
+        const found = results.find(
+          (each) => each.transport === transport && each.pattern === pattern && each.bytes === bytes,
+        );
+        return found ? [figures(found.microseconds), figures(found.gigabytesPerSecond)] : ["", ""];
+      });
+      return [pattern, String(bytes / 1024), ...cells];
+    }),
+  );
+  return formatTable(["", "KiB", ...transports.flatMap((name) => [`${name} µs`, "GB/s each way"])], rows);
+}

@@ -1,0 +1,90 @@
+import type { InferredOptionTypes, Options } from "yargs";
+import { z } from "zod";
+import { exitCodes } from "../failure.js";
+import { checkDocument } from "../files/documents.js";
+import { checkOutputFile, writeOutput } from "../files/output-file.js";
+import { singleDevicePlan } from "../plan/resolve.js";
+import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
+import { profileRankSchema } from "../protocol/results.js";
+import { kernelTable } from "../views/kernel-report.js";
+import { figures, profileTable, summarizeProfile } from "../views/profile-report.js";
+import { chromeTrace } from "../views/trace.js";
+import { wholeNumber } from "./options.js";
+import type { Session } from "./session.js";
+
+/** Forwards before and under the clock: a GPU needs more to settle, a CPU takes longer for each. */
+const defaults = { cuda: { warmup: 3, iterations: 10 }, cpu: { warmup: 1, iterations: 3 } };
+
+/** Options of every command that times forwards. */
+export const profileOptions = {
+  warmup: {
+    type: "string",
+    requiresArg: true,
+    coerce: wholeNumber("warmup", 0),
+    describe: "Forwards before the clock starts [default: 3 on a GPU, 1 on a CPU]",
+  },
+  iterations: {
+    type: "string",
+    requiresArg: true,
+    coerce: wholeNumber("iterations", 1),
+    describe: "Timed forwards [default: 10 on a GPU, 3 on a CPU]",
+  },
+  baseline: { type: "boolean", default: false, describe: "Also measure one worker and print the speed-up" },
+  trace: {
+    type: "string",
+    requiresArg: true,
+    describe: "Write a Chrome trace of all ranks to FILE (opens in Perfetto)",
+  },
+} as const satisfies Record<string, Options>;
+
+export type ProfileOptions = InferredOptionTypes<typeof profileOptions>;
+
+/** The part of a task that those options say. */
+export function timingOf({ warmup, iterations, trace }: ProfileOptions, session: Session) {
+  const usual = defaults[session.device.device];
+  return {
+    warmup: warmup ?? usual.warmup,
+    iterations: iterations ?? usual.iterations,
+    trace: trace !== undefined,
+  };
+}
+
+/** @throws DitrunError when one of a profile's files cannot be written, or two are the same. */
+export async function checkProfileFiles(
+  { trace, dump }: { readonly trace: string | undefined; readonly dump?: string | undefined },
+  session: Session,
+): Promise<void> {
+  session.checkOutputs({ "--trace": trace, "--dump": dump });
+  if (trace !== undefined) await checkOutputFile(trace, false);
+  if (dump !== undefined) await checkOutputFile(dump, true);
+}
+
+/** The same task for one worker. */
+export function aloneOf<Task extends ProfileTask | WanProfileTask>(task: Task): Task {
+  return { ...task, plan: singleDevicePlan(task.plan), trace: false };
+}
+
+/** Runs the task, and for --baseline the same on one worker; prints tables and emits the JSON document. */
+export async function profileTask(
+  session: Session,
+  task: ProfileTask | WanProfileTask,
+  { baseline, trace }: ProfileOptions,
+): Promise<void> {
+  const ranks = await measure(session, task);
+  const summary = summarizeProfile(task, ranks, session.device);
+  session.print(profileTable(summary));
+  const [first] = ranks;
+  if (first) session.print(kernelTable(first));
+  if (trace !== undefined) await writeOutput(trace, JSON.stringify(chromeTrace(ranks)));
+  if (!baseline) return session.emit(summary);
+  const single = aloneOf(task);
+  const alone = summarizeProfile(single, await measure(session, single), session.device);
+  const speedup = alone.latencyMs.median / summary.latencyMs.median;
+  session.print(profileTable(alone));
+  session.print(`Speed-up over one worker: ${figures(speedup)}`);
+  await session.emit({ ...summary, baseline: { latencyMs: alone.latencyMs, tflops: alone.tflops, speedup } });
+}
+
+async function measure(session: Session, task: ProfileTask | WanProfileTask) {
+  return checkDocument("The workers' results", await session.run(task), z.array(profileRankSchema), exitCodes.internal);
+}

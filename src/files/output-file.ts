@@ -1,0 +1,64 @@
+import { access, constants, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { DitrunError } from "../failure.js";
+import { fileFailure } from "./file-failure.js";
+
+/**
+ * Refuses options that would write over each other's file. @param files by the option that names each.
+ * @throws DitrunError with both options and the file.
+ */
+export function checkDistinct(files: Readonly<Record<string, string | undefined>>): void {
+  const taken = new Map<string, string>();
+  for (const [option, file] of Object.entries(files)) {
+    if (file === undefined || file === "") continue;
+    const path = resolve(file);
+    const other = taken.get(path);
+    // Devices take everything, /dev/null for instance.
+    if (other !== undefined && !path.startsWith("/dev/")) {
+      throw new DitrunError(`${other} and ${option} both name ${file}: give each a file of its own.`);
+    }
+    taken.set(path, option);
+  }
+}
+
+/**
+ * Finds out before the work whether a file can be written at its end.
+ * @param renamed the file is made under another name and then takes this one, which would put it in a device's place.
+ * @throws DitrunError when it is a directory, or no regular file that a renamed one could replace, or its folder cannot be written.
+ */
+export async function checkOutputFile(path: string, renamed: boolean): Promise<void> {
+  const refuse = (why: string): never => {
+    throw new DitrunError(`Cannot write ${path === "" ? '""' : path}: ${why}.`);
+  };
+  if (path === "") refuse("a file needs a name");
+  const present = await stat(path).catch(() => undefined);
+  if (present?.isDirectory()) refuse("it is a directory");
+  if (present?.isFile() === false) {
+    if (renamed) refuse("it is a device or a pipe; name a regular file");
+    return;
+  }
+  // What is written in place needs its own permission, what replaces it or is new its folder's.
+  const written = present !== undefined && !renamed ? path : dirname(resolve(path));
+  await access(written, constants.W_OK).catch((error: unknown) => refuse(fileFailure(error)));
+}
+
+/**
+ * The same for what takes minutes to compute, and is made under another name. @param option that names the file.
+ * @throws DitrunError as checkOutputFile does, and where the file is there already and need not be replaced.
+ */
+export async function checkNewFile(option: string, path: string, overwrite: boolean): Promise<void> {
+  await checkOutputFile(path, true);
+  if (overwrite || (await stat(path).catch(() => undefined)) === undefined) return;
+  throw new DitrunError(`${option} names ${path}, which is there already: choose another name, or add --overwrite.`);
+}
+
+/** Writes a file in place. @throws DitrunError naming it when it cannot be written. */
+export async function writeOutput(file: string, text: string): Promise<void> {
+  try {
+    await writeFile(file, text);
+  } catch (error) {
+    // Half a document would be taken for a whole one; a device stays.
+    if ((await stat(file).catch(() => undefined))?.isFile()) await rm(file, { force: true });
+    throw new DitrunError(`${file} could not be written: ${fileFailure(error)}.`, undefined, { cause: error });
+  }
+}

@@ -1,0 +1,47 @@
+import { type Context, Reply } from "zeromq";
+import { messageOf } from "../../failure.js";
+import { messagesOf } from "../../protocol/frames.js";
+
+/**
+ * Answers libzmq's questions about who may connect (ZeroMQ RFC 27): only CURVE clients with one of these public keys.
+ * Without such a handler libzmq admits every key, so it must be bound before the server's socket is.
+ * @param publicKeys in Z85.
+ * @param onFailure is told when nobody can be admitted any more.
+ */
+export async function admitOnly(
+  context: Context,
+  publicKeys: readonly string[],
+  onFailure: (message: string) => void,
+): Promise<Reply> {
+  const handler = new Reply({ context, linger: 0 });
+  await handler.bind("inproc://zeromq.zap.01");
+  const admitted = publicKeys.map(decodeZ85);
+  answerRequests(handler, admitted).catch((error: unknown) => {
+    // Else it was closed between a question and its answer, at the end of the job.
+    if (!handler.closed) onFailure(`Nobody can be admitted to the rendezvous any more: ${messageOf(error)}.`);
+  });
+  return handler;
+}
+
+async function answerRequests(handler: Reply, admitted: readonly Buffer[]): Promise<void> {
+  for await (const [version, requestId, , , , mechanism, key] of messagesOf(handler)) {
+    const known = mechanism?.toString() === "CURVE" && key !== undefined && admitted.some((one) => one.equals(key));
+    const status = known ? ["200", "OK", "worker", ""] : ["400", "This key is not one of this job's.", "", ""];
+    await handler.send([version ?? "1.0", requestId ?? "", ...status]);
+  }
+}
+
+const Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+
+/** Decodes Z85 (ZeroMQ RFC 32): five characters for four bytes. */
+export function decodeZ85(text: string): Buffer {
+  const bytes = Buffer.alloc((text.length / 5) * 4);
+  for (let group = 0; group * 5 < text.length; group++) {
+    const digits = [...text.slice(group * 5, group * 5 + 5)];
+    bytes.writeUInt32BE(
+      digits.reduce((value, digit) => value * 85 + Z85.indexOf(digit), 0),
+      group * 4,
+    );
+  }
+  return bytes;
+}

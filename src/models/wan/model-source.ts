@@ -1,0 +1,100 @@
+import { resolve } from "node:path";
+import { DitrunError } from "../../failure.js";
+import type { Progress } from "../../hub/download.js";
+import type { WanWeights } from "../../protocol/job.js";
+import type { Seed } from "../../protocol/seed.js";
+import { loadModel, loadWanModel } from "../load.js";
+import type { WanModel } from "../schema.js";
+import type { WanCheckpoint } from "./checkpoint-layout.js";
+import { locateCheckpoint, openCheckpoint } from "./locate.js";
+import type { WanPreset } from "./presets.js";
+
+export interface SourceRequest {
+  /** --model: a preset's name, or a name in configs/models or a YAML file. */
+  readonly model: string;
+  readonly preset: WanPreset | undefined;
+  readonly weights: "checkpoint" | "random";
+  readonly seed: Seed;
+  readonly directory: string | undefined;
+  readonly download: boolean;
+  /** --verify: hash every file of the checkpoint. */
+  readonly verify: boolean;
+  readonly onProgress: (progress: Progress) => void;
+  /** Called with a sentence for people. */
+  readonly onNote: (sentence: string) => void;
+}
+
+export interface ModelSource {
+  readonly model: WanModel;
+  readonly weights: WanWeights;
+  /** A folder with tokenizer.json; absent where weights are random. */
+  readonly tokenizer?: string;
+  /** For people: where the weights come from. */
+  readonly description: string;
+}
+
+/**
+ * The model to run and where its weights are; a checkpoint is looked up, or downloaded if that was asked for.
+ * @throws DitrunError when there is none, when something of it is missing, or when it is of another model than the one named.
+ */
+export async function modelSource(request: SourceRequest): Promise<ModelSource> {
+  const { preset, weights, seed, directory, model: name } = request;
+  const config = await loadModel(preset?.config ?? name);
+  if (config.kind !== "wan") {
+    throw new DitrunError(
+      `This command runs Wan 2.1, but ${name} is a ${config.kind} model: choose 1.4B, 14B or tiny.`,
+    );
+  }
+  if (weights === "random") {
+    for (const [option, given] of [
+      ["--ckpt-dir", directory !== undefined],
+      ["--download", request.download],
+      ["--verify", request.verify],
+    ] as const) {
+      if (given) throw new DitrunError(`--weights random reads no checkpoint: leave out ${option}.`);
+    }
+    return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
+  }
+  const checkpoint = await findCheckpoint(request);
+  const found = await loadWanModel(checkpoint);
+  for (const key of ["width", "layers", "heads", "ffn", "channels"] as const) {
+    if (found[key] === config[key]) continue;
+    throw new DitrunError(
+      `${checkpoint.transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
+    );
+  }
+  const { layout, transformer, textEncoder, vae, tokenizer } = checkpoint;
+  const bundled = preset?.bundled === checkpoint.directory;
+  return {
+    model: { ...found, name: config.name },
+    weights: {
+      ...{ from: "checkpoint", layout, transformer: transformer.weights },
+      ...{ textEncoder: textEncoder.weights, vae: vae.weights },
+    },
+    tokenizer,
+    description: bundled
+      ? "the small checkpoint of random weights that comes with ditrun"
+      : `${checkpoint.directory}, ${layout} layout`,
+  };
+}
+
+async function findCheckpoint({
+  preset,
+  directory,
+  download,
+  verify,
+  model,
+  onProgress,
+  onNote,
+}: SourceRequest): Promise<WanCheckpoint> {
+  if (directory !== undefined) return openCheckpoint(resolve(directory), verify, onNote);
+  if (preset?.bundled !== undefined) return openCheckpoint(preset.bundled, verify, onNote);
+  if (!preset) {
+    throw new DitrunError(
+      `There is no known checkpoint of ${model}: name its folder with --ckpt-dir, or use --weights random.`,
+    );
+  }
+  const { name, repositories } = preset;
+  const environment = process.env;
+  return locateCheckpoint({ model: name, repositories, download, verify, environment, onProgress, onNote });
+}

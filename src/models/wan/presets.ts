@@ -1,0 +1,75 @@
+import type { Session } from "../../cli/session.js";
+import { tinyCheckpoint } from "../../paths.js";
+
+/** A model as users name it, and the settings that its authors publish for it. */
+export interface WanPreset {
+  /** As in --model, for messages. */
+  readonly name: string;
+  /** Its sizes, in configs/models. */
+  readonly config: string;
+  /** Repositories that hold its checkpoint, the one to download first. */
+  readonly repositories: readonly [string, ...string[]];
+  /** A checkpoint that comes with the package. */
+  readonly bundled?: string;
+  readonly size: string;
+  readonly frames: number;
+  readonly steps: number;
+}
+
+/** Wan2.1, generate.py: 50 steps, 81 frames; the larger size is only for the larger model. */
+const t2v1b: WanPreset = {
+  name: "1.4B",
+  config: "wan-1.3b",
+  repositories: ["Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"],
+  size: "832*480",
+  frames: 81,
+  steps: 50,
+};
+const t2v14b: WanPreset = {
+  ...t2v1b,
+  name: "14B",
+  config: "wan-14b",
+  repositories: ["Wan-AI/Wan2.1-T2V-14B", "Wan-AI/Wan2.1-T2V-14B-Diffusers"],
+  size: "1280*720",
+};
+const tiny: WanPreset = {
+  ...t2v1b,
+  name: "tiny",
+  config: "wan-tiny",
+  bundled: tinyCheckpoint,
+  size: "96*64",
+  frames: 9,
+  steps: 6,
+};
+
+const presets: Readonly<Record<string, WanPreset>> = {
+  "1.4b": t2v1b,
+  "1.3b": { ...t2v1b, name: "1.3B" },
+  "14b": t2v14b,
+  tiny,
+};
+
+/** The preset that --model names: 1.4B, 1.3B, 14B or tiny, also as wan-1.3b; undefined for anything else. */
+export function presetOf(model: string): WanPreset | undefined {
+  return presets[model.toLowerCase().replace(/^wan-/, "")];
+}
+
+/** --model, else the smaller model on a GPU and the bundled one on a CPU. */
+export function wanModelName({ options, device, log }: Session): string {
+  if (options.model !== undefined) return options.model;
+  const name = device.device === "cuda" ? "1.4B" : "tiny";
+  log.logger.info(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
+  return name;
+}
+
+/** Wan2.1, generate.py and wan/configs/shared_config.py. */
+export const published = {
+  size: "832*480",
+  frames: 81,
+  solver: "unipc",
+  shift: 5,
+  guideScale: 5,
+  fps: 16,
+  negativePrompt:
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走",
+} as const;

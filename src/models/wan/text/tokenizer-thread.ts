@@ -1,0 +1,21 @@
+import { parentPort, workerData } from "node:worker_threads";
+import { z } from "zod";
+import { DitrunError, exitCodes, messageOf } from "../../../failure.js";
+import type { TokenizerAnswer } from "./texts.js";
+import { WanTokenizer } from "./tokenizer.js";
+
+// What a thread of tokenize (texts.ts) runs: a pattern of tokenizer.json may take for ever, and only a thread can be ended then.
+
+const request = z.object({ directory: z.string(), texts: z.array(z.string()) }).parse(workerData);
+
+async function answer(): Promise<TokenizerAnswer> {
+  try {
+    const tokenizer = await WanTokenizer.open(request.directory);
+    return { ids: request.texts.map((text) => [...tokenizer.encode(text, Number.POSITIVE_INFINITY)]) };
+  } catch (error) {
+    const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.internal;
+    return { message: messageOf(error), exitCode };
+  }
+}
+
+parentPort?.postMessage(await answer());

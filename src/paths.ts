@@ -1,0 +1,23 @@
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The package's folder: where configs/, build/ and dist/ are, whether this runs from src/ or dist/. */
+export const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
+
+export const modelsDirectory = join(packageRoot, "configs", "models");
+export const plansDirectory = join(packageRoot, "configs", "plans");
+
+/** A Wan checkpoint of random weights, small enough for a CPU: the one that the golden tests compare with PyTorch. */
+export const tinyCheckpoint = join(packageRoot, "models", "wan-tiny");
+
+/** The kernel module of this package for a device, built or not. */
+export function builtKernels(device: "cpu" | "cuda"): string {
+  return join(packageRoot, "build", `libditrun_${device}.so`);
+}
+
+/** The worker's program, and the one that looks at a kernel module for the launcher. */
+export const workerEntry = join(packageRoot, "dist", "worker", "main.js");
+export const probeEntry = join(packageRoot, "dist", "worker", "probe.js");
+
+/** What a thread of the launcher runs to tokenise. */
+export const tokenizerThread = join(packageRoot, "dist", "models", "wan", "text", "tokenizer-thread.js");

@@ -1,0 +1,167 @@
+import type { Split } from "../../plan/schema.js";
+import type { Context } from "../comm/context.js";
+import { cast, quantizeRows } from "../ops/ops.js";
+import { rowSumSquares } from "../ops/wan-ops.js";
+import type { Device } from "../runtime/device.js";
+import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import type { Init, Part, WeightSource } from "../weights/source.js";
+import type { Precision } from "./precision.js";
+
+/** A linear layer y = x Wᵀ + b of a model, before it is divided. */
+export interface LinearSpec {
+  /** Module path, such as `blocks.3.attn.qkv`; parameters are `path.weight` and `path.bias`. */
+  readonly path: string;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** 3 for a fused qkv: the output is [3, rows, width], each part split by heads on its own. */
+  readonly parts?: number;
+  /** Module paths of the parts, where the checkpoint stores each as a layer of its own (q, k and v). */
+  readonly partPaths?: readonly string[];
+  readonly bias?: boolean;
+  /** Of the output, if it is not the plan's: what joins the residual stream or the image stays in float32. So is the bias, but float32 where the output is fp16. */
+  readonly outDtype?: Tensor["dtype"];
+  /** Stays in the plan's dtype where the plan's linear dtype is e4m3: the few products that are small or touch the pixels. */
+  readonly keepDtype?: boolean;
+  /** Weights, bias and output in float32 whatever the plan says. */
+  readonly inFloat32?: boolean;
+  /** Where the weights are e4m3, find out how large its outputs can be: `Linear.bound`. */
+  readonly bounded?: boolean;
+  /** The weight's shape in the checkpoint, if it is not [outFeatures, inFeatures]. */
+  readonly storedShape?: readonly number[];
+}
+
+/** What every layer needs to load itself. */
+export interface Loader {
+  readonly context: Context;
+  readonly source: WeightSource;
+  splitOf(path: string): Split;
+  /** If given, layers that are e4m3 by the plan keep their weights in the plan's dtype as well, and use those it asks for. */
+  readonly precision?: Precision | undefined;
+}
+
+/** torch.nn.Linear's initialisation: weight and bias uniform in ±1/√inFeatures. */
+const linearInit = (inFeatures: number): Init => ({ kind: "uniform", bound: inFeatures ** -0.5 });
+
+/** No output of a layer for an input row x is larger than 448 (factor · ‖x‖ + term): 448 times a scale for e4m3 rows. */
+export interface Bound {
+  readonly factor: number;
+  readonly term: number;
+}
+
+/** The weights of this rank: w [n, k] or [parts, n, k]; e4m3 with row scales when the plan says so. */
+export interface LinearWeights {
+  readonly w: Tensor;
+  readonly bias?: Tensor | undefined;
+  readonly outDtype: Tensor["dtype"];
+  readonly bound?: Bound | undefined;
+}
+
+/** The layer undivided. */
+export const wholePart = (spec: LinearSpec): Part => ({
+  rows: [{ start: 0, count: spec.outFeatures }],
+  columns: { start: 0, count: spec.inFeatures },
+});
+
+/** What the checkpoint stores of a layer: its module path, its output features, and the rows of them in this part. */
+function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) {
+  if (!partPaths) return [{ path, outFeatures, rows: part.rows }];
+  const features = outFeatures / partPaths.length;
+  return partPaths.map((partPath, index) => {
+    const first = index * features;
+    const rows = part.rows.flatMap(({ start, count }) => {
+      const from = Math.max(start - first, 0);
+      const to = Math.min(start + count - first, features);
+      return to > from ? [{ start: from, count: to - from }] : [];
+    });
+    return { path: partPath, outFeatures: features, rows };
+  });
+}
+
+/**
+ * By Cauchy and Schwarz |w · x + b| <= max‖w‖ ‖x‖ + max|b|; rounding w and x to e4m3 makes each element at most 1/16 longer, and
+ * 1 % is for the sums' own rounding. The term is never zero, so that a row of zeros has a scale.
+ */
+async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Promise<Bound> {
+  const { rows } = matrixShape(w);
+  const largest = async (queue: (out: Tensor) => void) => {
+    const address = device.kernels.create("malloc", tensorBytes("fp32", [rows]), 0);
+    try {
+      const out = tensor(address, "fp32", [rows]);
+      queue(out);
+      const values = new Float32Array((await device.download(out)).buffer);
+      return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    } finally {
+      device.kernels.call("free", address);
+    }
+  };
+  const squares = await largest((out) => rowSumSquares(device, out, w));
+  const offset = bias ? await largest((out) => cast(device, out, bias)) : 0;
+  return { factor: (1.01 * (17 / 16) ** 2 * Math.sqrt(squares)) / 448, term: offset / 448 + 1e-15 };
+}
+
+/** @throws DitrunError when the checkpoint does not fit. */
+export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promise<LinearWeights> {
+  const { context, source } = loader;
+  const { device, plan } = context;
+  const dtype = spec.inFloat32 ? "fp32" : plan.dtype;
+  const rows = part.rows.reduce((sum, range) => sum + range.count, 0);
+  const columns = part.columns.count;
+  const parts = spec.parts ?? 1;
+  const outDtype = spec.inFloat32 ? "fp32" : (spec.outDtype ?? plan.dtype);
+  const shape = parts === 1 ? [rows, columns] : [parts, rows / parts, columns];
+  const init = linearInit(spec.inFeatures);
+  const stored = storedLayers(spec, part);
+
+  /** Reads the weight into out [rows, columns], part after part. */
+  const loadWeight = async (out: Tensor) => {
+    let done = 0;
+    for (const { path, outFeatures, rows: ranges } of stored) {
+      const count = ranges.reduce((sum, range) => sum + range.count, 0);
+      const parameter = { name: `${path}.weight`, shape: spec.storedShape ?? [outFeatures, spec.inFeatures], init };
+      await source.load(parameter, { rows: ranges, columns: part.columns }, rowsOf(out, done, count));
+      done += count;
+    }
+  };
+  let bias: Tensor | undefined;
+  if (spec.bias !== false) {
+    bias = device.allocatePersistent(outDtype === "fp16" ? "fp32" : outDtype, [rows]);
+    const column = tensor(bias.address, bias.dtype, [rows, 1]);
+    let done = 0;
+    for (const { path, outFeatures, rows: ranges } of stored) {
+      const count = ranges.reduce((sum, range) => sum + range.count, 0);
+      const parameter = { name: `${path}.bias`, shape: [outFeatures], init };
+      await source.load(parameter, { rows: ranges, columns: { start: 0, count: 1 } }, rowsOf(column, done, count));
+      done += count;
+    }
+  }
+  if (plan.linear.dtype !== "e4m3" || spec.keepDtype || spec.inFloat32) {
+    const w = device.allocatePersistent(dtype, shape);
+    await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
+    return { w, bias, outDtype };
+  }
+  const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
+  try {
+    const exact = tensor(staging, "fp32", [rows, columns]);
+    await loadWeight(exact);
+    const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
+    quantizeRows(device, w, exact);
+    const { precision } = loader;
+    const plain = precision && device.allocatePersistent(dtype, shape);
+    if (plain) cast(device, plain, exact);
+    await device.synchronize();
+    const bound = spec.bounded ? await boundOf(device, exact, bias) : undefined;
+    if (!plain) return { w, bias, outDtype, bound };
+    return {
+      get w() {
+        return precision.quantised ? w : plain;
+      },
+      bias,
+      outDtype,
+      get bound() {
+        return precision.quantised ? bound : undefined;
+      },
+    };
+  } finally {
+    device.kernels.call("free", staging);
+  }
+}

@@ -1,0 +1,283 @@
+import { DitrunError, exitCodes } from "../../failure.js";
+import type { Phase, TraceEvent } from "../../protocol/results.js";
+import { type Address, type Handle, memoryKinds } from "./abi.js";
+import { Arena } from "./arena.js";
+import { type Argument, type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
+import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
+import { type LaunchedKernel, noWork, type Work, workOf } from "./work.js";
+
+export type StreamName = "compute" | "copy" | "aside";
+
+interface Interval {
+  name: string;
+  phase: Phase;
+  stream: StreamName;
+  work: Work;
+  start: Handle;
+  end: Handle;
+}
+
+/**
+ * One GPU (or the CPU module) as the model code sees it: its streams, an arena for a forward's tensors, and `launch`,
+ * through which every kernel goes, so that a forward can be measured for memory (nothing runs), captured, or recorded.
+ */
+export class Device {
+  readonly info: DeviceInfo;
+  readonly arena = new Arena();
+  readonly streams: Record<StreamName, Handle>;
+  /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
+  measuring = false;
+  #recording: Interval[] | undefined;
+  /** Where kernels go that name no stream. */
+  #computing: StreamName = "compute";
+  #owned: Address[] = [];
+  /** Bytes of persistent tensors that a rehearsal has asked for; undefined outside of one. */
+  #rehearsed: number | undefined;
+
+  private constructor(private readonly realKernels: Kernels) {
+    const kernels = realKernels;
+    this.info = kernels.deviceInfo();
+    this.#noKernels = noKernels({ module: kernels.module, deviceInfo: this.info });
+    this.streams = {
+      compute: kernels.create("streamCreate", 0),
+      copy: kernels.create("streamCreate", 1),
+      aside: kernels.create("streamCreate", 0),
+    };
+  }
+
+  readonly #noKernels: KernelCalls;
+
+  /** The kernel module; in a rehearsal, nothing. */
+  get kernels(): KernelCalls {
+    return this.#rehearsed === undefined ? this.realKernels : this.#noKernels;
+  }
+
+  /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
+  static open(kernelFile: string, localRank: number): Device {
+    const kernels = new Kernels(kernelFile);
+    const devices = kernels.create("deviceCount");
+    if (devices === 0) throw new DitrunError(`The kernel module ${kernelFile} sees no device.`, exitCodes.environment);
+    kernels.call("deviceOpen", localRank % devices);
+    return new Device(kernels);
+  }
+
+  /**
+   * Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument.
+   * @param said the launch's work, where its arguments do not say it.
+   */
+  launch(phase: Phase, name: LaunchedKernel, args: () => Argument[], stream = this.#computing, said?: Work) {
+    if (this.measuring) return;
+    const recording = this.#recording;
+    const queue = this.streams[stream];
+    if (!recording) return this.kernels.call(name, ...args(), queue);
+    const values = args();
+    const work = said ?? workOf(name, values);
+    const start = this.#timestamp(queue);
+    this.kernels.call(name, ...values, queue);
+    recording.push({ name, phase, stream, work, start, end: this.#timestamp(queue) });
+  }
+
+  #timestamp(queue: Handle): Handle {
+    const event = this.kernels.create("eventCreate");
+    this.kernels.call("eventRecord", event, queue);
+    return event;
+  }
+
+  /** A tensor of the forward, from the arena: it lives until the innermost scope ends. */
+  allocate(dtype: DType, shape: readonly number[]): Tensor {
+    return tensor(this.arena.allocate(tensorBytes(dtype, shape)), dtype, shape);
+  }
+
+  /** A matrix of the forward in this dtype; e4m3 comes with its row scales. */
+  allocateMatrix(dtype: DType, shape: readonly [number, number]): Tensor {
+    const matrix = this.allocate(dtype, shape);
+    return dtype === "e4m3" ? { ...matrix, rowScale: this.allocate("fp32", [shape[0]]) } : matrix;
+  }
+
+  /** A tensor that lives as long as the device: weights and constants. */
+  allocatePersistent(dtype: DType, shape: readonly number[], kind: keyof typeof memoryKinds = "device"): Tensor {
+    const bytes = tensorBytes(dtype, shape);
+    if (this.#rehearsed !== undefined) this.#rehearsed += bytes;
+    const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
+    this.#owned.push(address);
+    return tensor(address, dtype, shape);
+  }
+
+  /**
+   * Runs the body, and says how to free the persistent tensors that it allocated before the device closes: a model that is
+   * done with. Nothing else may allocate meanwhile, and nothing may be queued that still uses them when they are freed.
+   */
+  async owning<T>(body: () => Promise<T>): Promise<{ readonly value: T; readonly free: () => void }> {
+    const before = this.#owned.length;
+    const value = await body();
+    const own = new Set(this.#owned.slice(before));
+    const free = () => {
+      const kept = this.#owned.filter((address) => !own.has(address));
+      for (const address of this.#owned.splice(0)) if (own.has(address)) this.kernels.call("free", address);
+      this.#owned.push(...kept);
+    };
+    return { value, free };
+  }
+
+  /** Runs the body once for its memory only: the arena and the peer heap learn what it needs. */
+  measure(body: () => void): void {
+    const before = this.measuring;
+    this.measuring = true;
+    try {
+      this.arena.scope(body);
+    } finally {
+      this.measuring = before;
+    }
+  }
+
+  /**
+   * Runs the body, which loads models and measures their forwards, without memory, kernels or the bytes of weights; what it
+   * makes is of no use afterwards. The arena and the peer heap keep what they learn.
+   * @returns bytes of the persistent tensors that it would have allocated.
+   */
+  async rehearse(body: () => Promise<void>): Promise<number> {
+    const owned = this.#owned;
+    [this.#rehearsed, this.#owned, this.measuring] = [0, [], true];
+    try {
+      await body();
+      return this.#rehearsed;
+    } finally {
+      [this.#rehearsed, this.#owned, this.measuring] = [undefined, owned, false];
+    }
+  }
+
+  /** Takes from the device what the measuring pass found. */
+  backArena(): void {
+    const bytes = Math.max(this.arena.peak, 1);
+    this.arena.back(this.allocatePersistent("e4m3", [bytes]).address, bytes);
+  }
+
+  /** Waits, off the event loop, until both streams have done all their work. */
+  async synchronize(): Promise<void> {
+    await this.kernels.callBlocking("streamSynchronize", this.streams.compute);
+    await this.kernels.callBlocking("streamSynchronize", this.streams.copy);
+  }
+
+  /** A point in a stream's work, for `waitFor`. Only the last 64 may be waited for. */
+  mark(stream: StreamName): Handle {
+    if (this.measuring) return 0;
+    // A wait refers to the record before it, so a few events serve every mark of a forward in turn.
+    const index = this.#nextMark++ % 64;
+    const event = this.#marks[index] ?? this.kernels.create("eventCreate");
+    this.#marks[index] = event;
+    this.kernels.call("eventRecord", event, this.streams[stream]);
+    return event;
+  }
+
+  /** Holds a stream until the marked point of another has been reached. The compute stream waits only for messages: a recording counts that as communication. */
+  waitFor(stream: StreamName, mark: Handle): void {
+    const recording = stream === "compute" && !this.measuring ? this.#recording : undefined;
+    const start = recording && this.#timestamp(this.streams[stream]);
+    this.#hold(stream, mark);
+    if (!recording || start === undefined) return;
+    const end = this.#timestamp(this.streams[stream]);
+    recording.push({ name: "wait", phase: "communication", stream, work: noWork, start, end });
+  }
+
+  #hold(stream: StreamName, mark: Handle): void {
+    if (!this.measuring) this.kernels.call("streamWaitEvent", this.streams[stream], mark);
+  }
+
+  /**
+   * Queues two bodies of compute work that need nothing of each other, so that they may run at the same time: the second on a
+   * stream of its own, in memory of its own. What the compute stream is given next waits for both. Neither may use peers.
+   */
+  beside(first: () => void, second: () => void): void {
+    const begun = this.mark("compute");
+    this.arena.beside(first, () => {
+      this.#hold("aside", begun);
+      this.#computing = "aside";
+      try {
+        second();
+      } finally {
+        this.#computing = "compute";
+      }
+    });
+    this.#hold("compute", this.mark("aside"));
+  }
+
+  readonly #marks: Handle[] = [];
+  #nextMark = 0;
+
+  /** Captures what the body queues on the compute stream (and on streams joined to it) as one graph. */
+  capture(body: () => void): Handle {
+    this.kernels.call("captureBegin", this.streams.compute);
+    let failure: unknown;
+    try {
+      body();
+    } catch (error) {
+      failure = error;
+    }
+    const graph = this.kernels.create("captureEnd", this.streams.compute);
+    if (failure !== undefined) throw failure;
+    return graph;
+  }
+
+  /** Runs the body with an event before and after every kernel. Returns what each took, in microseconds since the first. */
+  async record(body: () => void): Promise<TraceEvent[]> {
+    const intervals: Interval[] = [];
+    const origin = this.#timestamp(this.streams.compute);
+    this.#recording = intervals;
+    try {
+      body();
+    } finally {
+      this.#recording = undefined;
+    }
+    await this.synchronize();
+    const events = intervals.map(({ name, phase, stream, work, start, end }) => ({
+      name,
+      phase,
+      stream,
+      startMicroseconds: this.elapsed(origin, start) * 1e3,
+      durationMicroseconds: this.elapsed(start, end) * 1e3,
+      ...work,
+    }));
+    for (const event of [origin, ...intervals.flatMap(({ start, end }) => [start, end])]) {
+      this.kernels.call("eventDestroy", event);
+    }
+    return events;
+  }
+
+  /** Milliseconds between two completed events. */
+  elapsed(start: Handle, end: Handle): number {
+    return this.kernels.create("eventElapsed", start, end);
+  }
+
+  /** Queues the body between two events and returns a function that, once the device is synchronized, gives the milliseconds. */
+  time(body: () => void): () => number {
+    const start = this.#timestamp(this.streams.compute);
+    body();
+    const end = this.#timestamp(this.streams.compute);
+    return () => {
+      const milliseconds = this.elapsed(start, end);
+      this.kernels.call("eventDestroy", start);
+      this.kernels.call("eventDestroy", end);
+      return milliseconds;
+    };
+  }
+
+  /** Host bytes into a tensor. */
+  async upload(destination: Tensor, source: Uint8Array): Promise<void> {
+    await this.kernels.callBlocking("upload", destination.address, source, source.byteLength, this.streams.compute);
+  }
+
+  /** A contiguous tensor's bytes, once the stream has done what is queued on it. */
+  async download(source: Tensor, stream: StreamName = "compute"): Promise<Uint8Array> {
+    const bytes = new Uint8Array(tensorBytes(source.dtype, source.shape));
+    await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams[stream]);
+    return bytes;
+  }
+
+  /** Frees everything; the device must be idle. */
+  close(): void {
+    for (const address of this.#owned.splice(0)) this.kernels.call("free", address);
+    for (const event of this.#marks.splice(0)) this.kernels.call("eventDestroy", event);
+    for (const stream of Object.values(this.streams)) this.kernels.call("streamDestroy", stream);
+    this.kernels.call("deviceClose");
+  }
+}

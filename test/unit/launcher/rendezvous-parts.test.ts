@@ -1,0 +1,78 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Answers } from "../../../src/launcher/rendezvous/answers.js";
+import { Barriers } from "../../../src/launcher/rendezvous/barriers.js";
+import { Complaints } from "../../../src/launcher/rendezvous/complaints.js";
+import { KeyValues } from "../../../src/launcher/rendezvous/key-values.js";
+import { Whereabouts } from "../../../src/launcher/whereabouts.js";
+import { AwakeClock } from "../../../src/protocol/awake-clock.js";
+
+let said: string[] = [];
+const answers: Answers = {
+  done: ({ rank }) => said.push(`${rank}: done`),
+  value: ({ rank }, value) => said.push(`${rank}: ${value.length} bytes`),
+  refuse: ({ rank }, message, cause) => said.push(`${rank}: refused (${cause}): ${message}`),
+};
+const clock = new AwakeClock();
+beforeEach(() => {
+  vi.useFakeTimers();
+  said = [];
+});
+afterEach(() => {
+  clock.close();
+  vi.useRealTimers();
+});
+
+test("ranks that wait at a barrier are not blamed for those that do not come", () => {
+  const barriers = new Barriers(3, 10, clock, new Whereabouts(), answers, (message) => said.push(`job: ${message}`));
+  barriers.arrive({ rank: 0, id: 1 }, "b");
+  barriers.arrive({ rank: 0, id: 2 }, "b");
+  vi.advanceTimersByTime(11_000);
+  const missing = 'Ranks 1 and 2 did not come to barrier "b" within 10 s; ranks 1 and 2 have not joined.';
+  expect(said).toEqual([
+    '0: refused (own): Rank 0 waits at barrier "b" already.',
+    `job: ${missing}`,
+    `0: refused (peer): ${missing}`,
+  ]);
+});
+
+test("open barriers, keys and bytes are bounded", () => {
+  const barriers = new Barriers(2, 10, clock, new Whereabouts(), answers, () => undefined);
+  for (let i = 0; i < 1025; i++) barriers.arrive({ rank: 0, id: i }, `b${i}`);
+  expect(said).toEqual(["0: refused (own): More than 1024 barriers are open already."]);
+
+  const values = new KeyValues(2, 10, clock, new Whereabouts(), answers);
+  said = [];
+  for (let i = 0; i < 65_536; i++) values.put({ rank: 0, id: i }, `k${i}`, new Uint8Array());
+  expect(said.filter((line) => line !== "0: done")).toEqual([]);
+  said = [];
+  values.put({ rank: 0, id: 0 }, "one more", new Uint8Array());
+  values.put({ rank: 0, id: 0 }, "k0", new Uint8Array(1));
+  // A view of so many bytes, which takes no memory.
+  values.put({ rank: 0, id: 0 }, "k1", new Uint8Array(512 * 2 ** 20));
+  expect(said).toEqual([
+    expect.stringMatching(/^0: refused \(own\): There is no room for "one more"/),
+    "0: done",
+    expect.stringMatching(/^0: refused \(own\): There is no room for "k1"/),
+  ]);
+});
+
+test("nobody waits any more for a key that was put", () => {
+  const values = new KeyValues(2, 10, clock, new Whereabouts(), answers);
+  values.get({ rank: 1, id: 0 }, "key");
+  expect(values.awaited).toBe(true);
+  values.put({ rank: 0, id: 0 }, "key", new Uint8Array(3));
+  expect([values.awaited, vi.getTimerCount()]).toEqual([false, 0]);
+  expect(said).toEqual(["0: done", "1: 3 bytes"]);
+});
+
+test("complaints of one kind are told of a few times, and then counted", () => {
+  const complaints = new Complaints("messages were not valid", (message) => said.push(message));
+  for (let i = 0; i < 1000; i++) complaints.add(`Number ${i}.`);
+  complaints.close();
+  expect(said).toHaveLength(7);
+  expect(said.slice(4)).toEqual([
+    "Number 4.",
+    "More of this kind are only counted.",
+    "995 more messages were not valid.",
+  ]);
+});

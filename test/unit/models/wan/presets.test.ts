@@ -1,0 +1,129 @@
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { presetOf, published } from "../../../../src/models/wan/presets.js";
+import { bytesAsTokens, checkPrompt, tokenize } from "../../../../src/models/wan/text/texts.js";
+import { checkFrames, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
+import { duration, VideoProgress } from "../../../../src/views/video-progress.js";
+
+describe("the size of a video", () => {
+  test.each(["832*480", "832x480", "832×480"])("%s", (text) => {
+    expect(parseSize(text)).toEqual({ width: 832, height: 480 });
+  });
+
+  test.each([
+    ["833*480", "the nearest is 832*480"],
+    ["840*488", "the nearest is 848*496"],
+    ["0*16", "the nearest is 16*16"],
+    ["832", "it must be WIDTH*HEIGHT"],
+    ["-16*16", "it must be WIDTH*HEIGHT"],
+  ])("%s is refused", (text, message) => {
+    expect(() => parseSize(text)).toThrow(message);
+  });
+
+  test("frames are 4n + 1", () => {
+    expect([1, 5, 81].map(checkFrames)).toEqual([1, 5, 81]);
+    expect(() => checkFrames(2)).toThrow("choose 1 or 5");
+    expect(() => checkFrames(84)).toThrow("choose 81 or 85");
+  });
+
+  test("a latent is an eighth each way, and a quarter of the frames after the first", () => {
+    expect(latentOf({ width: 832, height: 480 }, 81)).toEqual({ frames: 21, height: 60, width: 104 });
+    expect(latentOf({ width: 16, height: 16 }, 1)).toEqual({ frames: 1, height: 2, width: 2 });
+  });
+});
+
+describe("presets", () => {
+  test("are found by each of their names", () => {
+    expect(["1.4B", "1.3b", "wan-1.3b", "14B", "wan-14b", "tiny"].map((name) => presetOf(name)?.config)).toEqual([
+      ...["wan-1.3b", "wan-1.3b", "wan-1.3b", "wan-14b", "wan-14b", "wan-tiny"],
+    ]);
+    expect(presetOf("7B")).toBeUndefined();
+  });
+});
+
+test("the published negative prompt is Wan's, character for character", () => {
+  // wan/configs/shared_config.py, sample_neg_prompt, in UTF-8.
+  const bytes = new TextEncoder().encode(published.negativePrompt);
+  expect([published.negativePrompt.length, bytes.length]).toEqual([137, 403]);
+  expect(createHash("sha256").update(bytes).digest("hex")).toBe(
+    "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e",
+  );
+});
+
+describe("texts", () => {
+  const texts = { prompt: "A red   car", negative: "" };
+  const directory = presetOf("tiny")?.bundled ?? "";
+
+  test("a prompt must have something in it", () => {
+    expect(() => checkPrompt(" &nbsp;\n")).toThrow("--prompt is empty");
+    expect(() => checkPrompt("x")).not.toThrow();
+  });
+
+  test("are tokenised with the checkpoint's tokenizer; an empty negative prompt is its end token", async () => {
+    const folder = `${directory}/google/umt5-xxl`;
+    const { prompt, negative, warnings } = await tokenize(texts, folder, 512);
+    expect(negative).toEqual([1]);
+    expect(prompt.at(-1)).toBe(1);
+    expect(prompt.length).toBeGreaterThan(3);
+    expect(warnings).toEqual([]);
+    const cut = await tokenize({ prompt: texts.prompt, negative: published.negativePrompt }, folder, 6);
+    expect([cut.prompt.length, cut.prompt.at(-1), cut.negative.length]).toEqual([6, 1, 6]);
+    expect(cut.warnings).toEqual([
+      `The prompt has ${prompt.length} tokens; the model takes 6, so the last ${prompt.length - 6} are cut off.`,
+      expect.stringMatching(/^The negative prompt has \d+ tokens;/),
+    ]);
+  });
+
+  test("without a tokenizer, each byte of the cleaned text is a token of the vocabulary", () => {
+    expect(bytesAsTokens(texts, 1000, 512).prompt).toEqual([67, 34, 116, 103, 102, 34, 101, 99, 116, 1]);
+    const { prompt, warnings } = bytesAsTokens({ prompt: "é".repeat(4), negative: "" }, 153, 5);
+    expect(prompt).toEqual([0xc3 + 2 - 153, 0xa9 + 2 - 153, 0xc3 + 2 - 153, 0xa9 + 2 - 153, 1]);
+    expect(warnings).toEqual(["The prompt has 9 tokens; the model takes 5, so the last 4 are cut off."]);
+  });
+});
+
+describe("progress", () => {
+  const sample = (done: number) => ({ stage: "sample", done, total: 50, milliseconds: 2000 * done }) as const;
+
+  test("without a terminal it is a line for each step, with seconds a step and time left", () => {
+    const lines: string[] = [];
+    const progress = new VideoProgress({ info: (line) => lines.push(line) }, 5);
+    progress.report({ stage: "prepare", done: 1, total: 1, milliseconds: 12_345 });
+    progress.report(sample(20));
+    progress.report(sample(50));
+    progress.frame();
+    progress.report({ stage: "decode", done: 5, total: 5, milliseconds: 1000 });
+    expect(lines).toEqual([
+      "Prepared the models in 12.35 s: rehearsed, loaded and warmed up.",
+      "Step 20 of 50: 2.00 s/step, 1 min 0 s left.",
+      "Step 50 of 50: 2.00 s/step, 0 s left.",
+      "Sampled 50 steps in 100.0 s.",
+      "Decoded 5 frames in 1.00 s.",
+    ]);
+  });
+
+  test("on a terminal it is a bar that fits its width", () => {
+    const lines: string[] = [];
+    const drawn: string[] = [];
+    const terminal = { write: (text: string) => drawn.push(text.replace("\r\x1b[K", "")), columns: 60 };
+    const progress = new VideoProgress({ info: (line) => lines.push(line), terminal }, 4);
+    progress.report(sample(25));
+    progress.frame();
+    progress.clear();
+    expect(drawn).toEqual([
+      "[===============               ] step 25/50, 2.00 s/step, 5",
+      "[========                      ] frame 1/4",
+      "",
+    ]);
+    expect(lines).toEqual([]);
+    // Some terminals say that they have no columns.
+    new VideoProgress({ info: () => {}, terminal: { ...terminal, columns: 0 } }, 4).frame();
+    expect(drawn.at(-1)).toContain("] frame 1/4");
+  });
+
+  test("durations", () => {
+    expect([0, 59, 60, 725, 3600, 3780].map(duration)).toEqual([
+      ...["0 s", "59 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "1 h 3 min"],
+    ]);
+  });
+});

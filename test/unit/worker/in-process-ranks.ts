@@ -1,0 +1,51 @@
+import { type Job, jobSchema } from "../../../src/protocol/job.js";
+import type { Store } from "../../../src/worker/store.js";
+
+// Several ranks in one process, where a test needs no processes: each has a device of its own, and these stores.
+
+interface Deferred<T> {
+  readonly promise: Promise<T>;
+  readonly resolve: (value: T) => void;
+}
+
+function deferred<T>(): Deferred<T> {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((given) => {
+    resolve = given;
+  });
+  return { promise, resolve };
+}
+
+/** A store for each rank: what one puts, the others get, and barriers wait for all. */
+export function makeStores(size: number): Store[] {
+  const values = new Map<string, Deferred<Uint8Array>>();
+  const barriers = new Map<string, Deferred<void> & { come: number }>();
+  const slot = (key: string) => {
+    const known = values.get(key) ?? deferred<Uint8Array>();
+    values.set(key, known);
+    return known;
+  };
+  return Array.from({ length: size }, (_, rank) => ({
+    rank,
+    size,
+    job: anyJob,
+    put: async (key, value) => slot(key).resolve(value),
+    get: (key) => slot(key).promise,
+    barrier: (name) => {
+      const barrier = barriers.get(name) ?? { ...deferred<void>(), come: 0 };
+      barriers.set(name, { ...barrier, come: barrier.come + 1 });
+      if (barrier.come + 1 === size) {
+        barriers.delete(name);
+        barrier.resolve();
+      }
+      return barrier.promise;
+    },
+    emit: async () => {},
+    close: () => {},
+  }));
+}
+
+const anyJob: Job = jobSchema.parse({
+  ...{ id: "in-process", device: "cpu", kernels: "none.so", timeoutSeconds: 1 },
+  task: { kind: "links", plan: {}, sizes: [64], repetitions: 1 },
+});

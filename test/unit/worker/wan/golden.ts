@@ -1,0 +1,52 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { detectLayout } from "../../../../src/models/wan/checkpoint-layout.js";
+import { WanTokenizer } from "../../../../src/models/wan/text/tokenizer.js";
+import { tinyCheckpoint } from "../../../../src/paths.js";
+import type { WanWeights } from "../../../../src/protocol/job.js";
+import type { Store } from "../../../../src/worker/store.js";
+
+export const caseFile = "test/golden/data/wan/case.safetensors";
+
+export const layouts = ["original", "diffusers"] as const;
+export type Layout = (typeof layouts)[number];
+
+export const checkpointOf = (layout: Layout) =>
+  detectLayout(layout === "original" ? tinyCheckpoint : "test/golden/data/wan/diffusers");
+
+export async function weightsOf(layout: Layout): Promise<WanWeights> {
+  const { transformer, textEncoder, vae } = await checkpointOf(layout);
+  return {
+    ...{ from: "checkpoint", layout, transformer: transformer.weights },
+    ...{ textEncoder: textEncoder.weights, vae: vae.weights },
+  };
+}
+
+const texts = z.object({ prompt: z.string(), negative: z.string() });
+
+/** Token ids of the golden prompt or negative prompt. */
+export async function readIds(which: "prompt" | "negative"): Promise<Int32Array> {
+  const tokenizer = await WanTokenizer.open("models/wan-tiny/google/umt5-xxl");
+  return tokenizer.encode(texts.parse(JSON.parse(await readFile("test/golden/data/wan/texts.json", "utf8")))[which]);
+}
+
+/** What a worker that is alone shares with itself. */
+export function soloStore(job: Store["job"]): Store {
+  const values = new Map<string, Uint8Array>();
+  return {
+    rank: 0,
+    size: 1,
+    job,
+    async put(key, value) {
+      values.set(key, value);
+    },
+    async get(key) {
+      const value = values.get(key);
+      if (!value) throw new Error(`Nobody has put ${key}.`);
+      return value;
+    },
+    async barrier() {},
+    async emit() {},
+    close() {},
+  };
+}
