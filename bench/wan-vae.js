@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { toFloat32 } from "../dist/formats/numbers.js";
 import { openSafetensors } from "../dist/formats/safetensors.js";
-import { runJob } from "../dist/launcher/agent.js";
+import { runJob } from "../dist/engine/workers.js";
 import { openLog } from "../dist/launcher/logs.js";
 import { builtKernels } from "../dist/paths.js";
 import { planSchema, vaeDtypeSchema } from "../dist/plan/schema.js";

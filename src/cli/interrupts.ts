@@ -1,4 +1,5 @@
 import { constants } from "node:os";
+import { DitrunError } from "../failure.js";
 import { findStarters, isAbandoned, watchStarters } from "../launcher/starter.js";
 import { inheritedIgnored } from "./inherited-signals.js";
 
@@ -71,6 +72,29 @@ function listenToOthers(): void {
 function endWithout(starter: string): void {
   process.stderr.write(`ditrun: ${starter}, which started this and waited for it, has ended.\n`);
   dispatch("SIGTERM");
+}
+
+/** The signals as those of work that knows how to end: the first one aborts `signal`, a second one `urgent`. */
+export interface InterruptSignals {
+  readonly signal: AbortSignal;
+  readonly urgent: AbortSignal;
+  /** Stops listening. */
+  close(): void;
+}
+
+/** @param tell gets a sentence for the user. @param what is ended, `8 workers`. */
+export function interruptSignals(tell: (sentence: string) => void, what: string): InterruptSignals {
+  const [first, second] = [new AbortController(), new AbortController()];
+  const close = listenForInterrupts((signal, count) => {
+    if (count === 1) {
+      tell(`${signal}: ending ${what}; a second one ends them at once.`);
+      first.abort(new DitrunError(`The job was ended by ${signal}.`, interruptExitCode(signal)));
+    } else {
+      tell(`${signal} again: killing the workers now.`);
+      second.abort();
+    }
+  });
+  return { signal: first.signal, urgent: second.signal, close };
 }
 
 type CleanUp = (signal: Interrupt) => Promise<void>;
