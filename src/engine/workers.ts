@@ -49,11 +49,7 @@ export class Workers {
   /** Set once all is over: the workers have ended, or are being ended. */
   #ended: Promise<DitrunError | undefined> | undefined;
 
-  private constructor(
-    private readonly options: WorkersOptions,
-    supervisor: Supervisor,
-    rendezvous: Rendezvous,
-  ) {
+  private constructor(supervisor: Supervisor, rendezvous: Rendezvous) {
     this.#supervisor = supervisor;
     this.#rendezvous = rendezvous;
   }
@@ -85,7 +81,7 @@ export class Workers {
           warning: (message) => log.logger.warn(message),
         },
       );
-      workers = new Workers(options, supervisor, rendezvous);
+      workers = new Workers(supervisor, rendezvous);
       supervisor.start((rank) => programOf(rank, nproc, rendezvous, settings, log.level, entry));
       void workers.#watch();
       return workers;

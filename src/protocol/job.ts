@@ -207,6 +207,5 @@ export const settingsSchema = z.strictObject({
 export type Settings = z.infer<typeof settingsSchema>;
 
 /** A task, and what it runs on. */
-export interface Job extends Settings {
-  readonly task: Task;
-}
+export const jobSchema = settingsSchema.extend({ task: taskSchema });
+export type Job = z.infer<typeof jobSchema>;
