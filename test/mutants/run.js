@@ -4,10 +4,10 @@
 //   node test/mutants/run.js --all          all of them
 // --trust leaves out the run of the same tests on the right code. Exits with 1 where a mutant survived or could not be tried.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { createVitest } from "vitest/node";
 
 /** A test that hangs has noticed the fault too. */
 const LIMIT_MILLISECONDS = 300_000;
@@ -16,51 +16,61 @@ const lists = fileURLToPath(new URL("list", import.meta.url));
 process.chdir(root);
 
 const all = readdirSync(lists).flatMap((file) => JSON.parse(readFileSync(join(lists, file), "utf8")));
-const chosen = choose(process.argv.slice(2));
-const folder = mkdtempSync(join(tmpdir(), "ditrun-mutants-"));
+const chosen = choose(process.argv.slice(2).filter((word) => word !== "--trust"));
 
 /** The file that is changed now, with its right text. */
 let changed;
-/** The process group that works now. */
-let working;
+/** What of the build may hold a fault. */
+const dirty = new Set();
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   process.on(signal, () => {
-    if (working !== undefined) endGroup(working);
+    endTests();
     restore();
-    rmSync(folder, { recursive: true, force: true });
     console.error(`${signal}: the sources are as they were; what was built may still hold the fault: npm run build.`);
     process.exit(1);
   });
 }
 
+// As for `npm test`, but without its build: here only what a mutant needs is built.
+const vitest = await createVitest("test", {
+  root,
+  config: false,
+  watch: false,
+  include: ["test/**/*.test.ts"],
+  maxWorkers: 2,
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+  bail: 1,
+  reporters: [{}],
+});
+
 let failed = 0;
-const dirty = new Set();
 try {
   if (!process.argv.includes("--trust")) await checkRightCode();
   for (const mutant of chosen) {
     const started = Date.now();
     const { verdict, by } = await verdictOf(mutant);
     if (verdict !== "killed") failed++;
-    console.log(`${verdict.padEnd(9)} ${mutant.name} (${((Date.now() - started) / 1000).toFixed(0)} s)${by ? `: ${by}` : ""}`);
+    const seconds = ((Date.now() - started) / 1000).toFixed(0);
+    console.log(`${verdict.padEnd(9)} ${mutant.name} (${seconds} s)${by ? `: ${by}` : ""}`);
   }
 } finally {
   restore();
   for (const step of dirty) await build(step);
-  rmSync(folder, { recursive: true, force: true });
+  await vitest.close();
 }
 console.log(`${chosen.length - failed} of ${chosen.length} mutants are killed.`);
 process.exit(failed === 0 ? 0 : 1);
 
 function choose(words) {
-  const names = words.filter((word) => word !== "--trust");
-  const [first, path] = names;
+  const [first, path] = words;
   const found =
     first === "--all"
       ? all
       : first === "--file"
         ? all.filter(({ file }) => file === path)
-        : names.map((name) => all.find((mutant) => mutant.name === name) ?? name);
+        : words.map((name) => all.find((mutant) => mutant.name === name) ?? name);
   const unknown = found.find((mutant) => typeof mutant === "string");
   if (found.length > 0 && unknown === undefined) return found;
   console.error(unknown ? `There is no mutant ${unknown}.` : "Name mutants, or give --file PATH or --all.");
@@ -72,12 +82,10 @@ async function checkRightCode() {
   for (const step of new Set(chosen.map(({ file }) => stepOf(file)))) {
     if (!(await build(step))) throw new Error(`The right code does not build (${step}).`);
   }
-  for (const only of new Set(chosen.map(({ only }) => only))) {
-    const tests = chosen.filter((mutant) => mutant.only === only).flatMap(({ tests }) => tests);
-    const { code, by } = await runTests([...new Set(tests)], only);
-    if (code === 0) continue;
-    console.error(`The tests fail without any mutant${by ? `: ${by}` : ""}.`);
-    process.exit(2);
+  for (const only of new Set(chosen.map((mutant) => mutant.only))) {
+    const tests = new Set(chosen.filter((mutant) => mutant.only === only).flatMap((mutant) => mutant.tests));
+    const { passed, by } = await runTests([...tests], only);
+    if (!passed) throw new Error(`The tests fail without any mutant: ${by}.`);
   }
 }
 
@@ -89,19 +97,24 @@ async function verdictOf({ file, find, replace, tests, only }) {
   if (text.split(find).length !== 2) return { verdict: "does not apply", by: `its text is not once in ${file}` };
   try {
     changed = { file, text };
-    writeFileSync(file, text.split(find).join(replace));
+    write(text.split(find).join(replace));
     const step = stepOf(file);
     dirty.add(step);
     if (!(await build(step))) return { verdict: "does not build" };
-    const { code, by } = await runTests(tests, only);
-    return { verdict: code === 0 ? "SURVIVED" : "killed", by };
+    const { passed, by } = await runTests(tests, only);
+    return { verdict: passed ? "SURVIVED" : "killed", by };
   } finally {
     restore();
   }
 }
 
+function write(text) {
+  writeFileSync(changed.file, text);
+  vitest.invalidateFile(join(root, changed.file));
+}
+
 function restore() {
-  if (changed !== undefined) writeFileSync(changed.file, changed.text);
+  if (changed !== undefined) write(changed.text);
   changed = undefined;
 }
 
@@ -110,52 +123,54 @@ function stepOf(file) {
 }
 
 /** @returns whether it could be built. Types are not checked: a fault in them is none that a test has to find. */
-async function build(step) {
-  const { code } =
+function build(step) {
+  const [command, ...args] =
     step === "kernels"
-      ? await run("cmake", ["--build", "build"])
-      : await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--noCheck"]);
-  return code === 0;
-}
-
-/** @returns the exit code, and which test failed first. */
-async function runTests(tests, only) {
-  const report = join(folder, "report.json");
-  rmSync(report, { force: true });
-  const pattern = only === undefined ? [] : ["-t", only.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")];
-  const { code, late } = await run("node_modules/.bin/vitest", [
-    ...["run", "--config", "test/mutants/vitest.config.ts", "--bail", "1"],
-    ...["--reporter", "json", "--outputFile", report, ...pattern, ...tests],
-  ]);
-  if (late) return { code, by: `not done after ${LIMIT_MILLISECONDS / 1000} s` };
-  const { testResults, numPassedTests, numFailedTests } = JSON.parse(readFileSync(report, "utf8"));
-  if (code === 0 && numPassedTests + numFailedTests === 0) throw new Error(`No test of ${tests.join(", ")} has run.`);
-  const first = testResults.flatMap(({ assertionResults }) => assertionResults).find(({ status }) => status === "failed");
-  return { code, by: first?.fullName ?? testResults.find(({ message }) => message)?.message.split("\n")[0] };
-}
-
-function run(command, args) {
+      ? ["cmake", "--build", "build"]
+      : ["node_modules/.bin/tsc", "-p", "tsconfig.build.json", "--noCheck"];
   return new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: "ignore", detached: true });
-    working = child.pid;
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      endGroup(child.pid);
-    }, LIMIT_MILLISECONDS);
-    child.on("error", () => resolve({ code: 1, late }));
-    child.on("close", (code) => {
-      clearTimeout(timer);
-      working = undefined;
-      resolve({ code: code ?? 1, late });
-    });
+    const child = spawn(command, args, { stdio: "ignore" });
+    child.on("error", () => resolve(false));
+    child.on("close", (code) => resolve(code === 0));
   });
 }
 
-function endGroup(pid) {
-  try {
-    process.kill(-pid, "SIGKILL");
-  } catch {
-    // It has just ended.
+/** @param only of the tests' names. @returns whether all have passed, and else what has not. */
+async function runTests(tests, only) {
+  if (only === undefined) vitest.resetGlobalTestNamePattern();
+  else vitest.setGlobalTestNamePattern(only.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+  const specifications = (await vitest.globTestSpecifications(tests)).filter(({ moduleId }) =>
+    tests.some((test) => moduleId === join(root, test)),
+  );
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    endTests();
+  }, LIMIT_MILLISECONDS);
+  const result = await vitest.runTestSpecifications(specifications);
+  clearTimeout(timer);
+  if (late) return { passed: false, by: `not done after ${LIMIT_MILLISECONDS / 1000} s` };
+  // Of the runs before, too.
+  const testModules = result.testModules.filter(({ moduleId }) => specifications.some((one) => one.moduleId === moduleId));
+  const results = testModules.flatMap((module) => [...module.children.allTests()]);
+  const wrong = results.find((test) => test.result().state === "failed");
+  const [error] = [...testModules.flatMap((module) => module.errors()), ...result.unhandledErrors];
+  const suite = testModules.find((module) => !module.ok());
+  if (wrong || error || suite) {
+    return { passed: false, by: wrong?.fullName ?? (error?.message ?? suite.moduleId).split("\n")[0] };
+  }
+  if (results.some((test) => test.result().state === "passed")) return { passed: true };
+  throw new Error(`No test of ${tests.join(", ")} has run.`);
+}
+
+/** Ends the processes in which tests run: one may be inside a kernel that does not return. */
+function endTests() {
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").split(" ").filter(Boolean);
+  for (const pid of children) {
+    try {
+      process.kill(Number(pid), "SIGKILL");
+    } catch {
+      // It has just ended.
+    }
   }
 }
