@@ -151,7 +151,9 @@ async function runTests(tests, only) {
   clearTimeout(timer);
   if (late) return { passed: false, by: `not done after ${LIMIT_MILLISECONDS / 1000} s` };
   // Of the runs before, too.
-  const testModules = result.testModules.filter(({ moduleId }) => specifications.some((one) => one.moduleId === moduleId));
+  const testModules = result.testModules.filter(({ moduleId }) =>
+    specifications.some((one) => one.moduleId === moduleId),
+  );
   const results = testModules.flatMap((module) => [...module.children.allTests()]);
   const wrong = results.find((test) => test.result().state === "failed");
   const [error] = [...testModules.flatMap((module) => module.errors()), ...result.unhandledErrors];
