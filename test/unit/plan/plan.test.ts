@@ -41,6 +41,12 @@ describe("the mesh", () => {
     expect((await resolvePlan({}, wan, undefined, 3)).mesh).toEqual({ cfg: 1, cp: 3, tp: 1 });
   });
 
+  test("one degree alone is the whole mesh, however many GPUs there are", async () => {
+    expect((await resolvePlan({ tp: 4 }, dit, undefined, 8)).mesh).toEqual({ cfg: 1, cp: 1, tp: 4 });
+    expect((await resolvePlan({ cp: 3 }, dit, undefined, 8)).mesh).toEqual({ cfg: 1, cp: 3, tp: 1 });
+    expect((await resolvePlan({ cfg: 2 }, wan, undefined, 8)).mesh).toEqual({ cfg: 2, cp: 1, tp: 1 });
+  });
+
   test("flags override the plan's file, and the rest of the file stays", async () => {
     const plan = await resolvePlan({ plan: "cp4-tp2-fp8", tp: 4, dtype: "fp32" }, dit, undefined, 1);
     expect(plan).toMatchObject({ mesh: { cfg: 1, cp: 4, tp: 4 }, dtype: "fp32", linear: { dtype: "e4m3" } });
@@ -202,6 +208,11 @@ describe("what does not fit is refused with its numbers", () => {
     await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(
       "dit has 4 tokens here, fewer than the 5 workers",
     );
+    // Norms share the tokens over tp, too.
+    const mesh = { cp: 2, tp: 4 };
+    await resolvePlan(mesh, small, 8, 1);
+    const plan = file("norms: { sequenceParallel: true }");
+    await expect(resolvePlan({ plan, ...mesh }, small, 8, 1)).rejects.toThrow("fewer than the 8 workers");
   });
 
   test.each([
