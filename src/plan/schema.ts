@@ -130,18 +130,3 @@ export function checkDtypes(plan: Plan): void {
     );
   }
 }
-
-/** Refuses what a plan may ask of the DiT but Wan does not have. @throws DitrunError */
-export function checkWanParts({ norms, embeddings, attention }: Plan, model: string): void {
-  if (attention.dtype === "fp16") {
-    throw new DitrunError(
-      `The plan has attention.dtype fp16, which only the DiT has; for ${model} leave it out, or make it e4m3.`,
-    );
-  }
-  for (const [key, used] of [
-    ["norms.sequenceParallel", norms.sequenceParallel],
-    ["embeddings.tensorParallel", embeddings.tensorParallel],
-  ] as const) {
-    if (used) throw new DitrunError(`The plan sets ${key}, which ${model} does not have: set it to false.`);
-  }
-}
