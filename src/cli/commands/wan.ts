@@ -71,7 +71,7 @@ const options = {
     choices: vaeDtypeSchema.options,
     requiresArg: true,
     describe:
-      "What the VAE computes in; fp16 is as fast as bf16 and more exact, up to values of a million [default: the plan's; fp16, with --dtype fp32 fp32]",
+      "What the VAE computes in; fp16 is eight times finer than bf16 at 1.05 times the time, up to values of a million [default: the plan's; fp16, with --dtype fp32 fp32]",
   },
   fps: {
     ...text,
