@@ -1,10 +1,10 @@
 import { readdir } from "node:fs/promises";
-import { basename, join, relative } from "node:path";
+import { basename, join } from "node:path";
 import { type Document, parseDocument } from "yaml";
 import { z } from "zod";
 import { DitrunError, exitCodes, messageOf } from "../failure.js";
-import { readJsonFile } from "../formats/json-file.js";
 import { fileFailure } from "./file-failure.js";
+import { shownPath } from "./shown-path.js";
 import { readTextFile } from "./text-file.js";
 
 /**
@@ -27,18 +27,13 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
  */
 export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promise<T> {
   const text = await readTextFile(file, MOST_YAML_BYTES).catch((error: unknown) => {
-    throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
+    throw new DitrunError(`${shownPath(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
   });
-  return checkDocument(shown(file), parseYaml(text, shown(file)), schema);
+  return checkDocument(shownPath(file), parseYaml(text, shownPath(file)), schema);
 }
 
 /** Many times the longest plan; the time to parse more grows faster than its length. */
 const MOST_YAML_BYTES = 2 ** 16;
-
-/** Reads a JSON file, still to be checked. @throws DitrunError as readJsonFile does. */
-export async function readJson(file: string): Promise<unknown> {
-  return readJsonFile(file, shown(file));
-}
 
 /** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
 function parseYaml(text: string, source: string): unknown {
@@ -78,11 +73,6 @@ export function checkDocument<T>(
   if (checked.success) return checked.data;
   const [issue] = checked.error.issues;
   throw new DitrunError(`${source}: ${issue ? describe(issue, document, schema) : "it is not valid"}.`, exitCode);
-}
-
-function shown(file: string): string {
-  const short = relative(process.cwd(), file);
-  return short.startsWith("..") ? file : short;
 }
 
 function describe(issue: z.core.$ZodIssue, document: unknown, schema: z.ZodType): string {

@@ -2,7 +2,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadCheckpointModel, loadDitModel, loadModel, parameterCount, tokenCount } from "../../../src/models/load.js";
+import { parameterCount, tokenCount } from "../../../src/models/cost.js";
+import { loadCheckpointModel, loadDitModel, loadModel } from "../../../src/models/load.js";
 import { modelsDirectory, packageRoot, plansDirectory } from "../../../src/paths.js";
 import {
   describeDtypes,
