@@ -73,6 +73,7 @@ export async function resolvePlan(
   if (nproc !== undefined && nproc !== workers) {
     const { cfg, cp, tp } = plan.mesh;
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
     );
   }
@@ -146,14 +147,21 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   const { cfg, cp, tp } = plan.mesh;
   checkDtypes(plan);
   if (model.kind === "dit" && cfg !== 1) {
-    throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
+    throw new DitrunError(
+      "ERR_PLAN_MESH",
+      `The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`,
+    );
   }
   if (model.kind === "wan") checkWanPlan(plan, model);
   else if (plan.vae.dtype !== undefined) {
-    throw new DitrunError(`The plan sets vae.dtype ${plan.vae.dtype}, but ${model.name} has no VAE: leave it out.`);
+    throw new DitrunError(
+      "ERR_PLAN_UNSUPPORTED",
+      `The plan sets vae.dtype ${plan.vae.dtype}, but ${model.name} has no VAE: leave it out.`,
+    );
   }
   if (plan.guidance.together && (model.kind === "dit" || meshSize(plan.mesh) > 1)) {
     throw new DitrunError(
+      "ERR_PLAN_UNSUPPORTED",
       model.kind === "dit"
         ? `The plan sets guidance.together, but ${model.name} has no guidance: leave it out.`
         : `The plan sets guidance.together, which needs one worker that does both forwards alone, but there are ${meshSize(plan.mesh)}: leave it out, or use one worker.`,
@@ -161,16 +169,19 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   }
   if (model.heads % tp !== 0) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
     );
   }
   if (model.width % tp !== 0) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
   if (cp > MOST_RING_RANKS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
     );
   }
@@ -178,12 +189,14 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   const peers = model.kind === "wan" ? meshSize(plan.mesh) : tp;
   if (peers > MOST_PEERS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `${model.kind === "wan" ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport nccl.`,
     );
   }
   const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);
   if (tokens < sharers) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `${model.name} has ${counted(tokens, "token")} here, fewer than the ${sharers} workers that share them: choose a smaller cp.`,
     );
   }
@@ -195,6 +208,7 @@ function checkWanPlan(plan: Plan, model: WanModel): void {
   const { cfg } = plan.mesh;
   if (cfg > 2) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${cfg}.`,
     );
   }
@@ -209,6 +223,7 @@ function checkLayerRules(plan: Plan, model: Model): void {
     if (matched.length === 0) {
       const patterns = [...new Set(paths.map((path) => path.replace(/^blocks\.\d+/, "blocks.*")))];
       throw new DitrunError(
+        "ERR_PLAN_SPLIT",
         `layers[${index}].path of plan ${plan.name} is "${pattern}", which matches no layer of ${model.name}; its layers are ${patterns.join(", ")}.`,
       );
     }
@@ -216,6 +231,7 @@ function checkLayerRules(plan: Plan, model: Model): void {
       const allowed = allowedSplits(path);
       if (!allowed.includes(split)) {
         throw new DitrunError(
+          "ERR_PLAN_SPLIT",
           `layers[${index}].split of plan ${plan.name} is ${split} for ${path}; it must be one of ${allowed.join(", ")}.`,
         );
       }
@@ -230,6 +246,7 @@ function checkSplits(plan: Plan, model: Model): void {
     const split = splitOf(plan, layerRulesOf(model), path);
     if (split === "column" && outputs % tp !== 0) {
       throw new DitrunError(
+        "ERR_PLAN_MESH",
         `The ${outputs} outputs of ${path} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${outputs}, or split it as replicated.`,
       );
     }
@@ -239,6 +256,7 @@ function checkSplits(plan: Plan, model: Model): void {
     // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
     if ((split === "replicated") !== (nextSplit === "replicated")) {
       throw new DitrunError(
+        "ERR_PLAN_SPLIT",
         `Plan ${plan.name} splits ${path} as ${split} and ${next} as ${nextSplit}: split both (${allowedSplits(path)[0]}, row) or neither (replicated, replicated).`,
       );
     }
