@@ -69,18 +69,23 @@ export async function resolvePlan(
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
   checkPlan(plan, model, tokens);
-  const workers = meshSize(plan.mesh);
-  if (nproc !== undefined && nproc !== workers) {
-    const { cfg, cp, tp } = plan.mesh;
-    throw new DitrunError(
-      "ERR_PLAN_MESH",
-      `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
-    );
-  }
+  if (nproc !== undefined) checkWorkers(plan, nproc);
   return plan;
 }
 
-async function readPlan(nameOrFile: string): Promise<Plan> {
+/** Refuses a mesh that does not fill the workers exactly. @throws DitrunError with the mesh and both numbers. */
+export function checkWorkers({ mesh }: Plan, nproc: number): void {
+  const workers = meshSize(mesh);
+  if (nproc === workers) return;
+  const { cfg, cp, tp } = mesh;
+  throw new DitrunError(
+    "ERR_PLAN_MESH",
+    `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
+  );
+}
+
+/** A plan by name (configs/plans) or from a YAML file. @throws DitrunError when it is unknown or not valid. */
+export async function readPlan(nameOrFile: string): Promise<Plan> {
   const file = await findDocument("plan", plansDirectory, nameOrFile);
   const plan = await readDocument(file, planSchema);
   plan.name ??= basename(file)
