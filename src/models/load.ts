@@ -20,6 +20,7 @@ export async function loadDitModel(nameOrFile: string): Promise<DitModel> {
   const model = await loadModel(nameOrFile);
   if (isDit(model)) return model;
   throw new DitrunError(
+    "ERR_MODEL_KIND",
     `This command runs the DiT benchmark, but ${model.name} is a ${model.kind} model: choose a dit model.`,
   );
 }
@@ -121,7 +122,7 @@ export async function loadWanModel({ layout, transformer }: WanCheckpoint): Prom
 
 function checkModel(model: Model, file: string): Model {
   const misfit = misfitOf(model);
-  if (misfit !== undefined) throw new DitrunError(`${file}: ${misfit}.`);
+  if (misfit !== undefined) throw new DitrunError("ERR_MODEL_CONFIG", `${file}: ${misfit}.`);
   return model;
 }
 

@@ -69,17 +69,23 @@ export async function resolvePlan(
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
   checkPlan(plan, model, tokens);
-  const workers = meshSize(plan.mesh);
-  if (nproc !== undefined && nproc !== workers) {
-    const { cfg, cp, tp } = plan.mesh;
-    throw new DitrunError(
-      `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
-    );
-  }
+  if (nproc !== undefined) checkWorkers(plan, nproc);
   return plan;
 }
 
-async function readPlan(nameOrFile: string): Promise<Plan> {
+/** Refuses a mesh that does not fill the workers exactly. @throws DitrunError with the mesh and both numbers. */
+export function checkWorkers({ mesh }: Plan, nproc: number): void {
+  const workers = meshSize(mesh);
+  if (nproc === workers) return;
+  const { cfg, cp, tp } = mesh;
+  throw new DitrunError(
+    "ERR_PLAN_MESH",
+    `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
+  );
+}
+
+/** A plan by name (configs/plans) or from a YAML file. @throws DitrunError when it is unknown or not valid. */
+export async function readPlan(nameOrFile: string): Promise<Plan> {
   const file = await findDocument("plan", plansDirectory, nameOrFile);
   const plan = await readDocument(file, planSchema);
   plan.name ??= basename(file)
@@ -139,28 +145,33 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   traits.checkPlan(plan);
   if (model.heads % tp !== 0) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
     );
   }
   if (model.width % tp !== 0) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
   if (cp > MOST_RING_RANKS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
     );
   }
   const peers = traits.gathersOverMesh ? meshSize(plan.mesh) : tp;
   if (peers > MOST_PEERS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `${traits.gathersOverMesh ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport nccl.`,
     );
   }
   const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);
   if (tokens < sharers) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `${model.name} has ${counted(tokens, "token")} here, fewer than the ${sharers} workers that share them: choose a smaller cp.`,
     );
   }
@@ -178,6 +189,7 @@ function checkLayerRules(plan: Plan, model: Model): void {
     if (matched.length === 0) {
       const patterns = [...new Set(paths.map((path) => path.replace(/^blocks\.\d+/, "blocks.*")))];
       throw new DitrunError(
+        "ERR_PLAN_SPLIT",
         `layers[${index}].path of plan ${plan.name} is "${pattern}", which matches no layer of ${model.name}; its layers are ${patterns.join(", ")}.`,
       );
     }
@@ -185,6 +197,7 @@ function checkLayerRules(plan: Plan, model: Model): void {
       const allowed = allowedSplits(path);
       if (!allowed.includes(split)) {
         throw new DitrunError(
+          "ERR_PLAN_SPLIT",
           `layers[${index}].split of plan ${plan.name} is ${split} for ${path}; it must be one of ${allowed.join(", ")}.`,
         );
       }
@@ -200,6 +213,7 @@ function checkSplits(plan: Plan, model: Model): void {
     const split = splitOf(plan, layerRules, path);
     if (split === "column" && outputs % tp !== 0) {
       throw new DitrunError(
+        "ERR_PLAN_MESH",
         `The ${outputs} outputs of ${path} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${outputs}, or split it as replicated.`,
       );
     }
@@ -209,6 +223,7 @@ function checkSplits(plan: Plan, model: Model): void {
     // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
     if ((split === "replicated") !== (nextSplit === "replicated")) {
       throw new DitrunError(
+        "ERR_PLAN_SPLIT",
         `Plan ${plan.name} splits ${path} as ${split} and ${next} as ${nextSplit}: split both (${allowedSplits(path)[0]}, row) or neither (replicated, replicated).`,
       );
     }

@@ -115,17 +115,20 @@ export function checkDtypes(plan: Plan): void {
   const others = plan.dtype === "bf16" ? ["fp16", "e4m3"] : ["e4m3"];
   if (attention !== plan.dtype && !others.includes(attention)) {
     throw new DitrunError(
+      "ERR_PLAN_PRECISION",
       `${name} has attention.dtype ${attention} and dtype ${plan.dtype}: leave attention.dtype out, or make it ${others.join(" or ")}.`,
     );
   }
   if (ring !== attention) {
     const other = others.includes(ring) || ring === plan.dtype ? `, or make attention.dtype ${ring} too` : "";
     throw new DitrunError(
+      "ERR_PLAN_PRECISION",
       `${name} has ring.dtype ${ring} and attention.dtype ${attention}, but keys and values travel as attention reads them: leave ring.dtype out${other}.`,
     );
   }
   if ((attention === "fp16" || attention === "e4m3") && plan.attention.kernel === "sm80") {
     throw new DitrunError(
+      "ERR_PLAN_PRECISION",
       `${name} has attention.dtype ${attention}, which the attention.kernel sm80 does not have: choose auto, generic or sm90.`,
     );
   }

@@ -88,7 +88,10 @@ export async function runWanAccuracy(
   const name = wanModelName(session);
   const model = await loadModel(presetOf(name)?.config ?? name);
   if (!isWan(model)) {
-    throw new DitrunError(`This command compares Wan 2.1, but ${name} is a ${model.kind} model: use ditrun accuracy.`);
+    throw new DitrunError(
+      "ERR_MODEL_KIND",
+      `This command compares Wan 2.1, but ${name} is a ${model.kind} model: use ditrun accuracy.`,
+    );
   }
   return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
 }
@@ -113,13 +116,19 @@ interface Pair {
 async function run(chosen: AccuracyArguments, session: Session, name = session.options.model): Promise<number> {
   const { weights, reference } = chosen;
   if (weights !== undefined && session.options.model !== undefined) {
-    throw new DitrunError("--weights brings its own model in its config.json: leave out --model.");
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      "--weights brings its own model in its config.json: leave out --model.",
+    );
   }
   if (reference !== undefined && weights === undefined) {
-    throw new DitrunError("--reference needs the weights it was recorded with: give --weights DIR too.");
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      "--reference needs the weights it was recorded with: give --weights DIR too.",
+    );
   }
   if (reference !== undefined && chosen.against !== undefined) {
-    throw new DitrunError("--reference is what plans are compared with: leave out --against.");
+    throw new DitrunError("ERR_OPTION_CONFLICT", "--reference is what plans are compared with: leave out --against.");
   }
   const subject = await subjectOf(chosen, session, name);
   const { model, tokens } = subject;
@@ -213,7 +222,10 @@ async function subjectOf(chosen: AccuracyArguments, session: Session, name: stri
   }
   for (const option of ["size", "frames"] as const) {
     if (chosen[option] !== undefined) {
-      throw new DitrunError(`--${option} is of a video, but ${model.name} makes images: leave it out.`);
+      throw new DitrunError(
+        "ERR_OPTION_CONFLICT",
+        `--${option} is of a video, but ${model.name} makes images: leave it out.`,
+      );
     }
   }
   const from =
@@ -232,7 +244,7 @@ async function choosePlans(session: Session, model: Model, tokens: number, names
   const { options } = session;
   if (names === undefined) return [await session.plan(model, options, tokens)];
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
-    throw new DitrunError("--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
+    throw new DitrunError("ERR_OPTION_CONFLICT", "--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
   }
   const list = names.split(",").map((name) => name.trim());
   const { dtype, fp8, attention } = options;

@@ -34,7 +34,10 @@ export async function runWanProfile(
   const size = latentOf(video.size, video.frames);
   const model = await loadModel(preset?.config ?? name);
   if (!isWan(model)) {
-    throw new DitrunError(`This command runs Wan 2.1, but ${name} is a ${model.kind} model: use ditrun profile.`);
+    throw new DitrunError(
+      "ERR_MODEL_KIND",
+      `This command runs Wan 2.1, but ${name} is a ${model.kind} model: use ditrun profile.`,
+    );
   }
   const tokens = wanTokens(model, size);
   const plan = await session.plan(model, session.options, tokens);

@@ -37,7 +37,7 @@ function decimal(name: string, allowed: (value: number) => boolean, what: string
     if (text === undefined) return undefined;
     const value = Number(text);
     if (text.trim() === "" || !Number.isFinite(value) || !allowed(value)) {
-      throw new DitrunError(`--${name} is "${text}"; it must be ${what}.`);
+      throw new DitrunError("ERR_OPTION_VALUE", `--${name} is "${text}"; it must be ${what}.`);
     }
     return value;
   };
@@ -196,6 +196,7 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const plan = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
   if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
     throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
       `--guide-scale 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: give those workers to --cp.`,
     );
   }
@@ -237,11 +238,13 @@ function bf16StepsOf({ bf16Steps = 0 }: GenerateArguments, steps: number, plan: 
   if (bf16Steps === 0) return 0;
   if (planPrecision(plan) !== "e4m3") {
     throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
       `--bf16-steps ${bf16Steps} leaves steps out of fp8, but plan ${plan.name} has nothing in fp8: add --fp8, or leave it out.`,
     );
   }
   if (2 * bf16Steps < steps) return bf16Steps;
   throw new DitrunError(
+    "ERR_OPTION_VALUE",
     `--bf16-steps ${bf16Steps} at both ends leaves none of the ${steps} steps for fp8: choose at most ${Math.floor((steps - 1) / 2)}, or leave out --fp8.`,
   );
 }
@@ -321,7 +324,7 @@ async function generateInto(
   const written = { ...format, out: await video.finish() };
   progress.clear();
   const finishMs = performance.now() - decoded;
-  const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), exitCodes.internal);
+  const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), "ERR_INTERNAL");
   const summary = summarizeGenerate(task, ranks, { ...written, encoder: video.encoder, finishMs }, weights);
   session.print(generateTable(summary));
   await session.emit(summary);
@@ -332,6 +335,7 @@ function noiseOf({ initNoise, noise }: GenerateArguments): Pick<WanGenerateTask,
   if (initNoise === undefined) return noise === undefined ? {} : { generator: noise };
   if (noise === undefined) return { noise: noiseFile(initNoise) };
   throw new DitrunError(
+    "ERR_OPTION_CONFLICT",
     `--init-noise ${initNoise} is the noise itself, so nothing is drawn: leave out --noise ${noise}.`,
   );
 }
@@ -340,5 +344,8 @@ function noiseOf({ initNoise, noise }: GenerateArguments): Pick<WanGenerateTask,
 function noiseFile(text: string): { file: string; tensor: string } {
   const [, file, tensor = "noise"] = /^(.+\.safetensors)(?::(.+))?$/.exec(text) ?? [];
   if (file !== undefined) return { file: resolve(file), tensor };
-  throw new DitrunError(`--init-noise is "${text}"; it must be FILE.safetensors or FILE.safetensors:TENSOR.`);
+  throw new DitrunError(
+    "ERR_OPTION_VALUE",
+    `--init-noise is "${text}"; it must be FILE.safetensors or FILE.safetensors:TENSOR.`,
+  );
 }

@@ -44,14 +44,21 @@ export function ditTraits(model: DitModel): Traits {
     checkPlan: ({ mesh, vae, guidance }) => {
       if (mesh.cfg !== 1) {
         throw new DitrunError(
+          "ERR_PLAN_MESH",
           `The model ${name} makes one forward per image, so cfg must be 1, but it is ${mesh.cfg}.`,
         );
       }
       if (vae.dtype !== undefined) {
-        throw new DitrunError(`The plan sets vae.dtype ${vae.dtype}, but ${name} has no VAE: leave it out.`);
+        throw new DitrunError(
+          "ERR_PLAN_UNSUPPORTED",
+          `The plan sets vae.dtype ${vae.dtype}, but ${name} has no VAE: leave it out.`,
+        );
       }
       if (guidance.together) {
-        throw new DitrunError(`The plan sets guidance.together, but ${name} has no guidance: leave it out.`);
+        throw new DitrunError(
+          "ERR_PLAN_UNSUPPORTED",
+          `The plan sets guidance.together, but ${name} has no guidance: leave it out.`,
+        );
       }
     },
   };

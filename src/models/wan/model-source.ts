@@ -46,6 +46,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   const config = await loadModel(preset?.config ?? name);
   if (!isWan(config)) {
     throw new DitrunError(
+      "ERR_MODEL_KIND",
       `This command runs Wan 2.1, but ${name} is a ${config.kind} model: choose 1.4B, 14B or tiny.`,
     );
   }
@@ -55,7 +56,8 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
       ["--download", request.download],
       ["--verify", request.verify],
     ] as const) {
-      if (given) throw new DitrunError(`--weights random reads no checkpoint: leave out ${option}.`);
+      if (given)
+        throw new DitrunError("ERR_OPTION_CONFLICT", `--weights random reads no checkpoint: leave out ${option}.`);
     }
     return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
   }
@@ -64,6 +66,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   for (const key of ["width", "layers", "heads", "ffn", "channels"] as const) {
     if (found[key] === config[key]) continue;
     throw new DitrunError(
+      "ERR_CHECKPOINT_MISMATCH",
       `${checkpoint.transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
     );
   }
@@ -96,6 +99,7 @@ async function findCheckpoint({
   if (preset?.bundled !== undefined) return openCheckpoint(preset.bundled, verify, onNote);
   if (!preset) {
     throw new DitrunError(
+      "ERR_CHECKPOINT_MISSING",
       `There is no known checkpoint of ${model}: name its folder with --ckpt-dir, or use --weights random.`,
     );
   }

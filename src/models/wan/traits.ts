@@ -51,12 +51,14 @@ export function wanTraits(model: WanModel): Traits {
       const { mesh, guidance } = plan;
       if (mesh.cfg > 2) {
         throw new DitrunError(
+          "ERR_PLAN_MESH",
           `The model ${name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${mesh.cfg}.`,
         );
       }
       checkWanParts(plan, name);
       if (guidance.together && meshSize(mesh) > 1) {
         throw new DitrunError(
+          "ERR_PLAN_UNSUPPORTED",
           `The plan sets guidance.together, which needs one worker that does both forwards alone, but there are ${meshSize(mesh)}: leave it out, or use one worker.`,
         );
       }
@@ -68,6 +70,7 @@ export function wanTraits(model: WanModel): Traits {
 export function checkWanParts({ norms, embeddings, attention }: Plan, model: string): void {
   if (attention.dtype === "fp16") {
     throw new DitrunError(
+      "ERR_PLAN_PRECISION",
       `The plan has attention.dtype fp16, which only the DiT has; for ${model} leave it out, or make it e4m3.`,
     );
   }
@@ -75,6 +78,10 @@ export function checkWanParts({ norms, embeddings, attention }: Plan, model: str
     ["norms.sequenceParallel", norms.sequenceParallel],
     ["embeddings.tensorParallel", embeddings.tensorParallel],
   ] as const) {
-    if (used) throw new DitrunError(`The plan sets ${key}, which ${model} does not have: set it to false.`);
+    if (used)
+      throw new DitrunError(
+        "ERR_PLAN_UNSUPPORTED",
+        `The plan sets ${key}, which ${model} does not have: set it to false.`,
+      );
   }
 }

@@ -46,6 +46,7 @@ export async function refuseOtherTasks(directory: string): Promise<void> {
   };
   const refuse = (what: string, because: string): never => {
     throw new DitrunError(
+      "ERR_CHECKPOINT_UNSUPPORTED",
       `${directory} is ${what}: ${because}. ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,
     );
   };

@@ -35,6 +35,7 @@ export async function readInputs(path: string, model: DitModel): Promise<DitInpu
     const img = file.info("img");
     if (img.shape.reduce((product, size) => product * size, 1) !== count) {
       throw new DitrunError(
+        "ERR_TENSOR_SHAPE",
         `${path}: img has the shape [${img.shape.join(", ")}]; ${model.name} takes [1, ${model.channels}, ${model.imageSize}, ${model.imageSize}].`,
       );
     }
@@ -56,5 +57,5 @@ async function readInteger(path: string, dtype: string, bytes: Uint8Array): Prom
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (dtype === "I64") return Number(view.getBigInt64(0, true));
   if (dtype === "I32") return view.getInt32(0, true);
-  throw new DitrunError(`${path}: y is ${dtype}; it must be I64 or I32.`);
+  throw new DitrunError("ERR_TENSOR_DTYPE", `${path}: y is ${dtype}; it must be I64 or I32.`);
 }

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import type { Job, LinksTask, linkPatterns } from "../../protocol/job.js";
 import type { LinksRank } from "../../protocol/results.js";
@@ -103,8 +103,8 @@ async function check(
     const wrong = values.find((found) => found !== value);
     if (wrong !== undefined) {
       throw new DitrunError(
+        "ERR_LINK_WRONG",
         `The ${name} of ${bytes} bytes over ${context.transport} gave rank ${world.rank} the value ${wrong} instead of ${value}: the link, its driver or ditrun is at fault, so no time of it is reported.`,
-        exitCodes.mismatch,
       );
     }
   }

@@ -143,7 +143,11 @@ export class CheckpointWeights implements WeightSource {
     const { device, file } = this;
     const info = expectShape(file, parameter.name, parameter.shape);
     const dtype = fileDtypes[info.dtype];
-    if (!dtype) throw new DitrunError(`${file.path}: tensor ${parameter.name} is ${describe(info)}; ${remedy(info)}.`);
+    if (!dtype)
+      throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
+        `${file.path}: tensor ${parameter.name} is ${describe(info)}; ${remedy(info)}.`,
+      );
     if (device.measuring) return;
     const whole = wholeOf(parameter);
     const allColumns = part.columns.count === whole.columns.count;

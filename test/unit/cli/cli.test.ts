@@ -217,13 +217,13 @@ describe("bad input is one sentence and exit code 2", () => {
 
 describe("--json is one document on stdout, also of a failure", () => {
   test.each([
-    ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", 2, "needs 6 workers, but --nproc is 4"],
-    ["profile --json --cpp 2", 2, "There is no option --cpp."],
-    ["wan generate --json", 2, "--prompt must be given"],
-    ["--json", 2, "Name a command"],
-  ])("ditrun %s", async (line, exitCode, message) => {
-    expect(await run(line)).toBe(exitCode);
-    expect(JSON.parse(stdout)).toEqual({ error: { message: expect.stringContaining(message), exitCode } });
+    ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", "ERR_PLAN_MESH", "needs 6 workers, but --nproc is 4"],
+    ["profile --json --cpp 2", "ERR_COMMAND_LINE", "There is no option --cpp."],
+    ["wan generate --json", "ERR_COMMAND_LINE", "--prompt must be given"],
+    ["--json", "ERR_COMMAND_LINE", "Name a command"],
+  ])("ditrun %s", async (line, code, message) => {
+    expect(await run(line)).toBe(2);
+    expect(JSON.parse(stdout)).toEqual({ error: { message: expect.stringContaining(message), code, exitCode: 2 } });
     expect(stderr).toContain(message);
   });
 

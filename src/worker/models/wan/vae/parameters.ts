@@ -45,9 +45,11 @@ export function detectVaeLayout(file: TensorFile): VaeLayout {
   const below = file.names().find((name) => /\.decoder\.(?:head\.2|conv_out)\.weight$/.test(name));
   if (below !== undefined)
     throw new DitrunError(
+      "ERR_TENSOR_NAME",
       `${file.path} has its tensors below "${below.replace(/decoder\..*$/, "")}": save them without that prefix.`,
     );
   throw new DitrunError(
+    "ERR_CHECKPOINT_UNSUPPORTED",
     `${file.path} is not a Wan 2.1 VAE: it has neither decoder.head.2.weight (Wan2.1_VAE.pth) nor decoder.conv_out.weight (the diffusers layout).`,
   );
 }
