@@ -88,7 +88,7 @@ export function interruptSignals(tell: (sentence: string) => void, what: string)
   const close = listenForInterrupts((signal, count) => {
     if (count === 1) {
       tell(`${signal}: ending ${what}; a second one ends them at once.`);
-      first.abort(new DitrunError(`The job was ended by ${signal}.`, interruptExitCode(signal)));
+      first.abort(interruption(signal, `The job was ended by ${signal}.`));
     } else {
       tell(`${signal} again: killing the workers now.`);
       second.abort();
@@ -110,7 +110,7 @@ export function endOnInterrupt(cleanUp: CleanUp): () => void {
   const stopListening = listenForInterrupts((signal, count) => {
     const exit = () => process.exit(interruptExitCode(signal));
     if (count > 1) exit();
-    process.stderr.write(`ditrun: ${interruptMessage(signal)}\n`);
+    process.stderr.write(`ditrun: ${interruption(signal).message}\n`);
     cleanUpAll(signal).then(exit, exit);
   });
   return () => {
@@ -124,8 +124,9 @@ async function cleanUpAll(signal: Interrupt): Promise<void> {
   for (const cleanUp of cleanUps.toReversed()) await cleanUp(signal).catch(() => undefined);
 }
 
-export function interruptMessage(signal: Interrupt): string {
-  return `Ended by ${signal}.`;
+/** What a command that a signal ended fails with. */
+export function interruption(signal: Interrupt, message = `Ended by ${signal}.`): DitrunError {
+  return new DitrunError("ERR_INTERRUPTED", message, { exitCode: interruptExitCode(signal), signal });
 }
 
 /** What a shell reports of a process that a signal ended. */

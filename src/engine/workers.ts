@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
+import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
 import { Rendezvous } from "../launcher/rendezvous/server.js";
 import { Supervisor } from "../launcher/supervisor.js";
@@ -120,7 +120,7 @@ export class Workers {
 
   async #run(task: Task, { onEmit, signal }: RunOptions): Promise<unknown[]> {
     signal?.throwIfAborted();
-    if (this.#closing) throw new DitrunError("The workers have been told to end.", exitCodes.internal);
+    if (this.#closing) throw new DitrunError("ERR_CLOSED", "The workers have been told to end.");
     this.#onEmit = onEmit;
     this.#handlerFailure = undefined;
     const onAbort = () => this.#rendezvous.stop({ message: messageOf(signal?.reason), exitCode: exitCodes.internal });
@@ -132,7 +132,7 @@ export class Workers {
       ]);
       if (outcome.kind === "ended") {
         this.#told = true;
-        throw outcome.error ?? new DitrunError("The workers have been told to end.", exitCodes.internal);
+        throw outcome.error ?? new DitrunError("ERR_CLOSED", "The workers have been told to end.");
       }
       await this.#emitting;
       this.#throwHandlerFailure();
@@ -140,7 +140,7 @@ export class Workers {
         return outcome.results.map((result): unknown => JSON.parse(new TextDecoder().decode(result)));
       }
       if (signal?.aborted && outcome.stop.rank === undefined) throw signal.reason;
-      throw new DitrunError(outcome.stop.message, outcome.stop.exitCode);
+      throw new DitrunError("ERR_RANK_FAILED", outcome.stop.message, { exitCode: outcome.stop.exitCode });
     } finally {
       signal?.removeEventListener("abort", onAbort);
       this.#onEmit = undefined;
@@ -162,9 +162,7 @@ export class Workers {
 
   /** Resolves once the workers have ended, with the reason if there was one. */
   #watch(): Promise<DitrunError | undefined> {
-    this.#ended ??= this.#untilEnd().catch((error: unknown) =>
-      error instanceof DitrunError ? error : new DitrunError(messageOf(error), exitCodes.internal, { cause: error }),
-    );
+    this.#ended ??= this.#untilEnd().catch((error: unknown) => asDitrunError(error));
     return this.#ended;
   }
 

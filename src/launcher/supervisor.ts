@@ -127,7 +127,7 @@ export class Supervisor {
   errorOf(cause: Failure): DitrunError {
     const tail = cause.rank === undefined ? [] : (this.#workers[cause.rank]?.stderrTail ?? []);
     const lines = tail.length === 0 ? "" : ` Its last lines on stderr:\n${tail.map((line) => `  ${line}`).join("\n")}`;
-    return new DitrunError(`${cause.message}${lines}`, cause.exitCode);
+    return new DitrunError("ERR_RANK_FAILED", `${cause.message}${lines}`, { exitCode: cause.exitCode });
   }
 
   get #urgent(): boolean {

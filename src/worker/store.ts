@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { Context, Dealer } from "zeromq";
-import { DitrunError, exitCodes, messageOf, PeerFailure } from "../failure.js";
+import { DitrunError, messageOf, PeerFailure } from "../failure.js";
 import { AwakeClock } from "../protocol/awake-clock.js";
 import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
 import { type Settings, settingsSchema, type Task, taskSchema } from "../protocol/job.js";
@@ -43,7 +43,7 @@ export interface Store {
 /** A request ends here on every rank, because of what one of them or whoever made it has said. */
 export class Stopped extends DitrunError {
   constructor(message: string) {
-    super(message, exitCodes.internal);
+    super("ERR_ABORTED", message);
   }
 }
 
@@ -104,8 +104,8 @@ export class WorkerStore {
     } catch (error) {
       const { serverKey, publicKey, secretKey } = rendezvousVariables;
       throw new DitrunError(
+        "ERR_WORKER_ENVIRONMENT",
         `${serverKey}, ${publicKey} and ${secretKey} cannot be used (${messageOf(error)}): each must be a CURVE key in Z85, as the launcher gives its workers.`,
-        exitCodes.usage,
         { cause: error },
       );
     }
@@ -120,7 +120,7 @@ export class WorkerStore {
       const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
       const { message, value } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
       if (message.type !== "joined") {
-        throw new DitrunError(`The launcher answered a join with ${message.type}.`, exitCodes.rendezvous);
+        throw new DitrunError("ERR_PROTOCOL", `The launcher answered a join with ${message.type}.`);
       }
       store.#settings = settingsSchema.parse(jsonOf(value));
       store.#startPulse();
@@ -137,8 +137,8 @@ export class WorkerStore {
       this.#socket.connect(`tcp://${address}:${port}`);
     } catch (error) {
       throw new DitrunError(
+        "ERR_LAUNCHER_LOST",
         `There is no way to a launcher at ${address}:${port} (${messageOf(error)}): check MASTER_ADDR and MASTER_PORT.`,
-        exitCodes.rendezvous,
         { cause: error },
       );
     }
@@ -160,7 +160,7 @@ export class WorkerStore {
   }
 
   get settings(): Settings {
-    if (!this.#settings) throw new DitrunError(`Rank ${this.rank} has not joined yet.`, exitCodes.rendezvous);
+    if (!this.#settings) throw new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has not joined yet.`);
     return this.#settings;
   }
 
@@ -169,7 +169,7 @@ export class WorkerStore {
     const { message, value } = await this.#ask({ type: "next" }, Number.POSITIVE_INFINITY, "the request for work");
     if (message.type === "end") return undefined;
     if (message.type === "request") return { number: message.request, task: taskSchema.parse(jsonOf(value)) };
-    throw new DitrunError(`The launcher answered the request for work with ${message.type}.`, exitCodes.rendezvous);
+    throw new DitrunError("ERR_PROTOCOL", `The launcher answered the request for work with ${message.type}.`);
   }
 
   /** What the ranks share while they work on a request. */
@@ -221,7 +221,7 @@ export class WorkerStore {
       // JSON would turn it into null without a word.
       if (typeof value === "number" && !Number.isFinite(value)) {
         const message = `The result of rank ${this.rank} is not plain JSON: its ${key} is ${value}.`;
-        throw new DitrunError(message, exitCodes.worker);
+        throw new DitrunError("ERR_RESULT", message);
       }
       return value;
     });
@@ -247,7 +247,7 @@ export class WorkerStore {
     this.#closed = true;
     clearInterval(this.#pulse);
     this.#clock.close();
-    this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
+    this.#end(new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has closed its store.`));
     this.#socket.close();
   }
 
@@ -266,7 +266,7 @@ export class WorkerStore {
       const callOff = this.#after(seconds, () => {
         this.#pending.delete(id);
         const message = `The launcher at ${address}:${port} did not answer ${what} of rank ${this.rank} within ${seconds} s: check that it runs and that the address, the port and the keys are those of this job.`;
-        reject(new DitrunError(message, exitCodes.rendezvous));
+        reject(new DitrunError("ERR_LAUNCHER_LOST", message));
       });
       this.#pending.set(id, {
         resolve: (reply) => {
@@ -283,7 +283,7 @@ export class WorkerStore {
     if (message.type !== "refused") return { message, value: answer };
     throw message.cause === "peer"
       ? new PeerFailure(message.message)
-      : new DitrunError(message.message, exitCodes.rendezvous);
+      : new DitrunError("ERR_RENDEZVOUS", message.message);
   }
 
   #after(seconds: number, then: () => void): () => void {
@@ -297,7 +297,7 @@ export class WorkerStore {
         if (!this.#closed) await this.#socket.send([header, ...piecesOf(value ?? new Uint8Array())]);
       })
       .catch((error: unknown) =>
-        this.#end(new DitrunError(`The launcher cannot be reached: ${messageOf(error)}.`, exitCodes.rendezvous)),
+        this.#end(new DitrunError("ERR_LAUNCHER_LOST", `The launcher cannot be reached: ${messageOf(error)}.`)),
       );
   }
 
@@ -308,9 +308,7 @@ export class WorkerStore {
       try {
         message = parseMessage(launcherMessageSchema, header);
       } catch (error) {
-        this.#end(
-          new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}.`, exitCodes.rendezvous),
-        );
+        this.#end(new DitrunError("ERR_PROTOCOL", `A message of the launcher is not valid: ${messageOf(error)}.`));
         continue;
       }
       if (message.type === "abort") {
@@ -333,7 +331,7 @@ export class WorkerStore {
 
 function checkSize(what: string, bytes: number, most: number): void {
   if (bytes <= most) return;
-  throw new DitrunError(`${what} has ${bytes} bytes; a launcher takes ${most} at most.`, exitCodes.worker);
+  throw new DitrunError("ERR_RESULT", `${what} has ${bytes} bytes; a launcher takes ${most} at most.`);
 }
 
 const jsonOf = (value: Uint8Array | undefined): unknown => JSON.parse(new TextDecoder().decode(value));
