@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { loadModel } from "../../../../src/models/load.js";
 import { chosenVideo } from "../../../../src/cli/wan-options.js";
+import { loadModel } from "../../../../src/models/load.js";
 import { presetOf, published } from "../../../../src/models/wan/presets.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../../src/models/wan/text/texts.js";
 import { checkFrames, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
