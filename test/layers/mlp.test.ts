@@ -1,16 +1,16 @@
 import { expect, it } from "vitest";
-import { toFloat32 } from "../../../src/formats/numbers.js";
-import { builtKernels } from "../../../src/paths.js";
-import { planSchema } from "../../../src/plan/schema.js";
-import { Context } from "../../../src/worker/comm/context.js";
-import { Mlp } from "../../../src/worker/layers/mlp.js";
-import { cast, layerNorm } from "../../../src/worker/ops/ops.js";
-import { Device } from "../../../src/worker/runtime/device.js";
-import type { Tensor } from "../../../src/worker/runtime/tensor.js";
-import { RandomWeights, wholeOf } from "../../../src/worker/weights/source.js";
-import { relativeL2 } from "../../compare.js";
-import { sequence } from "../../kernels/module.js";
-import { soloStore } from "./wan/golden.js";
+import { toFloat32 } from "../../src/formats/numbers.js";
+import { builtKernels } from "../../src/paths.js";
+import { planSchema } from "../../src/plan/schema.js";
+import { Context } from "../../src/worker/comm/context.js";
+import { Mlp } from "../../src/worker/layers/mlp.js";
+import { cast, layerNorm } from "../../src/worker/ops/ops.js";
+import { Device } from "../../src/worker/runtime/device.js";
+import type { Tensor } from "../../src/worker/runtime/tensor.js";
+import { RandomWeights, wholeOf } from "../../src/worker/weights/source.js";
+import { relativeL2 } from "../compare.js";
+import { sequence } from "../kernels/module.js";
+import { soloStore } from "../unit/worker/wan/golden.js";
 
 const F32 = 0;
 const [rows, width, hidden] = [37, 96, 320];
