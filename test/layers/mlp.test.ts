@@ -11,6 +11,7 @@ import { RandomWeights, wholeOf } from "../../src/worker/weights/source.js";
 import { relativeL2 } from "../compare.js";
 import { sequence } from "../kernels/module.js";
 import { soloStore } from "../unit/worker/wan/golden.js";
+import { draw, loaderOf, onRanks, run } from "./ranks.js";
 
 const F32 = 0;
 const [rows, width, hidden] = [37, 96, 320];
@@ -88,4 +89,18 @@ it("passes e4m3 between its products: nothing saturates, errors are those of sin
     await context.close();
     device.close();
   }
+});
+
+it("gives two ranks what one gives: its inside is divided by columns, its output summed", async () => {
+  const forward = async (context: Context) => {
+    const mlp = await Mlp.load(loaderOf(context), "gelu", {
+      up: { path: "in", inFeatures: width, outFeatures: hidden },
+      down: { path: "out", inFeatures: hidden, outFeatures: width },
+    });
+    const x = draw(context.device, "x", { count: rows, columns: width });
+    return run(context, () => mlp.down.forward(mlp.inside(x)));
+  };
+  const [alone = []] = await onRanks({ dtype: "fp32" }, forward);
+  const ranks = await onRanks({ dtype: "fp32", mesh: { tp: 2 } }, forward);
+  for (const result of ranks) expect(relativeL2(result, alone)).toBeLessThan(1e-6);
 });

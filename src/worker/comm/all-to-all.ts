@@ -16,7 +16,7 @@ export function exchangesOf(
 ): { readonly own: Exchange; readonly others: readonly Exchange[] } {
   if (parts.length !== size || outs.length !== size) {
     throw new RangeError(
-      `allToAll: ${size} ranks need as many parts and outs, not ${parts.length} and ${outs.length}.`,
+      `allToAll: a group of ${size} takes ${size} parts and as many outs, not ${parts.length} and ${outs.length}.`,
     );
   }
   const all = parts.flatMap((part, rank) => {
@@ -24,8 +24,10 @@ export function exchangesOf(
     return out ? [{ rank, part, out }] : [];
   });
   const kept = all.find(({ rank }) => rank === own);
-  if (!kept || describe(kept.part) !== describe(kept.out)) {
-    throw new RangeError(`allToAll: rank ${own}'s own part and out must have one shape and dtype.`);
+  if (!kept) throw new RangeError(`allToAll: the group of ${size} has no rank ${own}.`);
+  const [part, out] = [describe(kept.part), describe(kept.out)];
+  if (part !== out) {
+    throw new RangeError(`allToAll: rank ${own}'s own part is ${part}, its out ${out}: they must be alike.`);
   }
   return { own: kept, others: all.filter(({ rank }) => rank !== own) };
 }
