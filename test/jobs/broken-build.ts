@@ -1,4 +1,4 @@
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { vi } from "vitest";
@@ -68,7 +68,8 @@ export type Fault =
 
 /** Copies the built worker to a folder, with the faults in it. @returns the program of a worker that runs a series of tasks. */
 export function breakBuild(folder: string): string {
-  for (const part of ["worker", "protocol", "formats", "files", "models", "plan", "sampling"]) {
+  const shared = readdirSync(join(packageRoot, "dist")).filter((name) => name.endsWith(".js"));
+  for (const part of ["worker", "protocol", "formats", "files", "models", "plan", "sampling", ...shared]) {
     cpSync(join(packageRoot, "dist", part), join(folder, part), { recursive: true });
   }
   symlinkSync(join(packageRoot, "node_modules"), join(folder, "node_modules"));
