@@ -125,6 +125,39 @@ describe("all-to-all", () => {
     },
   );
 
+  it("sends nothing over what its receiver still reads, launch after launch of one graph", async () => {
+    // Rank 0 first takes the long part of rank 2; rank 1 has only short ones, and could send its next meanwhile.
+    const lengthOf = (from: number, to: number) => (from === 2 && to === 0 ? 1 << 22 : 1);
+    const launches = 3;
+    const results = await onRanks({ mesh: { cp: 3 } }, async (context) => {
+      const { device, world } = context;
+      const { rank } = world;
+      const ranks = [0, 1, 2];
+      const parts = ranks.map((to) => device.allocatePersistent("fp32", [1, lengthOf(rank, to)]));
+      const outs = ranks.map((from) => device.allocatePersistent("fp32", [1, lengthOf(from, rank)]));
+      const next = device.allocatePersistent("fp32", [1, launches]);
+      const got = device.allocatePersistent("fp32", [1, launches]);
+      await device.upload(
+        next,
+        new Uint8Array(Float32Array.from({ length: launches }, (_, i) => 10 * rank + i).buffer),
+      );
+      const copy = (to: number, from: number) => device.launch("elementwise", "copy", () => [to, from, 4], "compute");
+      const exchange = () => world.allToAll(parts, outs);
+      device.measure(exchange);
+      await context.allocate();
+      const graph = device.capture(exchange);
+      for (let launch = 0; launch < launches; launch++) {
+        for (const { address } of parts) copy(address, next.address + 4 * launch);
+        device.kernels.call("graphLaunch", graph, device.streams.compute);
+        copy(got.address + 4 * launch, outs[1]?.address ?? 0);
+      }
+      const values = [...(await floats(device, got))];
+      device.kernels.call("graphDestroy", graph);
+      return values;
+    });
+    expect(results).toEqual(Array(3).fill([10, 11, 12]));
+  });
+
   it("refuses parts that are not one for each rank, or an own part that does not fit its out", async () => {
     await onRanks({}, async ({ device, world }) => {
       const x = device.allocatePersistent("fp32", [2, 3]);
