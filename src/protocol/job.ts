@@ -203,6 +203,8 @@ export const settingsSchema = z.strictObject({
   kernels: z.string().min(1),
   /** Seconds that any wait for other ranks may take. */
   timeoutSeconds: z.number().positive(),
+  /** Whether more requests may come: what has to make room for other work is then kept in host memory. */
+  stays: z.boolean().optional(),
 });
 export type Settings = z.infer<typeof settingsSchema>;
 

@@ -5,9 +5,13 @@ ignoreWarnings();
 const { prepareProcess } = await import("./early.js");
 prepareProcess();
 const { runWorker } = await import("./life.js");
+let tasks: InstanceType<typeof import("./tasks/index.js").Tasks> | undefined;
 await runWorker({
   async run(job, store) {
-    const { runTask } = await import("./tasks/index.js");
-    return runTask(job, store);
+    tasks ??= new (await import("./tasks/index.js")).Tasks();
+    return tasks.run(job, store);
+  },
+  async close() {
+    await tasks?.close();
   },
 });

@@ -40,6 +40,16 @@ export interface Store {
   fault(error: DitrunError): Promise<void>;
 }
 
+/** The same store with keys and barriers of its own, for work that may come twice in a request. */
+export function scoped(store: Store, scope: string): Store {
+  return {
+    ...store,
+    put: (key, value) => store.put(`${scope}/${key}`, value),
+    get: (key) => store.get(`${scope}/${key}`),
+    barrier: (name) => store.barrier(`${scope}/${name}`),
+  };
+}
+
 /** A request ends here on every rank, because of what one of them or whoever made it has said. */
 export class Stopped extends DitrunError {
   constructor(message: string) {

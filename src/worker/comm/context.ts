@@ -18,6 +18,10 @@ export class Context {
     readonly plan: Plan,
     private readonly heap: PeerHeap,
     private readonly groups: ReadonlyMap<GroupName, Group>,
+    /** Of each rank of the world. */
+    private readonly hosts: readonly string[],
+    /** Whether the groups' communicators are its own, and not those of the context that it was made from. */
+    private readonly owner: boolean,
   ) {}
 
   /** All ranks. */
@@ -57,11 +61,27 @@ export class Context {
    * @throws DitrunError when the plan asks for peer copies between hosts, or NCCL fails.
    */
   static async create(device: Device, store: Store, plan: Plan, host = hostname()): Promise<Context> {
+    const hosts =
+      plan.ring.transport === "nccl" ? Array<string>(store.size).fill(host) : await gatherHosts(store, host);
+    return Context.#make(device, store, plan, hosts);
+  }
+
+  /** The same mesh on a peer heap of its own, for work with memory of its own. NCCL's communicators are shared. */
+  another(store: Store): Promise<Context> {
+    return Context.#make(this.device, store, this.plan, this.hosts, this.groups);
+  }
+
+  static async #make(
+    device: Device,
+    store: Store,
+    plan: Plan,
+    hosts: readonly string[],
+    shared?: ReadonlyMap<GroupName, Group>,
+  ): Promise<Context> {
     const mesh = meshOf(plan.mesh);
-    const { rank: own, size } = store;
-    const wanted = plan.ring.transport;
-    const hosts = wanted === "nccl" ? Array<string>(size).fill(host) : await gatherHosts(store, host);
-    const transports = chooseTransports(mesh, hosts, wanted);
+    const { rank: own } = store;
+    const transports = chooseTransports(mesh, hosts, plan.ring.transport);
+    const host = hosts[own];
     const heap = new PeerHeap(
       device,
       store,
@@ -71,6 +91,8 @@ export class Context {
       const ranks = ranksAlong(groupAxes[name], mesh, own);
       const rank = ranks.indexOf(own);
       if (ranks.length === 1) return new SoloGroup(device);
+      const known = shared?.get(name);
+      if (known && transports[name] === "nccl") return known;
       if (transports[name] === "nccl") return NcclGroup.create(name, device, store, ranks, rank);
       return new PeerGroup(new Peers(name, device, heap, ranks, rank));
     };
@@ -81,12 +103,12 @@ export class Context {
       const [size] = mesh.flatMap(({ axis, size }) => (axis === name ? [size] : []));
       groups.set(name, whole && whole.size === size ? whole : await make(name));
     }
-    return new Context(device, plan, heap, groups);
+    return new Context(device, plan, heap, groups, hosts, shared === undefined);
   }
 
   /** The same device and groups for layers of another plan with the same mesh. */
   withPlan(plan: Plan): Context {
-    return new Context(this.device, plan, this.heap, this.groups);
+    return new Context(this.device, plan, this.heap, this.groups, this.hosts, false);
   }
 
   /** Runs the body once for its memory, then gives the arena and the peer heap theirs. */
@@ -117,6 +139,6 @@ export class Context {
   /** Gives back the peer heap and what the groups hold; the device must be idle. */
   async close(): Promise<void> {
     await this.heap.close();
-    for (const group of new Set(this.groups.values())) group.close();
+    if (this.owner) for (const group of new Set(this.groups.values())) group.close();
   }
 }

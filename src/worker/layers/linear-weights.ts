@@ -4,6 +4,7 @@ import { cast, quantizeRows } from "../ops/ops.js";
 import { rowSumSquares } from "../ops/wan-ops.js";
 import type { Device } from "../runtime/device.js";
 import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import { type KeptWeights, keep, type LoadedPart, needed } from "../weights/kept.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
 
@@ -35,6 +36,8 @@ export interface Loader {
   readonly context: Context;
   readonly source: WeightSource;
   splitOf(path: string): Split;
+  /** Where weights are kept from one instance of the layers to the next. */
+  readonly kept?: KeptWeights | undefined;
   /** If given, layers that are e4m3 by the plan keep their weights in the plan's dtype as well, and use those it asks for. */
   readonly precision?: Precision | undefined;
 }
@@ -101,13 +104,35 @@ async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Pro
 
 /** @throws DitrunError when the checkpoint does not fit. */
 export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part): Promise<LinearWeights> {
+  const { context, precision } = loader;
+  const { plan } = context;
+  const outDtype = spec.inFloat32 ? "fp32" : (spec.outDtype ?? plan.dtype);
+  const { tensors, numbers } = await keep(loader, spec.path, () => loadParts(loader, spec, part, outDtype));
+  const { bias, plain } = tensors;
+  const w = needed(tensors, "w");
+  const [factor, term] = numbers ?? [];
+  const bound = factor !== undefined && term !== undefined ? { factor, term } : undefined;
+  if (!plain || !precision) return { w, bias, outDtype, bound };
+  return {
+    get w() {
+      return precision.quantised ? w : plain;
+    },
+    bias,
+    outDtype,
+    get bound() {
+      return precision.quantised ? bound : undefined;
+    },
+  };
+}
+
+/** Loads w, bias, and where both precisions are wanted `plain`, w in the plan's dtype; the numbers are a bound's. */
+async function loadParts(loader: Loader, spec: LinearSpec, part: Part, outDtype: Tensor["dtype"]): Promise<LoadedPart> {
   const { context, source } = loader;
   const { device, plan } = context;
   const dtype = spec.inFloat32 ? "fp32" : plan.dtype;
   const rows = part.rows.reduce((sum, range) => sum + range.count, 0);
   const columns = part.columns.count;
   const parts = spec.parts ?? 1;
-  const outDtype = spec.inFloat32 ? "fp32" : (spec.outDtype ?? plan.dtype);
   const shape = parts === 1 ? [rows, columns] : [parts, rows / parts, columns];
   const init = linearInit(spec.inFeatures);
   const stored = storedLayers(spec, part);
@@ -137,7 +162,7 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
   if (plan.linear.dtype !== "e4m3" || spec.keepDtype || spec.inFloat32) {
     const w = device.allocatePersistent(dtype, shape);
     await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
-    return { w, bias, outDtype };
+    return { tensors: { w, ...(bias && { bias }) } };
   }
   const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
   try {
@@ -145,22 +170,12 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
     await loadWeight(exact);
     const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
     quantizeRows(device, w, exact);
-    const { precision } = loader;
-    const plain = precision && device.allocatePersistent(dtype, shape);
+    const plain = loader.precision && device.allocatePersistent(dtype, shape);
     if (plain) cast(device, plain, exact);
     await device.synchronize();
     const bound = spec.bounded ? await boundOf(device, exact, bias) : undefined;
-    if (!plain) return { w, bias, outDtype, bound };
-    return {
-      get w() {
-        return precision.quantised ? w : plain;
-      },
-      bias,
-      outDtype,
-      get bound() {
-        return precision.quantised ? bound : undefined;
-      },
-    };
+    const tensors = { w, ...(bias && { bias }), ...(plain && { plain }) };
+    return { tensors, ...(bound && { numbers: [bound.factor, bound.term] }) };
   } finally {
     device.kernels.call("free", staging);
   }

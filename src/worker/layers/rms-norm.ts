@@ -1,16 +1,20 @@
 import type { Context } from "../comm/context.js";
 import { rmsNorm, rowSumSquares } from "../ops/wan-ops.js";
 import { rowsOf, type Tensor } from "../runtime/tensor.js";
+import { keepTensor } from "../weights/kept.js";
 import type { Loader } from "./linear.js";
 import { type Range, rangeOf, shares } from "./split.js";
 
 /** RMSNorm's weight (float32), or some of its elements. */
-export async function loadNormWeight({ context, source }: Loader, path: string, width: number, own?: Range) {
-  const rows = own ?? { start: 0, count: width };
-  const weight = context.device.allocatePersistent("fp32", [rows.count]);
-  const parameter = { name: `${path}.weight`, shape: [width], init: { kind: "constant", value: 1 } as const };
-  await source.load(parameter, { rows: [rows], columns: { start: 0, count: 1 } }, weight);
-  return weight;
+export function loadNormWeight(loader: Loader, path: string, width: number, own?: Range): Promise<Tensor> {
+  const { context, source } = loader;
+  return keepTensor(loader, path, async () => {
+    const rows = own ?? { start: 0, count: width };
+    const weight = context.device.allocatePersistent("fp32", [rows.count]);
+    const parameter = { name: `${path}.weight`, shape: [width], init: { kind: "constant", value: 1 } as const };
+    await source.load(parameter, { rows: [rows], columns: { start: 0, count: 1 } }, weight);
+    return weight;
+  });
 }
 
 /** RMSNorm over the whole width of tensors of which each tp rank may hold only some columns (whole heads). */

@@ -1,8 +1,9 @@
 import { DitrunError } from "../../failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
-import { type Address, type Handle, memoryKinds } from "./abi.js";
+import { type Handle, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
 import { type Argument, type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
+import { Region } from "./region.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 import { type LaunchedKernel, noWork, type Work, workOf } from "./work.js";
 
@@ -23,14 +24,18 @@ interface Interval {
  */
 export class Device {
   readonly info: DeviceInfo;
-  readonly arena = new Arena();
+  /** Of the forwards at hand: work with memory of its own brings an arena of its own. */
+  arena = new Arena();
   readonly streams: Record<StreamName, Handle>;
   /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
   measuring = false;
   #recording: Interval[] | undefined;
   /** Where kernels go that name no stream. */
   #computing: StreamName = "compute";
-  #owned: Address[] = [];
+  /** What lives as long as the device. */
+  readonly #own = new Region();
+  /** Where persistent tensors go now. */
+  #region = this.#own;
   /** Bytes of persistent tensors that a rehearsal has asked for; undefined outside of one. */
   #rehearsed: number | undefined;
 
@@ -94,29 +99,29 @@ export class Device {
     return dtype === "e4m3" ? { ...matrix, rowScale: this.allocate("fp32", [shape[0]]) } : matrix;
   }
 
-  /** A tensor that lives as long as the device: weights and constants. */
+  /** A tensor that lives as long as the region at hand, by default as long as the device: weights, constants, buffers. */
   allocatePersistent(dtype: DType, shape: readonly number[], kind: keyof typeof memoryKinds = "device"): Tensor {
     const bytes = tensorBytes(dtype, shape);
-    if (this.#rehearsed !== undefined) this.#rehearsed += bytes;
     const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
-    this.#owned.push(address);
+    if (this.#rehearsed !== undefined) this.#rehearsed += bytes;
+    else this.#region.add(address, bytes, kind);
     return tensor(address, dtype, shape);
   }
 
-  /**
-   * Runs the body, and says how to free the persistent tensors that it allocated before the device closes: a model that is
-   * done with. Nothing else may allocate meanwhile, and nothing may be queued that still uses them when they are freed.
-   */
-  async owning<T>(body: () => Promise<T>): Promise<{ readonly value: T; readonly free: () => void }> {
-    const before = this.#owned.length;
-    const value = await body();
-    const own = new Set(this.#owned.slice(before));
-    const free = () => {
-      const kept = this.#owned.filter((address) => !own.has(address));
-      for (const address of this.#owned.splice(0)) if (own.has(address)) this.kernels.call("free", address);
-      this.#owned.push(...kept);
-    };
-    return { value, free };
+  /** Runs the body with its persistent tensors in a region. One body at a time: what it awaits must not allocate for another. */
+  async within<T>(region: Region, body: () => Promise<T>): Promise<T> {
+    const before = this.#region;
+    this.#region = region;
+    try {
+      return await body();
+    } finally {
+      this.#region = before;
+    }
+  }
+
+  /** Frees a region's tensors; nothing may be queued that still uses them. */
+  free(region: Region): void {
+    for (const address of region.empty()) this.kernels.call("free", address);
   }
 
   /** Runs the body once for its memory only: the arena and the peer heap learn what it needs. */
@@ -136,13 +141,12 @@ export class Device {
    * @returns bytes of the persistent tensors that it would have allocated.
    */
   async rehearse(body: () => Promise<void>): Promise<number> {
-    const owned = this.#owned;
-    [this.#rehearsed, this.#owned, this.measuring] = [0, [], true];
+    [this.#rehearsed, this.measuring] = [0, true];
     try {
       await body();
       return this.#rehearsed;
     } finally {
-      [this.#rehearsed, this.#owned, this.measuring] = [undefined, owned, false];
+      [this.#rehearsed, this.measuring] = [undefined, false];
     }
   }
 
@@ -273,9 +277,14 @@ export class Device {
     return bytes;
   }
 
-  /** Frees everything; the device must be idle. */
+  /** Whether a rehearsal runs: nothing that is made is to be kept. */
+  get rehearsing(): boolean {
+    return this.#rehearsed !== undefined;
+  }
+
+  /** Frees everything but regions, which are freed before; the device must be idle. */
   close(): void {
-    for (const address of this.#owned.splice(0)) this.kernels.call("free", address);
+    this.free(this.#own);
     for (const event of this.#marks.splice(0)) this.kernels.call("eventDestroy", event);
     for (const stream of Object.values(this.streams)) this.kernels.call("streamDestroy", stream);
     this.kernels.call("deviceClose");

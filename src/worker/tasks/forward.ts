@@ -1,14 +1,15 @@
 import { writeSafetensors } from "../../formats/safetensors.js";
-import type { ForwardTask, Job } from "../../protocol/job.js";
+import type { ForwardTask } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import type { Store } from "../store.js";
 import { requireFinite } from "./finite.js";
+import type { Frame } from "./frame.js";
 import { randomInputs, readInputs } from "./inputs.js";
 import { withSession } from "./session.js";
 
 /** One forward; rank 0 writes its output to the task's file. */
-export function runForward(job: Job, task: ForwardTask, store: Store): Promise<ForwardRank> {
-  return withSession(job, task, store, async ({ context, dit }) => {
+export function runForward(frame: Frame, task: ForwardTask, store: Store): Promise<ForwardRank> {
+  return withSession(frame, task, store, async ({ context, dit }) => {
     const { device } = context;
     const inputs = task.inputs
       ? await readInputs(task.inputs, task.model)

@@ -1,15 +1,16 @@
 import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
-import type { Job, LinksTask, linkPatterns } from "../../protocol/job.js";
+import type { LinksTask, linkPatterns } from "../../protocol/job.js";
 import type { LinksRank } from "../../protocol/results.js";
-import { Context } from "../comm/context.js";
+import type { Context } from "../comm/context.js";
 import type { Group } from "../comm/group.js";
 import { awaitRound } from "../comm/ring.js";
 import { copy } from "../ops/ops.js";
-import { Device } from "../runtime/device.js";
+import type { Device } from "../runtime/device.js";
 import { freeGraph, launchGraph } from "../runtime/graph.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
+import type { Frame } from "./frame.js";
 
 type PatternName = (typeof linkPatterns)[number];
 
@@ -29,31 +30,29 @@ interface Exchange {
 type Pattern = (count: number) => Exchange;
 
 /** Times all-reduce, ring shift and halo exchange between all ranks, after checking that the right values arrive. */
-export async function runLinks(job: Job, task: LinksTask, store: Store): Promise<LinksRank> {
-  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
-  const context = await Context.create(device, store, task.plan);
-  const cases = patternsOf(context).flatMap(([name, pattern]) =>
-    task.sizes.map((bytes) => ({ name, bytes, pattern: () => pattern(bytes / dtypeBytes("bf16")) })),
-  );
-  await context.prepare(() => {
-    // Twice: the two blocks that take turns are both to be reserved.
-    for (const { pattern } of cases) for (let turn = 0; turn < 2; turn++) exchangeOnce(device, pattern);
+export async function runLinks(frame: Frame, task: LinksTask, store: Store): Promise<LinksRank> {
+  return frame.alone(task.plan, store, async (context) => {
+    const { device } = context;
+    const cases = patternsOf(context).flatMap(([name, pattern]) =>
+      task.sizes.map((bytes) => ({ name, bytes, pattern: () => pattern(bytes / dtypeBytes("bf16")) })),
+    );
+    await context.prepare(() => {
+      // Twice: the two blocks that take turns are both to be reserved.
+      for (const { pattern } of cases) for (let turn = 0; turn < 2; turn++) exchangeOnce(device, pattern);
+    });
+    const own = device.allocatePersistent("bf16", [CHECKED]);
+    await device.upload(own, bf16(Array.from({ length: CHECKED }, () => sentBy(store.rank))));
+    const links: LinksRank["links"] = [];
+    for (const each of cases) {
+      const { name, bytes, pattern } = each;
+      for (let turn = 0; turn < 2; turn++) await check(context, each, own);
+      const microseconds = await time(context, pattern, task.repetitions);
+      // A round of the ring is a message from each other rank, one after the other.
+      const messages = name === "ring shift" ? store.size - 1 : 1;
+      links.push({ pattern: name, bytes, microseconds: microseconds.map((each) => each / messages) });
+    }
+    return { rank: store.rank, device: device.info.name, links };
   });
-  const own = device.allocatePersistent("bf16", [CHECKED]);
-  await device.upload(own, bf16(Array.from({ length: CHECKED }, () => sentBy(store.rank))));
-  const links: LinksRank["links"] = [];
-  for (const each of cases) {
-    const { name, bytes, pattern } = each;
-    for (let turn = 0; turn < 2; turn++) await check(context, each, own);
-    const microseconds = await time(context, pattern, task.repetitions);
-    // A round of the ring is a message from each other rank, one after the other.
-    const messages = name === "ring shift" ? store.size - 1 : 1;
-    links.push({ pattern: name, bytes, microseconds: microseconds.map((each) => each / messages) });
-  }
-  await device.synchronize();
-  await context.close();
-  device.close();
-  return { rank: store.rank, device: device.info.name, links };
 }
 
 function exchangeOnce(device: Device, pattern: () => Exchange): void {

@@ -1,4 +1,4 @@
-import type { Job, ProfileTask, WanProfileTask } from "../../protocol/job.js";
+import type { ProfileTask, WanProfileTask } from "../../protocol/job.js";
 import type { KernelTotal, Phases, ProfileRank, TraceEvent } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
 import { freeGraph, launchGraph } from "../runtime/graph.js";
@@ -6,6 +6,7 @@ import type { DeviceInfo } from "../runtime/kernels.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { requireFinite } from "./finite.js";
+import type { Frame } from "./frame.js";
 import { randomInputs } from "./inputs.js";
 import { withSession } from "./session.js";
 
@@ -22,8 +23,8 @@ export interface Subject {
 }
 
 /** Times the DiT's forward. */
-export function runProfile(job: Job, task: ProfileTask, store: Store): Promise<ProfileRank> {
-  return withSession(job, task, store, async ({ context, dit }) => {
+export function runProfile(frame: Frame, task: ProfileTask, store: Store): Promise<ProfileRank> {
+  return withSession(frame, task, store, async ({ context, dit }) => {
     await dit.setInputs(await randomInputs(context.device, task.model, task.seed));
     return profileForward(context, dit, task, store.rank);
   });

@@ -1,17 +1,16 @@
 import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { writeSafetensors } from "../../formats/safetensors.js";
-import { checkDtypes } from "../../plan/schema.js";
-import type { Job, WanAccuracyTask } from "../../protocol/job.js";
+import type { WanAccuracyTask } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import type { Seed } from "../../protocol/seed.js";
-import { Context } from "../comm/context.js";
 import { Guidance } from "../models/wan/guidance.js";
-import { Device } from "../runtime/device.js";
+import type { Device } from "../runtime/device.js";
 import { matrixShape, type Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
 import { requireFinite } from "./finite.js";
+import type { Frame } from "./frame.js";
 import { loadTransformer } from "./wan-session.js";
 
 const TIME = 500;
@@ -19,50 +18,49 @@ const TIME = 500;
 const SCALE = 2;
 
 /** One step of guidance with random weights and inputs; rank 0 writes its velocity to the task's file. */
-export async function runWanAccuracy(job: Job, task: WanAccuracyTask, store: Store): Promise<ForwardRank> {
+export async function runWanAccuracy(frame: Frame, task: WanAccuracyTask, store: Store): Promise<ForwardRank> {
   const { model, plan, seed, size } = task;
-  checkDtypes(plan);
-  if (!model.textEncoder) {
+  const { textEncoder } = model;
+  if (!textEncoder) {
     throw new DitrunError(
       "ERR_MODEL_CONFIG",
       `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
     );
   }
-  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
-  const context = await Context.create(device, store, plan);
-  const { width } = model.textEncoder;
-  const transformer = await loadTransformer(context, model, { from: "random", seed, wide: true }, width, size);
-  const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
-  const guidance = new Guidance(context, transformer, latent, SCALE);
-  const text = device.allocatePersistent("fp32", [model.textLength, width]);
-  await context.prepare(() => guidance.measure());
-  const draw = (name: string, out: Tensor) =>
-    fillRandom(device, { out, seed, name, fullColumns: matrixShape(out).columns, init: { kind: "normal", std: 1 } });
-  draw("latent", latent);
-  await addTrend(device, latent, seed);
-  for (const slot of guidance.slots) {
-    draw(`text.${slot}`, text);
-    await transformer.setText(slot, text);
-  }
-  await transformer.setTime(TIME);
-  context.world.barrier();
-  const times = guidance.forward();
-  await device.synchronize();
-  const output = await device.download(guidance.velocity);
-  requireFinite(`The velocity of ${model.name}`, output);
-  if (store.rank === 0) {
-    await writeSafetensors(task.output, { output: { dtype: "F32", shape: latent.shape, data: output } });
-  }
-  const rank: ForwardRank = {
-    rank: store.rank,
-    device: device.info.name,
-    milliseconds: times.reduce((sum, elapsed) => sum + elapsed(), 0),
-    peakMemoryBytes: device.kernels.memoryUsed().peak,
-  };
-  guidance.close();
-  await context.close();
-  device.close();
-  return rank;
+  return frame.alone(plan, store, async (context) => {
+    const { device } = context;
+    const { width } = textEncoder;
+    const transformer = await loadTransformer(context, model, { from: "random", seed, wide: true }, width, size);
+    const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
+    const guidance = new Guidance(context, transformer, latent, SCALE);
+    const text = device.allocatePersistent("fp32", [model.textLength, width]);
+    await context.prepare(() => guidance.measure());
+    const draw = (name: string, out: Tensor) =>
+      fillRandom(device, { out, seed, name, fullColumns: matrixShape(out).columns, init: { kind: "normal", std: 1 } });
+    draw("latent", latent);
+    await addTrend(device, latent, seed);
+    for (const slot of guidance.slots) {
+      draw(`text.${slot}`, text);
+      await transformer.setText(slot, text);
+    }
+    await transformer.setTime(TIME);
+    context.world.barrier();
+    const times = guidance.forward();
+    await device.synchronize();
+    const output = await device.download(guidance.velocity);
+    requireFinite(`The velocity of ${model.name}`, output);
+    if (store.rank === 0) {
+      await writeSafetensors(task.output, { output: { dtype: "F32", shape: latent.shape, data: output } });
+    }
+    const rank: ForwardRank = {
+      rank: store.rank,
+      device: device.info.name,
+      milliseconds: times.reduce((sum, elapsed) => sum + elapsed(), 0),
+      peakMemoryBytes: device.kernels.memoryUsed().peak,
+    };
+    guidance.close();
+    return rank;
+  });
 }
 
 /**

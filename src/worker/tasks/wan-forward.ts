@@ -1,60 +1,56 @@
 import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
-import { checkDtypes } from "../../plan/schema.js";
-import type { Job, WanForwardTask } from "../../protocol/job.js";
+import type { WanForwardTask } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
-import { Context } from "../comm/context.js";
-import { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
 import { requireFinite, requireFiniteInput } from "./finite.js";
+import type { Frame } from "./frame.js";
 import { loadTextEncoder, loadTransformer } from "./wan-session.js";
 
 /** Encodes one prompt and runs the transformer once; rank 0 writes both results to the task's file. */
-export async function runWanForward(job: Job, task: WanForwardTask, store: Store): Promise<ForwardRank> {
+export async function runWanForward(frame: Frame, task: WanForwardTask, store: Store): Promise<ForwardRank> {
   const { model, plan, weights } = task;
-  checkDtypes(plan);
   const inputs = await readInputs(task);
-  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
-  const context = await Context.create(device, store, plan);
-  const encoder = await loadTextEncoder(context, model, weights);
-  const { frames, height, width } = inputs.size;
-  const transformer = await loadTransformer(context, model, weights, encoder.model.width, inputs.size);
-  const latent = device.allocatePersistent("fp32", [model.channels, frames, height, width]);
-  const output = device.allocatePersistent("fp32", latent.shape);
-  await context.prepare(() => {
-    encoder.forward();
-    transformer.embedText("cond");
-    transformer.forward("cond", latent, output);
-  });
-
-  await device.upload(latent, inputs.latent);
-  const text = await encoder.encode(inputs.ids);
-  requireFinite("The text encoder's output", await device.download(text));
-  await transformer.setText("cond", text);
-  await transformer.setTime(task.t);
-  const milliseconds = device.time(() => {
-    context.world.barrier();
-    transformer.forward("cond", latent, output);
-  });
-  await device.synchronize();
-  const result = await device.download(output);
-  requireFinite(`The output of ${model.name}`, result);
-  if (store.rank === 0) {
-    await writeSafetensors(task.output, {
-      context: { dtype: "F32", shape: text.shape, data: await device.download(text) },
-      output: { dtype: "F32", shape: output.shape, data: result },
+  return frame.alone(plan, store, async (context) => {
+    const { device } = context;
+    const encoder = await loadTextEncoder(context, model, weights);
+    const { frames, height, width } = inputs.size;
+    const transformer = await loadTransformer(context, model, weights, encoder.model.width, inputs.size);
+    const latent = device.allocatePersistent("fp32", [model.channels, frames, height, width]);
+    const output = device.allocatePersistent("fp32", latent.shape);
+    await context.prepare(() => {
+      encoder.forward();
+      transformer.embedText("cond");
+      transformer.forward("cond", latent, output);
     });
-  }
-  const rank: ForwardRank = {
-    rank: store.rank,
-    device: device.info.name,
-    milliseconds: milliseconds(),
-    peakMemoryBytes: device.kernels.memoryUsed().peak,
-  };
-  await context.close();
-  device.close();
-  return rank;
+
+    await device.upload(latent, inputs.latent);
+    const text = await encoder.encode(inputs.ids);
+    requireFinite("The text encoder's output", await device.download(text));
+    await transformer.setText("cond", text);
+    await transformer.setTime(task.t);
+    const milliseconds = device.time(() => {
+      context.world.barrier();
+      transformer.forward("cond", latent, output);
+    });
+    await device.synchronize();
+    const result = await device.download(output);
+    requireFinite(`The output of ${model.name}`, result);
+    if (store.rank === 0) {
+      await writeSafetensors(task.output, {
+        context: { dtype: "F32", shape: text.shape, data: await device.download(text) },
+        output: { dtype: "F32", shape: output.shape, data: result },
+      });
+    }
+    const rank: ForwardRank = {
+      rank: store.rank,
+      device: device.info.name,
+      milliseconds: milliseconds(),
+      peakMemoryBytes: device.kernels.memoryUsed().peak,
+    };
+    return rank;
+  });
 }
 
 /** @throws DitrunError when a tensor is missing or does not fit the model. */

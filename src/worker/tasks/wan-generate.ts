@@ -1,152 +1,117 @@
-import { DitrunError } from "../../failure.js";
-import { checkDtypes } from "../../plan/schema.js";
-import type { Job, WanGenerateTask } from "../../protocol/job.js";
+import type { DitrunError } from "../../failure.js";
+import type { WanGenerateTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
-import { Context } from "../comm/context.js";
-import { DeviceSampler } from "../models/wan/device-sampler.js";
-import { Guidance } from "../models/wan/guidance.js";
-import { NonfiniteCounter } from "../models/wan/nonfinite.js";
+import { agreed } from "../agree.js";
+import type { Context } from "../comm/context.js";
+import type { NonfiniteCounter } from "../models/wan/nonfinite.js";
 import type { TextEncoder } from "../models/wan/text-encoder.js";
-import type { TextSlot, WanTransformer } from "../models/wan/transformer.js";
-import { videoFrames, type WanVae } from "../models/wan/vae/vae.js";
+import type { TextSlot } from "../models/wan/transformer.js";
+import { videoFrames } from "../models/wan/vae/vae.js";
 import { copy } from "../ops/ops.js";
-import { Device } from "../runtime/device.js";
-import { type Tensor, tensorBytes } from "../runtime/tensor.js";
-import type { Store } from "../store.js";
+import type { Device } from "../runtime/device.js";
+import { rowsOf, type Tensor, tensorBytes } from "../runtime/tensor.js";
+import { RequestFault, Stopped, type Store } from "../store.js";
+import type { Frame } from "./frame.js";
 import { bytesOfPixels, FrameSender } from "./frame-sender.js";
 import { StageClock } from "./stage-clock.js";
+import { Steps } from "./steps.js";
 import { WanDump } from "./wan-dump.js";
-import { planMemory } from "./wan-memory.js";
 import { fillNoise, hostNoise } from "./wan-noise.js";
-import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
+import type { VideoProgram } from "./wan-open.js";
 
 /** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
-export async function runWanGenerate(job: Job, task: WanGenerateTask, store: Store): Promise<WanGenerateRank> {
-  checkDtypes(task.plan);
+export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store: Store): Promise<WanGenerateRank> {
   const clock = new StageClock(store);
-  const noise = await hostNoise(task);
-  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
-  const context = await Context.create(device, store, task.plan);
-  const memory = await rehearse(context, store, task);
-  await context.allocate();
-
-  const nonfinite = new NonfiniteCounter(device);
-  const encoder = await device.owning(() => loadTextEncoder(context, task.model, task.weights));
-  const { width } = encoder.value.model;
-  const load = async () => {
-    const others = await loadOthers(context, task, width);
-    await others.vae.warmUp();
-    return others;
-  };
-  const models = memory.encoderFirst ? undefined : await load();
-  // The first encoding also loads kernels and picks GEMM algorithms.
-  for (const ids of [task.ids.prompt, task.ids.negative]) await encoder.value.encode(ids);
-  await device.synchronize();
+  const noise = await agreed(store, "noise", () => hostNoise(task));
+  const wan = await frame.openWan(task, store);
+  const { device } = frame;
+  const prepared = await wan.prepare(task, store);
   await store.barrier("loaded");
   let prepareMs = await clock.end("prepare");
 
+  const steps = new Steps(store);
   const dump = new WanDump(task.dump, store.rank, task.replace);
-  const texts = await encode({ task, context, nonfinite, dump }, encoder.value);
-  encoder.free();
+  const { nonfinite } = wan;
+  const texts = await wan.withEncoder(() =>
+    encode({ task, device, nonfinite, dump, texts: wan.texts }, prepared.encoder),
+  );
   let encodeMs = clock.lap();
-  const run = { task, store, context, clock, dump, nonfinite, ...(models ?? (await load())) };
-  if (memory.encoderFirst) {
+  let { program } = prepared;
+  if (!program) {
+    program = await wan.program(task, store);
     await store.barrier("others loaded");
     prepareMs = await clock.end("prepare", 1, prepareMs);
   }
-  for (const slot of run.guidance.slots) await run.transformer.setText(slot, texts[slot]);
-  await device.synchronize();
-  encodeMs = await clock.end("encode", 1, encodeMs);
+  const { context, value } = program;
+  const run = { task, store, context, clock, dump, nonfinite, steps, ...value };
+  return program.enter(async () => {
+    const { guidance, sampler, transformer } = run;
+    guidance.setScale(task.sampling.guideScale);
+    sampler.begin(planSampling(task.sampling.solver, task.sampling.steps, task.sampling.shift));
+    for (const slot of guidance.slots) await transformer.setText(slot, texts[slot]);
+    await device.synchronize();
+    encodeMs = await clock.end("encode", 1, encodeMs);
 
-  await fillNoise(device, run.sampler.sample, task, noise);
-  const { stepsMs, forwardsMs } = await samplingLoop(run);
-  const sampleMs = await clock.end("sample", task.sampling.steps);
-  const sender = new FrameSender(store);
-  const frames = await decode(run, sender);
-  const decodeMs = await clock.end("decode", frames);
-  await sender.flush();
+    await fillNoise(device, sampler.sample, task, noise);
+    const { stepsMs, forwardsMs } = await samplingLoop(run);
+    const sampleMs = await clock.end("sample", task.sampling.steps);
+    const sender = new FrameSender(store);
+    const frames = await decode(run, sender);
+    const decodeMs = await clock.end("decode", frames);
+    await sender.flush();
+    await device.synchronize();
 
-  await run.dump.write();
-  const peakMemoryBytes = device.kernels.memoryUsed().peak;
-  run.guidance.close();
-  run.vae.close();
-  await context.close();
-  device.close();
-  return {
-    rank: store.rank,
-    device: device.info.name,
-    stages: { prepareMs, encodeMs, sampleMs, decodeMs },
-    memory,
-    stepsMs,
-    forwardsMs,
-    forwardsAtOnce: run.guidance.forwardsAtOnce,
-    forwardFlops: run.transformer.flops,
-    peakMemoryBytes,
-  };
+    await dump.write();
+    return {
+      rank: store.rank,
+      device: device.info.name,
+      stages: { prepareMs, encodeMs, sampleMs, decodeMs },
+      memory: prepared.memory,
+      stepsMs,
+      forwardsMs,
+      forwardsAtOnce: guidance.forwardsAtOnce,
+      forwardFlops: transformer.flops,
+      peakMemoryBytes: device.kernels.memoryUsed().peak,
+    };
+  });
 }
 
-interface Run {
+interface Run extends VideoProgram {
   readonly task: WanGenerateTask;
   readonly store: Store;
   readonly context: Context;
   readonly clock: StageClock;
   readonly dump: WanDump;
-  readonly transformer: WanTransformer;
-  readonly vae: WanVae;
-  readonly sampler: DeviceSampler;
-  readonly guidance: Guidance;
   readonly nonfinite: NonfiniteCounter;
+  readonly steps: Steps;
 }
 
-/** Goes through loading and one forward of every model without memory: checks the checkpoint's tensors, measures, and decides. */
-async function rehearse(context: Context, store: Store, task: WanGenerateTask): Promise<WanGenerateRank["memory"]> {
-  const { device } = context;
-  let textWidth = 0;
-  const encoder = await device.rehearse(async () => {
-    const rehearsed = await loadTextEncoder(context, task.model, task.weights);
-    textWidth = rehearsed.model.width;
-    context.measure(() => rehearsed.forward());
-  });
-  const others = await device.rehearse(async () => {
-    await loadOthers(context, task, textWidth);
-  });
-  return planMemory(context, store, { encoder, others }, task.memoryBytes);
-}
-
-/** All but the text encoder, and what their forwards keep from one to the next. */
-async function loadOthers(context: Context, task: WanGenerateTask, textWidth: number) {
-  const { model, weights, size, sampling, bf16Steps } = task;
-  const precision = bf16Steps === undefined ? undefined : { quantised: true };
-  const transformer = await loadTransformer(context, model, weights, textWidth, size, precision);
-  const vae = await loadVaeDecoder(context, weights);
-  const schedule = planSampling(sampling.solver, sampling.steps, sampling.shift);
-  const sampler = new DeviceSampler(context.device, schedule, [model.channels, size.frames, size.height, size.width]);
-  const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);
-  context.measure(() => {
-    guidance.measure();
-    vae.measureDecode(size, task.dump ? "fp32" : "u8");
-  });
-  return { transformer, vae, sampler, guidance };
-}
-
-/** Both texts through the encoder: float32 [tokens, width] each. */
+/** Both texts through the encoder, into `texts`: float32 [tokens, width] each. */
 async function encode(
-  { task, context, nonfinite, dump }: Pick<Run, "task" | "context" | "nonfinite" | "dump">,
+  {
+    task,
+    device,
+    nonfinite,
+    dump,
+    texts,
+  }: Pick<Run, "task" | "nonfinite" | "dump"> & {
+    readonly device: Device;
+    readonly texts: Record<TextSlot, Tensor>;
+  },
   encoder: TextEncoder,
 ): Promise<Record<TextSlot, Tensor>> {
-  const { device } = context;
   const kept = async (slot: TextSlot, name: string, ids: readonly number[]): Promise<Tensor> => {
     const text = await encoder.encode(ids);
     const bad = await nonfinite.count(text);
     if (bad > 0) {
-      throw new DitrunError(
+      throw new RequestFault(
         "ERR_NOT_FINITE",
         `The text encoder's output for the ${textOf(slot)} has ${bad} values that are not finite: check the checkpoint's text encoder, or try --dtype fp32.`,
       );
     }
     await dump.add(name, text.shape, () => device.download(text));
-    const out = device.allocatePersistent("fp32", text.shape);
+    const out = rowsOf(texts[slot], 0, text.shape[0] ?? 0);
     copy(device, out, text, tensorBytes("fp32", text.shape));
     return out;
   };
@@ -157,7 +122,7 @@ async function encode(
 }
 
 async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
-  const { context, clock, task, sampler, guidance, transformer, nonfinite, dump } = run;
+  const { context, clock, task, sampler, guidance, transformer, nonfinite, dump, steps: tickets } = run;
   const { device } = context;
   const { steps } = task.sampling;
   const { timesteps } = planSampling(task.sampling.solver, steps, task.sampling.shift);
@@ -165,6 +130,7 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   const forwardsMs: number[] = [];
   context.world.barrier();
   for (const [index, timestep] of timesteps.entries()) {
+    await tickets.begin();
     const started = performance.now();
     await transformer.setTime(timestep);
     const times = guidance.forward(isQuantised(index, task));
@@ -172,6 +138,7 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
     const bad = await nonfinite.count(guidance.velocity);
     if (bad > 0) throw await notFinite(run, index, bad);
     sampler.step(index, guidance.velocity);
+    tickets.ask();
     await dump.add(`latent.${index}`, sampler.sample.shape, () => device.download(sampler.sample));
     await device.synchronize();
     forwardsMs.push(...times.map((time) => time()));
@@ -181,7 +148,7 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   // Between steps, the next step's prediction shows it.
   const bad = await nonfinite.count(sampler.sample);
   if (bad > 0) {
-    throw new DitrunError(
+    throw new RequestFault(
       "ERR_NOT_FINITE",
       `The latent after step ${steps} of ${steps} has ${bad} values that are not finite, though the prediction is finite: use a lower --guide-scale.`,
     );
@@ -197,12 +164,12 @@ export function isQuantised(
   return step >= bf16Steps && step < sampling.steps - bf16Steps;
 }
 
-async function notFinite({ nonfinite, guidance, store, task }: Run, index: number, bad: number): Promise<DitrunError> {
+async function notFinite({ nonfinite, guidance, store, task }: Run, index: number, bad: number): Promise<RequestFault> {
   const culprit = await nonfinite.findCulprit(guidance, store);
   const where = culprit
     ? `the first layer to have any is ${culprit.layer} in the forward of the ${textOf(culprit.slot)} on rank ${culprit.rank}`
     : "but all layers are finite when they run again";
-  return new DitrunError(
+  return new RequestFault(
     "ERR_NOT_FINITE",
     `At step ${index + 1} of ${task.sampling.steps} the guided prediction has ${bad} values that are not finite; ${where}: check the weights and the noise, or try --dtype fp32.`,
   );
@@ -211,18 +178,37 @@ async function notFinite({ nonfinite, guidance, store, task }: Run, index: numbe
 const textOf = (slot: TextSlot) => (slot === "cond" ? "prompt" : "negative prompt");
 
 /** @returns the number of frames. */
-async function decode({ task, vae, sampler, dump }: Run, sender: FrameSender): Promise<number> {
+async function decode({ task, store, vae, sampler, dump, steps }: Run, sender: FrameSender): Promise<number> {
   const { frames: latentFrames, height, width } = task.size;
   const total = videoFrames(latentFrames);
   const video = dump.video(total, 8 * height, 8 * width);
-  if (!task.dump) {
-    for await (const chunk of vae.decodeToBytes(sampler.sample)) await sender.send(chunk);
-    return total;
+  let fault: DitrunError | undefined;
+  const before = async () => {
+    await steps.begin();
+    steps.ask();
+  };
+  const options = {
+    before,
+    // Pixels are this rank's own: it goes on until all ranks stop at the same frames.
+    fault: async (error: DitrunError) => {
+      fault = error;
+      await store.fault(error);
+    },
+  };
+  await before();
+  try {
+    if (!task.dump) {
+      for await (const chunk of vae.decodeToBytes(sampler.sample, options)) await sender.send(chunk);
+    } else {
+      // Every rank takes this branch if one does; only rank 0 collects.
+      for await (const chunk of vae.decode(sampler.sample, options)) {
+        video?.(chunk);
+        await sender.send({ ...chunk, pixels: bytesOfPixels(chunk.pixels) });
+      }
+    }
+  } finally {
+    await sender.flush();
   }
-  // Every rank takes this branch if one does; only rank 0 collects.
-  for await (const chunk of vae.decode(sampler.sample)) {
-    video?.(chunk);
-    await sender.send({ ...chunk, pixels: bytesOfPixels(chunk.pixels) });
-  }
+  if (fault) throw new Stopped(fault.message);
   return total;
 }

@@ -1,12 +1,10 @@
 import { DitrunError } from "../../failure.js";
-import { checkDtypes } from "../../plan/schema.js";
-import type { Job, WanProfileTask } from "../../protocol/job.js";
+import type { WanProfileTask } from "../../protocol/job.js";
 import type { ProfileRank } from "../../protocol/results.js";
-import { Context } from "../comm/context.js";
-import { Device } from "../runtime/device.js";
 import { matrixShape } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
+import type { Frame } from "./frame.js";
 import { profileForward } from "./profile.js";
 import { WanDump } from "./wan-dump.js";
 import { loadTransformer } from "./wan-session.js";
@@ -14,50 +12,49 @@ import { loadTransformer } from "./wan-session.js";
 const TIME = 500;
 
 /** Times one forward of the transformer; under cfg 2 both halves of the ranks run it, each for a text of its own. */
-export async function runWanProfile(job: Job, task: WanProfileTask, store: Store): Promise<ProfileRank> {
+export async function runWanProfile(frame: Frame, task: WanProfileTask, store: Store): Promise<ProfileRank> {
   const { model, plan, seed, size } = task;
-  checkDtypes(plan);
-  if (!model.textEncoder) {
+  const { textEncoder } = model;
+  if (!textEncoder) {
     throw new DitrunError(
       "ERR_MODEL_CONFIG",
       `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
     );
   }
-  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
-  const context = await Context.create(device, store, plan);
-  const textWidth = model.textEncoder.width;
-  const transformer = await loadTransformer(context, model, { from: "random", seed }, textWidth, size);
-  const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
-  const text = device.allocatePersistent("fp32", [model.textLength, textWidth]);
-  const output = device.allocatePersistent("fp32", latent.shape);
-  await context.prepare(() => {
-    transformer.embedText("cond");
-    transformer.forward("cond", latent, output);
+  return frame.alone(plan, store, async (context) => {
+    const { device } = context;
+    const textWidth = textEncoder.width;
+    const transformer = await loadTransformer(context, model, { from: "random", seed }, textWidth, size);
+    const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
+    const text = device.allocatePersistent("fp32", [model.textLength, textWidth]);
+    const output = device.allocatePersistent("fp32", latent.shape);
+    await context.prepare(() => {
+      transformer.embedText("cond");
+      transformer.forward("cond", latent, output);
+    });
+    for (const [name, out] of [
+      ["latent", latent],
+      ["text", text],
+    ] as const) {
+      const fullColumns = matrixShape(out).columns;
+      fillRandom(device, { out, seed, name, fullColumns, init: { kind: "normal", std: 1 } });
+    }
+    await transformer.setText("cond", text);
+    await transformer.setTime(TIME);
+    const subject = {
+      forward: () => transformer.forward("cond", latent, output),
+      output,
+      flops: transformer.flops * context.cfg.size,
+      takeRingWaits: () => transformer.takeRingWaits(),
+    };
+    const rank = await profileForward(context, subject, task, store.rank);
+    await device.synchronize();
+    const dump = new WanDump(task.dump, store.rank);
+    for (const [name, tensor] of Object.entries({ latent, text, output })) {
+      await dump.add(name, tensor.shape, () => device.download(tensor));
+    }
+    await dump.add("t", [1], async () => new Uint8Array(new Float32Array([TIME]).buffer));
+    await dump.write();
+    return rank;
   });
-  for (const [name, out] of [
-    ["latent", latent],
-    ["text", text],
-  ] as const) {
-    const fullColumns = matrixShape(out).columns;
-    fillRandom(device, { out, seed, name, fullColumns, init: { kind: "normal", std: 1 } });
-  }
-  await transformer.setText("cond", text);
-  await transformer.setTime(TIME);
-  const subject = {
-    forward: () => transformer.forward("cond", latent, output),
-    output,
-    flops: transformer.flops * context.cfg.size,
-    takeRingWaits: () => transformer.takeRingWaits(),
-  };
-  const rank = await profileForward(context, subject, task, store.rank);
-  await device.synchronize();
-  const dump = new WanDump(task.dump, store.rank);
-  for (const [name, tensor] of Object.entries({ latent, text, output })) {
-    await dump.add(name, tensor.shape, () => device.download(tensor));
-  }
-  await dump.add("t", [1], async () => new Uint8Array(new Float32Array([TIME]).buffer));
-  await dump.write();
-  await context.close();
-  device.close();
-  return rank;
 }

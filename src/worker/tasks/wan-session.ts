@@ -11,17 +11,23 @@ import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from 
 import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
+import type { KeptWeights } from "../weights/kept.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
 
 const openFile = (path: string): Promise<TensorFile> =>
   path.endsWith(".pth") ? openTorchCheckpoint(path) : openSafetensors(path);
 
 /** Loads the text encoder of a model; its sizes come from the model, else from the checkpoint. */
-export async function loadTextEncoder(context: Context, model: WanModel, weights: WanWeights): Promise<TextEncoder> {
+export async function loadTextEncoder(
+  context: Context,
+  model: WanModel,
+  weights: WanWeights,
+  kept?: KeptWeights,
+): Promise<TextEncoder> {
   const load = async (source: WeightSource, sizes: NonNullable<WanModel["textEncoder"]>) => {
     const rules = (path: string) => splitOf(context.plan, textEncoderLayerRules, path);
     try {
-      return await TextEncoder.load({ context, source, splitOf: rules }, sizes, model.textLength);
+      return await TextEncoder.load({ context, source, splitOf: rules, kept }, sizes, model.textLength);
     } finally {
       await context.device.synchronize();
       await source.close();
@@ -53,6 +59,7 @@ export async function loadTransformer(
   textWidth: number,
   size: LatentSize,
   precision?: Precision,
+  kept?: KeptWeights,
 ): Promise<WanTransformer> {
   const source =
     weights.from === "random"
@@ -60,7 +67,7 @@ export async function loadTransformer(
       : named(context, await openFile(weights.transformer), transformerNames[weights.layout]);
   const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
   try {
-    return await WanTransformer.load({ context, source, splitOf: rules, precision }, model, textWidth, size);
+    return await WanTransformer.load({ context, source, splitOf: rules, precision, kept }, model, textWidth, size);
   } finally {
     await context.device.synchronize();
     await source.close();
@@ -68,11 +75,12 @@ export async function loadTransformer(
 }
 
 /** Loads the decoder half of the VAE. */
-export async function loadVaeDecoder(context: Context, weights: WanWeights): Promise<WanVae> {
-  if (weights.from === "random") return WanVae.random(context, weights.seed, { decoder: true });
+export async function loadVaeDecoder(context: Context, weights: WanWeights, kept?: KeptWeights): Promise<WanVae> {
+  const wanted = { decoder: true, ...(kept && { kept }) };
+  if (weights.from === "random") return WanVae.random(context, weights.seed, wanted);
   const file = await openFile(weights.vae);
   try {
-    return await WanVae.load(context, file, { decoder: true });
+    return await WanVae.load(context, file, wanted);
   } finally {
     await context.device.synchronize();
     await file.close();

@@ -4,48 +4,47 @@ import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js"
 import type { TensorFile } from "../../formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import type { LatentSize } from "../../models/schema.js";
-import type { Job, WanVaeTask } from "../../protocol/job.js";
+import type { WanVaeTask } from "../../protocol/job.js";
 import type { WanVaeRank } from "../../protocol/results.js";
-import { Context } from "../comm/context.js";
+import type { Context } from "../comm/context.js";
 import { videoFrames, WanVae } from "../models/wan/vae/vae.js";
-import { Device } from "../runtime/device.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { requireFiniteInput } from "./finite.js";
+import type { Frame } from "./frame.js";
 
 /** Decodes a latent over all ranks, or encodes a video (every rank the whole of it). */
-export async function runWanVae(job: Job, task: WanVaeTask, store: Store): Promise<WanVaeRank> {
-  const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
-  const context = await Context.create(device, store, task.plan);
-  const decode = task.direction === "decode";
-  const vae = await loadVae(context, task.model.weights, { decoder: decode, encoder: !decode });
-  const { values, size } = await readInput(task);
-  const { pixels = "fp32" } = task;
-  await context.prepare(() => (decode ? vae.measureDecode(size, pixels) : vae.measureEncode(size)));
-  const { frames, height, width } = size;
-  const latent = decode ? device.allocatePersistent("fp32", [16, frames, height, width]) : undefined;
-  if (latent) await device.upload(latent, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+export async function runWanVae(frame: Frame, task: WanVaeTask, store: Store): Promise<WanVaeRank> {
+  return frame.alone(task.plan, store, async (context) => {
+    const { device } = context;
+    const decode = task.direction === "decode";
+    const vae = await loadVae(context, task.model.weights, { decoder: decode, encoder: !decode });
+    const { values, size } = await readInput(task);
+    const { pixels = "fp32" } = task;
+    await context.prepare(() => (decode ? vae.measureDecode(size, pixels) : vae.measureEncode(size)));
+    const { frames, height, width } = size;
+    const latent = decode ? device.allocatePersistent("fp32", [16, frames, height, width]) : undefined;
+    if (latent) await device.upload(latent, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
 
-  const milliseconds: number[] = [];
-  let result: Float32Array = new Float32Array();
-  for (let iteration = 0; iteration < task.iterations; iteration++) {
-    await store.barrier(`wan-vae/${iteration}`);
-    const started = performance.now();
-    const chunks = latent ? await decodeAll(vae, latent, task) : await vae.encode(values, size);
-    milliseconds.push(performance.now() - started);
-    if (store.rank === 0) result = chunks instanceof Float32Array ? chunks : channelsFirst(chunks, size);
-  }
-  if (store.rank === 0 && task.output !== undefined && pixels === "fp32") {
-    const data = new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
-    const shape = decode ? [3, videoFrames(frames), 8 * height, 8 * width] : [16, frames, height, width];
-    await writeSafetensors(task.output, { output: { dtype: "F32", shape, data } });
-  }
-  const peakMemoryBytes = device.kernels.memoryUsed().peak;
-  await device.synchronize();
-  vae.close();
-  await context.close();
-  device.close();
-  return { rank: store.rank, device: device.info.name, milliseconds, peakMemoryBytes };
+    const milliseconds: number[] = [];
+    let result: Float32Array = new Float32Array();
+    for (let iteration = 0; iteration < task.iterations; iteration++) {
+      await store.barrier(`wan-vae/${iteration}`);
+      const started = performance.now();
+      const chunks = latent ? await decodeAll(vae, latent, task) : await vae.encode(values, size);
+      milliseconds.push(performance.now() - started);
+      if (store.rank === 0) result = chunks instanceof Float32Array ? chunks : channelsFirst(chunks, size);
+    }
+    if (store.rank === 0 && task.output !== undefined && pixels === "fp32") {
+      const data = new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
+      const shape = decode ? [3, videoFrames(frames), 8 * height, 8 * width] : [16, frames, height, width];
+      await writeSafetensors(task.output, { output: { dtype: "F32", shape, data } });
+    }
+    const peakMemoryBytes = device.kernels.memoryUsed().peak;
+    await device.synchronize();
+    vae.close();
+    return { rank: store.rank, device: device.info.name, milliseconds, peakMemoryBytes };
+  });
 }
 
 async function loadVae(

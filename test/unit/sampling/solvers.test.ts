@@ -10,7 +10,8 @@ import type { WanGenerateTask } from "../../../src/protocol/job.js";
 import { planSampling, solverNames } from "../../../src/sampling/scheduler.js";
 import { Context } from "../../../src/worker/comm/context.js";
 import { Device } from "../../../src/worker/runtime/device.js";
-import { runWanGenerate } from "../../../src/worker/tasks/wan-generate.js";
+import { runTask } from "../../../src/worker/tasks/index.js";
+import { runTask } from "../../../src/worker/tasks/wan-generate.js";
 import { loadTextEncoder, loadTransformer } from "../../../src/worker/tasks/wan-session.js";
 import { readTensor, relativeL2 } from "../../compare.js";
 import { caseFile, checkpointOf, readIds, soloStore, weightsOf } from "../worker/wan/golden.js";
@@ -76,7 +77,7 @@ describe.each(solverNames)("a generation with %s", (solver) => {
   it("takes this solver's steps at this solver's times", async () => {
     const dump = join(folder, `${solver}.safetensors`);
     const job = jobOf({ ...task, sampling: { ...task.sampling, solver }, dump });
-    await runWanGenerate(job, job.task, soloStore());
+    await runTask(job, soloStore());
 
     const plan = planSampling(solver, steps, shift);
     const sampler = new Sampler(plan, await readTensor(caseFile, "noise"));

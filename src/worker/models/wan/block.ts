@@ -16,6 +16,7 @@ import { allocateByHead } from "../../ops/fp8-ops.js";
 import { attention, layerNorm } from "../../ops/ops.js";
 import { attentionKernels } from "../../runtime/abi.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../runtime/tensor.js";
+import { keepTensor } from "../../weights/kept.js";
 import type { Tap } from "./tap.js";
 
 /** What a block is given with the residual stream. */
@@ -55,12 +56,13 @@ export class WanBlock {
   static async load(loader: Loader, model: WanModel, path: string, ring: Attention): Promise<WanBlock> {
     const { context, source } = loader;
     const { width, ffn } = model;
-    const vector = async (name: string, value: number) => {
-      const out = context.device.allocatePersistent("fp32", [width]);
-      const parameter = { name, shape: [width], init: { kind: "constant", value } as const };
-      await source.load(parameter, { rows: [{ start: 0, count: width }], columns: { start: 0, count: 1 } }, out);
-      return out;
-    };
+    const vector = (name: string, value: number) =>
+      keepTensor(loader, name, async () => {
+        const out = context.device.allocatePersistent("fp32", [width]);
+        const parameter = { name, shape: [width], init: { kind: "constant", value } as const };
+        await source.load(parameter, { rows: [{ start: 0, count: width }], columns: { start: 0, count: 1 } }, out);
+        return out;
+      });
     return new WanBlock(
       context,
       model,

@@ -4,6 +4,7 @@ import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.
 import { activate } from "../../ops/ops.js";
 import { addVector } from "../../ops/wan-ops.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
+import { keepTensor } from "../../weights/kept.js";
 import type { Tap } from "./tap.js";
 
 /** What the time step says to the blocks and the head: shifts, scales and gates, all float32 vectors of the width. */
@@ -48,12 +49,18 @@ export class Conditioning {
         { rows: [{ start: 0, count: 1 }], columns: { start: 0, count: vectors * width } },
         out,
       );
-    const blocks = device.allocatePersistent("fp32", [layers, 6 * width]);
-    for (let index = 0; index < layers; index++) {
-      await loadTable(`blocks.${index}.modulation`, 6, rowsOf(blocks, index, 1));
-    }
-    const head = device.allocatePersistent("fp32", [2, width]);
-    await loadTable("head.modulation", 2, tensor(head.address, "fp32", [1, 2 * width]));
+    const blocks = await keepTensor(loader, "blocks.modulation", async () => {
+      const tables = device.allocatePersistent("fp32", [layers, 6 * width]);
+      for (let index = 0; index < layers; index++) {
+        await loadTable(`blocks.${index}.modulation`, 6, rowsOf(tables, index, 1));
+      }
+      return tables;
+    });
+    const head = await keepTensor(loader, "head.modulation", async () => {
+      const table = device.allocatePersistent("fp32", [2, width]);
+      await loadTable("head.modulation", 2, tensor(table.address, "fp32", [1, 2 * width]));
+      return table;
+    });
     return new Conditioning(
       loader.context,
       model,

@@ -19,13 +19,18 @@ export class DeviceSampler {
   /** @param shape of the sample, which the caller fills with noise. */
   constructor(
     private readonly device: Device,
-    private readonly plan: SamplingPlan,
+    private plan: SamplingPlan,
     shape: readonly number[],
   ) {
     const buffer = () => device.allocatePersistent("fp32", shape);
     this.sample = buffer();
     this.#x0 = [buffer(), buffer(), buffer()];
     this.#corrected = [buffer(), buffer()];
+  }
+
+  /** The plan of the samples to come. */
+  begin(plan: SamplingPlan): void {
+    this.plan = plan;
   }
 
   /** Queues the update of the sample with the model's output for it at this step. */

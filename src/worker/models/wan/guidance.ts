@@ -34,7 +34,7 @@ export class Guidance {
     private readonly context: Context,
     private readonly transformer: WanTransformer,
     private readonly latent: Tensor,
-    private readonly scale: number,
+    private scale: number,
   ) {
     const { device, cfg, plan } = context;
     this.#replays = new Replays(device, plan.graph);
@@ -44,6 +44,12 @@ export class Guidance {
     this.slots = this.#names.filter((_, index) => cfg.size === 1 || index % cfg.size === cfg.rank);
     const together = context.world.size === 1 && (plan.guidance.together ?? transformer.tokens <= FEW_TOKENS);
     this.#batches = together ? [this.slots] : this.slots.map((slot) => [slot]);
+  }
+
+  /** Another scale for the steps to come; 1 only where it was 1 before, since then one forward is all there is. */
+  setScale(scale: number): void {
+    if ((scale === 1) !== (this.scale === 1)) throw new Error("With scale 1 guidance runs other forwards.");
+    this.scale = scale;
   }
 
   /** Part of the body of Context.prepare. */

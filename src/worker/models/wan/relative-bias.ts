@@ -3,6 +3,7 @@ import type { Range } from "../../layers/split.js";
 import type { Device } from "../../runtime/device.js";
 import { withStaging } from "../../runtime/staging.js";
 import type { Tensor } from "../../runtime/tensor.js";
+import { keep } from "../../weights/kept.js";
 
 /** Distances fall into so many buckets, half of them for keys after the query. */
 export const BUCKETS = 32;
@@ -36,6 +37,14 @@ export class RelativeBias {
   /** @param shape [buckets, heads] as stored; `own` are this rank's heads. */
   static async load(loader: Loader, name: string, shape: readonly number[], own: Range, longest: number) {
     const { device } = loader.context;
+    const load = async () => ({ tensors: {}, numbers: await RelativeBias.#load(loader, name, shape, own) });
+    const { numbers } = await keep(loader, name, load);
+    const expanded = device.allocatePersistent("fp32", [own.count, 2 * longest - 1]);
+    return new RelativeBias(Float32Array.from(numbers ?? []), own.count, expanded);
+  }
+
+  static #load(loader: Loader, name: string, shape: readonly number[], own: Range): Promise<number[]> {
+    const { device } = loader.context;
     const [buckets = 0, heads = 0] = shape;
     return withStaging(device, "fp32", shape, async (whole) => {
       const part = { rows: [{ start: 0, count: buckets }], columns: { start: 0, count: heads } };
@@ -43,12 +52,10 @@ export class RelativeBias {
       await loader.source.load({ name, shape, init }, part, whole);
       const bytes = await device.download(whole);
       const values = new Float32Array(bytes.buffer);
-      const table = Float32Array.from(
+      return Array.from(
         { length: buckets * own.count },
         (_, i) => values[Math.floor(i / own.count) * heads + own.start + (i % own.count)] ?? Number.NaN,
       );
-      const expanded = device.allocatePersistent("fp32", [own.count, 2 * longest - 1]);
-      return new RelativeBias(table, own.count, expanded);
     });
   }
 

@@ -15,6 +15,7 @@ import { rangeOf, shares } from "../../layers/split.js";
 import { attention } from "../../ops/ops.js";
 import { gatherRows, multiply, rmsNorm } from "../../ops/wan-ops.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
+import { keepTensor } from "../../weights/kept.js";
 import type { Naming } from "./names.js";
 import { BUCKETS, RelativeBias } from "./relative-bias.js";
 
@@ -61,7 +62,20 @@ export class TextEncoder {
 
   /** @param textLength the most tokens of a prompt. @throws DitrunError when tp or the checkpoint does not fit. */
   static async load(loader: Loader, model: TextEncoderModel, textLength: number): Promise<TextEncoder> {
-    const { device, plan } = loader.context;
+    const { device } = loader.context;
+    const { width } = model;
+    const table = await keepTensor(loader, "token_embedding", () => TextEncoder.#loadTable(loader, model));
+    const layers: EncoderLayer[] = [];
+    for (let index = 0; index < model.layers; index++) {
+      layers.push(await EncoderLayer.load(loader, model, textLength, `blocks.${index}`));
+    }
+    const norm = await loadNormWeight(loader, "norm", width);
+    const ids = device.allocatePersistent("i32", [textLength]);
+    const output = device.allocatePersistent("fp32", [textLength, width]);
+    return new TextEncoder(loader.context, model, textLength, table, ids, layers, norm, output);
+  }
+
+  static async #loadTable({ context: { device, plan }, source }: Loader, model: TextEncoderModel): Promise<Tensor> {
     const { width } = model;
     const table = device.allocatePersistent(plan.dtype, [model.vocabulary, width]);
     const parameter = {
@@ -72,16 +86,9 @@ export class TextEncoder {
     for (let start = 0; start < model.vocabulary; start += TABLE_ROWS_AT_ONCE) {
       const count = Math.min(TABLE_ROWS_AT_ONCE, model.vocabulary - start);
       const part = { rows: [{ start, count }], columns: { start: 0, count: width } };
-      await loader.source.load(parameter, part, rowsOf(table, start, count));
+      await source.load(parameter, part, rowsOf(table, start, count));
     }
-    const layers: EncoderLayer[] = [];
-    for (let index = 0; index < model.layers; index++) {
-      layers.push(await EncoderLayer.load(loader, model, textLength, `blocks.${index}`));
-    }
-    const norm = await loadNormWeight(loader, "norm", width);
-    const ids = device.allocatePersistent("i32", [textLength]);
-    const output = device.allocatePersistent("fp32", [textLength, width]);
-    return new TextEncoder(loader.context, model, textLength, table, ids, layers, norm, output);
+    return table;
   }
 
   /**

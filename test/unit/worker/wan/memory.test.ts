@@ -1,30 +1,31 @@
 import { expect, it } from "vitest";
 import { builtKernels } from "../../../../src/paths.js";
-import { planSchema } from "../../../../src/plan/schema.js";
-import { Context } from "../../../../src/worker/comm/context.js";
+import { largestOf } from "../../../../src/worker/agree.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
-import { planMemory } from "../../../../src/worker/tasks/wan-memory.js";
-import { soloStore } from "./golden.js";
+import { Budget } from "../../../../src/worker/tasks/wan-memory.js";
+import { makeStores } from "../in-process-ranks.js";
 
-it("loads the text encoder first on every rank where memory is short on one", async () => {
+const holders = [{ bytes: 3e9 }, { bytes: 4e9 }];
+
+it("what was used longest ago goes first, and no more than must", () => {
   const device = Device.open(builtKernels("cpu"), 0);
-  const plan = planSchema.parse({});
-  const store = soloStore();
-  const context = await Context.create(device, store, plan);
-  const models = { encoder: 3e9, others: 4e9 };
-  const encoderFirst = async (limit: number, opinions: readonly string[]) => {
-    const told = new Map(opinions.map((opinion, rank) => [`memory/${rank}`, opinion]));
-    const others = {
-      ...{ ...store, size: opinions.length },
-      put: async (key: string, value: Uint8Array) => void told.set(key, new TextDecoder().decode(value)),
-      get: async (key: string) => new TextEncoder().encode(told.get(key)),
-    };
-    return (await planMemory(context, others, models, limit)).encoderFirst;
-  };
-  expect(await encoderFirst(8e9, ["", "false", "false"])).toBe(false);
-  expect(await encoderFirst(8e9, ["", "true", "false"])).toBe(true);
-  expect(await encoderFirst(6e9, ["", "false", "false"])).toBe(true);
-  await expect(encoderFirst(2e9, ["", "false"])).rejects.toThrow("even with one model at a time");
-  await context.close();
+  const victims = (limit: number, used: number, more: number) => new Budget(device, limit).victims(used, more, holders);
+  // With a margin of 512 MiB for what is not counted.
+  expect(victims(10e9, 7e9, 2e9)).toBe(0);
+  expect(victims(10e9, 7e9, 3e9)).toBe(1);
+  expect(victims(10e9, 7e9, 7e9)).toBe(2);
+  // Without the margin, where nothing else can go.
+  expect(victims(10e9, 7e9, 10e9)).toBe(2);
+  expect(victims(10e9, 7e9, 10.1e9)).toBe(3);
+  expect(() => new Budget(device, 2 ** 30).refuse(1, 3 * 2 ** 30)).toThrow(
+    /^Rank 1 needs 3.00 GiB of device memory even with one model at a time, but has 1.00 GiB:/,
+  );
   device.close();
+});
+
+it("every rank frees as much as the one that must free most", async () => {
+  const needs = [0, 2, 1];
+  const stores = makeStores(needs.length);
+  const agreed = await Promise.all(stores.map((store, rank) => largestOf(store, "room", needs[rank] ?? 0)));
+  expect(agreed).toEqual([2, 2, 2]);
 });

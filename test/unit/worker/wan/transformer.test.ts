@@ -8,6 +8,7 @@ import { relativeBucket } from "../../../../src/worker/models/wan/relative-bias.
 import type { TextEncoder } from "../../../../src/worker/models/wan/text-encoder.js";
 import type { WanTransformer } from "../../../../src/worker/models/wan/transformer.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
+import { Region } from "../../../../src/worker/runtime/region.js";
 import { elements, type Tensor, tensorBytes } from "../../../../src/worker/runtime/tensor.js";
 import { loadTextEncoder, loadTransformer } from "../../../../src/worker/tasks/wan-session.js";
 import { readTensor, relativeL2 } from "../../../compare.js";
@@ -25,7 +26,8 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
   const model = await loadWanModel(await checkpointOf(layout));
   const weights = await weightsOf(layout);
   const context = await Context.create(device, soloStore(), plan);
-  const { value: encoder, free: freeEncoder } = await device.owning(() => loadTextEncoder(context, model, weights));
+  const region = new Region();
+  const encoder = await device.within(region, () => loadTextEncoder(context, model, weights));
   const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);
   const output = device.allocatePersistent("fp32", latent.shape);
@@ -35,7 +37,7 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
     transformer.forward("cond", latent, output);
   });
   await device.upload(latent, bytesOf(await golden("noise")));
-  return { device, context, encoder, freeEncoder, transformer, latent, output };
+  return { device, context, encoder, region, transformer, latent, output };
 }
 
 async function values(device: Device, x: Tensor): Promise<Float32Array> {
@@ -167,11 +169,11 @@ describe("the golden Wan in bf16 on one worker", () => {
 
 describe("a text encoder that is done with", () => {
   it("gives its memory back, and the transformer goes on", async () => {
-    const { device, context, encoder, freeEncoder, transformer, latent, output } = await open("original", "fp32");
+    const { device, context, encoder, region, transformer, latent, output } = await open("original", "fp32");
     await transformer.setText("cond", await encoder.encode(await readIds("prompt")));
     await device.synchronize();
     const before = device.kernels.memoryUsed().now;
-    freeEncoder();
+    device.free(region);
     const { vocabulary, width } = encoder.model;
     expect(before - device.kernels.memoryUsed().now).toBeGreaterThan(4 * vocabulary * width);
     await transformer.setTime(567);

@@ -7,6 +7,7 @@ import { transpose } from "../../../ops/video-ops.js";
 import { combine } from "../../../ops/wan-ops.js";
 import { withStaging } from "../../../runtime/staging.js";
 import { elements, type Tensor, tensor } from "../../../runtime/tensor.js";
+import { type KeptWeights, keepTensor } from "../../../weights/kept.js";
 import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 
@@ -14,6 +15,8 @@ import { type WeightSource, wholeOf } from "../../../weights/source.js";
 export interface VaeLoader {
   readonly context: Context;
   readonly source: WeightSource;
+  /** Where weights are kept from one instance of the layers to the next. */
+  readonly kept?: KeptWeights | undefined;
   /** Of weights, biases and activations; norms keep their gains in float32. */
   readonly dtype: VaeDtype;
   /** From a name of the published code to the one in the source. */
@@ -113,9 +116,11 @@ export async function loadParameter(loader: VaeLoader, options: ParameterOptions
   const parameter = { name: loader.nameOf(options.name), shape, init };
   const whole = wholeOf(parameter);
   const rows = options.rows ?? shape[0] ?? 1;
-  const out = context.device.allocatePersistent(dtype, [rows, whole.columns.count]);
-  await loadScaled(loader, parameter, { rows: [{ start: 0, count: rows }], columns: whole.columns }, scale, out);
-  return out;
+  return keepTensor(loader, options.name, async () => {
+    const out = context.device.allocatePersistent(dtype, [rows, whole.columns.count]);
+    await loadScaled(loader, parameter, { rows: [{ start: 0, count: rows }], columns: whole.columns }, scale, out);
+    return out;
+  });
 }
 
 /** out = scale · the part of a parameter: scaled in float32, rounded once. */
@@ -156,11 +161,13 @@ export async function loadKernel(
   const { device } = context;
   const [outChannels, kernelT, kernelH, kernelW, inChannels] = shape;
   const taps = kernelT * kernelH * kernelW;
-  const out = device.allocatePersistent(dtype, shape);
-  const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
-  await withStaging(device, dtype, [outChannels, inChannels * taps], async (flat) => {
-    await loadScaled(loader, parameter, wholeOf(parameter), scale, flat);
-    transpose(device, out, tensor(flat.address, dtype, [outChannels, inChannels, taps]));
+  return keepTensor(loader, name, async () => {
+    const out = device.allocatePersistent(dtype, shape);
+    const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
+    await withStaging(device, dtype, [outChannels, inChannels * taps], async (flat) => {
+      await loadScaled(loader, parameter, wholeOf(parameter), scale, flat);
+      transpose(device, out, tensor(flat.address, dtype, [outChannels, inChannels, taps]));
+    });
+    return out;
   });
-  return out;
 }

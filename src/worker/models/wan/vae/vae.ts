@@ -7,6 +7,7 @@ import type { Context } from "../../../comm/context.js";
 import type { HaloExchange } from "../../../comm/halo.js";
 import { cast } from "../../../ops/ops.js";
 import { partOf, type Tensor, tensor } from "../../../runtime/tensor.js";
+import type { KeptWeights } from "../../../weights/kept.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
 import { VaeDecoder } from "./decoder.js";
 import { Decoding, type PixelDtype } from "./decoding.js";
@@ -28,6 +29,26 @@ export function videoFrames(latentFrames: number): number {
   return 1 + TEMPORAL_FACTOR * (latentFrames - 1);
 }
 
+/** How a decode goes along with those of other ranks. */
+export interface DecodeOptions {
+  /** Awaited before each latent frame but the first is queued: where it throws, the decode ends. */
+  readonly before?: () => Promise<void>;
+  /** Told of values that are not finite; the decode then goes on to its end with the other ranks, and yields nothing more. By default it throws. */
+  readonly fault?: (error: DitrunError) => Promise<void>;
+}
+
+async function refuse(error: DitrunError, { fault }: DecodeOptions): Promise<void> {
+  if (!fault) throw error;
+  await fault(error);
+}
+
+/** Which halves of the VAE are wanted, and where their weights are kept from one instance to the next. */
+interface Wanted {
+  readonly decoder?: boolean;
+  readonly encoder?: boolean;
+  readonly kept?: KeptWeights;
+}
+
 /** Wan 2.1's video autoencoder. Decoding is split over all ranks of the world by rows, exactly; encoding runs on one rank. */
 export class WanVae {
   #decoding: Decoding | undefined;
@@ -44,13 +65,13 @@ export class WanVae {
    * Loads the halves that are wanted from Wan2.1_VAE.pth or from the diffusers layout; the file stays open.
    * @throws DitrunError when the file is no VAE or its tensors do not fit.
    */
-  static async load(context: Context, file: TensorFile, wanted: { decoder?: boolean; encoder?: boolean }) {
+  static async load(context: Context, file: TensorFile, wanted: Wanted) {
     const { width, nameOf } = detectVaeLayout(file);
     return WanVae.#load(context, new CheckpointWeights(context.device, file), width, nameOf, wanted);
   }
 
   /** Random weights: the same on every rank. */
-  static random(context: Context, seed: Seed, wanted: { decoder?: boolean; encoder?: boolean }, width = 96) {
+  static random(context: Context, seed: Seed, wanted: Wanted, width = 96) {
     return WanVae.#load(context, new RandomWeights(context.device, seed), width, (name) => name, wanted);
   }
 
@@ -59,9 +80,9 @@ export class WanVae {
     source: WeightSource,
     width: number,
     nameOf: VaeLoader["nameOf"],
-    wanted: { decoder?: boolean; encoder?: boolean },
+    wanted: Wanted,
   ): Promise<WanVae> {
-    const loader = { context, source, nameOf, dtype: vaeDtype(context.plan) };
+    const loader = { context, source, nameOf, dtype: vaeDtype(context.plan), kept: wanted.kept };
     const decoder = wanted.decoder ? await VaeDecoder.load(loader, width) : undefined;
     const encoder = wanted.encoder ? await VaeEncoder.load(loader, width) : undefined;
     return new WanVae(context, context.world.halo(), decoder, encoder);
@@ -84,17 +105,23 @@ export class WanVae {
    * as they are done, while the next ones are computed; elsewhere it yields nothing.
    * @throws DitrunError when the latent does not have the size that was measured, or at the first frames with a value that is not finite.
    */
-  async *decode(latent: Tensor, options: { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
+  async *decode(latent: Tensor, options: DecodeOptions & { clamp?: boolean } = {}): AsyncGenerator<VideoChunk> {
     const limit = (options.clamp ?? true) ? 1 : Number.POSITIVE_INFINITY;
-    for await (const { raw, ...chunk } of this.#chunks(latent, "fp32")) {
+    let failed = false;
+    for await (const { raw, ...chunk } of this.#chunks(latent, "fp32", options)) {
       const pixels = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4);
+      if (failed) continue;
       for (let i = 0; i < pixels.length; i++) {
         const value = pixels[i] ?? Number.NaN;
-        if (!Number.isFinite(value))
-          throw notFinite("Decoding", chunk.firstFrame, latent.shape[1] ?? 0, vaeDtype(this.context.plan));
+        if (!Number.isFinite(value)) {
+          const dtype = vaeDtype(this.context.plan);
+          await refuse(notFinite("Decoding", chunk.firstFrame, latent.shape[1] ?? 0, dtype), options);
+          failed = true;
+          break;
+        }
         pixels[i] = Math.min(limit, Math.max(-limit, value));
       }
-      yield { ...chunk, pixels };
+      if (!failed) yield { ...chunk, pixels };
     }
   }
 
@@ -102,12 +129,12 @@ export class WanVae {
    * decode to pixels of 8 bits, which the device makes: a quarter of the bytes to fetch. Each rank throws for its own rows where a
    * pixel is not finite.
    */
-  async *decodeToBytes(latent: Tensor): AsyncGenerator<VideoChunk<Uint8Array>> {
-    for await (const { raw, ...chunk } of this.#chunks(latent, "u8")) yield { ...chunk, pixels: raw };
+  async *decodeToBytes(latent: Tensor, options: DecodeOptions = {}): AsyncGenerator<VideoChunk<Uint8Array>> {
+    for await (const { raw, ...chunk } of this.#chunks(latent, "u8", options)) yield { ...chunk, pixels: raw };
   }
 
   /** On rank 0, the bytes of the frames of one latent frame after the other. */
-  async *#chunks(latent: Tensor, pixels: PixelDtype) {
+  async *#chunks(latent: Tensor, pixels: PixelDtype, options: DecodeOptions) {
     const { device, world } = this.context;
     const decoding = this.#decoding;
     const [, frames = 0, height = 0, width = 0] = latent.shape;
@@ -120,17 +147,24 @@ export class WanVae {
     }
     await decoding.begin(latent);
     let ready = decoding.queue(0);
+    let failed = false;
     for (let frame = 0; frame < frames; frame++) {
       const mark = ready;
       // The next chunk is queued before this one is waited for, so that the device never idles.
-      if (frame + 1 < frames) ready = decoding.queue(frame + 1);
+      if (frame + 1 < frames) {
+        await options.before?.();
+        ready = decoding.queue(frame + 1);
+      }
       device.waitFor("copy", mark);
       const output = decoding.output(frame);
       const raw = world.rank === 0 ? await device.download(output, "copy") : undefined;
       const [bad] = await device.download(decoding.nonfinite(frame), "copy");
       const firstFrame = frame === 0 ? 0 : videoFrames(frame);
-      if (bad) throw notFinite("Decoding", firstFrame, frames, vaeDtype(this.context.plan));
-      if (!raw) continue;
+      if (bad && !failed) {
+        await refuse(notFinite("Decoding", firstFrame, frames, vaeDtype(this.context.plan)), options);
+        failed = true;
+      }
+      if (!raw || failed) continue;
       const [count = 0, lines = 0, columns = 0] = output.shape;
       yield { firstFrame, frames: count, height: lines, width: columns, raw };
     }

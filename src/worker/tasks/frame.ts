@@ -1,0 +1,68 @@
+import { checkDtypes, type Plan } from "../../plan/schema.js";
+import type { Job, WanGenerateTask } from "../../protocol/job.js";
+import { Context } from "../comm/context.js";
+import { Arena } from "../runtime/arena.js";
+import { Device } from "../runtime/device.js";
+import { Region } from "../runtime/region.js";
+import { type Store, scoped } from "../store.js";
+import { OpenWan } from "./wan-open.js";
+
+/** What all tasks of a worker run in: its device, and the model that stays on it from one request to the next. */
+export class Frame {
+  #open: { readonly key: string; readonly wan: OpenWan } | undefined;
+  #contexts = 0;
+
+  private constructor(
+    readonly device: Device,
+    readonly stays: boolean,
+  ) {}
+
+  /** Opens this rank's device. @throws DitrunError when it cannot be opened. */
+  static open({ kernels, stays }: Pick<Job, "kernels" | "stays">): Frame {
+    return new Frame(Device.open(kernels, Number(process.env.LOCAL_RANK ?? 0)), stays ?? false);
+  }
+
+  /** Runs a task that leaves nothing behind, in memory of its own, with a context for its plan. */
+  async alone<T>(plan: Plan, store: Store, body: (context: Context) => Promise<T>): Promise<T> {
+    checkDtypes(plan);
+    await this.#closeModel();
+    const { device } = this;
+    const region = new Region();
+    device.arena = new Arena();
+    const result = await device.within(region, async () => {
+      const context = await Context.create(device, scoped(store, `context-${this.#contexts++}`), plan);
+      const value = await body(context);
+      await device.synchronize();
+      await context.close();
+      return value;
+    });
+    // A failure ends the process, and with it everything that a tidy end would give back.
+    device.free(region);
+    return result;
+  }
+
+  /** The model of a request, which stays until another is asked for. */
+  async openWan(task: Pick<WanGenerateTask, "model" | "plan" | "weights">, store: Store): Promise<OpenWan> {
+    const { model, plan, weights } = task;
+    const key = JSON.stringify([model, plan, weights]);
+    if (this.#open?.key === key) return this.#open.wan;
+    checkDtypes(plan);
+    await this.#closeModel();
+    const base = await Context.create(this.device, scoped(store, `context-${this.#contexts++}`), plan);
+    const wan = await OpenWan.open(base, task, this.stays);
+    this.#open = { key, wan };
+    return wan;
+  }
+
+  /** Gives everything back. Every rank calls it. */
+  async close(): Promise<void> {
+    await this.#closeModel();
+    await this.device.synchronize();
+    this.device.close();
+  }
+
+  async #closeModel(): Promise<void> {
+    await this.#open?.wan.close();
+    this.#open = undefined;
+  }
+}

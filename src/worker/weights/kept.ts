@@ -1,0 +1,111 @@
+import type { Device } from "../runtime/device.js";
+import { Region } from "../runtime/region.js";
+import { type Tensor, tensor } from "../runtime/tensor.js";
+
+/** What a layer has loaded: its tensors by what they are, and numbers that were found on the way. */
+export interface LoadedPart {
+  readonly tensors: Readonly<Record<string, Tensor>>;
+  readonly numbers?: readonly number[];
+}
+
+/**
+ * The weights of one model on the device: loaded once, then given to every instance of its layers that is made, for another size
+ * of video for instance. May be moved to host memory and back.
+ */
+export class KeptWeights {
+  readonly #parts = new Map<string, LoadedPart>();
+  readonly #region = new Region();
+  #onHost: { readonly start: number; readonly bytes: Uint8Array }[] | undefined;
+
+  constructor(private readonly device: Device) {}
+
+  /** Bytes on the device. */
+  get bytes(): number {
+    return this.#region.bytes;
+  }
+
+  /** Bytes that wait on the host, and will take as much on the device. */
+  get bytesOnHost(): number {
+    return (this.#onHost ?? []).reduce((sum, { bytes }) => sum + bytes.byteLength, 0);
+  }
+
+  /** The part of this name: as it was loaded before, else as `load` loads it now. A rehearsal's is not kept. */
+  async of<Part extends LoadedPart>(name: string, load: () => Promise<Part>): Promise<LoadedPart> {
+    const known = this.#parts.get(name);
+    if (known) return known;
+    if (this.device.rehearsing) return load();
+    const part = await this.device.within(this.#region, load);
+    this.#parts.set(name, part);
+    return part;
+  }
+
+  /** Moves all of it to host memory. Layers that were made with it must not be used any more; the device must be idle. */
+  async toHost(): Promise<void> {
+    const { device } = this;
+    const copies: { readonly start: number; readonly bytes: Uint8Array }[] = [];
+    for (const { address, bytes } of this.#region.allocations) {
+      copies.push({ start: address, bytes: await device.download(tensor(address, "e4m3", [bytes])) });
+    }
+    device.free(this.#region);
+    this.#onHost = copies;
+  }
+
+  /** Brings it back to the device, for layers that are made from then on. */
+  async toDevice(): Promise<void> {
+    const { device } = this;
+    const copies = this.#onHost;
+    if (!copies) return;
+    const moved: { readonly start: number; readonly bytes: number; readonly to: number }[] = [];
+    await device.within(this.#region, async () => {
+      for (const { start, bytes } of copies) {
+        const there = device.allocatePersistent("e4m3", [bytes.byteLength]);
+        await device.upload(there, bytes);
+        moved.push({ start, bytes: bytes.byteLength, to: there.address });
+      }
+    });
+    const place = (old: Tensor): Tensor => {
+      const home = moved.find(({ start, bytes }) => old.address >= start && old.address < start + bytes);
+      if (!home) throw new Error("A kept weight lies outside of its region.");
+      const address = home.to + (old.address - home.start);
+      return { ...old, address, ...(old.rowScale && { rowScale: place(old.rowScale) }) };
+    };
+    for (const [name, { tensors, ...part }] of this.#parts) {
+      const there = Object.fromEntries(Object.entries(tensors).map(([key, each]) => [key, place(each)]));
+      this.#parts.set(name, { ...part, tensors: there });
+    }
+    this.#onHost = undefined;
+  }
+
+  /** Frees all of it; the next use loads it anew. The device must be idle. */
+  free(): void {
+    this.device.free(this.#region);
+    this.#parts.clear();
+    this.#onHost = undefined;
+  }
+}
+
+/** As KeptWeights.of, for loaders that may have nothing to keep weights in. */
+export function keep<Part extends LoadedPart>(
+  { kept }: { readonly kept?: KeptWeights | undefined },
+  name: string,
+  load: () => Promise<Part>,
+): Promise<LoadedPart> {
+  return kept ? kept.of(name, load) : load();
+}
+
+/** One tensor, as `keep` has it. */
+export async function keepTensor(
+  loader: { readonly kept?: KeptWeights | undefined },
+  name: string,
+  load: () => Promise<Tensor>,
+): Promise<Tensor> {
+  const { tensors } = await keep(loader, name, async () => ({ tensors: { it: await load() } }));
+  return needed(tensors, "it");
+}
+
+/** A tensor that must be among those of a part. */
+export function needed(tensors: LoadedPart["tensors"], name: string): Tensor {
+  const found = tensors[name];
+  if (!found) throw new Error(`A loaded part has no ${name}.`);
+  return found;
+}
