@@ -1,4 +1,5 @@
 import { constants } from "node:os";
+import { DitrunError } from "../failure.js";
 import { findStarters, isAbandoned, watchStarters } from "../launcher/starter.js";
 import { inheritedIgnored } from "./inherited-signals.js";
 
@@ -86,7 +87,7 @@ export function endOnInterrupt(cleanUp: CleanUp): () => void {
   const stopListening = listenForInterrupts((signal, count) => {
     const exit = () => process.exit(interruptExitCode(signal));
     if (count > 1) exit();
-    process.stderr.write(`ditrun: ${interruptMessage(signal)}\n`);
+    process.stderr.write(`ditrun: ${interruption(signal).message}\n`);
     cleanUpAll(signal).then(exit, exit);
   });
   return () => {
@@ -100,8 +101,9 @@ async function cleanUpAll(signal: Interrupt): Promise<void> {
   for (const cleanUp of cleanUps.toReversed()) await cleanUp(signal).catch(() => undefined);
 }
 
-export function interruptMessage(signal: Interrupt): string {
-  return `Ended by ${signal}.`;
+/** What a command that a signal ended fails with. */
+export function interruption(signal: Interrupt): DitrunError {
+  return new DitrunError("ERR_INTERRUPTED", `Ended by ${signal}.`, { exitCode: interruptExitCode(signal), signal });
 }
 
 /** What a shell reports of a process that a signal ended. */

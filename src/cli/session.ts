@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice, hasNccl } from "../engine/choose-device.js";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { type EmitHandler, runJob } from "../launcher/agent.js";
 import { type Log, openLog } from "../launcher/logs.js";
-import { isForGpu, loadDitModel } from "../models/load.js";
+import { isForGpu } from "../models/cost.js";
+import { loadDitModel } from "../models/load.js";
 import type { DitModel, Model } from "../models/schema.js";
 import { type PlanFlags, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
@@ -49,8 +50,8 @@ export class Session {
     const { noGpu } = this.device;
     if (noGpu === undefined || this.options.dryRun || !isForGpu(model, tokens)) return;
     throw new DitrunError(
+      "ERR_NO_DEVICE",
       `A forward of ${model.name} is work for a GPU. ${noGpu} Choose a smaller model or size, or add --device cpu to wait for the CPU.`,
-      exitCodes.environment,
     );
   }
 
@@ -62,12 +63,16 @@ export class Session {
     this.refuseOnCpu(model, tokens);
     const { nproc } = this.options;
     if (nproc === "gpu" && this.device.device !== "cuda") {
-      throw new DitrunError("--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.");
+      throw new DitrunError(
+        "ERR_NPROC",
+        "--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.",
+      );
     }
     const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
     const plan = await resolvePlan(flags, model, wanted, this.device.count, tokens);
     if (plan.ring.transport === "nccl" && !hasNccl(this.device) && meshSize(plan.mesh) > 1) {
       throw new DitrunError(
+        "ERR_PLAN_TRANSPORT",
         `Plan ${plan.name} has ring.transport nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.`,
       );
     }

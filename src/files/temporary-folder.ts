@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { endOnInterrupt } from "../cli/interrupts.js";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { fileFailure } from "./file-failure.js";
 import { makeTemporaryFolder } from "./temporary.js";
 
@@ -12,8 +12,8 @@ import { makeTemporaryFolder } from "./temporary.js";
 export async function withTemporaryFolder<T>(name: string, body: (folder: string) => Promise<T>): Promise<T> {
   const folder = await makeTemporaryFolder(tmpdir(), `ditrun-${name}`).catch((error: unknown) => {
     throw new DitrunError(
+      "ERR_FOLDER",
       `No temporary folder can be made in ${tmpdir()}: ${fileFailure(error)}; set TMPDIR to a folder that can be written.`,
-      exitCodes.environment,
     );
   });
   const remove = () => rm(folder, { recursive: true, force: true });

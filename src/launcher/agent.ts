@@ -93,7 +93,7 @@ class Agent {
         await this.#end(rendezvous, cause);
         // A worker that crashed on its way out, after its result, still failed.
         const late = cause ?? this.#failures.cause;
-        if (late) throw new DitrunError(this.#report(late), late.exitCode);
+        if (late) throw new DitrunError("ERR_RANK_FAILED", this.#report(late), { exitCode: late.exitCode });
       } finally {
         this.#ending = true;
         for (const worker of this.#workers) worker.signal("SIGKILL");

@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { Context, Dealer } from "zeromq";
-import { DitrunError, exitCodes, messageOf, PeerFailure } from "../failure.js";
+import { DitrunError, messageOf, PeerFailure } from "../failure.js";
 import { AwakeClock } from "../protocol/awake-clock.js";
 import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
 import type { Job } from "../protocol/job.js";
@@ -79,8 +79,8 @@ export class WorkerStore implements Store {
     } catch (error) {
       const { serverKey, publicKey, secretKey } = rendezvousVariables;
       throw new DitrunError(
+        "ERR_WORKER_ENVIRONMENT",
         `${serverKey}, ${publicKey} and ${secretKey} cannot be used (${messageOf(error)}): each must be a CURVE key in Z85, as the launcher gives its workers.`,
-        exitCodes.usage,
         { cause: error },
       );
     }
@@ -95,7 +95,7 @@ export class WorkerStore implements Store {
       const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
       const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
       if (message.type !== "job") {
-        throw new DitrunError(`The launcher answered a join with ${message.type}.`, exitCodes.rendezvous);
+        throw new DitrunError("ERR_PROTOCOL", `The launcher answered a join with ${message.type}.`);
       }
       store.#job = message.job;
       store.#startPulse();
@@ -112,8 +112,8 @@ export class WorkerStore implements Store {
       this.#socket.connect(`tcp://${address}:${port}`);
     } catch (error) {
       throw new DitrunError(
+        "ERR_LAUNCHER_LOST",
         `There is no way to a launcher at ${address}:${port} (${messageOf(error)}): check MASTER_ADDR and MASTER_PORT.`,
-        exitCodes.rendezvous,
         { cause: error },
       );
     }
@@ -135,7 +135,7 @@ export class WorkerStore implements Store {
   }
 
   get job(): Job {
-    if (!this.#job) throw new DitrunError(`Rank ${this.rank} has not joined yet.`, exitCodes.rendezvous);
+    if (!this.#job) throw new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has not joined yet.`);
     return this.#job;
   }
 
@@ -162,7 +162,7 @@ export class WorkerStore implements Store {
       // JSON would turn it into null without a word.
       if (typeof value === "number" && !Number.isFinite(value)) {
         const message = `The result of rank ${this.rank} is not plain JSON: its ${key} is ${value}.`;
-        throw new DitrunError(message, exitCodes.worker);
+        throw new DitrunError("ERR_RESULT", message);
       }
       return value;
     });
@@ -188,7 +188,7 @@ export class WorkerStore implements Store {
     this.#closed = true;
     clearInterval(this.#pulse);
     this.#clock.close();
-    this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
+    this.#end(new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has closed its store.`));
     this.#socket.close();
   }
 
@@ -207,7 +207,7 @@ export class WorkerStore implements Store {
       const callOff = this.#clock.after(seconds * 1000, () => {
         this.#pending.delete(id);
         const message = `The launcher at ${address}:${port} did not answer ${what} of rank ${this.rank} within ${seconds} s: check that it runs and that the address, the port and the keys are those of this job.`;
-        reject(new DitrunError(message, exitCodes.rendezvous));
+        reject(new DitrunError("ERR_LAUNCHER_LOST", message));
       });
       this.#pending.set(id, {
         resolve: (reply) => {
@@ -224,7 +224,7 @@ export class WorkerStore implements Store {
     if (message.type !== "refused") return { message, value: answer };
     throw message.cause === "peer"
       ? new PeerFailure(message.message)
-      : new DitrunError(message.message, exitCodes.rendezvous);
+      : new DitrunError("ERR_RENDEZVOUS", message.message);
   }
 
   /** A DEALER takes one message at a time. */
@@ -234,7 +234,7 @@ export class WorkerStore implements Store {
         if (!this.#closed) await this.#socket.send([header, ...piecesOf(value ?? new Uint8Array())]);
       })
       .catch((error: unknown) =>
-        this.#end(new DitrunError(`The launcher cannot be reached: ${messageOf(error)}.`, exitCodes.rendezvous)),
+        this.#end(new DitrunError("ERR_LAUNCHER_LOST", `The launcher cannot be reached: ${messageOf(error)}.`)),
       );
   }
 
@@ -245,9 +245,7 @@ export class WorkerStore implements Store {
       try {
         message = parseMessage(launcherMessageSchema, header);
       } catch (error) {
-        this.#end(
-          new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}.`, exitCodes.rendezvous),
-        );
+        this.#end(new DitrunError("ERR_PROTOCOL", `A message of the launcher is not valid: ${messageOf(error)}.`));
         continue;
       }
       if (message.type === "abort") {
@@ -270,5 +268,5 @@ export class WorkerStore implements Store {
 
 function checkSize(what: string, bytes: number, most: number): void {
   if (bytes <= most) return;
-  throw new DitrunError(`${what} has ${bytes} bytes; a launcher takes ${most} at most.`, exitCodes.worker);
+  throw new DitrunError("ERR_RESULT", `${what} has ${bytes} bytes; a launcher takes ${most} at most.`);
 }

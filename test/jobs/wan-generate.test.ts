@@ -125,7 +125,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
   it("ends when a frame cannot be taken, with the reason", async () => {
     let taken = 0;
     const full = async () => {
-      if (++taken === 3) throw new DitrunError("Cannot write the third frame: the disk is full.");
+      if (++taken === 3) throw new DitrunError("ERR_FILE_WRITE", "Cannot write the third frame: the disk is full.");
     };
     await expect(generate({ mesh: { cp: 2 } }, "original", full)).rejects.toThrow(
       "Cannot write the third frame: the disk is full.",

@@ -1,5 +1,5 @@
 import { Context, curveKeyPair, Router } from "zeromq";
-import { DitrunError, exitCodes, messageOf } from "../../failure.js";
+import { DitrunError, messageOf } from "../../failure.js";
 import { AwakeClock } from "../../protocol/awake-clock.js";
 import { joinPieces, MOST_FRAME_BYTES, messagesOf } from "../../protocol/frames.js";
 import type { Job } from "../../protocol/job.js";
@@ -117,8 +117,8 @@ export class Rendezvous {
     } catch (error) {
       rendezvous.close();
       throw new DitrunError(
+        "ERR_PORT_TAKEN",
         `The rendezvous cannot listen on ${LOOPBACK}:${port} (${messageOf(error)}): give another --master-port, or 0 for any free one.`,
-        exitCodes.rendezvous,
         { cause: error },
       );
     }

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import type { Plan } from "../../plan/schema.js";
 import type { Store } from "../store.js";
 import { type GroupName, groupAxes, groupNames, type Mesh, ranksAlong } from "./mesh.js";
@@ -27,8 +27,8 @@ export function chooseTransports(
   const distinct = [...new Set(hosts)];
   if (wanted === "peer" && distinct.length > 1) {
     throw new DitrunError(
+      "ERR_PLAN_TRANSPORT",
       `The plan's ring.transport is peer, but the ranks are on ${distinct.length} hosts (${distinct.join(", ")}): use nccl or auto.`,
-      exitCodes.usage,
     );
   }
   const choose = (name: GroupName): Transport => {
