@@ -123,6 +123,7 @@ export const failureCodes = {
   ),
   ERR_RESULT: of(worker, "A rank's result or message is too large, or is no plain JSON. Please report it."),
   ERR_INTERRUPTED: of(ended, "A signal ended the job. The exit code is 128 + the signal's number."),
+  ERR_CLOSED: of(internal, "The workers have been told to end. Start or open them again."),
   ERR_ABORTED: of(ended, "The caller's AbortSignal ended the work. Nothing is wrong."),
 
   // Results.

@@ -74,6 +74,29 @@ function endWithout(starter: string): void {
   dispatch("SIGTERM");
 }
 
+/** The signals as those of work that knows how to end: the first one aborts `signal`, a second one `urgent`. */
+export interface InterruptSignals {
+  readonly signal: AbortSignal;
+  readonly urgent: AbortSignal;
+  /** Stops listening. */
+  close(): void;
+}
+
+/** @param tell gets a sentence for the user. @param what is ended, `8 workers`. */
+export function interruptSignals(tell: (sentence: string) => void, what: string): InterruptSignals {
+  const [first, second] = [new AbortController(), new AbortController()];
+  const close = listenForInterrupts((signal, count) => {
+    if (count === 1) {
+      tell(`${signal}: ending ${what}; a second one ends them at once.`);
+      first.abort(interruption(signal, `The job was ended by ${signal}.`));
+    } else {
+      tell(`${signal} again: killing the workers now.`);
+      second.abort();
+    }
+  });
+  return { signal: first.signal, urgent: second.signal, close };
+}
+
 type CleanUp = (signal: Interrupt) => Promise<void>;
 const cleanUps: CleanUp[] = [];
 
@@ -102,8 +125,8 @@ async function cleanUpAll(signal: Interrupt): Promise<void> {
 }
 
 /** What a command that a signal ended fails with. */
-export function interruption(signal: Interrupt): DitrunError {
-  return new DitrunError("ERR_INTERRUPTED", `Ended by ${signal}.`, { exitCode: interruptExitCode(signal), signal });
+export function interruption(signal: Interrupt, message = `Ended by ${signal}.`): DitrunError {
+  return new DitrunError("ERR_INTERRUPTED", message, { exitCode: interruptExitCode(signal), signal });
 }
 
 /** What a shell reports of a process that a signal ended. */

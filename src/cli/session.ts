@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice, hasNccl } from "../engine/choose-device.js";
+import { type EmitHandler, runJob } from "../engine/workers.js";
 import { DitrunError } from "../failure.js";
-import { type EmitHandler, runJob } from "../launcher/agent.js";
 import { type Log, openLog } from "../launcher/logs.js";
 import { isForGpu } from "../models/cost.js";
 import { loadDitModel } from "../models/load.js";
@@ -11,6 +11,7 @@ import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
 import { type Seed, seedOf } from "../protocol/seed.js";
 import { counted } from "../text.js";
+import { interruptSignals } from "./interrupts.js";
 import type { JsonDocument } from "./json-document.js";
 import { type GlobalArguments, portNumber } from "./options.js";
 
@@ -93,14 +94,18 @@ export class Session {
       this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);
     }
     const id = `${task.kind}-${randomBytes(4).toString("hex")}`;
+    const what = nproc === 1 ? "the worker" : workers;
+    const interrupts = interruptSignals((sentence) => this.log.logger.info(sentence), what);
+    const { signal, urgent } = interrupts;
     return runJob({
+      ...{ signal, urgent },
       job: { id, task, device, kernels, timeoutSeconds: timeout },
       nproc,
       log: this.log,
       port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
       entry: this.entry,
       onEmit,
-    });
+    }).finally(() => interrupts.close());
   }
 
   /** Text for people: on stdout, or on stderr where a JSON document was asked for. */

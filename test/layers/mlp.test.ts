@@ -23,10 +23,7 @@ it.each([false, true])(
   async (bias) => {
     const device = Device.open(builtKernels("cpu"), 0);
     const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: "e4m3" } });
-    const kernels = builtKernels("cpu");
-    const task = { kind: "links" as const, plan, sizes: [1], repetitions: 1 };
-    const job = { id: "test", device: "cpu" as const, kernels, timeoutSeconds: 10, task };
-    const context = await Context.create(device, soloStore(job), plan);
+    const context = await Context.create(device, soloStore(), plan);
     try {
       const source = new RandomWeights(device, 7);
       const mlp = await Mlp.load({ context, source, splitOf: () => "replicated" }, "gelu", {

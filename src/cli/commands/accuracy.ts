@@ -23,6 +23,7 @@ import {
 } from "../../views/accuracy-report.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
+import { endOnInterrupt } from "../interrupts.js";
 import { ownOptions } from "../options.js";
 import type { Session } from "../session.js";
 import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
@@ -138,7 +139,7 @@ async function run(chosen: AccuracyArguments, session: Session, name = session.o
     return exitCodes.ok;
   }
   const recorded = reference === undefined ? undefined : await readOutput(reference);
-  return withTemporaryFolder("accuracy", async (folder) => {
+  return withTemporaryFolder("accuracy", endOnInterrupt, async (folder) => {
     const forward = async (plan: Plan): Promise<OutputTensor> => {
       const file = join(folder, "output.safetensors");
       await session.run(subject.task(plan, file));

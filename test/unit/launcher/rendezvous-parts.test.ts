@@ -11,6 +11,10 @@ const answers: Answers = {
   done: ({ rank }) => said.push(`${rank}: done`),
   value: ({ rank }, value) => said.push(`${rank}: ${value.length} bytes`),
   refuse: ({ rank }, message, cause) => said.push(`${rank}: refused (${cause}): ${message}`),
+  request: ({ rank }, request) => said.push(`${rank}: request ${request}`),
+  end: ({ rank }) => said.push(`${rank}: end`),
+  go: ({ rank }) => said.push(`${rank}: go`),
+  stop: ({ rank }, message) => said.push(`${rank}: stop: ${message}`),
 };
 const clock = new AwakeClock();
 beforeEach(() => {

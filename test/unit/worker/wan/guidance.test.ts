@@ -30,10 +30,7 @@ async function velocities(
     guidance: { together },
   });
   const model = await loadWanModel(await checkpointOf("original"));
-  const store = soloStore({
-    ...{ id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 },
-    task: { kind: "links", plan, sizes: [64], repetitions: 1 },
-  });
+  const store = soloStore();
   const context = await Context.create(device, store, plan);
   const precision = both ? { quantised: true } : undefined;
   const transformer = await loadTransformer(context, model, await weightsOf("original"), 64, size, precision);
