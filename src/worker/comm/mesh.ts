@@ -28,11 +28,6 @@ export function meshOf({ cfg, cp, tp }: Plan["mesh"]): Mesh {
   return axes.map((axis) => ({ axis, size: sizes[axis] }));
 }
 
-/** How many ranks a mesh has. */
-export function ranksOf(mesh: Mesh): number {
-  return mesh.reduce((product, { size }) => product * size, 1);
-}
-
 /** World ranks, in ascending order, of the group along these axes that `rank` belongs to. */
 export function ranksAlong(along: readonly Axis[], mesh: Mesh, rank: number): number[] {
   let ranks = [rank];
