@@ -11,7 +11,6 @@ import { planSampling, solverNames } from "../../../src/sampling/scheduler.js";
 import { Context } from "../../../src/worker/comm/context.js";
 import { Device } from "../../../src/worker/runtime/device.js";
 import { runTask } from "../../../src/worker/tasks/index.js";
-import { runTask } from "../../../src/worker/tasks/wan-generate.js";
 import { loadTextEncoder, loadTransformer } from "../../../src/worker/tasks/wan-session.js";
 import { readTensor, relativeL2 } from "../../compare.js";
 import { caseFile, checkpointOf, readIds, soloStore, weightsOf } from "../worker/wan/golden.js";
