@@ -1,3 +1,4 @@
+import type { DitrunError } from "../failure.js";
 import { checkApart, type NamedFile } from "../files/apart.js";
 import { checkOutputFile, writeOutput } from "../files/output-file.js";
 
@@ -46,8 +47,11 @@ export class JsonDocument {
     if (isMeant) await writeOutput(this.target, text);
   }
 
-  /** `{ "error": { "message", "exitCode" } }` in place of a result. @throws DitrunError as write does. */
-  async fail(message: string, exitCode: number): Promise<void> {
-    await this.write({ error: { message, exitCode } });
+  /**
+   * `{ "error": { "message", "code", "exitCode" } }` in place of a result, with `rank`, `host` and `signal` where they are known.
+   * @throws DitrunError as write does.
+   */
+  async fail({ message, code, exitCode, rank, host, signal }: DitrunError): Promise<void> {
+    await this.write({ error: { message, code, exitCode, rank, host, signal } });
   }
 }

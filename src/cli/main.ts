@@ -1,9 +1,9 @@
 import yargs from "yargs";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
+import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
 import { checkOutputs, type NamedFile } from "../files/apart.js";
 import { packageVersion } from "../version.js";
 import { commands } from "./commands/index.js";
-import { endOnInterrupt, interruptExitCode, interruptMessage, unlessEnding } from "./interrupts.js";
+import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
 import { globalFiles } from "./named-files.js";
 import { checkWords, expandHome, type GlobalArguments, globalOptions } from "./options.js";
@@ -30,7 +30,7 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   const selecting = select();
   const stopListening = endOnInterrupt(async (signal) => {
     await selecting.catch(() => undefined);
-    await document.fail(interruptMessage(signal), interruptExitCode(signal));
+    await document.fail(interruption(signal));
   });
   try {
     const selected = await selecting;
@@ -42,13 +42,11 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     await unlessEnding();
     return await selected.run(session);
   } catch (error) {
-    const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.internal;
-    const stack = debug && exitCode === exitCodes.internal && error instanceof Error ? `\n${error.stack}` : "";
-    process.stderr.write(`ditrun: ${messageOf(error)}${stack}\n`);
-    await document
-      .fail(messageOf(error), exitCode)
-      .catch((failure: unknown) => process.stderr.write(`ditrun: ${messageOf(failure)}\n`));
-    return exitCode;
+    const failure = asDitrunError(error);
+    const stack = debug && !(error instanceof DitrunError) && error instanceof Error ? `\n${error.stack}` : "";
+    process.stderr.write(`ditrun: ${failure.message}${stack}\n`);
+    await document.fail(failure).catch((more: unknown) => process.stderr.write(`ditrun: ${messageOf(more)}\n`));
+    return failure.exitCode;
   } finally {
     process.off("SIGXFSZ", ignore);
     stopListening();
@@ -68,7 +66,7 @@ const commandNames = commands.map(({ name }) => name);
 
 /** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
 async function parse(argv: readonly string[]): Promise<Selected | undefined> {
-  if (argv.includes("--")) throw new DitrunError('"--" ends no options here: leave it out.');
+  if (argv.includes("--")) throw new DitrunError("ERR_COMMAND_LINE", '"--" ends no options here: leave it out.');
   checkWords(argv);
   let selected: Selected | undefined;
   let parser = yargs()
@@ -95,7 +93,7 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
     .fail((message, error) => {
       throw error instanceof DitrunError
         ? error
-        : new DitrunError(usageMessage(message ?? messageOf(error), argv, commandNames));
+        : new DitrunError("ERR_COMMAND_LINE", usageMessage(message ?? messageOf(error), argv, commandNames));
     })
     .parseAsync(withOptionalJsonFile(expandHome(argv)));
   return selected;

@@ -41,10 +41,11 @@ export async function checkApart(output: NamedFile, others: readonly NamedFile[]
           resolve(path) === resolve(other.path)
             ? `${other.option} and ${option} both name ${path}`
             : `${other.path} of ${other.option} and ${path} of ${option} are one file`;
-        throw new DitrunError(`${names}: give each a file of its own.`);
+        throw new DitrunError("ERR_FILE_SHARED", `${names}: give each a file of its own.`);
       }
       if ((await mayTake(other, mine)) || (await mayTake(output, theirs))) {
         throw new DitrunError(
+          "ERR_FILE_SHARED",
           `${other.option} ${other.path} and ${option} ${path} may come to be one file: give each a name of its own.`,
         );
       }
@@ -52,6 +53,7 @@ export async function checkApart(output: NamedFile, others: readonly NamedFile[]
       const read = areOne(mine, theirs) ? other.path : mine.stat && (await findIn(other.path, theirs, mine));
       if (read === undefined) continue;
       throw new DitrunError(
+        "ERR_FILE_SHARED",
         `${option} ${path} would write over ${read}, which ${other.option} reads: choose another file.`,
       );
     }

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
 import { type Address, type Handle, memoryKinds } from "./abi.js";
 import { Arena } from "./arena.js";
@@ -56,7 +56,7 @@ export class Device {
   static open(kernelFile: string, localRank: number): Device {
     const kernels = new Kernels(kernelFile);
     const devices = kernels.create("deviceCount");
-    if (devices === 0) throw new DitrunError(`The kernel module ${kernelFile} sees no device.`, exitCodes.environment);
+    if (devices === 0) throw new DitrunError("ERR_NO_DEVICE", `The kernel module ${kernelFile} sees no device.`);
     kernels.call("deviceOpen", localRank % devices);
     return new Device(kernels);
   }

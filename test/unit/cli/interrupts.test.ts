@@ -28,6 +28,8 @@ test.each([
   const message = `Ended by ${signal}.`;
   expect(stderr).toBe(`ditrun: ${message}\n`);
   expect(status).toBe(exitCode);
-  expect(JSON.parse(readFileSync(file, "utf8"))).toEqual({ error: { message, exitCode } });
+  expect(JSON.parse(readFileSync(file, "utf8"))).toEqual({
+    error: { message, code: "ERR_INTERRUPTED", exitCode, signal },
+  });
   rmSync(folder, { recursive: true });
 });

@@ -24,17 +24,7 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
   const plan = planSchema.parse({ dtype });
   const model = await loadWanModel(await checkpointOf(layout));
   const weights = await weightsOf(layout);
-  const task = {
-    kind: "wan-forward",
-    model,
-    plan,
-    weights,
-    inputs: { file: "-", latent: "-", ids: "-" },
-    t: 0,
-    output: "-",
-  };
-  const job = { id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 } as const;
-  const context = await Context.create(device, soloStore({ ...job, task: { ...task, kind: "wan-forward" } }), plan);
+  const context = await Context.create(device, soloStore(), plan);
   const { value: encoder, free: freeEncoder } = await device.owning(() => loadTextEncoder(context, model, weights));
   const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);

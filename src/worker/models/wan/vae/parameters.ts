@@ -5,8 +5,8 @@ import type { Context } from "../../../comm/context.js";
 import { cast } from "../../../ops/ops.js";
 import { transpose } from "../../../ops/video-ops.js";
 import { combine } from "../../../ops/wan-ops.js";
-import type { Device } from "../../../runtime/device.js";
-import { elements, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
+import { withStaging } from "../../../runtime/staging.js";
+import { elements, type Tensor, tensor } from "../../../runtime/tensor.js";
 import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 
@@ -45,9 +45,11 @@ export function detectVaeLayout(file: TensorFile): VaeLayout {
   const below = file.names().find((name) => /\.decoder\.(?:head\.2|conv_out)\.weight$/.test(name));
   if (below !== undefined)
     throw new DitrunError(
+      "ERR_TENSOR_NAME",
       `${file.path} has its tensors below "${below.replace(/decoder\..*$/, "")}": save them without that prefix.`,
     );
   throw new DitrunError(
+    "ERR_CHECKPOINT_UNSUPPORTED",
     `${file.path} is not a Wan 2.1 VAE: it has neither decoder.head.2.weight (Wan2.1_VAE.pth) nor decoder.conv_out.weight (the diffusers layout).`,
   );
 }
@@ -134,22 +136,6 @@ async function loadScaled(
     combine(device, exact, [{ coefficient: scale, x: exact }]);
     cast(device, out, exact);
   });
-}
-
-/** Runs the body, whose work is done when this returns, with memory of its own. */
-async function withStaging(
-  device: Device,
-  dtype: Tensor["dtype"],
-  shape: readonly number[],
-  body: (staging: Tensor) => Promise<void>,
-): Promise<void> {
-  const address = device.kernels.create("malloc", tensorBytes(dtype, shape), 0);
-  try {
-    await body(tensor(address, dtype, shape));
-    await device.synchronize();
-  } finally {
-    device.kernels.call("free", address);
-  }
 }
 
 /** torch.nn.Conv3d's initialisation, for random weights: uniform in ±1/√(inputs of one output). */
