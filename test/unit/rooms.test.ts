@@ -17,6 +17,8 @@ interface Breach {
 
 /** Breaches that are known, each with what ends it. One that is mended must leave this list. `what` left out: whatever the file has. */
 const exceptions: readonly { rule: string; file: string; what?: string; until: string }[] = [
+  { rule: "arrows", file: "worker/weights/source.ts", until: "shares stand in comm/" },
+  { rule: "arrows", file: "worker/weights/wide.ts", until: "shares stand in comm/" },
   { rule: "kernel calls", file: "worker/comm/nccl/communicator.ts", until: "comm has operators of its own" },
   { rule: "kernel calls", file: "worker/comm/peer/heap.ts", until: "memory has regions with owners" },
   { rule: "kernel calls", file: "worker/layers/linear-weights.ts", until: "it takes memory by withStaging" },
@@ -30,9 +32,9 @@ const exceptions: readonly { rule: string; file: string; what?: string; until: s
     }),
   ),
   { rule: "environment", file: "worker/life.ts", until: "worker/environment reads it" },
-  { rule: "environment", file: "engine/workers.ts", until: "a launch is given its environment" },
   { rule: "environment", file: "launcher/starter.ts", until: "cli/interrupts passes it in" },
   { rule: "environment", file: "engine/choose-device.ts", until: "openEngine is given it" },
+  { rule: "environment", file: "engine/workers.ts", until: "openEngine is given it" },
 ];
 
 /** What several rooms stand on, and what knows no room. */
@@ -64,7 +66,7 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
   "worker/runtime": said,
   "worker/ops": ["worker/runtime", ...said],
   "worker/comm": ["worker/ops", "worker/runtime", "worker/life", ...said],
-  "worker/weights": ["worker/comm", "worker/ops", "worker/runtime", ...said, ...bytes],
+  "worker/weights": ["worker/ops", "worker/runtime", ...said, ...bytes],
   "worker/layers": ["worker/comm", "worker/weights", "worker/ops", "worker/runtime", ...said],
   "worker/models": [
     ...["worker/layers", "worker/comm", "worker/weights", "worker/ops", "worker/runtime", "worker/life"],
