@@ -3,7 +3,8 @@ import { chooseDevice, type DeviceChoice, hasNccl } from "../engine/choose-devic
 import { type EmitHandler, runJob } from "../engine/workers.js";
 import { DitrunError } from "../failure.js";
 import { type Log, openLog } from "../launcher/logs.js";
-import { isForGpu, loadDitModel } from "../models/load.js";
+import { isForGpu } from "../models/cost.js";
+import { loadDitModel } from "../models/load.js";
 import type { DitModel, Model } from "../models/schema.js";
 import { type PlanFlags, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";

@@ -1,10 +1,10 @@
 import { readdir } from "node:fs/promises";
-import { basename, join, relative } from "node:path";
+import { basename, join } from "node:path";
 import { type Document, parseDocument } from "yaml";
 import { z } from "zod";
 import { DitrunError, type FailureCode, messageOf } from "../failure.js";
-import { readJsonFile } from "../formats/json-file.js";
 import { fileFailure } from "./file-failure.js";
+import { shownPath } from "./shown-path.js";
 import { readTextFile } from "./text-file.js";
 
 /**
@@ -28,20 +28,15 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
  */
 export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promise<T> {
   const text = await readTextFile(file, MOST_YAML_BYTES).catch((error: unknown) => {
-    throw new DitrunError("ERR_FILE_READ", `${shown(file)} could not be read: ${fileFailure(error)}.`, {
+    throw new DitrunError("ERR_FILE_READ", `${shownPath(file)} could not be read: ${fileFailure(error)}.`, {
       cause: error,
     });
   });
-  return checkDocument(shown(file), parseYaml(text, shown(file)), schema);
+  return checkDocument(shownPath(file), parseYaml(text, shownPath(file)), schema);
 }
 
 /** Many times the longest plan; the time to parse more grows faster than its length. */
 const MOST_YAML_BYTES = 2 ** 16;
-
-/** Reads a JSON file, still to be checked. @throws DitrunError as readJsonFile does. */
-export async function readJson(file: string): Promise<unknown> {
-  return readJsonFile(file, shown(file));
-}
 
 /** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
 function parseYaml(text: string, source: string): unknown {
@@ -84,11 +79,6 @@ export function checkDocument<T>(
   if (checked.success) return checked.data;
   const [issue] = checked.error.issues;
   throw new DitrunError(code, `${source}: ${issue ? describe(issue, document, schema) : "it is not valid"}.`);
-}
-
-function shown(file: string): string {
-  const short = relative(process.cwd(), file);
-  return short.startsWith("..") ? file : short;
 }
 
 function describe(issue: z.core.$ZodIssue, document: unknown, schema: z.ZodType): string {

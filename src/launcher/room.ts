@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { DitrunError } from "../failure.js";
 import { counted } from "../text.js";
-import { processLimit } from "./surroundings.js";
+import { processLimit } from "./process-limit.js";
 
 /** Threads of a worker that only starts, and what the launcher adds to its own; each worker takes more when it works. */
 const LEAST_PER_WORKER = 12;

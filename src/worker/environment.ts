@@ -15,6 +15,11 @@ export interface WorkerEnvironment {
   timeoutSeconds: number;
 }
 
+/** What this job alone has in the environment of its workers and of all that they start; undefined for a worker started by hand. */
+export function jobMark(): string | undefined {
+  return process.env[rendezvousVariables.job] || undefined;
+}
+
 /** 32 bytes, four to every five characters. */
 const KEY_CHARACTERS = 40;
 

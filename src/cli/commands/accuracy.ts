@@ -5,10 +5,12 @@ import { DitrunError, exitCodes } from "../../failure.js";
 import { withTemporaryFolder } from "../../files/temporary-folder.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
-import { loadCheckpointModel, loadModel, tokenCount } from "../../models/load.js";
+import { tokenCount } from "../../models/cost.js";
+import { loadCheckpointModel, loadModel } from "../../models/load.js";
+import { isWan } from "../../models/registry.js";
 import { type Model, wanTokens } from "../../models/schema.js";
-import { presetOf, wanModelName } from "../../models/wan/presets.js";
-import { chosenVideo, latentOf, videoOptions } from "../../models/wan/video-size.js";
+import { presetOf } from "../../models/wan/presets.js";
+import { latentOf } from "../../models/wan/video-size.js";
 import { planPrecision, singleDevicePlan } from "../../plan/resolve.js";
 import { meshSize, type Plan } from "../../plan/schema.js";
 import type { ForwardTask, WanAccuracyTask } from "../../protocol/job.js";
@@ -24,6 +26,7 @@ import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
 import { ownOptions } from "../options.js";
 import type { Session } from "../session.js";
+import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
 
 const comparing = {
   plans: {
@@ -84,11 +87,11 @@ export async function runWanAccuracy(
   session: Session,
 ): Promise<number> {
   const name = wanModelName(session);
-  const { kind } = await loadModel(presetOf(name)?.config ?? name);
-  if (kind !== "wan") {
+  const model = await loadModel(presetOf(name)?.config ?? name);
+  if (!isWan(model)) {
     throw new DitrunError(
       "ERR_MODEL_KIND",
-      `This command compares Wan 2.1, but ${name} is a ${kind} model: use ditrun accuracy.`,
+      `This command compares Wan 2.1, but ${name} is a ${model.kind} model: use ditrun accuracy.`,
     );
   }
   return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
@@ -212,7 +215,7 @@ async function subjectOf(chosen: AccuracyArguments, session: Session, name: stri
       : name === undefined
         ? await session.model()
         : await loadModel(preset?.config ?? name);
-  if (model.kind === "wan") {
+  if (isWan(model)) {
     const video = chosenVideo(chosen, preset?.name === "tiny" ? { ...preset, ...enoughTokens } : preset);
     const size = latentOf(video.size, video.frames);
     const task = (plan: Plan, output: string) => ({ kind: "wan-accuracy", model, plan, size, seed, output }) as const;

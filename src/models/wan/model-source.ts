@@ -1,9 +1,11 @@
 import { resolve } from "node:path";
 import { DitrunError } from "../../failure.js";
 import type { Progress } from "../../hub/download.js";
+import type { Environment } from "../../hub/hub-cache.js";
 import type { WanWeights } from "../../protocol/job.js";
 import type { Seed } from "../../protocol/seed.js";
 import { loadModel, loadWanModel } from "../load.js";
+import { isWan } from "../registry.js";
 import type { WanModel } from "../schema.js";
 import type { WanCheckpoint } from "./checkpoint-layout.js";
 import { locateCheckpoint, openCheckpoint } from "./locate.js";
@@ -19,6 +21,8 @@ export interface SourceRequest {
   readonly download: boolean;
   /** --verify: hash every file of the checkpoint. */
   readonly verify: boolean;
+  /** Where the cache and the hub are: HF_HOME and its like. */
+  readonly environment: Environment;
   readonly onProgress: (progress: Progress) => void;
   /** Called with a sentence for people. */
   readonly onNote: (sentence: string) => void;
@@ -40,7 +44,7 @@ export interface ModelSource {
 export async function modelSource(request: SourceRequest): Promise<ModelSource> {
   const { preset, weights, seed, directory, model: name } = request;
   const config = await loadModel(preset?.config ?? name);
-  if (config.kind !== "wan") {
+  if (!isWan(config)) {
     throw new DitrunError(
       "ERR_MODEL_KIND",
       `This command runs Wan 2.1, but ${name} is a ${config.kind} model: choose 1.4B, 14B or tiny.`,
@@ -87,6 +91,7 @@ async function findCheckpoint({
   download,
   verify,
   model,
+  environment,
   onProgress,
   onNote,
 }: SourceRequest): Promise<WanCheckpoint> {
@@ -99,6 +104,5 @@ async function findCheckpoint({
     );
   }
   const { name, repositories } = preset;
-  const environment = process.env;
   return locateCheckpoint({ model: name, repositories, download, verify, environment, onProgress, onNote });
 }

@@ -1,26 +1,5 @@
-import type { InferredOptionTypes, Options } from "yargs";
-import { wholeNumber } from "../../cli/options.js";
 import { DitrunError } from "../../failure.js";
 import type { LatentSize } from "../schema.js";
-import { published, type WanPreset } from "./presets.js";
-
-/** An hour at the published rate, and a slip of the finger beyond. */
-const MOST_FRAMES = 57_601;
-
-/** Options of every command that is for videos of one size. */
-export const videoOptions = {
-  size: {
-    type: "string",
-    requiresArg: true,
-    describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720; tiny: 96*64]",
-  },
-  frames: {
-    type: "string",
-    requiresArg: true,
-    describe: "4n + 1 [default: 81; tiny: 9]",
-    coerce: wholeNumber("frames", 1, MOST_FRAMES),
-  },
-} as const satisfies Record<string, Options>;
 
 /** Pixels of the latent's patches: 8 of the VAE times 2 of the transformer. */
 const STEP = 16;
@@ -66,17 +45,6 @@ export function checkFrames(frames: number): number {
     "ERR_VIDEO_SIZE",
     `--frames is ${frames}, but a video has 4n + 1 frames: choose ${below} or ${below + 4}.`,
   );
-}
-
-/** The video that those options, or else the model's preset, ask for. @throws DitrunError as parseSize and checkFrames. */
-export function chosenVideo(
-  { size, frames }: InferredOptionTypes<typeof videoOptions>,
-  preset: WanPreset | undefined,
-): { size: VideoSize; frames: number } {
-  return {
-    size: parseSize(size ?? preset?.size ?? published.size),
-    frames: checkFrames(frames ?? preset?.frames ?? published.frames),
-  };
 }
 
 /** The latent of a video: an eighth of its pixels each way, a quarter of its frames after the first. */

@@ -2,7 +2,8 @@ import { lstat, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { DitrunError } from "../../failure.js";
-import { readJson } from "../../files/documents.js";
+import { shownPath } from "../../files/shown-path.js";
+import { readJsonFile } from "../../formats/json-file.js";
 import { shown } from "../../formats/shown.js";
 
 /** What the published checkpoints that ditrun does not run call themselves: model_type, or the class of the pipeline or transformer. */
@@ -41,7 +42,7 @@ export async function refuseOtherTasks(directory: string): Promise<void> {
   const read = async (...parts: string[]): Promise<Record<string, unknown>> => {
     const file = join(directory, ...parts);
     const absent = (await lstat(file).catch(() => undefined)) === undefined;
-    return absent ? {} : (configSchema.safeParse(await readJson(file)).data ?? {});
+    return absent ? {} : (configSchema.safeParse(await readJsonFile(file, shownPath(file))).data ?? {});
   };
   const refuse = (what: string, because: string): never => {
     throw new DitrunError(

@@ -12,6 +12,7 @@ import { PeerRounds } from "../layers/peer-round.js";
 import { copy } from "../ops/ops.js";
 import type { Address } from "../runtime/abi.js";
 import { Device } from "../runtime/device.js";
+import { freeGraph, launchGraph } from "../runtime/graph.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 
@@ -73,12 +74,12 @@ async function time({ device, world }: Context, pattern: () => Exchange, repetit
   // The first launch loads the graph.
   for (let repetition = -1; repetition < repetitions; repetition++) {
     world.barrier();
-    const elapsed = device.time(() => device.kernels.call("graphLaunch", graph, device.streams.compute));
+    const elapsed = device.time(() => launchGraph(device, graph));
     await device.synchronize();
     const each = (elapsed() * 1e3) / EXCHANGES;
     if (repetition >= 0) microseconds.push(each);
   }
-  device.kernels.call("graphDestroy", graph);
+  freeGraph(device, graph);
   return microseconds;
 }
 

@@ -69,6 +69,12 @@ test("nobody waits any more for a key that was put", () => {
   expect(said).toEqual(["0: done", "1: 3 bytes"]);
 });
 
+test("a value that is put again takes the room of the one before", () => {
+  const values = new KeyValues(2, 10, clock, new Whereabouts(), answers);
+  for (let i = 0; i < 3; i++) values.put({ rank: 0, id: i }, "key", new Uint8Array(200 * 2 ** 20));
+  expect(said).toEqual(["0: done", "0: done", "0: done"]);
+});
+
 test("complaints of one kind are told of a few times, and then counted", () => {
   const complaints = new Complaints("messages were not valid", (message) => said.push(message));
   for (let i = 0; i < 1000; i++) complaints.add(`Number ${i}.`);

@@ -25,9 +25,9 @@ const launches: Record<LaunchedKernel, { args: Argument[]; bytes: number; flops?
   copy2d: { args: [1, 64, 2, 32, 16, 5], bytes: 160 },
   fillZero: { args: [1, 100], bytes: 100 },
   gemm: {
-    args: [struct("ditrun_gemm_args", { m: 2, n: 3, k: 4, batch: 1, dtype: bf16, outDtype: fp32 })],
-    bytes: (2 * 4 + 3 * 4) * 2 + 2 * 3 * 4,
-    flops: 2 * 2 * 3 * 4,
+    args: [struct("ditrun_gemm_args", { m: 2, n: 3, k: 4, batch: 5, dtype: bf16, outDtype: fp32 })],
+    bytes: (2 * 4 + 5 * 3 * 4) * 2 + 5 * 2 * 3 * 4,
+    flops: 5 * 2 * 2 * 3 * 4,
   },
   attention: {
     args: [

@@ -1,6 +1,6 @@
 import { DitrunError } from "../../../failure.js";
 import { type LatentSize, type WanModel, wanTokens } from "../../../models/schema.js";
-import { checkWanParts } from "../../../plan/schema.js";
+import { checkWanParts } from "../../../models/wan/traits.js";
 import type { Context } from "../../comm/context.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
 import { type Precision, switchedRing, withoutQuantisation } from "../../layers/precision.js";

@@ -5,8 +5,8 @@ import type { Context } from "../../../comm/context.js";
 import { cast } from "../../../ops/ops.js";
 import { transpose } from "../../../ops/video-ops.js";
 import { combine } from "../../../ops/wan-ops.js";
-import type { Device } from "../../../runtime/device.js";
-import { elements, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
+import { withStaging } from "../../../runtime/staging.js";
+import { elements, type Tensor, tensor } from "../../../runtime/tensor.js";
 import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 
@@ -136,22 +136,6 @@ async function loadScaled(
     combine(device, exact, [{ coefficient: scale, x: exact }]);
     cast(device, out, exact);
   });
-}
-
-/** Runs the body, whose work is done when this returns, with memory of its own. */
-async function withStaging(
-  device: Device,
-  dtype: Tensor["dtype"],
-  shape: readonly number[],
-  body: (staging: Tensor) => Promise<void>,
-): Promise<void> {
-  const address = device.kernels.create("malloc", tensorBytes(dtype, shape), 0);
-  try {
-    await body(tensor(address, dtype, shape));
-    await device.synchronize();
-  } finally {
-    device.kernels.call("free", address);
-  }
 }
 
 /** torch.nn.Conv3d's initialisation, for random weights: uniform in ±1/√(inputs of one output). */

@@ -1,22 +1,8 @@
-import { readFileSync } from "node:fs";
 import { DitrunError } from "../failure.js";
+import { processLimit } from "../launcher/process-limit.js";
 
 /** Loading the launcher alone opens some 150 files at once. */
 const LEAST_OPEN_FILES = 256;
-
-/** What the process may do, of proc_pid_limits(5): a number, or Infinity; undefined where nobody says. */
-export function processLimit(name: string, text = limitsText()): number | undefined {
-  const [, soft] = new RegExp(`^${name} +(\\S+)`, "m").exec(text) ?? [];
-  return soft === undefined ? undefined : soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft);
-}
-
-function limitsText(): string {
-  try {
-    return readFileSync("/proc/self/limits", "utf8");
-  } catch {
-    return "";
-  }
-}
 
 /**
  * Looks for what no part of the launcher could name later.
