@@ -1,6 +1,6 @@
 import type { LatentSize } from "../../../../models/schema.js";
 import type { Context } from "../../../comm/context.js";
-import type { HaloExchange } from "../../../layers/halo-exchange.js";
+import type { HaloExchange } from "../../../comm/halo.js";
 import { rangeOf } from "../../../layers/split.js";
 import { cast, copy } from "../../../ops/ops.js";
 import { toBytes, transpose } from "../../../ops/video-ops.js";
