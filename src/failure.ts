@@ -16,13 +16,13 @@ export interface FailureDetails {
   /** What was caught. */
   readonly cause?: unknown;
   /** Of the process, in place of the code's own: what a failed worker ended with, or 128 + signal. */
-  readonly exitCode?: number;
+  readonly exitCode?: number | undefined;
   /** The rank that failed first. */
-  readonly rank?: number;
+  readonly rank?: number | undefined;
   /** The host of that rank. */
-  readonly host?: string;
+  readonly host?: string | undefined;
   /** The signal that ended that rank or the job. */
-  readonly signal?: string;
+  readonly signal?: string | undefined;
 }
 
 /**

@@ -1,4 +1,13 @@
 /** The library: everything public, and nothing else. docs/library.md says how to use it, docs/errors.md what it throws. */
 export { DitrunError, type FailureCode, type FailureDetails } from "./failure.js";
+export {
+  type LaunchEvent,
+  type LaunchLog,
+  type LaunchOptions,
+  type LaunchRequest,
+  type LaunchResult,
+  launch,
+  type RankExit,
+} from "./launcher/launch.js";
 export { loadPlan, type PlanRequest } from "./plan/load.js";
 export type { Plan, PlanDocument } from "./plan/schema.js";

@@ -19,5 +19,8 @@ export function builtKernels(device: "cpu" | "cuda"): string {
 export const workerEntry = join(packageRoot, "dist", "worker", "main.js");
 export const probeEntry = join(packageRoot, "dist", "worker", "probe.js");
 
+/** The program that ends the ranks of a launcher that was killed. */
+export const reaperEntry = join(packageRoot, "dist", "launcher", "reaper.js");
+
 /** What a thread of the launcher runs to tokenise. */
 export const tokenizerThread = join(packageRoot, "dist", "models", "wan", "text", "tokenizer-thread.js");

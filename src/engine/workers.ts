@@ -1,5 +1,5 @@
-import { availableParallelism } from "node:os";
-import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
+import { availableParallelism, hostname } from "node:os";
+import { asDitrunError, DitrunError, messageOf } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
 import { Rendezvous } from "../launcher/rendezvous/server.js";
 import { Supervisor } from "../launcher/supervisor.js";
@@ -62,7 +62,11 @@ export class Workers {
     const supervisor = new Supervisor({
       ...{ id: settings.id, nproc, log, signal, urgent },
       mayEnd: () => workers?.mayEnd ?? false,
-      doing: (rank) => (workers?.owes(rank) ? "before it had reported a result" : "while it waited for a request"),
+      doing: (rank, code) => {
+        if (workers?.mayEnd) return "after its result";
+        if (code !== 0) return undefined;
+        return workers?.owes(rank) ? "before it had reported a result" : "while it waited for a request";
+      },
     });
     try {
       const welcome = new TextEncoder().encode(JSON.stringify(settings));
@@ -72,12 +76,12 @@ export class Workers {
         {
           emitted: async (rank, name, value) => workers?.emitted(rank, name, value),
           fault: (rank, message) => `${supervisor.nameOf(rank)} failed: ${harmless(message)}`,
-          failed: (rank, message, exitCode, cause) =>
+          failed: (rank, { code, message, exitCode }, cause) =>
             supervisor.fail({
-              ...{ rank, exitCode, echo: cause === "peer" },
+              ...{ code, rank, exitCode, echo: cause === "peer" },
               message: `${supervisor.nameOf(rank)} failed: ${harmless(message)}`,
             }),
-          overdue: (message) => supervisor.fail({ message, exitCode: exitCodes.rendezvous, echo: false }),
+          overdue: (message) => supervisor.fail({ code: "ERR_RENDEZVOUS", message, echo: false }),
           warning: (message) => log.logger.warn(message),
         },
       );
@@ -123,7 +127,7 @@ export class Workers {
     if (this.#closing) throw new DitrunError("ERR_CLOSED", "The workers have been told to end.");
     this.#onEmit = onEmit;
     this.#handlerFailure = undefined;
-    const onAbort = () => this.#rendezvous.stop({ message: messageOf(signal?.reason), exitCode: exitCodes.internal });
+    const onAbort = () => this.#rendezvous.stop({ code: "ERR_ABORTED", message: messageOf(signal?.reason) });
     signal?.addEventListener("abort", onAbort);
     try {
       const outcome = await Promise.race([
@@ -140,7 +144,9 @@ export class Workers {
         return outcome.results.map((result): unknown => JSON.parse(new TextDecoder().decode(result)));
       }
       if (signal?.aborted && outcome.stop.rank === undefined) throw signal.reason;
-      throw new DitrunError("ERR_RANK_FAILED", outcome.stop.message, { exitCode: outcome.stop.exitCode });
+      const { code, message, exitCode, rank } = outcome.stop;
+      const host = rank === undefined ? undefined : hostname();
+      throw new DitrunError(code, message, { exitCode, rank, host });
     } finally {
       signal?.removeEventListener("abort", onAbort);
       this.#onEmit = undefined;
@@ -187,7 +193,7 @@ export class Workers {
         await onEmit(rank, name, value);
       } catch (error) {
         this.#handlerFailure = { error };
-        this.#rendezvous.stop({ message: messageOf(error), exitCode: exitCodes.internal });
+        this.#rendezvous.stop({ code: "ERR_ABORTED", message: messageOf(error) });
       }
     });
     return this.#emitting;
@@ -246,5 +252,5 @@ function programOf(
     [rendezvousVariables.timeoutSeconds]: String(timeoutSeconds),
     [rendezvousVariables.logLevel]: logLevel,
   };
-  return { command: [process.execPath, entry], environment };
+  return { command: [process.execPath, entry], environment, stdin: "open" };
 }

@@ -1,7 +1,15 @@
+import type { FailureCode } from "../failure.js";
+
 /** A reason to end the job. */
 export interface Failure {
+  readonly code: FailureCode;
   readonly message: string;
-  readonly exitCode: number;
+  /** Of the process, where it is not that of the code. */
+  readonly exitCode?: number;
+  /** That ended the rank. */
+  readonly signal?: string;
+  /** What to throw as it is, in place of an error made of all this. */
+  readonly error?: unknown;
   /** What a rank says when it has lost its peers: it yields to any other reason. */
   readonly echo: boolean;
   readonly rank?: number;

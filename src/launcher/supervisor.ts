@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { constants, hostname } from "node:os";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
+import { setTimeout as sleep } from "node:timers/promises";
+import { DitrunError, messageOf } from "../failure.js";
 import { killProcessesOfJob } from "../protocol/job-processes.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 import { counted } from "../text.js";
@@ -25,12 +26,17 @@ export interface SupervisorOptions {
   readonly urgent?: AbortSignal | undefined;
   /** Whether the rank has done all that it was started for, so that its exit with code 0 is right. */
   readonly mayEnd: (rank: number) => boolean;
-  /** What the rank was doing, as the end of a sentence: `before it had reported a result`. */
-  readonly doing?: (rank: number) => string;
+  /** What the rank was doing when it ended with this code, as the end of a sentence: `before it had reported a result`. */
+  readonly doing?: (rank: number, code: number) => string | undefined;
+  /** A rank has ended, and all its output has been read. */
+  readonly onExit?: (rank: number, exit: WorkerExit) => void;
 }
 
 /** What libzmq, libuv and OpenMP say before they abort where a thread cannot be had. */
 const NO_THREAD = /Resource temporarily unavailable|uv_thread_create|[Tt]hread creation failed/;
+/** How often, and how long after each other, what was killed is looked for until it is gone. */
+const MOST_LOOKS = 50;
+const LOOK_MILLISECONDS = 10;
 /** How long a process may take to end once its work is done. */
 const FAREWELL_MILLISECONDS = 5000;
 
@@ -43,7 +49,7 @@ export class Supervisor {
   readonly #happenings = new Happenings();
   readonly #workers: WorkerProcess[] = [];
   /** Of this launch alone, in the environment of its processes and of all that they start. */
-  readonly #mark = randomUUID();
+  readonly mark = randomUUID();
   readonly #killsBefore = outOfMemoryKills() ?? 0;
   #ending = false;
   readonly #onAbort = () => this.#aborted();
@@ -60,8 +66,8 @@ export class Supervisor {
   start(program: (rank: number) => Program): void {
     const { id, nproc, log } = this.options;
     for (let rank = 0; rank < nproc && !this.#ending; rank++) {
-      const { command, environment } = program(rank);
-      const marked = { command, environment: { ...environment, [rendezvousVariables.job]: this.#mark } };
+      const own = program(rank);
+      const marked = { ...own, environment: { ...own.environment, [rendezvousVariables.job]: this.mark } };
       const worker = new WorkerProcess(rank, marked, log.worker(id, rank));
       this.#workers.push(worker);
       log.logger.debug(`Rank ${rank} is process ${worker.pid}.`);
@@ -97,7 +103,7 @@ export class Supervisor {
   /**
    * Ends the launch. Without a cause the processes are given the time to end by themselves first.
    * @param tell lets the ranks know that all is over, and why.
-   * @throws DitrunError saying what went wrong first, with that process's exit code or 128 + its signal.
+   * @throws DitrunError saying what went wrong first, with that process's exit code or 128 + its signal; or the signal's reason.
    */
   async end(cause: Failure | undefined, tell: (message: string) => Promise<void>): Promise<void> {
     try {
@@ -120,14 +126,21 @@ export class Supervisor {
 
   /** `Rank 3 (host, process 4711)`. */
   nameOf(rank: number): string {
-    return `Rank ${rank} (${hostname()}, process ${this.#workers[rank]?.pid})`;
+    const pid = this.#workers[rank]?.pid;
+    return `Rank ${rank} (${hostname()}${pid === undefined ? "" : `, process ${pid}`})`;
   }
 
   /** The failure as an error, with the last lines of the rank that it is about. */
-  errorOf(cause: Failure): DitrunError {
-    const tail = cause.rank === undefined ? [] : (this.#workers[cause.rank]?.stderrTail ?? []);
+  errorOf({ code, message, exitCode, rank, signal, error }: Failure): unknown {
+    if (error !== undefined) return error;
+    const tail = rank === undefined ? [] : (this.#workers[rank]?.stderrTail ?? []);
     const lines = tail.length === 0 ? "" : ` Its last lines on stderr:\n${tail.map((line) => `  ${line}`).join("\n")}`;
-    return new DitrunError("ERR_RANK_FAILED", `${cause.message}${lines}`, { exitCode: cause.exitCode });
+    return new DitrunError(code, `${message}${lines}`, {
+      exitCode,
+      rank,
+      host: rank === undefined ? undefined : hostname(),
+      signal,
+    });
   }
 
   get #urgent(): boolean {
@@ -135,22 +148,22 @@ export class Supervisor {
   }
 
   #aborted(): void {
-    const reason: unknown = this.options.signal?.reason;
-    const exitCode = reason instanceof DitrunError ? reason.exitCode : exitCodes.internal;
-    this.fail({ message: messageOf(reason), exitCode, echo: false });
+    const error: unknown = this.options.signal?.reason;
+    this.fail({ code: "ERR_ABORTED", message: messageOf(error), error, echo: false });
   }
 
   #exited(worker: WorkerProcess, exit: WorkerExit): void {
     const { rank } = worker;
     const how = this.#describe(rank, exit);
     this.options.log.logger.debug(`Rank ${rank} ${how}.`);
+    this.options.onExit?.(rank, exit);
     const finished = exit.kind === "code" && exit.code === 0 && this.options.mayEnd(rank);
     // What a process did after the launcher told it to end is no failure of its own.
     if (!finished && !this.#ending && !this.#failures.of(rank)) {
       this.fail({
         rank,
         echo: false,
-        exitCode: exitCodeOf(exit),
+        ...kindOf(exit),
         message: `${this.nameOf(rank)} ${how}${this.#reasonOf(worker, exit)}.`,
       });
     }
@@ -160,8 +173,7 @@ export class Supervisor {
   #describe(rank: number, exit: WorkerExit): string {
     if (exit.kind === "signal") return `was killed by ${exit.signal}`;
     if (exit.kind === "not started") return `could not be started: ${exit.reason}`;
-    const { mayEnd, doing } = this.options;
-    const when = mayEnd(rank) ? "after its result" : exit.code === 0 ? doing?.(rank) : undefined;
+    const when = this.options.doing?.(rank, exit.code);
     return `exited with code ${exit.code}${when === undefined ? "" : ` ${when}`}`;
   }
 
@@ -194,7 +206,7 @@ export class Supervisor {
     if (cause !== undefined) await tell(cause.message);
     const stuck = await endAll(this.#workers, this.#happenings, () => this.#urgent);
     // What left its worker's group, for a session of its own for instance, ends with the launch all the same.
-    const strays = killProcessesOfJob(this.#mark);
+    const strays = await this.#killStrays();
     if (strays > 0) log.logger.debug(`What workers had started and left was killed: ${counted(strays, "process")}.`);
     if (stuck.length > 0) {
       const ranks = rankList(stuck.map(({ rank }) => rank));
@@ -206,13 +218,23 @@ export class Supervisor {
     await Promise.all(this.#workers.map((worker) => worker.exited));
   }
 
+  /** Also those that were just being started meanwhile. @returns how many the first look found. */
+  async #killStrays(): Promise<number> {
+    const found = killProcessesOfJob(this.mark);
+    for (let look = 0, left = found; left > 0 && look < MOST_LOOKS; look++) {
+      await sleep(LOOK_MILLISECONDS);
+      left = killProcessesOfJob(this.mark);
+    }
+    return found;
+  }
+
   #running(): number[] {
     return this.#workers.filter((worker) => worker.running).map((worker) => worker.rank);
   }
 }
 
-function exitCodeOf(exit: WorkerExit): number {
-  if (exit.kind === "signal") return 128 + constants.signals[exit.signal];
-  if (exit.kind === "not started") return exitCodes.environment;
-  return exit.code === 0 ? exitCodes.worker : exit.code;
+function kindOf(exit: WorkerExit): Pick<Failure, "code" | "exitCode" | "signal"> {
+  if (exit.kind === "not started") return { code: "ERR_RANK_NOT_STARTED" };
+  if (exit.kind === "code") return { code: "ERR_RANK_FAILED", ...(exit.code === 0 ? {} : { exitCode: exit.code }) };
+  return { code: "ERR_RANK_SIGNAL", exitCode: 128 + constants.signals[exit.signal], signal: exit.signal };
 }

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
+import { fileFailure } from "../files/file-failure.js";
 import { LastLines } from "./last-lines.js";
 import { LineReader } from "./lines.js";
 import type { WorkerLog } from "./logs.js";
@@ -14,6 +15,8 @@ export type WorkerExit =
 export interface Program {
   readonly command: readonly [program: string, ...arguments_: string[]];
   readonly environment: Readonly<Record<string, string>>;
+  /** What it reads from stdin: nothing at all; or it waits there, so that the end of stdin tells that the launcher is gone. */
+  readonly stdin: "empty" | "open";
 }
 
 /** A grandchild that left the worker's group may hold its pipes open: what comes no more for so long has been read. */
@@ -49,7 +52,7 @@ export class WorkerProcess {
       };
       this.#readers.push(new LineReader(stderr, take));
     }
-    this.exited = this.#untilExit().finally(() => log.close());
+    this.exited = this.#untilExit(program).finally(() => log.close());
   }
 
   get running(): boolean {
@@ -66,10 +69,11 @@ export class WorkerProcess {
     if (this.#running) signalGroup(this.pid, signal);
   }
 
-  async #untilExit(): Promise<WorkerExit> {
+  async #untilExit(program: Program): Promise<WorkerExit> {
     const exit = await new Promise<WorkerExit>((resolve) => {
       this.#process.once("error", (error) => {
-        if (this.pid === undefined) resolve({ kind: "not started", reason: error.message });
+        if (this.pid === undefined)
+          resolve({ kind: "not started", reason: `${program.command[0]}: ${fileFailure(error)}` });
       });
       this.#process.once("exit", (code, signal) => {
         resolve(signal === null ? { kind: "code", code: code ?? 0 } : { kind: "signal", signal });
@@ -120,15 +124,14 @@ export class WorkerProcess {
   }
 }
 
-function startProgram({ command: [file, ...given], environment }: Program) {
+function startProgram({ command: [file, ...given], environment, stdin }: Program) {
   return execa(file, given, {
     env: environment,
     detached: true,
     cleanup: false,
     reject: false,
     buffer: false,
-    // stdin stays open and unused: its end tells the worker that the launcher is gone.
-    stdin: "pipe",
+    stdin: stdin === "open" ? "pipe" : "ignore",
     stdout: "pipe",
     stderr: "pipe",
   });

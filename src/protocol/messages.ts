@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { failureCodeSchema } from "./failure-code.js";
 
 /**
  * What a worker and its launcher say to each other over ZeroMQ: one JSON frame, and raw bytes after it for `put`, `emit` and
@@ -11,7 +12,7 @@ const rank = z.int().min(0);
 const request = z.int().min(0);
 /** Who is to blame for a failure: the one that tells of it, or another rank. */
 const cause = z.enum(["own", "peer"]);
-const failure = { message: z.string(), exitCode: z.int().min(1).max(255) };
+const failure = { code: failureCodeSchema, message: z.string(), exitCode: z.int().min(1).max(255) };
 
 export const workerMessageSchema = z.discriminatedUnion("type", [
   /** The first message; answered with `joined` or `refused`. */
@@ -41,6 +42,9 @@ export const workerMessageSchema = z.discriminatedUnion("type", [
 ]);
 /** Signs of life that a rank gives in the time after which its silence ends the launch. */
 export const pulsesPerTimeout = 4;
+
+/** A failure as a rank tells of it. */
+export type ToldFailure = Pick<Extract<WorkerMessage, { type: "fail" }>, "code" | "message" | "exitCode">;
 
 export type WorkerMessage = z.infer<typeof workerMessageSchema>;
 

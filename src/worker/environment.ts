@@ -80,3 +80,11 @@ export function readEnvironment(variables: NodeJS.ProcessEnv): WorkerEnvironment
     timeoutSeconds,
   };
 }
+
+/** This worker among those of its host, by torchrun's variables; alone unless told otherwise. */
+export function placeOnHost({ LOCAL_RANK = "0", LOCAL_WORLD_SIZE = "1" } = process.env): {
+  readonly rank: number;
+  readonly size: number;
+} {
+  return { rank: Number(LOCAL_RANK), size: Number(LOCAL_WORLD_SIZE) };
+}

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes, messageOf, PeerFailure } from "../failure.js";
+import { asDitrunError, PeerFailure } from "../failure.js";
 import type { Job } from "../protocol/job.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 import { prepareProcess } from "./early.js";
@@ -24,14 +24,14 @@ export async function runWorker(server: Server): Promise<void> {
   const fail = async (error: unknown): Promise<void> => {
     if (failing) return;
     failing = true;
-    const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.worker;
+    const failure = asDitrunError(error, "ERR_RANK_FAILED");
     const debug = process.env[rendezvousVariables.logLevel] === "debug" && error instanceof Error;
     if (debug) process.stderr.write(`${error.stack}\n`);
     const cause = error instanceof PeerFailure ? "peer" : "own";
-    const told = await store?.fail(messageOf(error), exitCode, cause);
-    if (!told && !debug) process.stderr.write(`${messageOf(error)}\n`);
+    const told = await store?.fail(failure, cause);
+    if (!told && !debug) process.stderr.write(`${failure.message}\n`);
     // Work that the task has queued may never end now; nothing waits for it.
-    process.exit(exitCode);
+    process.exit(failure.exitCode);
   };
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);

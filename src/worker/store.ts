@@ -9,6 +9,7 @@ import {
   launcherMessageSchema,
   parseMessage,
   pulsesPerTimeout,
+  type ToldFailure,
   type WorkerMessage,
 } from "../protocol/messages.js";
 import { isStopped } from "../protocol/process-stat.js";
@@ -215,9 +216,8 @@ export class WorkerStore {
   }
 
   /** Says why a request cannot be done. */
-  async fault(request: number, { message, exitCode }: DitrunError): Promise<void> {
-    const told = message.slice(0, MOST_MESSAGE_CHARACTERS);
-    await this.#ask({ type: "fault", request, message: told, exitCode }, this.#patience, "the fault");
+  async fault(request: number, error: DitrunError): Promise<void> {
+    await this.#ask({ type: "fault", request, ...toldOf(error) }, this.#patience, "the fault");
   }
 
   /** Reports that this rank has ended a request early. */
@@ -239,16 +239,15 @@ export class WorkerStore {
   }
 
   /** Reports that this rank cannot go on. False when nobody took note, so that it must be said elsewhere. */
-  async fail(message: string, exitCode: number, cause: "own" | "peer"): Promise<boolean> {
+  async fail(error: DitrunError, cause: "own" | "peer"): Promise<boolean> {
     // Once another rank has failed the launcher knows all that it needs.
     if (this.#ended) return true;
     try {
-      const told = message.slice(0, MOST_MESSAGE_CHARACTERS);
-      await this.#ask({ type: "fail", message: told, exitCode, cause }, FAREWELL_SECONDS, "the failure");
+      await this.#ask({ type: "fail", ...toldOf(error), cause }, FAREWELL_SECONDS, "the failure");
       return true;
-    } catch (error) {
-      if (error instanceof DitrunError) return this.#ended === error;
-      throw error;
+    } catch (why) {
+      if (why instanceof DitrunError) return this.#ended === why;
+      throw why;
     }
   }
 
@@ -337,6 +336,10 @@ export class WorkerStore {
     for (const pending of this.#pending.values()) pending.reject(this.#ended);
     this.#pending.clear();
   }
+}
+
+function toldOf({ code, message, exitCode }: DitrunError): ToldFailure {
+  return { code, message: message.slice(0, MOST_MESSAGE_CHARACTERS), exitCode };
 }
 
 function checkSize(what: string, bytes: number, most: number): void {

@@ -1,12 +1,14 @@
 import { spawnSync } from "node:child_process";
 import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { packageRoot } from "../../src/paths.js";
 import { profileWith, start } from "./launch.js";
 
+/** Of those that say more than that a rank has failed. */
+const kinds: Readonly<Record<string, string>> = { "return NaN": "ERR_RESULT" };
 const NO_STACK = /^\s+at .*:\d+:\d+/m;
 
 describe("the first cause is named, and everybody ends", () => {
@@ -22,12 +24,22 @@ describe("the first cause is named, and everybody ends", () => {
     ["return NaN", 5, /Rank 1 \(.+\) failed: The result of rank 1 is not plain JSON: its milliseconds is NaN\./],
   ])("%s", async (behaviour, code, message) => {
     const others = { 0: "wait at a barrier", 2: "ignore SIGTERM", 3: "block" };
-    const { exitCode, stderr, stdout, pids } = await profileWith(4, { ...others, 1: behaviour });
+    const { exitCode, stderr, stdout, pids } = await profileWith(4, { ...others, 1: behaviour }, "--json");
     expect(stderr).toMatch(message);
     expect(exitCode).toBe(code);
     expect(stderr).not.toMatch(/^ditrun: Rank [023] /m);
     expect(stderr).not.toMatch(NO_STACK);
-    expect(stdout).toBe("");
+    const { error } = JSON.parse(stdout);
+    const kind = behaviour.startsWith("SIG")
+      ? { code: "ERR_RANK_SIGNAL", signal: behaviour }
+      : { code: kinds[behaviour] ?? "ERR_RANK_FAILED" };
+    expect(error).toEqual({
+      ...kind,
+      message: expect.stringMatching(message),
+      exitCode: code,
+      rank: 1,
+      host: hostname(),
+    });
     await pids.expectGone(4);
   });
 

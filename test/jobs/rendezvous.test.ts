@@ -34,7 +34,8 @@ async function open(timeoutSeconds: number): Promise<void> {
     emitted: async (rank, name, value) => {
       heard.push(`${name} of ${rank}: ${new TextDecoder().decode(value)}`);
     },
-    failed: (rank, message, exitCode, cause) => heard.push(`rank ${rank} failed (${exitCode}, ${cause}): ${message}`),
+    failed: (rank, { code, message, exitCode }, cause) =>
+      heard.push(`rank ${rank} failed (${code}, ${exitCode}, ${cause}): ${message}`),
     overdue: (message) => heard.push(message),
     warning: (message) => heard.push(`warning: ${message}`),
   });
@@ -68,7 +69,7 @@ async function join(rank: number, changes: Partial<WorkerEnvironment> = {}) {
     ...worker.storeOf(0),
     ...{ request, id: worker.settings.id },
     result: (value: unknown) => worker.result(0, value),
-    fail: (message: string, exitCode: number, cause: "own" | "peer") => worker.fail(message, exitCode, cause),
+    fail: (error: DitrunError, cause: "own" | "peer") => worker.fail(error, cause),
   };
 }
 
@@ -233,8 +234,8 @@ describe("the store", () => {
     const waits = [zero.get("never"), zero.barrier("never")].map((wait) =>
       expect(wait).rejects.toThrow("rank 1 is lost"),
     );
-    expect(await one.fail("out of memory", 5, "own")).toBe(true);
-    expect(heard).toEqual(["rank 1 failed (5, own): out of memory"]);
+    expect(await one.fail(new DitrunError("ERR_DEVICE_MEMORY", "out of memory"), "own")).toBe(true);
+    expect(heard).toEqual(["rank 1 failed (ERR_DEVICE_MEMORY, 3, own): out of memory"]);
     await rendezvous.abort("rank 1 is lost");
     await Promise.all(waits);
     await expect(zero.put("late", new Uint8Array())).rejects.toThrow(DitrunError);

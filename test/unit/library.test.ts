@@ -1,9 +1,18 @@
 import { describe, expect, expectTypeOf, test } from "vitest";
 import * as library from "../../src/index.js";
-import { DitrunError, type FailureCode, loadPlan, type Plan, type PlanRequest } from "../../src/index.js";
+import {
+  DitrunError,
+  type FailureCode,
+  type LaunchEvent,
+  type LaunchResult,
+  launch,
+  loadPlan,
+  type Plan,
+  type PlanRequest,
+} from "../../src/index.js";
 
 test("the library is these names, and no other", () => {
-  expect(Object.keys(library).sort()).toEqual(["DitrunError", "loadPlan"]);
+  expect(Object.keys(library).sort()).toEqual(["DitrunError", "launch", "loadPlan"]);
 });
 
 describe("loadPlan", () => {
@@ -36,4 +45,9 @@ test("types", () => {
   expectTypeOf<DitrunError["code"]>().toEqualTypeOf<FailureCode>();
   expectTypeOf<DitrunError["rank"]>().toEqualTypeOf<number | undefined>();
   expectTypeOf(DitrunError).instance.toHaveProperty("signal").toEqualTypeOf<string | undefined>();
+  expectTypeOf(launch).toBeCallableWith({ command: ["true"], nproc: 2 }, { signal: AbortSignal.abort() });
+  expectTypeOf(launch).returns.resolves.toEqualTypeOf<LaunchResult>();
+  expectTypeOf<Extract<LaunchEvent, { kind: "output" }>["stream"]>().toEqualTypeOf<"stdout" | "stderr">();
+  // @ts-expect-error: a command has a program.
+  expectTypeOf(launch).toBeCallableWith({ command: [], nproc: 2 });
 });

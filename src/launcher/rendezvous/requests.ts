@@ -1,10 +1,13 @@
+import type { FailureCode } from "../../failure.js";
 import type { Whereabouts } from "../whereabouts.js";
 import type { Answers, Question } from "./answers.js";
 
 /** Why a request ends early, told by a rank or by whoever made it. */
 export interface Stop {
+  readonly code: FailureCode;
   readonly message: string;
-  readonly exitCode: number;
+  /** Where it is not that of the code. */
+  readonly exitCode?: number;
   /** The rank that told of it. */
   readonly rank?: number;
 }
@@ -148,7 +151,7 @@ export class Requests {
       current.done(
         all.length === this.size
           ? { kind: "results", results: all }
-          : { kind: "stopped", stop: { message: "A rank ended a request without a reason.", exitCode: 70 } },
+          : { kind: "stopped", stop: { code: "ERR_INTERNAL", message: "A rank ended a request without a reason." } },
       );
     } else current.done({ kind: "stopped", stop: current.stop });
   }

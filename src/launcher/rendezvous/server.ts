@@ -5,6 +5,7 @@ import { joinPieces, MOST_FRAME_BYTES, messagesOf } from "../../protocol/frames.
 import {
   type LauncherMessage,
   parseMessage,
+  type ToldFailure,
   type WorkerMessage,
   workerMessageSchema,
 } from "../../protocol/messages.js";
@@ -22,7 +23,7 @@ export interface RendezvousEvents {
   /** A rank handed something over, which it waits to be dealt with. */
   emitted(rank: number, name: string, value: Uint8Array): Promise<void>;
   /** A rank cannot go on: for a reason of its own, or since it has lost its peers. */
-  failed(rank: number, message: string, exitCode: number, cause: "own" | "peer"): void;
+  failed(rank: number, failure: ToldFailure, cause: "own" | "peer"): void;
   /** The sentence about a rank that says why it must stop a request. */
   fault(rank: number, message: string): string;
   /** Some ranks did not join or come to a barrier in time, or have fallen silent; the message names them. */
@@ -250,7 +251,7 @@ export class Rendezvous {
         break;
       case "fail":
         this.#answers.done(question);
-        this.events.failed(rank, message.message, message.exitCode, message.cause);
+        this.events.failed(rank, message, message.cause);
         break;
       case "next":
         this.#requests.next(question);
@@ -259,8 +260,11 @@ export class Rendezvous {
         this.#requests.step(question, message.request, message.step);
         break;
       case "fault": {
-        const { exitCode } = message;
-        this.#requests.stop({ message: this.events.fault(rank, message.message), exitCode, rank }, message.request);
+        const { code, exitCode } = message;
+        this.#requests.stop(
+          { code, message: this.events.fault(rank, message.message), exitCode, rank },
+          message.request,
+        );
         this.#answers.done(question);
         break;
       }

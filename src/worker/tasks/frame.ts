@@ -1,6 +1,7 @@
 import { checkDtypes, type Plan } from "../../plan/schema.js";
 import type { Job, WanGenerateTask } from "../../protocol/job.js";
 import { Context } from "../comm/context.js";
+import { placeOnHost } from "../environment.js";
 import { Arena } from "../runtime/arena.js";
 import { Device } from "../runtime/device.js";
 import { Region } from "../runtime/region.js";
@@ -19,7 +20,7 @@ export class Frame {
 
   /** Opens this rank's device. @throws DitrunError when it cannot be opened. */
   static open({ kernels, stays }: Pick<Job, "kernels" | "stays">): Frame {
-    return new Frame(Device.open(kernels, Number(process.env.LOCAL_RANK ?? 0)), stays ?? false);
+    return new Frame(Device.open(kernels, placeOnHost().rank), stays ?? false);
   }
 
   /** Runs a task that leaves nothing behind, in memory of its own, with a context for its plan. */

@@ -11,21 +11,25 @@ const inWords = (bytes: number) =>
 export class Budget {
   readonly bytes: number;
 
-  /** @param limit in bytes; by default what was free when the device was opened, shared among the workers on it. */
-  constructor(device: Device, limit?: number) {
-    const sharing = Math.ceil(Number(process.env.LOCAL_WORLD_SIZE ?? 1) / device.kernels.create("deviceCount"));
+  /**
+   * @param workers on this host, which share its devices.
+   * @param limit in bytes; by default what was free when the device was opened, shared among the workers on it.
+   */
+  constructor(device: Device, workers: number, limit?: number) {
+    const sharing = Math.ceil(workers / device.kernels.create("deviceCount"));
     this.bytes = limit ?? device.info.freeBytes / sharing;
   }
 
   /**
-   * How many of these, from the first on, must go for so many more bytes to fit with a margin; without the margin if all must go.
+   * How many of these, from the first on, must go for so many more bytes to fit with a margin.
+   * @param must whether they may also fit without the margin, where nothing else can go.
    * @returns more than there are where the bytes do not fit even then.
    */
-  victims(used: number, more: number, holders: readonly { readonly bytes: number }[]): number {
+  victims(used: number, more: number, holders: readonly { readonly bytes: number }[], must: boolean): number {
     let count = 0;
     let needed = used + more;
     while (needed + MARGIN_BYTES > this.bytes && count < holders.length) needed -= holders[count++]?.bytes ?? 0;
-    return needed <= this.bytes ? count : holders.length + 1;
+    return needed + (must ? 0 : MARGIN_BYTES) <= this.bytes ? count : holders.length + 1;
   }
 
   /** @param needed bytes that this rank needs at the least. @throws DitrunError */

@@ -3,20 +3,21 @@ import type { Plan } from "../../plan/schema.js";
 import type { WanGenerateTask, WanWeights } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
-import { agreed, largestOf } from "../agree.js";
 import type { Context } from "../comm/context.js";
+import { placeOnHost } from "../environment.js";
 import { DeviceSampler } from "../models/wan/device-sampler.js";
 import { Guidance } from "../models/wan/guidance.js";
 import { NonfiniteCounter } from "../models/wan/nonfinite.js";
 import type { TextEncoder } from "../models/wan/text-encoder.js";
 import type { TextSlot, WanTransformer } from "../models/wan/transformer.js";
 import type { WanVae } from "../models/wan/vae/vae.js";
-import { Program } from "../program.js";
 import type { Device } from "../runtime/device.js";
 import { Region } from "../runtime/region.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { KeptWeights } from "../weights/kept.js";
+import { agreed, largestOf } from "./agree.js";
+import { Program } from "./program.js";
 import { Budget } from "./wan-memory.js";
 import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
 
@@ -82,7 +83,7 @@ export class OpenWan {
    * @throws RequestFault on every rank where the request cannot be done.
    */
   async prepare(task: WanGenerateTask, store: Store) {
-    const budget = new Budget(this.device, task.memoryBytes);
+    const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     const known = this.#known(task);
     const encoder = await this.#prepareEncoder(task, store, budget);
     const { program, needed } = known
@@ -101,7 +102,7 @@ export class OpenWan {
 
   /** The program of the request's shape, for which the text encoder may have to go. @throws RequestFault as prepare does. */
   async program(task: WanGenerateTask, store: Store): Promise<Program<VideoProgram>> {
-    const budget = new Budget(this.device, task.memoryBytes);
+    const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     const { program } = await this.#makeProgram(task, store, budget, true);
     if (!program) throw new Error("A program that must be made was not.");
     return program;
@@ -237,7 +238,7 @@ export class OpenWan {
       victims.push({ bytes: encoder, free: () => this.#freeEncoder() });
     }
     if (!keep.diffusion && others > 0) victims.push({ bytes: others, free: () => this.#freeDiffusion() });
-    const own = budget.victims(this.#used, bytes, victims);
+    const own = budget.victims(this.#used, bytes, victims, must);
     const most = await largestOf(store, `room ${this.#made} ${must}`, own);
     if (most <= victims.length) {
       if (most > 0) await this.device.synchronize();

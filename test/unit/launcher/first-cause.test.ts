@@ -1,8 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { type Failure, Failures } from "../../../src/launcher/first-cause.js";
 
-const own = (rank: number): Failure => ({ rank, message: `rank ${rank} broke`, exitCode: 4, echo: false });
-const echo = (rank: number): Failure => ({ rank, message: `rank ${rank} lost its peers`, exitCode: 4, echo: true });
+const own = (rank: number): Failure => ({ code: "ERR_RANK_FAILED", rank, message: `rank ${rank} broke`, echo: false });
+const echo = (rank: number): Failure => ({
+  code: "ERR_PEER_LOST",
+  rank,
+  message: `rank ${rank} lost its peers`,
+  echo: true,
+});
 const failures = (...all: Failure[]): Failures => {
   const list = new Failures();
   for (const each of all) list.add(each);

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { DitrunError } from "../failure.js";
-import { RequestFault, type Store } from "./store.js";
+import { DitrunError } from "../../failure.js";
+import { RequestFault, type Store } from "../store.js";
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
 const decode = (value: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(value));

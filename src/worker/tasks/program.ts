@@ -1,7 +1,7 @@
-import type { Context } from "./comm/context.js";
-import { Arena } from "./runtime/arena.js";
-import { Region } from "./runtime/region.js";
-import { type Store, scoped } from "./store.js";
+import type { Context } from "../comm/context.js";
+import { Arena } from "../runtime/arena.js";
+import { Region } from "../runtime/region.js";
+import { type Store, scoped } from "../store.js";
 
 /**
  * Work of one shape, precision and plan: its buffers, its peer memory and what the body made with them. The addresses stay, so
