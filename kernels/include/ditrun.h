@@ -13,6 +13,9 @@
  * - Arithmetic accumulates in float32. Tensors of dtype bf16 and f16 are rounded once, when stored (to nearest even; what f16 cannot
  *   hold becomes infinite). One call takes bf16 or f16, not both, unless it says so.
  *   Softmax probabilities are rounded to the dtype of V before they multiply it. The CPU module rounds where the GPU does.
+ * - kernels/abi reads this file and writes its TypeScript and Python twins: `node kernels/abi/generate.js` after every change. So it holds
+ *   no more C than that understands: enums, whole-number limits, structs of numbers and pointers, functions. A parameter that is
+ *   a pointer to something not const is written to.
  * - In the CPU module a stream is a thread with a queue, an event a point in it, a graph a recorded list of calls.
  */
 #ifndef DITRUN_H
@@ -59,6 +62,14 @@ enum ditrun_memory {
 };
 
 enum ditrun_random { DITRUN_UNIFORM = 0, DITRUN_NORMAL = 1 };
+
+/* Of attention and convolutions. */
+enum ditrun_kernel {
+  DITRUN_KERNEL_AUTO = 0,    /* the fastest that fits */
+  DITRUN_KERNEL_GENERIC = 1, /* float32 arithmetic */
+  DITRUN_KERNEL_SM80 = 2,    /* mma.sync */
+  DITRUN_KERNEL_SM90 = 3     /* wgmma */
+};
 
 /* ---- module and device ---- */
 
@@ -192,7 +203,7 @@ typedef struct {
   int32_t queries, heads, headDim, blockCount;
   int32_t dtype;    /* of q, k, v: F32, BF16, F16 or E4M3 */
   int32_t oDtype;   /* F32, BF16 or E4M3 */
-  int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
+  int32_t kernel;   /* ditrun_kernel */
   float scale;
 } ditrun_attention_args;
 DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stream);
@@ -333,7 +344,7 @@ typedef struct {
   int32_t padTop, padBottom, padLeft, padRight;
   int32_t upsample; /* 1 or 2 */
   int32_t dtype;    /* of all tensors: F32, BF16 or F16 */
-  int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
+  int32_t kernel;   /* ditrun_kernel */
 } ditrun_conv3d_args;
 DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
 /* out [rows, columns] -> [columns, rows] of each of `batch` contiguous matrices. */

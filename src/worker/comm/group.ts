@@ -1,4 +1,4 @@
-import type { SumTarget } from "../ops/ops.js";
+import type { SumTarget } from "../ops/peer.js";
 import type { Tensor } from "../runtime/tensor.js";
 
 export type { SumTarget };

@@ -1,22 +1,23 @@
 import { rangeOf, shares } from "../layers/split.js";
-import { sumOf } from "../ops/ops.js";
-import { type Address, deviceDtypes, type Handle, NCCL_ID_BYTES, SHARE_UNIT } from "../runtime/abi.js";
+import {
+  checkNccl,
+  joinNccl,
+  leaveNccl,
+  type Message,
+  ncclAllGather,
+  ncclAllReduce,
+  ncclExchange,
+  ncclUniqueId,
+} from "../ops/nccl.js";
+import { sumOf } from "../ops/peer.js";
+import { type Address, type Handle, SHARE_UNIT } from "../runtime/abi.js";
 import type { Device } from "../runtime/device.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../runtime/tensor.js";
-import { gatherWork } from "../runtime/work.js";
 import type { Store } from "../store.js";
 import type { Group, SumTarget } from "./group.js";
 import { shotsOf } from "./shots.js";
 
 const CHECK_EVERY_MS = 1000;
-
-/** One message of an exchange between two ranks of a group. */
-export interface Message {
-  readonly address: number;
-  readonly bytes: number;
-  /** Group rank of the other side. */
-  readonly rank: number;
-}
 
 /**
  * A group over NCCL: any hosts, one GPU per rank. NCCL only moves bytes here; sums are added as over peer memory, in one shot
@@ -37,7 +38,7 @@ export class NcclGroup implements Group {
     this.#barrierWord = device.allocatePersistent("fp32", [1]);
     // What NCCL meets in the background (a peer or a link that is gone) would leave the stream waiting for ever. Thrown here,
     // it ends the worker as any uncaught failure does.
-    this.#check = setInterval(() => device.kernels.call("ncclCheck", comm), CHECK_EVERY_MS).unref();
+    this.#check = setInterval(() => checkNccl(device, comm), CHECK_EVERY_MS).unref();
   }
 
   /** The group's first rank makes the NCCL unique ID; it travels through the store. @throws DitrunError from NCCL. */
@@ -50,12 +51,10 @@ export class NcclGroup implements Group {
   ) {
     const key = `nccl/${name}/${ranks.join(",")}`;
     if (rank === 0) {
-      const id = new Uint8Array(NCCL_ID_BYTES);
-      device.kernels.call("ncclUniqueId", id);
-      await store.put(key, id);
+      await store.put(key, ncclUniqueId(device));
     }
     const id = await store.get(key);
-    return new NcclGroup(device, await device.kernels.createBlocking("ncclInit", id, rank, ranks.length), rank, ranks);
+    return new NcclGroup(device, await joinNccl(device, id, rank, ranks.length), rank, ranks);
   }
 
   partial(rows: number, columns: number, dtype: Tensor["dtype"]): Tensor {
@@ -118,13 +117,7 @@ export class NcclGroup implements Group {
 
   /** NCCL's own all-reduce: x becomes the sum of every rank's x, each addition rounded to x's dtype. What others' sums are compared with. */
   sumInPlace(x: Tensor): void {
-    this.device.launch("communication", "ncclAllReduce", () => [
-      this.comm,
-      x.address,
-      x.address,
-      elements(x.shape),
-      deviceDtypes[x.dtype],
-    ]);
+    ncclAllReduce(this.device, this.comm, x);
   }
 
   allGather(part: Tensor, rowsOfRank: readonly number[], out: Tensor): void {
@@ -142,9 +135,7 @@ export class NcclGroup implements Group {
     const own = counts[this.rank] ?? 0;
     const width = dtypeBytes(part.dtype);
     if (counts.every((count) => count === own)) {
-      const args = () => [this.comm, out.address, part.address, own, deviceDtypes[part.dtype]];
-      const work = gatherWork(this.size * own * width);
-      this.device.launch("communication", "ncclAllGather", args, undefined, work);
+      ncclAllGather(this.device, this.comm, out, part, { count: own, ranks: this.size });
       return;
     }
     const receives = counts.map((count, rank) => ({
@@ -158,27 +149,15 @@ export class NcclGroup implements Group {
 
   /** All messages at once, on the compute stream or the copy stream. */
   exchange(sends: readonly Message[], receives: readonly Message[], stream: "compute" | "copy" = "compute"): void {
-    const columns = (messages: readonly Message[]) => [
-      messages.map(({ address }) => address),
-      messages.map(({ bytes }) => bytes),
-      messages.map(({ rank }) => rank),
-      messages.length,
-    ];
-    this.device.launch(
-      "communication",
-      "ncclExchange",
-      () => [this.comm, ...columns(sends), ...columns(receives)],
-      stream,
-    );
+    ncclExchange(this.device, this.comm, { sends, receives, stream });
   }
 
   barrier(): void {
-    const { address } = this.#barrierWord;
-    this.device.launch("communication", "ncclAllReduce", () => [this.comm, address, address, 1, deviceDtypes.fp32]);
+    ncclAllReduce(this.device, this.comm, this.#barrierWord);
   }
 
   close(): void {
     clearInterval(this.#check);
-    this.device.kernels.call("ncclDestroy", this.comm);
+    leaveNccl(this.device, this.comm);
   }
 }

@@ -1,5 +1,5 @@
 import { rangeOf } from "../layers/split.js";
-import { type PeerMemory, peerGather, peerSum } from "../ops/peer-ops.js";
+import { awaitFlags, type PeerMemory, peerGather, peerSum, writeFlags } from "../ops/peer.js";
 import { PEER_BLOCKS } from "../runtime/abi.js";
 import type { Device } from "../runtime/device.js";
 import { dtypeBytes, elements, matrixShape, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
@@ -117,7 +117,7 @@ export class PeerGroup implements Group {
     const mine = flags[this.rank];
     if (!mine) return;
     const addresses = this.#peers().map((peer) => this.heap.flagAddress(mine, this.worldRank(peer)));
-    this.device.launch("communication", "flagsWrite", () => [addresses, addresses.length, 1]);
+    writeFlags(this.device, addresses, 1);
   }
 
   /** Waits for, and resets, this rank's flags that stand for each peer. */
@@ -126,7 +126,7 @@ export class PeerGroup implements Group {
     const addresses = this.#peers()
       .flatMap((peer) => flags[peer] ?? [])
       .map((flag) => this.heap.flagAddress(flag, own));
-    this.device.launch("communication", "flagsWait", () => [addresses, addresses.length, 1]);
+    awaitFlags(this.device, addresses, { reset: true });
   }
 
   #peers(): number[] {

@@ -1,8 +1,10 @@
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../../failure.js";
-import { type Address, HANDLE_BYTES } from "../runtime/abi.js";
+import { closeMemory, exportMemory, openMemory } from "../ops/peer.js";
+import type { Address } from "../runtime/abi.js";
 import { alignUp } from "../runtime/arena.js";
 import type { Device } from "../runtime/device.js";
+import { tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 
 const FLAG_BYTES = 4;
@@ -116,19 +118,17 @@ export class PeerHeap {
       return;
     }
     const own = device.allocatePersistent("e4m3", [bytes], "peer").address;
-    device.kernels.call("fillZero", own, this.#flagWords * FLAG_BYTES, device.streams.compute);
+    device.clear(tensor(own, "u8", [this.#flagWords * FLAG_BYTES]));
     const one = new Uint8Array(new Uint32Array([1]).buffer);
     for (const { offset } of this.#credits) {
-      await device.kernels.callBlocking("upload", own + offset, one, FLAG_BYTES, device.streams.compute);
+      await device.upload(tensor(own + offset, "u8", [FLAG_BYTES]), one);
     }
     await device.synchronize();
 
-    const handle = new Uint8Array(HANDLE_BYTES);
-    device.kernels.call("peerExport", own, handle);
-    await store.put(`heap/${store.rank}/handle`, handle);
+    await store.put(`heap/${store.rank}/handle`, exportMemory(device, own));
     this.#bases = await Promise.all(
       Array.from({ length: store.size }, async (_, rank) =>
-        rank === store.rank ? own : device.kernels.create("peerOpen", await store.get(`heap/${rank}/handle`)),
+        rank === store.rank ? own : openMemory(device, await store.get(`heap/${rank}/handle`)),
       ),
     );
     // Nobody may write a peer's flag before that peer has set its credits.
@@ -169,7 +169,7 @@ export class PeerHeap {
     if (!this.#bases) return;
     await this.store.barrier("heap/close");
     this.#bases.forEach((base, rank) => {
-      if (rank !== this.store.rank) this.device.kernels.call("peerClose", base);
+      if (rank !== this.store.rank) closeMemory(this.device, base);
     });
     this.#bases = undefined;
   }

@@ -1,4 +1,5 @@
-import { copy, sumOf } from "../ops/ops.js";
+import { copy } from "../ops/copy.js";
+import { sumOf } from "../ops/peer.js";
 import type { Device } from "../runtime/device.js";
 import { type Tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Group, SumTarget } from "./group.js";

@@ -1,6 +1,7 @@
 import type { Context } from "../comm/context.js";
 import { NcclGroup } from "../comm/nccl-group.js";
 import { PeerGroup } from "../comm/peer-group.js";
+import { peerExchange } from "../ops/peer.js";
 import { PEER_BLOCKS } from "../runtime/abi.js";
 import { dtypeBytes, type Tensor } from "../runtime/tensor.js";
 
@@ -59,27 +60,21 @@ class PeerHalo implements HaloExchange {
     if (sides.length === 0) return;
     const places = this.#places(frames * rowBytes);
     const here = this.world.worldRank(this.world.rank);
-    device.launch("communication", "peerExchange", () => [
-      {
-        neighbours: sides.map(({ side, opposite, step, own, halo }) => {
-          const there = this.world.worldRank(this.world.rank + step);
-          return {
-            send: own,
-            receive: halo,
-            theirEven: heap.blockAddress(places[opposite].even, there),
-            theirOdd: heap.blockAddress(places[opposite].odd, there),
-            ownEven: heap.blockAddress(places[side].even, here),
-            ownOdd: heap.blockAddress(places[side].odd, here),
-            theirSignals: heap.flagAddress(places[opposite].signals, there),
-            ownSignals: heap.flagAddress(places[side].signals, here),
-          };
-        }),
-        pitch: framePitch,
-        rowBytes,
-        rows: frames,
-        neighbourCount: sides.length,
-      },
-    ]);
+    const list = () =>
+      sides.map(({ side, opposite, step, own, halo }) => {
+        const there = this.world.worldRank(this.world.rank + step);
+        return {
+          send: own,
+          receive: halo,
+          theirEven: heap.blockAddress(places[opposite].even, there),
+          theirOdd: heap.blockAddress(places[opposite].odd, there),
+          ownEven: heap.blockAddress(places[side].even, here),
+          ownOdd: heap.blockAddress(places[side].odd, here),
+          theirSignals: heap.flagAddress(places[opposite].signals, there),
+          ownSignals: heap.flagAddress(places[side].signals, here),
+        };
+      });
+    peerExchange(device, list, { pitch: framePitch, rowBytes, rows: frames });
   }
 
   /** On every rank: slots for what the neighbour above (below) sends, and the signals of the two. */

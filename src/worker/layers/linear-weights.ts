@@ -1,9 +1,10 @@
 import type { Split } from "../../plan/schema.js";
 import type { Context } from "../comm/context.js";
-import { cast, quantizeRows } from "../ops/ops.js";
-import { rowSumSquares } from "../ops/wan-ops.js";
+import { cast } from "../ops/elementwise.js";
+import { rowSumSquares } from "../ops/norm.js";
+import { quantizeRows } from "../ops/quantize.js";
 import type { Device } from "../runtime/device.js";
-import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import { matrixShape, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
 
@@ -84,15 +85,11 @@ function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) 
 async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Promise<Bound> {
   const { rows } = matrixShape(w);
   const largest = async (queue: (out: Tensor) => void) => {
-    const address = device.kernels.create("malloc", tensorBytes("fp32", [rows]), 0);
-    try {
-      const out = tensor(address, "fp32", [rows]);
+    const bytes = await device.withStaging("fp32", [rows], (out) => {
       queue(out);
-      const values = new Float32Array((await device.download(out)).buffer);
-      return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    } finally {
-      device.kernels.call("free", address);
-    }
+      return device.download(out);
+    });
+    return new Float32Array(bytes.buffer).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   };
   const squares = await largest((out) => rowSumSquares(device, out, w));
   const offset = bias ? await largest((out) => cast(device, out, bias)) : 0;
@@ -139,9 +136,7 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
     await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
     return { w, bias, outDtype };
   }
-  const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
-  try {
-    const exact = tensor(staging, "fp32", [rows, columns]);
+  return device.withStaging("fp32", [rows, columns], async (exact) => {
     await loadWeight(exact);
     const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
     quantizeRows(device, w, exact);
@@ -161,7 +156,5 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
         return precision.quantised ? bound : undefined;
       },
     };
-  } finally {
-    device.kernels.call("free", staging);
-  }
+  });
 }

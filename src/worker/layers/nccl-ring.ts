@@ -1,5 +1,5 @@
 import type { NcclGroup } from "../comm/nccl-group.js";
-import { attention } from "../ops/ops.js";
+import { attention } from "../ops/attention.js";
 import type { Device } from "../runtime/device.js";
 import { matrixShape, type Tensor } from "../runtime/tensor.js";
 import type { KeyValuePayload } from "./kv-payload.js";

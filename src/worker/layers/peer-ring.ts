@@ -1,6 +1,6 @@
 import type { PeerGroup } from "../comm/peer-group.js";
 import type { PeerHeap } from "../comm/peer-heap.js";
-import { attention } from "../ops/ops.js";
+import { attention } from "../ops/attention.js";
 import type { Device } from "../runtime/device.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { KeyValuePayload } from "./kv-payload.js";
@@ -38,7 +38,7 @@ export class PeerRing extends RingOfPayloads {
     const others = arrivals.map(({ rank: r, address, flag }) => payload.blockOf(address, tokensOf(r), flag));
     if (!this.#waits) {
       this.#waits = device.allocatePersistent("i32", [size, 2]);
-      device.kernels.call("fillZero", this.#waits.address, size * 8, device.streams.compute);
+      device.clear(this.#waits);
     }
     const { heads, kernel } = this.settings;
     const { vScale } = payload;
@@ -50,7 +50,7 @@ export class PeerRing extends RingOfPayloads {
     if (!this.#waits) return [];
     const { device } = this;
     const words = await device.download(this.#waits);
-    device.kernels.call("fillZero", this.#waits.address, words.byteLength, device.streams.compute);
+    device.clear(this.#waits);
     return [...new BigUint64Array(words.buffer)].map((nanoseconds) => Number(nanoseconds) / 1e6);
   }
 }

@@ -1,5 +1,7 @@
 import type { PeerGroup } from "../comm/peer-group.js";
 import type { PeerHeap } from "../comm/peer-heap.js";
+import { copyBytes } from "../ops/copy.js";
+import { awaitFlags, writeFlags } from "../ops/peer.js";
 import type { Address } from "../runtime/abi.js";
 import type { Device } from "../runtime/device.js";
 
@@ -55,9 +57,9 @@ export class PeerRounds {
       const credit = heap.flagAddress(at(free, to), here);
       const destination = heap.blockAddress(at(slots, rank), world(to));
       const arrived = heap.flagAddress(at(full, rank), world(to));
-      device.launch("communication", "flagsWait", () => [[credit], 1, 1], "copy");
-      device.launch("communication", "copy", () => [destination, message, bytes], "copy");
-      device.launch("communication", "flagsWrite", () => [[arrived], 1, 1], "copy");
+      awaitFlags(device, [credit], { reset: true, stream: "copy" });
+      copyBytes(device, destination, message, bytes, "copy");
+      writeFlags(device, [arrived], 1, "copy");
     }
     const sent = device.mark("copy");
 
@@ -69,9 +71,9 @@ export class PeerRounds {
     }));
     const finish = () => {
       const reset = arrivals.map(({ flag }) => flag);
-      device.launch("communication", "flagsWrite", () => [reset, reset.length, 0]);
+      writeFlags(device, reset, 0);
       const credits = sources.map((r) => heap.flagAddress(at(free, rank), world(r)));
-      device.launch("communication", "flagsWrite", () => [credits, credits.length, 1]);
+      writeFlags(device, credits, 1);
       // Nothing may overwrite the message before it has been sent.
       device.waitFor("compute", sent);
     };

@@ -2,7 +2,7 @@ import { attentionDtype } from "../../plan/schema.js";
 import type { Context } from "../comm/context.js";
 import { NcclGroup } from "../comm/nccl-group.js";
 import { PeerGroup } from "../comm/peer-group.js";
-import { attention } from "../ops/ops.js";
+import { attention } from "../ops/attention.js";
 import { attentionKernels } from "../runtime/abi.js";
 import { matrixShape, type Tensor } from "../runtime/tensor.js";
 import { asTheyAre, inE4m3, type KeyValuePayload } from "./kv-payload.js";

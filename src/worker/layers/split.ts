@@ -1,4 +1,5 @@
 import type { Context } from "../comm/context.js";
+import { copyRows } from "../ops/copy.js";
 import { dtypeBytes, matrixShape, type Tensor } from "../runtime/tensor.js";
 
 /** A half-open range of indices. */
@@ -66,7 +67,8 @@ export function gatherColumnsTp(context: Context, part: Tensor, out: Tensor): vo
       const destination = out.address + rank * partBytes;
       const source = stacked.address + rank * rows * partBytes;
       const pitch = tp.size * partBytes;
-      device.launch("communication", "copy2d", () => [destination, pitch, source, partBytes, partBytes, rows]);
+      const own = { address: source, pitch: partBytes };
+      copyRows(device, { address: destination, pitch }, own, { rows, rowBytes: partBytes, phase: "communication" });
     }
   });
 }

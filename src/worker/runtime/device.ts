@@ -1,10 +1,10 @@
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
-import { type Address, type Handle, memoryKinds } from "./abi.js";
+import { type Address, type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
-import { type Argument, type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
+import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
-import { type LaunchedKernel, noWork, type Work, workOf } from "./work.js";
+import { noWork, type Work } from "./work.js";
 
 export type StreamName = "compute" | "copy" | "aside";
 
@@ -15,6 +15,17 @@ interface Interval {
   work: Work;
   start: Handle;
   end: Handle;
+}
+
+/** One launch of a kernel. Neither function is called while measuring. */
+export interface Launch<Name extends LaunchedKernel> {
+  /** What of a forward's time the launch is counted as. */
+  readonly phase: Phase;
+  /** What it costs; asked for only where launches are recorded. */
+  readonly work: () => Work;
+  readonly args: () => OnStream[Name];
+  /** Where it goes: with the other computing, unless said. */
+  readonly stream?: StreamName | undefined;
 }
 
 /**
@@ -52,6 +63,11 @@ export class Device {
     return this.#rehearsed === undefined ? this.realKernels : this.#noKernels;
   }
 
+  /** Devices of this host that its workers share. */
+  get devices(): number {
+    return this.kernels.create("deviceCount");
+  }
+
   /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
   static open(kernelFile: string, localRank: number): Device {
     const kernels = new Kernels(kernelFile);
@@ -61,20 +77,19 @@ export class Device {
     return new Device(kernels);
   }
 
-  /**
-   * Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument.
-   * @param said the launch's work, where its arguments do not say it.
-   */
-  launch(phase: Phase, name: LaunchedKernel, args: () => Argument[], stream = this.#computing, said?: Work) {
+  /** Queues one kernel on a stream; nothing while measuring, when addresses mean nothing. */
+  launch<Name extends LaunchedKernel>(name: Name, { phase, work, args, stream = this.#computing }: Launch<Name>): void {
     if (this.measuring) return;
-    const recording = this.#recording;
     const queue = this.streams[stream];
-    if (!recording) return this.kernels.call(name, ...args(), queue);
+    const recording = this.#recording;
+    if (!recording) {
+      this.kernels.queue(name, args(), queue);
+      return;
+    }
     const values = args();
-    const work = said ?? workOf(name, values);
     const start = this.#timestamp(queue);
-    this.kernels.call(name, ...values, queue);
-    recording.push({ name, phase, stream, work, start, end: this.#timestamp(queue) });
+    this.kernels.queue(name, values, queue);
+    recording.push({ name, phase, stream, work: work(), start, end: this.#timestamp(queue) });
   }
 
   #timestamp(queue: Handle): Handle {
@@ -101,6 +116,18 @@ export class Device {
     const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
     this.#owned.push(address);
     return tensor(address, dtype, shape);
+  }
+
+  /** Runs the body with memory of its own, which is given back once what the body has queued is done. */
+  async withStaging<T>(dtype: DType, shape: readonly number[], body: (staging: Tensor) => Promise<T>): Promise<T> {
+    const address = this.kernels.create("malloc", tensorBytes(dtype, shape), memoryKinds.device);
+    try {
+      const value = await body(tensor(address, dtype, shape));
+      await this.synchronize();
+      return value;
+    } finally {
+      this.kernels.call("free", address);
+    }
   }
 
   /**
@@ -218,6 +245,16 @@ export class Device {
     return graph;
   }
 
+  /** Queues a captured graph on the compute stream. */
+  replay(graph: Handle): void {
+    this.kernels.call("graphLaunch", graph, this.streams.compute);
+  }
+
+  /** Frees a captured graph; the device must have done what is queued. */
+  freeGraph(graph: Handle): void {
+    this.kernels.call("graphDestroy", graph);
+  }
+
   /** Runs the body with an event before and after every kernel. Returns what each took, in microseconds since the first. */
   async record(body: () => void): Promise<TraceEvent[]> {
     const intervals: Interval[] = [];
@@ -271,6 +308,11 @@ export class Device {
     const bytes = new Uint8Array(tensorBytes(source.dtype, source.shape));
     await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams[stream]);
     return bytes;
+  }
+
+  /** Zeros in a tensor that outlives a forward, while one is measured too. */
+  clear(out: Tensor): void {
+    this.kernels.call("fillZero", out.address, tensorBytes(out.dtype, out.shape), this.streams.compute);
   }
 
   /** Frees everything; the device must be idle. */

@@ -24,13 +24,13 @@ export class Replays {
     }
     const graph = known === "not yet" ? this.device.capture(queue) : known;
     this.#graphs.set(name, graph);
-    return () => this.device.kernels.call("graphLaunch", graph, this.device.streams.compute);
+    return () => this.device.replay(graph);
   }
 
   /** Frees the graphs; the device must have done what is queued. */
   close(): void {
     for (const graph of this.#graphs.values()) {
-      if (graph !== "not yet") this.device.kernels.call("graphDestroy", graph);
+      if (graph !== "not yet") this.device.freeGraph(graph);
     }
     this.#graphs.clear();
   }

@@ -5,7 +5,6 @@ import type { DitModel } from "../../models/schema.js";
 import type { Seed } from "../../protocol/seed.js";
 import type { DitInputs } from "../models/dit/dit.js";
 import type { Device } from "../runtime/device.js";
-import { tensor } from "../runtime/tensor.js";
 import { fillRandom } from "../weights/source.js";
 import { requireFiniteInput } from "./finite.js";
 
@@ -13,10 +12,7 @@ import { requireFiniteInput } from "./finite.js";
 export async function randomInputs(device: Device, model: DitModel, seed: Seed): Promise<DitInputs> {
   const { channels, imageSize, classes } = model;
   const shape = [channels, imageSize, imageSize];
-  const bytes = channels * imageSize * imageSize * 4;
-  const staging = device.kernels.create("malloc", bytes, 0);
-  try {
-    const image = tensor(staging, "fp32", shape);
+  return device.withStaging("fp32", shape, async (image) => {
     fillRandom(device, {
       out: image,
       seed,
@@ -27,9 +23,7 @@ export async function randomInputs(device: Device, model: DitModel, seed: Seed):
     const mixed = (factor: bigint, term: bigint, modulus: number) =>
       Number((BigInt(seed) * factor + term) % BigInt(modulus));
     return { image: await device.download(image), t: mixed(271n, 500n, 1000), y: mixed(37n, 7n, classes) };
-  } finally {
-    device.kernels.call("free", staging);
-  }
+  });
 }
 
 /** Inputs `img` [1, channels, size, size], `t` [1] and `y` [1] of a safetensors file. @throws DitrunError when they do not fit. */

@@ -9,7 +9,8 @@ import { PeerGroup } from "../comm/peer-group.js";
 import { makeHaloExchange } from "../layers/halo-exchange.js";
 import { passRound } from "../layers/nccl-round.js";
 import { PeerRounds } from "../layers/peer-round.js";
-import { copy } from "../ops/ops.js";
+import { copy } from "../ops/copy.js";
+import { awaitFlags } from "../ops/peer.js";
 import type { Address } from "../runtime/abi.js";
 import { Device } from "../runtime/device.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
@@ -73,12 +74,12 @@ async function time({ device, world }: Context, pattern: () => Exchange, repetit
   // The first launch loads the graph.
   for (let repetition = -1; repetition < repetitions; repetition++) {
     world.barrier();
-    const elapsed = device.time(() => device.kernels.call("graphLaunch", graph, device.streams.compute));
+    const elapsed = device.time(() => device.replay(graph));
     await device.synchronize();
     const each = (elapsed() * 1e3) / EXCHANGES;
     if (repetition >= 0) microseconds.push(each);
   }
-  device.kernels.call("graphDestroy", graph);
+  device.freeGraph(graph);
   return microseconds;
 }
 
@@ -178,7 +179,7 @@ function ringShift({ device, world, heap }: Context): Pattern {
       }
       if (!rounds) throw new Error("One rank has no ring.");
       const { arrivals, finish } = rounds.start(sent.address, bytesOfRank);
-      for (const { flag } of arrivals) device.launch("communication", "flagsWait", () => [[flag], 1, 0]);
+      for (const { flag } of arrivals) awaitFlags(device, [flag], { reset: false });
       finish();
       received.push(...arrivals.map(({ rank, address }) => placeOf(rank, address, count)));
     };

@@ -43,8 +43,7 @@ export async function profileForward(
   const check = async () => requireFinite(`The output of ${task.model.name}`, await device.download(subject.output));
   await check();
   const graph = plan.graph ? device.capture(() => subject.forward()) : undefined;
-  const run = () =>
-    graph === undefined ? subject.forward() : device.kernels.call("graphLaunch", graph, device.streams.compute);
+  const run = () => (graph === undefined ? subject.forward() : device.replay(graph));
 
   const latenciesMs: number[] = [];
   for (let iteration = -task.warmup; iteration < task.iterations; iteration++) {
@@ -58,7 +57,7 @@ export async function profileForward(
   // What replays leave, before another forward writes over it.
   await check();
   const { recordedMs, phases, ringWaitsMs, trace } = await recordPhases(context, subject);
-  if (graph !== undefined) device.kernels.call("graphDestroy", graph);
+  if (graph !== undefined) device.freeGraph(graph);
   const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
     rank,

@@ -10,7 +10,7 @@ import { NonfiniteCounter } from "../models/wan/nonfinite.js";
 import type { TextEncoder } from "../models/wan/text-encoder.js";
 import type { TextSlot, WanTransformer } from "../models/wan/transformer.js";
 import { videoFrames, type WanVae } from "../models/wan/vae/vae.js";
-import { copy } from "../ops/ops.js";
+import { copy } from "../ops/copy.js";
 import { Device } from "../runtime/device.js";
 import { type Tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Store } from "../store.js";

@@ -29,7 +29,7 @@ export async function planMemory(
   { encoder, others }: ModelBytes,
   limit: number | undefined,
 ): Promise<WanGenerateRank["memory"]> {
-  const sharing = Math.ceil(Number(process.env.LOCAL_WORLD_SIZE ?? 1) / device.kernels.create("deviceCount"));
+  const sharing = Math.ceil(Number(process.env.LOCAL_WORLD_SIZE ?? 1) / device.devices);
   const availableBytes = limit ?? device.info.freeBytes / sharing;
   const least = Math.max(encoder, others) + measuredBytes;
   if (least > availableBytes) {

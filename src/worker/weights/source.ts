@@ -2,10 +2,10 @@ import { DitrunError } from "../../failure.js";
 import { describe, expectShape, type FileDtype, type TensorFile, type TensorInfo } from "../../formats/tensor-file.js";
 import type { Seed } from "../../protocol/seed.js";
 import type { Range } from "../layers/split.js";
-import { cast } from "../ops/ops.js";
-import { deviceDtypes, distributions } from "../runtime/abi.js";
+import { cast } from "../ops/elementwise.js";
+import { random } from "../ops/random.js";
 import type { Device } from "../runtime/device.js";
-import { dtypeBytes, elements, rowsOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import { dtypeBytes, elements, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
 import { type Band, wideBands } from "./wide.js";
 
 /** How a parameter is drawn when weights are random: as torch.nn initialises the module that it belongs to. */
@@ -112,26 +112,17 @@ export function fillRandom(
   },
 ): void {
   const { out, init } = options;
-  const columns = out.shape.at(-1) ?? 1;
   const amplitude = init.kind === "uniform" ? init.bound : init.kind === "normal" ? init.std : 0;
-  device.launch("elementwise", "fillRandom", () => [
-    {
-      out: out.address,
-      seed: BigInt(options.seed),
-      row0: options.row0 ?? 0,
-      column0: options.column0 ?? 0,
-      fullColumns: options.fullColumns,
-      ldo: out.rowStride,
-      rows: elements(out.shape) / columns,
-      columns,
-      tensorId: tensorId(options.name),
-      distribution: distributions[init.kind === "normal" ? "normal" : "uniform"],
-      amplitude,
-      offset: init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0,
-      outDtype: deviceDtypes[out.dtype],
-      reserved: 0,
-    },
-  ]);
+  random(device, out, {
+    seed: BigInt(options.seed),
+    tensorId: tensorId(options.name),
+    fullColumns: options.fullColumns,
+    row0: options.row0,
+    column0: options.column0,
+    distribution: init.kind === "normal" ? "normal" : "uniform",
+    amplitude,
+    offset: init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0,
+  });
 }
 
 const fileDtypes: Partial<Record<FileDtype, Tensor["dtype"]>> = { F32: "fp32", BF16: "bf16", F16: "fp16" };
@@ -165,20 +156,16 @@ export class CheckpointWeights implements WeightSource {
       throw new Error(`${parameter.name} cannot be cut by rows and by columns at once.`);
     }
     const columns = { start: part.columns.start, end: part.columns.start + part.columns.count };
-    const staging = device.kernels.create("malloc", tensorBytes(dtype, out.shape), 0);
-    try {
+    await device.withStaging(dtype, out.shape, async (staging) => {
       let written = 0;
       for (const { start, count } of part.rows) {
         const slice = allColumns ? { dim: 0, start, end: start + count } : { dim: 1, ...columns };
         const bytes = await file.read(parameter.name, slice);
-        await device.upload(tensor(staging + written, dtype, [bytes.byteLength]), bytes);
+        await device.upload(tensor(staging.address + written, dtype, [bytes.byteLength]), bytes);
         written += bytes.byteLength;
       }
-      cast(device, out, tensor(staging, dtype, out.shape));
-      await device.synchronize();
-    } finally {
-      device.kernels.call("free", staging);
-    }
+      cast(device, out, staging);
+    });
   }
 
   async close(): Promise<void> {

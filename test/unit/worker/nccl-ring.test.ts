@@ -1,12 +1,14 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { builtKernels } from "../../../src/paths.js";
 import type { Group } from "../../../src/worker/comm/group.js";
-import type { Message } from "../../../src/worker/comm/nccl-group.js";
 import { asTheyAre, inE4m3, type KeyValuePayload, type MakePayload } from "../../../src/worker/layers/kv-payload.js";
 import { NcclRing } from "../../../src/worker/layers/nccl-ring.js";
 import type { RingSettings } from "../../../src/worker/layers/ring-of-payloads.js";
-import { kvStatistics } from "../../../src/worker/ops/fp8-ops.js";
-import { attention, cast } from "../../../src/worker/ops/ops.js";
+import { attention } from "../../../src/worker/ops/attention.js";
+import { copyBytes } from "../../../src/worker/ops/copy.js";
+import { cast } from "../../../src/worker/ops/elementwise.js";
+import type { Message } from "../../../src/worker/ops/nccl.js";
+import { kvStatistics } from "../../../src/worker/ops/quantize.js";
 import { Device } from "../../../src/worker/runtime/device.js";
 import { matrixShape, rowsOf, type Tensor, tensorBytes } from "../../../src/worker/runtime/tensor.js";
 import { relativeL2 } from "../../compare.js";
@@ -52,8 +54,6 @@ const at = <T>(list: readonly T[], index: number): T => {
   return item;
 };
 
-const copyBytes = (to: number, from: number, bytes: number) =>
-  device.launch("communication", "copy", () => [to, from, bytes]);
 const never = (): never => {
   throw new Error("The ring does not need this of its group.");
 };
@@ -98,7 +98,7 @@ describe("the ring over NCCL", () => {
         const payloads = tokensOfRank.map((_, rank) => made(rank));
         const messages = payloads.map(({ address, bytes }, rank) => {
           const message = device.allocate("u8", [bytes(at(tokensOfRank, rank))]);
-          copyBytes(message.address, address, tensorBytes("u8", message.shape));
+          copyBytes(device, message.address, address, tensorBytes("u8", message.shape));
           return message;
         });
         const sent: { as: number; from: Tensor }[] = [];
@@ -114,9 +114,9 @@ describe("the ring over NCCL", () => {
             expect(receive.bytes).toBe(arriving.shape[0]);
             // Not from the arena: the ring gives its part back.
             const kept = device.allocatePersistent("u8", [send.bytes]);
-            copyBytes(kept.address, send.address, send.bytes);
+            copyBytes(device, kept.address, send.address, send.bytes);
             sent.push({ as: passedOn, from: kept });
-            copyBytes(receive.address, arriving.address, receive.bytes);
+            copyBytes(device, receive.address, arriving.address, receive.bytes);
           };
           const settings: RingSettings = {
             heads,

@@ -5,7 +5,8 @@ import { PeerGroup } from "../../../src/worker/comm/peer-group.js";
 import { PeerHeap } from "../../../src/worker/comm/peer-heap.js";
 import { asTheyAre } from "../../../src/worker/layers/kv-payload.js";
 import { PeerRing } from "../../../src/worker/layers/peer-ring.js";
-import { attention, copy } from "../../../src/worker/ops/ops.js";
+import { attention } from "../../../src/worker/ops/attention.js";
+import { copy } from "../../../src/worker/ops/copy.js";
 import { Device } from "../../../src/worker/runtime/device.js";
 import { partOf, type Tensor, tensorBytes } from "../../../src/worker/runtime/tensor.js";
 import { sequence } from "../../kernels/module.js";
@@ -69,7 +70,7 @@ describe("the ring over peer memory", () => {
     const ranks = await makeRanks();
     const [quick, slow] = ranks;
     if (!quick || !slow) throw new Error("There are two ranks.");
-    const launch = ({ device, graph }: Rank) => device.kernels.call("graphLaunch", graph, device.streams.compute);
+    const launch = ({ device, graph }: Rank) => device.replay(graph);
     /** One launch over both ranks' blocks, this rank's first. */
     const expected = async ({ device, q }: Rank, blocks: readonly Tensor[]) => {
       const whole = device.allocatePersistent("fp32", q.shape);
@@ -92,7 +93,7 @@ describe("the ring over peer memory", () => {
     // Only after success: a ring that failed holds streams that wait for ever.
     await Promise.all(ranks.map(({ heap }) => heap.close()));
     for (const { device, graph } of ranks) {
-      device.kernels.call("graphDestroy", graph);
+      device.freeGraph(graph);
       device.close();
     }
   });

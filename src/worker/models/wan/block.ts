@@ -12,8 +12,9 @@ import {
 import { Mlp } from "../../layers/mlp.js";
 import type { RingAttention } from "../../layers/ring-attention.js";
 import { WideRmsNorm } from "../../layers/rms-norm.js";
-import { allocateByHead } from "../../ops/fp8-ops.js";
-import { attention, layerNorm } from "../../ops/ops.js";
+import { attention } from "../../ops/attention.js";
+import { layerNorm } from "../../ops/norm.js";
+import { allocateByHead } from "../../ops/quantize.js";
 import { attentionKernels } from "../../runtime/abi.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import type { Tap } from "./tap.js";

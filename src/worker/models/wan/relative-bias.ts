@@ -1,7 +1,7 @@
 import type { Loader } from "../../layers/linear.js";
 import type { Range } from "../../layers/split.js";
 import type { Device } from "../../runtime/device.js";
-import { type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
+import type { Tensor } from "../../runtime/tensor.js";
 
 /** Distances fall into so many buckets, half of them for keys after the query. */
 export const BUCKETS = 32;
@@ -36,9 +36,7 @@ export class RelativeBias {
   static async load(loader: Loader, name: string, shape: readonly number[], own: Range, longest: number) {
     const { device } = loader.context;
     const [buckets = 0, heads = 0] = shape;
-    const staging = device.kernels.create("malloc", tensorBytes("fp32", shape), 0);
-    try {
-      const whole = tensor(staging, "fp32", shape);
+    return device.withStaging("fp32", shape, async (whole) => {
       const part = { rows: [{ start: 0, count: buckets }], columns: { start: 0, count: heads } };
       const init = { kind: "normal", std: (2 * buckets * heads) ** -0.5 } as const;
       await loader.source.load({ name, shape, init }, part, whole);
@@ -50,9 +48,7 @@ export class RelativeBias {
       );
       const expanded = device.allocatePersistent("fp32", [own.count, 2 * longest - 1]);
       return new RelativeBias(table, own.count, expanded);
-    } finally {
-      device.kernels.call("free", staging);
-    }
+    });
   }
 
   /** Expands to [heads, 2 · length - 1], indexed by key - query + length - 1, as ditrun_attention takes it. */

@@ -2,11 +2,9 @@ import { DitrunError } from "../../../../failure.js";
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import type { VaeDtype } from "../../../../plan/schema.js";
 import type { Context } from "../../../comm/context.js";
-import { cast } from "../../../ops/ops.js";
-import { transpose } from "../../../ops/video-ops.js";
-import { combine } from "../../../ops/wan-ops.js";
-import type { Device } from "../../../runtime/device.js";
-import { elements, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
+import { transpose } from "../../../ops/copy.js";
+import { cast, combine } from "../../../ops/elementwise.js";
+import { elements, type Tensor, tensor } from "../../../runtime/tensor.js";
 import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 
@@ -129,27 +127,11 @@ async function loadScaled(
     return;
   }
   const { device } = context;
-  await withStaging(device, "fp32", out.shape, async (exact) => {
+  await device.withStaging("fp32", out.shape, async (exact) => {
     await source.load(parameter, part, exact);
     combine(device, exact, [{ coefficient: scale, x: exact }]);
     cast(device, out, exact);
   });
-}
-
-/** Runs the body, whose work is done when this returns, with memory of its own. */
-async function withStaging(
-  device: Device,
-  dtype: Tensor["dtype"],
-  shape: readonly number[],
-  body: (staging: Tensor) => Promise<void>,
-): Promise<void> {
-  const address = device.kernels.create("malloc", tensorBytes(dtype, shape), 0);
-  try {
-    await body(tensor(address, dtype, shape));
-    await device.synchronize();
-  } finally {
-    device.kernels.call("free", address);
-  }
 }
 
 /** torch.nn.Conv3d's initialisation, for random weights: uniform in ±1/√(inputs of one output). */
@@ -172,7 +154,7 @@ export async function loadKernel(
   const taps = kernelT * kernelH * kernelW;
   const out = device.allocatePersistent(dtype, shape);
   const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
-  await withStaging(device, dtype, [outChannels, inChannels * taps], async (flat) => {
+  await device.withStaging(dtype, [outChannels, inChannels * taps], async (flat) => {
     await loadScaled(loader, parameter, wholeOf(parameter), scale, flat);
     transpose(device, out, tensor(flat.address, dtype, [outChannels, inChannels, taps]));
   });

@@ -1,9 +1,19 @@
 import { deviceDtypes, FP8_KEYS, STATISTICS_PARTS } from "../runtime/abi.js";
 import type { Device } from "../runtime/device.js";
-import { matrixShape, partOf, type Tensor, tensor } from "../runtime/tensor.js";
-import { quantizeRows } from "./ops.js";
+import { addressOf, matrixShape, partOf, type Tensor, tensor } from "../runtime/tensor.js";
+import { passOverRows } from "../runtime/work.js";
 
-// What turns the operands of attention into e4m3 (kernels/include/ditrun.h, "keys and values in e4m3").
+// What turns matrices and the operands of attention into e4m3 (kernels/include/ditrun.h, "keys and values in e4m3").
+
+/** Per-row e4m3: out = x / scale, out's row scale = amax / 448. */
+export function quantizeRows(device: Device, out: Tensor, x: Tensor): void {
+  const { rows, columns } = matrixShape(x);
+  device.launch("quantizeRows", {
+    phase: "elementwise",
+    work: () => passOverRows(x, out),
+    args: () => [out.address, addressOf(out.rowScale), x.address, x.rowStride, rows, columns, deviceDtypes[x.dtype]],
+  });
+}
 
 /** Keys of a row of transposed e4m3 values, the zeros behind the last included. */
 export function paddedKeys(keys: number): number {
@@ -31,10 +41,21 @@ export function kvStatistics(device: Device, statistics: Tensor, kv: Tensor): vo
   const { rows, columns } = matrixShape(k);
   device.arena.scope(() => {
     const workspace = device.allocate("fp32", [STATISTICS_PARTS, 2, columns]);
-    device.launch("elementwise", "kvStatistics", () => [
-      ...[statistics.address, workspace.address, k.address, k.rowStride, v.address, v.rowStride],
-      ...[rows, columns, deviceDtypes[kv.dtype]],
-    ]);
+    device.launch("kvStatistics", {
+      phase: "elementwise",
+      work: () => passOverRows(k, v),
+      args: () => [
+        statistics.address,
+        workspace.address,
+        k.address,
+        k.rowStride,
+        v.address,
+        v.rowStride,
+        rows,
+        columns,
+        deviceDtypes[kv.dtype],
+      ],
+    });
   });
 }
 
@@ -63,24 +84,28 @@ export function quantizeKv(
 ): void {
   const [ownK, ownV] = [partOf(kv, 0), partOf(kv, 1)];
   const { rows, columns } = matrixShape(ownK);
-  device.launch("elementwise", "quantizeKv", () => [
-    {
-      k: ownK.address,
-      v: ownV.address,
-      statistics: statistics.address,
-      outK: k.address,
-      outV: v.address,
-      kScale: kScale.address,
-      vScale: vScale.address,
-      ldk: ownK.rowStride,
-      ldv: ownV.rowStride,
-      totalRows,
-      rows,
-      heads,
-      headDim: columns / heads,
-      statisticsCount: matrixShape(statistics).rows / 2,
-      dtype: deviceDtypes[kv.dtype],
-      reserved: 0,
-    },
-  ]);
+  device.launch("quantizeKv", {
+    phase: "elementwise",
+    work: () => passOverRows(ownK, ownV, k, v),
+    args: () => [
+      {
+        k: ownK.address,
+        v: ownV.address,
+        statistics: statistics.address,
+        outK: k.address,
+        outV: v.address,
+        kScale: kScale.address,
+        vScale: vScale.address,
+        ldk: ownK.rowStride,
+        ldv: ownV.rowStride,
+        totalRows,
+        rows,
+        heads,
+        headDim: columns / heads,
+        statisticsCount: matrixShape(statistics).rows / 2,
+        dtype: deviceDtypes[kv.dtype],
+        reserved: 0,
+      },
+    ],
+  });
 }
