@@ -155,7 +155,7 @@ typedef struct {
   int32_t outDtype;      /* of out: F32; after BF16 and E4M3 also BF16 or F16; after F16 also F16; after E4M3 also E4M3, without gate and residual */
   int32_t biasDtype, residualDtype; /* F32, or BF16 (F16 where A is F16) */
   int32_t activation;    /* ditrun_activation */
-  int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
+  int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles/tiles.h); the CPU has one */
   int32_t aScaleColumns; /* E4M3 only: 0, or columns of A that share a scale */
   float alpha;
 } ditrun_gemm_args;

@@ -69,7 +69,7 @@ export type Fault =
 
 /** Copies the built worker to a folder, with the faults in it. @returns the program of a worker that runs a series of tasks. */
 export function breakBuild(folder: string): string {
-  for (const part of ["worker", "protocol", "formats", "files", "models", "plan", "sampling"]) {
+  for (const part of ["failure.js", "worker", "protocol", "formats", "files", "models", "plan", "sampling"]) {
     cpSync(join(packageRoot, "dist", part), join(folder, part), { recursive: true });
   }
   symlinkSync(join(packageRoot, "node_modules"), join(folder, "node_modules"));
