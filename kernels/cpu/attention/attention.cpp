@@ -24,8 +24,8 @@ constexpr int64_t tileKeys = 256;
 constexpr int64_t chunkKeys = 1024;
 constexpr int maxHeadDim = 512;
 
-/** Probabilities, at most 1, are rounded to e4m3 and f16 times this, as the Hopper kernels do: the largest power of two that keeps them
- * below e4m3's 448; in f16 it keeps 22 octaves in the normal range. */
+/** Probabilities, at most 1, are rounded to e4m3 and f16 times this, as the Hopper kernels do: the largest power of two
+ * that keeps them below e4m3's 448; in f16 it keeps 22 octaves in the normal range. */
 constexpr float probabilityScale = 256.0f;
 
 int64_t roundUp(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
@@ -45,9 +45,9 @@ struct Attention : ditrun_attention_args {
         float decoded[panelColumns][maxHeadDim];
         const int64_t first = panel * panelColumns;
         const int64_t count = std::min<int64_t>(panelColumns, keys - first);
-        packPanel(count, headDim,
-                  [&](int64_t r) { return keyRow(block, head, key0 + first + r, decoded[r]); },
-                  packedK + (head * keyPanels + panel) * headDim * panelColumns);
+        packPanel(
+            count, headDim, [&](int64_t r) { return keyRow(block, head, key0 + first + r, decoded[r]); },
+            packedK + (head * keyPanels + panel) * headDim * panelColumns);
         float *const to = packedV + (head * dimPanels * keys + first) * panelColumns;
         if (dtype == DITRUN_E4M3) {
           packChannels(block, head, key0 + first, count, to, keys);
@@ -69,7 +69,8 @@ struct Attention : ditrun_attention_args {
   }
 
   /** At most 16 values, rows of a head, to panels of 16 dimensions that are `keys` rows long. */
-  void packValues(const ditrun_kv_block &block, int64_t head, int64_t key0, int64_t count, float *to, int64_t keys) const {
+  void packValues(const ditrun_kv_block &block, int64_t head, int64_t key0, int64_t count, float *to,
+                  int64_t keys) const {
     for (int64_t r = 0; r < count; r++) {
       float row[maxHeadDim];
       const float *const v = readRun(block.v, dtype, (key0 + r) * block.vStride + head * headDim, headDim, row);
@@ -80,7 +81,8 @@ struct Attention : ditrun_attention_args {
   }
 
   /** The same from e4m3 values, whose rows are channels and whose keys stand in wgmma's order. */
-  void packChannels(const ditrun_kv_block &block, int64_t head, int64_t key0, int64_t count, float *to, int64_t keys) const {
+  void packChannels(const ditrun_kv_block &block, int64_t head, int64_t key0, int64_t count, float *to,
+                    int64_t keys) const {
     for (int64_t d = 0; d < paddedDim(); d++) {
       float places[panelColumns] = {};
       if (d < headDim) readRun(block.v, dtype, (head * headDim + d) * block.vStride + key0, panelColumns, places);
@@ -105,7 +107,8 @@ struct Attention : ditrun_attention_args {
     for (int64_t r = 0; r < rows; r++) {
       float *const row = qRows + r * dim;
       copyRun(q, dtype, (query0 + r) * qStride + head * headDim, headDim, row);
-      const float factor = dtype == DITRUN_E4M3 ? pointer<const float>(qScale)[(query0 + r) * heads + head] * scale : scale;
+      const float factor =
+          dtype == DITRUN_E4M3 ? pointer<const float>(qScale)[(query0 + r) * heads + head] * scale : scale;
       for (int64_t i = 0; i < headDim; i++) row[i] *= factor;
     }
     for (int64_t key0 = 0; key0 < keys; key0 += tileKeys) {
@@ -131,12 +134,13 @@ struct Attention : ditrun_attention_args {
   }
 
   /**
-   * Scores to probabilities relative to the new maximum, rounded to V's dtype. The sum is of the unrounded ones but in e4m3 and
-   * f16, where the rounded ones are all that the matrix unit sees.
+   * Scores to probabilities relative to the new maximum, rounded to V's dtype. The sum is of the unrounded ones but in
+   * e4m3 and f16, where the rounded ones are all that the matrix unit sees.
    */
   void softmaxRow(float *s, int64_t count, int64_t padded, float *acc, float &m, float &l) const {
     if (dtype == DITRUN_F16) {
-      for (int64_t i = 0; i < count; i++) s[i] += s[i] * 0.0f;  // what f16 could not hold is infinite, and must show: inf - inf
+      // what f16 could not hold is infinite, and must show: inf - inf
+      for (int64_t i = 0; i < count; i++) s[i] += s[i] * 0.0f;
     }
     for (int64_t i = count; i < padded; i++) s[i] = -std::numeric_limits<float>::infinity();
     v8 best = all8(-std::numeric_limits<float>::infinity());
@@ -240,8 +244,8 @@ struct Attention : ditrun_attention_args {
           const int64_t head = task / strips;
           const int64_t query0 = task % strips * stripQueries;
           const int64_t state = head * queries + query0;
-          strip(head, query0, std::min<int64_t>(stripQueries, queries - query0), keys, before, allKeys, packedK, packedV,
-                acc + state * dim, m + state, l + state, own + omp_get_thread_num() * perThread);
+          strip(head, query0, std::min<int64_t>(stripQueries, queries - query0), keys, before, allKeys, packedK,
+                packedV, acc + state * dim, m + state, l + state, own + omp_get_thread_num() * perThread);
         }
         before += keys;
       }
@@ -251,7 +255,8 @@ struct Attention : ditrun_attention_args {
       for (int64_t part = 0; part < strips; part++) {
         const int64_t query0 = part * stripQueries;
         const int64_t state = head * queries + query0;
-        finish(head, query0, std::min<int64_t>(stripQueries, queries - query0), acc + state * dim, m + state, l + state);
+        finish(head, query0, std::min<int64_t>(stripQueries, queries - query0), acc + state * dim, m + state,
+               l + state);
       }
     }
   }
@@ -261,22 +266,24 @@ void check(const ditrun_attention_args &a) {
   const char *const f = "ditrun_attention";
   require(a.queries > 0 && a.heads > 0, f, ": queries and heads are ", a.queries, " and ", a.heads,
           " but must be positive.");
-  require(a.headDim > 0 && a.headDim <= maxHeadDim, f, ": headDim is ", a.headDim, " but must be 1 to ", maxHeadDim, ".");
+  require(a.headDim > 0 && a.headDim <= maxHeadDim, f, ": headDim is ", a.headDim, " but must be 1 to ", maxHeadDim,
+          ".");
   require(a.blockCount > 0 && a.blockCount <= DITRUN_MAX_KV_BLOCKS, f, ": blockCount is ", a.blockCount,
           " but must be 1 to ", DITRUN_MAX_KV_BLOCKS, ".");
   require(a.kernel == 0 || a.kernel == 1, f, ": kernel is ", a.kernel,
           ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
   requireDtype(f, "dtype", a.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16, DITRUN_E4M3);
   if (a.oDtype == DITRUN_E4M3) {
-    require(a.dtype == DITRUN_E4M3 || a.dtype == DITRUN_BF16, f, ": o is e4m3, which only e4m3 and bf16 operands give.");
+    require(a.dtype == DITRUN_E4M3 || a.dtype == DITRUN_BF16, f,
+            ": o is e4m3, which only e4m3 and bf16 operands give.");
     requireAddress(f, "oScale", a.oScale, 4);
   } else {
     requireDtype(f, "oDtype", a.oDtype, DITRUN_F32, DITRUN_BF16);
   }
   const int64_t row = static_cast<int64_t>(a.heads) * a.headDim;
   const auto stride = [&](const char *name, int64_t value) {
-    require(value >= row, f, ": ", name, " is ", value, " but a row of ", a.heads, " heads of ", a.headDim, " has ", row,
-            " elements.");
+    require(value >= row, f, ": ", name, " is ", value, " but a row of ", a.heads, " heads of ", a.headDim, " has ",
+            row, " elements.");
   };
   stride("qStride", a.qStride);
   stride("oStride", a.oStride);
@@ -290,7 +297,8 @@ void check(const ditrun_attention_args &a) {
   requireOptional(f, "lse", a.lse, 4);
   requireOptional(f, "relativeBias", a.relativeBias, 4);
   requireOptional(f, "waitNanoseconds", a.waitNanoseconds, 8);
-  require((a.previousO == 0) == (a.previousLse == 0), f, ": previousO and previousLse are needed together, but one is 0.");
+  require((a.previousO == 0) == (a.previousLse == 0), f,
+          ": previousO and previousLse are needed together, but one is 0.");
   requireOptional(f, "previousO", a.previousO, 4);
   requireOptional(f, "previousLse", a.previousLse, 4);
   require(a.blocks != nullptr, f, ": blocks is null.");
@@ -299,8 +307,8 @@ void check(const ditrun_attention_args &a) {
     require(block.length > 0, f, ": block ", b, " has length ", block.length, " but must have at least one key.");
     stride("kStride", block.kStride);
     if (e4m3) {
-      require(block.vStride == paddedKeys(block.length), f, ": vStride of block ", b, " is ", block.vStride, " but e4m3 rows of ",
-              block.length, " keys are padded to ", paddedKeys(block.length), ".");
+      require(block.vStride == paddedKeys(block.length), f, ": vStride of block ", b, " is ", block.vStride,
+              " but e4m3 rows of ", block.length, " keys are padded to ", paddedKeys(block.length), ".");
       requireAddress(f, "kScale", block.kScale, 4);
     } else {
       stride("vStride", block.vStride);

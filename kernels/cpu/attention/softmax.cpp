@@ -37,7 +37,8 @@ int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int 
     requireOneNarrow(f, {xDtype, outDtype});
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     requireAddress(f, "out", out, dtypeBytes(outDtype));
-    require(x != out || xDtype == outDtype, f, ": out is x, so its dtype must be ", xDtype, " too, but is ", outDtype, ".");
+    require(x != out || xDtype == outDtype, f, ": out is x, so its dtype must be ", xDtype, " too, but is ", outDtype,
+            ".");
     submit(f, stream, [=](Stream &) {
       const int64_t perThread = (int64_t{columns} + 15) / 16 * 16;
       float *const buffers = scratch(omp_get_max_threads() * perThread);

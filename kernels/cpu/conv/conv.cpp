@@ -1,8 +1,9 @@
 // out = conv(x) + bias + residual over [frames, height, width, channels], time causal.
 //
-// Implicit GEMM: for one kernel frame and kernel row, the inputs of neighbouring output pixels of a row are overlapping runs
-// of one padded row, so that row, with a leading dimension of strideW pixels, is the left matrix as it lies. A task takes a
-// strip of an output row, decodes the kernelT · kernelH input rows under it once, and walks packed panels of the weight.
+// Implicit GEMM: for one kernel frame and kernel row, the inputs of neighbouring output pixels of a row are overlapping
+// runs of one padded row, so that row, with a leading dimension of strideW pixels, is the left matrix as it lies. A
+// task takes a strip of an output row, decodes the kernelT · kernelH input rows under it once, and walks packed panels
+// of the weight.
 #include <algorithm>
 
 #include "runtime/micro.h"
@@ -36,14 +37,15 @@ struct Conv : ditrun_conv3d_args {
       float decoded[panelColumns][run];
       for (int64_t k0 = 0; k0 < k; k0 += run) {
         const int64_t length = std::min(run, k - k0);
-        packPanel(count, length,
-                  [&](int64_t r) { return readRun(weight, dtype, (first + r) * k + k0, length, decoded[r]); },
-                  packed + (panel * k + k0) * panelColumns);
+        packPanel(
+            count, length, [&](int64_t r) { return readRun(weight, dtype, (first + r) * k + k0, length, decoded[r]); },
+            packed + (panel * k + k0) * panelColumns);
       }
     }
   }
 
-  /** Pixels [first, first + count) of input row y of frame f, both counted after padding and upsampling; false: all zeros. */
+  /** Pixels [first, first + count) of input row y of frame f, both counted after padding and upsampling; false: all
+   * zeros. */
   bool readRow(int64_t f, int64_t y, int64_t first, int64_t count, float *to) const {
     if ((f < 0 && history == 0) || y < 0 || y >= int64_t{upsample} * height) return false;
     const uint64_t base = f < 0 ? history : x;
@@ -54,7 +56,8 @@ struct Conv : ditrun_conv3d_args {
     const int64_t end = std::clamp<int64_t>(all - first, begin, count);
     std::fill(to, to + begin * inChannels, 0.0f);
     if (upsample == 1) {
-      if (end > begin) copyRun(base, dtype, (row + first + begin) * inChannels, (end - begin) * inChannels, to + begin * inChannels);
+      if (end > begin)
+        copyRun(base, dtype, (row + first + begin) * inChannels, (end - begin) * inChannels, to + begin * inChannels);
     } else {
       for (int64_t p = begin; p < end; p++) {
         copyRun(base, dtype, (row + (first + p) / upsample) * inChannels, inChannels, to + p * inChannels);
@@ -64,7 +67,8 @@ struct Conv : ditrun_conv3d_args {
     return true;
   }
 
-  /** Output pixels [x0, x0 + pixels) of row y of frame t. rows: taps · stripInputs · inChannels floats, then the sums. */
+  /** Output pixels [x0, x0 + pixels) of row y of frame t. rows: taps · stripInputs · inChannels floats, then the sums.
+   */
   void strip(int64_t t, int64_t y, int64_t x0, int64_t pixels, const float *packed, float *rows) const {
     const int64_t columns = paddedChannels();
     const int64_t k = taps() * depth();
@@ -115,7 +119,8 @@ struct Conv : ditrun_conv3d_args {
   void run() const {
     const int64_t packedFloats = paddedChannels() * taps() * depth();
     // The rows' memory also serves as a buffer for one pixel's output channels.
-    const int64_t perThread = std::max(taps() * stripInputs() * inChannels, paddedChannels()) + stripPixels * paddedChannels();
+    const int64_t perThread =
+        std::max(taps() * stripInputs() * inChannels, paddedChannels()) + stripPixels * paddedChannels();
     float *const packed = scratch(packedFloats + omp_get_max_threads() * perThread);
     packWeight(packed);
     const int64_t strips = (outWidth() + stripPixels - 1) / stripPixels;
@@ -139,12 +144,14 @@ void check(const Conv &c) {
           ": the kernel is ", c.kernelT, " × ", c.kernelH, " × ", c.kernelW, " and the stride ", c.strideT, " × ",
           c.strideH, " × ", c.strideW, "; all must be positive.");
   require(c.upsample == 1 || c.upsample == 2, f, ": upsample is ", c.upsample, " but must be 1 or 2.");
-  require(c.upsample * c.height + c.padTop + c.padBottom >= c.kernelH && c.upsample * c.width + c.padLeft + c.padRight >= c.kernelW,
+  require(c.upsample * c.height + c.padTop + c.padBottom >= c.kernelH &&
+              c.upsample * c.width + c.padLeft + c.padRight >= c.kernelW,
           f, ": the padded input of ", c.upsample * c.height + c.padTop + c.padBottom, " × ",
           c.upsample * c.width + c.padLeft + c.padRight, " pixels is smaller than the kernel of ", c.kernelH, " × ",
           c.kernelW, ".");
   requireDtype(f, "dtype", c.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
-  require(c.kernel == 0 || c.kernel == 1, f, ": kernel is ", c.kernel, ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
+  require(c.kernel == 0 || c.kernel == 1, f, ": kernel is ", c.kernel,
+          ", which the CPU module does not have; use 0 (fastest) or 1 (generic).");
   for (const auto &[name, address] : {std::pair("x", c.x), std::pair("weight", c.weight), std::pair("out", c.out)}) {
     requireAddress(f, name, address, dtypeBytes(c.dtype));
   }

@@ -15,7 +15,8 @@ void requireCount(const char *function, int64_t count) {
 }
 
 /** Calls body(first, count) for runs of at most runLength elements, in parallel. */
-template <class Body> void overRuns(int64_t count, const Body &body) {
+template <class Body>
+void overRuns(int64_t count, const Body &body) {
   const int64_t runs = (count + runLength - 1) / runLength;
 #pragma omp parallel for schedule(static) if (count > parallelWork)
   for (int64_t run = 0; run < runs; run++) body(run * runLength, std::min(runLength, count - run * runLength));
@@ -82,7 +83,7 @@ int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector
     requireOptional(f, "rowTable", rowTable, dtypeBytes(dtype));
     requireOptional(f, "vector", vector, dtypeBytes(dtype));
     submit(f, stream, [=](Stream &) {
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
       for (int64_t row = 0; row < rows; row++) {
         for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
           const int64_t length = std::min<int64_t>(runLength, columns - c0);
@@ -115,7 +116,7 @@ int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtyp
     requireAddress(f, "y", y, dtypeBytes(yDtype));
     requireAddress(f, "gate", gate, 4);
     submit(f, stream, [=](Stream &) {
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
       for (int64_t row = 0; row < rows; row++) {
         for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
           const int64_t length = std::min<int64_t>(runLength, columns - c0);

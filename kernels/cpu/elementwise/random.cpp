@@ -8,7 +8,8 @@
 namespace ditrun {
 namespace {
 
-/** words[w][i], w < 4: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3; SC 2011) of element first + i. */
+/** words[w][i], w < 4: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3; SC 2011)
+ * of element first + i. */
 void philox(const ditrun_random_args &a, uint64_t first, int64_t length, uint32_t (*words)[runLength]) {
 #pragma omp simd
   for (int64_t i = 0; i < length; i++) {
@@ -33,7 +34,8 @@ void philox(const ditrun_random_args &a, uint64_t first, int64_t length, uint32_
 
 // Each operation below rounds once, to float64 or float32 (this file is compiled without fused multiply-adds).
 
-/** ln u for 0 < u <= 1, to about 2^-46 of itself: u = 2^e m, m near 1, and the series of ln m = 2 artanh((m - 1) / (m + 1)). */
+/** ln u for 0 < u <= 1, to about 2^-46 of itself: u = 2^e m, m near 1, and the series of ln m = 2 artanh((m - 1) / (m +
+ * 1)). */
 inline double logarithm(double u) {
   const auto bits = bitCast<uint64_t>(u);
   const uint32_t leastUpper = 0x3fe6a09e;  // the upper half of √½'s bits: m is at least that
@@ -52,15 +54,15 @@ inline double logarithm(double u) {
 inline double sine(double halfTurns) {
   const double x = 0x1.921fb54442d18p+1 * halfTurns, x2 = x * x;
   double series = 1.0 / 355687428096000.0;
-  for (const double next : {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0, -1.0 / 5040.0,
-                            1.0 / 120.0, -1.0 / 6.0, 1.0})
+  for (const double next : {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0,
+                            -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0})
     series = series * x2 + next;
   return x * series;
 }
 
 /** Box and Muller (1958), the half whose angle lies within a quarter turn of zero. */
 inline float normal(uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3) {
-  const double u = (w0 * 0x1p21 + (w1 >> 11) + 1.0) * 0x1p-53;                              // exact, in (0, 1]
+  const double u = (w0 * 0x1p21 + (w1 >> 11) + 1.0) * 0x1p-53;                                // exact, in (0, 1]
   const double halfTurns = (static_cast<int32_t>(w2) * 0x1p21 + (w3 >> 11) + 0.5) * 0x1p-53;  // exact, in (-½, ½)
   return static_cast<float>(std::sqrt(-2.0 * logarithm(u)) * sine(halfTurns));
 }
@@ -78,7 +80,7 @@ void elements(const ditrun_random_args &a, uint64_t first, int64_t length, float
 }
 
 void fill(const ditrun_random_args &a) {
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(a.rows) * a.columns > parallelWork / 8)
+#pragma omp parallel for schedule(static) if (int64_t(a.rows) * a.columns > parallelWork / 8)
   for (int64_t row = 0; row < a.rows; row++) {
     for (int64_t c0 = 0; c0 < a.columns; c0 += runLength) {
       float buffer[runLength];

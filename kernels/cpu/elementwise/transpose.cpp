@@ -8,7 +8,8 @@ namespace {
 /** Squares of this many elements a side: both the rows read and the rows written stay in the first-level cache. */
 constexpr int64_t tile = 32;
 
-template <class T> void transpose(T *out, const T *x, int64_t batch, int64_t rows, int64_t columns) {
+template <class T>
+void transpose(T *out, const T *x, int64_t batch, int64_t rows, int64_t columns) {
   const int64_t down = (rows + tile - 1) / tile;
   const int64_t across = (columns + tile - 1) / tile;
 #pragma omp parallel for schedule(static) if (batch * rows * columns > parallelWork)
@@ -17,7 +18,8 @@ template <class T> void transpose(T *out, const T *x, int64_t batch, int64_t row
     const int64_t row0 = task / across % down * tile;
     const int64_t column0 = task % across * tile;
     for (int64_t c = column0; c < std::min(columns, column0 + tile); c++) {
-      for (int64_t r = row0; r < std::min(rows, row0 + tile); r++) out[first + c * rows + r] = x[first + r * columns + c];
+      for (int64_t r = row0; r < std::min(rows, row0 + tile); r++)
+        out[first + c * rows + r] = x[first + r * columns + c];
     }
   }
 }

@@ -23,7 +23,8 @@ struct Patches {
   }
 
   /** Calls body(index in the token tensor, index in the image) for each run of `patch` pixels that lie together. */
-  template <class Body> void overRuns(const Body &body) const {
+  template <class Body>
+  void overRuns(const Body &body) const {
     const int64_t perRow = width / patch;
 #pragma omp parallel for schedule(static) if (tokens * channels * patch * patch > parallelWork)
     for (int64_t token = 0; token < tokens; token++) {
@@ -115,9 +116,8 @@ int ditrun_unpatchify(uint64_t image, int imageDtype, uint64_t x, int xDtype, in
     requireAddress(f, "image", image, dtypeBytes(imageDtype));
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     submit(f, stream, [=](Stream &) {
-      patches.overRuns([=](int64_t inTokens, int64_t inImage) {
-        convert(image, imageDtype, inImage, x, xDtype, inTokens, patch);
-      });
+      patches.overRuns(
+          [=](int64_t inTokens, int64_t inImage) { convert(image, imageDtype, inImage, x, xDtype, inTokens, patch); });
     });
   });
 }
@@ -154,8 +154,8 @@ int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int firstToken, 
   });
 }
 
-int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids, int rows,
-                       int columns, uint64_t stream) {
+int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids,
+                       int rows, int columns, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_gather_rows";
     require(rows > 0 && columns > 0 && tableRows > 0, f, ": rows, columns and tableRows are ", rows, ", ", columns,
@@ -166,7 +166,7 @@ int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtyp
     requireAddress(f, "table", table, dtypeBytes(tableDtype));
     requireAddress(f, "ids", ids, 4);
     submit(f, stream, [=](Stream &) {
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
       for (int64_t row = 0; row < rows; row++) {
         const int64_t id = pointer<const int32_t>(ids)[row];
         for (int64_t c0 = 0; c0 < columns; c0 += runLength) {

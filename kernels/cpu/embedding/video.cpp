@@ -9,14 +9,15 @@
 namespace ditrun {
 namespace {
 
-/** Tokens firstToken … of patches [1, patch, patch] of a latent [channels, frames, height, width], in row-major order. */
+/** Tokens firstToken … of patches [1, patch, patch] of a latent [channels, frames, height, width], in row-major order.
+ */
 struct VideoPatches {
   int64_t channels, frames, height, width, patch, firstToken, tokens;
 
   void check(const char *f) const {
     require(channels > 0 && frames > 0 && height > 0 && width > 0 && patch > 0, f,
-            ": channels, frames, height, width, patch are ", channels, ", ", frames, ", ", height, ", ", width, ", ", patch,
-            " but must be positive.");
+            ": channels, frames, height, width, patch are ", channels, ", ", frames, ", ", height, ", ", width, ", ",
+            patch, " but must be positive.");
     require(height % patch == 0 && width % patch == 0, f, ": frames of ", height, " by ", width,
             " do not divide into patches of ", patch, ".");
     const int64_t all = frames * (height / patch) * (width / patch);
@@ -24,8 +25,10 @@ struct VideoPatches {
             firstToken + tokens, " are asked for but the latent has ", all, ".");
   }
 
-  /** Calls body(token, channel, row in the patch, index in the latent) for each run of `patch` elements that lie together. */
-  template <class Body> void overRuns(const Body &body) const {
+  /** Calls body(token, channel, row in the patch, index in the latent) for each run of `patch` elements that lie
+   * together. */
+  template <class Body>
+  void overRuns(const Body &body) const {
     const int64_t gridWidth = width / patch;
     const int64_t perFrame = height / patch * gridWidth;
 #pragma omp parallel for schedule(static) if (tokens * channels * patch * patch > parallelWork)
@@ -74,8 +77,8 @@ int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent, int laten
   });
 }
 
-int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames, int height,
-                            int width, int patch, int firstToken, int tokens, uint64_t stream) {
+int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames,
+                            int height, int width, int patch, int firstToken, int tokens, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_unpatchify_video";
     const VideoPatches patches{channels, frames, height, width, patch, firstToken, tokens};
@@ -93,12 +96,13 @@ int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xD
   });
 }
 
-int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, int tokens, int headDim, uint64_t stream) {
+int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, int tokens, int headDim,
+                   uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_rope_3d";
     require(gridHeight > 0 && gridWidth > 0 && firstToken >= 0 && tokens > 0, f,
-            ": gridHeight, gridWidth, firstToken, tokens are ", gridHeight, ", ", gridWidth, ", ", firstToken, ", ", tokens,
-            "; firstToken must not be negative, the others must be positive.");
+            ": gridHeight, gridWidth, firstToken, tokens are ", gridHeight, ", ", gridWidth, ", ", firstToken, ", ",
+            tokens, "; firstToken must not be negative, the others must be positive.");
     require(headDim >= 6 && headDim % 2 == 0, f, ": headDim is ", headDim, " but must be even and at least 6.");
     requireAddress(f, "out", out, 4);
     submit(f, stream, [=](Stream &) {
@@ -111,7 +115,7 @@ int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, 
         const double j = static_cast<double>(pair < ofFrame ? pair : (pair - ofFrame) % third);
         frequencies.push_back(std::pow(10000.0, -j / n));
       }
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(tokens) * headDim > parallelWork / 8)
+#pragma omp parallel for schedule(static) if (int64_t(tokens) * headDim > parallelWork / 8)
       for (int64_t row = 0; row < tokens; row++) {
         const int64_t token = firstToken + row;
         const int64_t inFrame = token % (static_cast<int64_t>(gridHeight) * gridWidth);

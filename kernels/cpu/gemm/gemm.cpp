@@ -1,8 +1,9 @@
 // out[b] = gate * activation(alpha * A[b] · W[b]ᵀ + bias[b]) + residual[b]
 //
-// W is packed once into panels of 16 of its rows (output columns), decoded to float32. A task takes a strip of rows of A,
-// decodes it, and walks the panels: k in runs that keep a panel in the first-level cache, 256 output columns at a time so
-// that their sums stay in the second-level cache until the epilogue rounds and stores them. (Goto & van de Geijn 2008.)
+// W is packed once into panels of 16 of its rows (output columns), decoded to float32. A task takes a strip of rows of
+// A, decodes it, and walks the panels: k in runs that keep a panel in the first-level cache, 256 output columns at a
+// time so that their sums stay in the second-level cache until the epilogue rounds and stores them. (Goto & van de
+// Geijn 2008.)
 #include <algorithm>
 #include <limits>
 
@@ -18,7 +19,7 @@ namespace {
 constexpr int64_t stripRows = 48;
 constexpr int64_t blockColumns = 256;
 constexpr int64_t blockDepth = 256;
-constexpr int64_t padding = 16;                  // of a strip's rows: no power-of-two stride between them
+constexpr int64_t padding = 16;                     // of a strip's rows: no power-of-two stride between them
 constexpr int64_t packedFloats = int64_t{4} << 20;  // of W at a time
 
 struct Gemm : ditrun_gemm_args {
@@ -27,7 +28,8 @@ struct Gemm : ditrun_gemm_args {
     float biasRun[blockColumns];
     float other[blockColumns];
     float columnScale[blockColumns];
-    const float *biasValues = bias == 0 ? nullptr : readRun(bias, biasDtype, b * biasStride + column0, columns, biasRun);
+    const float *biasValues =
+        bias == 0 ? nullptr : readRun(bias, biasDtype, b * biasStride + column0, columns, biasRun);
     if (dtype == DITRUN_E4M3) copyRun(wScale, DITRUN_F32, (wStride == 0 ? 0 : b) * n + column0, columns, columnScale);
     for (int64_t r = 0; r < rows; r++) {
       float *x = sums + r * blockColumns;
@@ -80,11 +82,10 @@ struct Gemm : ditrun_gemm_args {
       float *to = packed + panel * k * panelColumns;
       for (int64_t k0 = 0; k0 < k; k0 += run) {
         const int64_t length = std::min<int64_t>(run, k - k0);
-        packPanel(count, length,
-                  [&](int64_t r) {
-                    return readRun(w, dtype, b * wStride + (first + r) * ldw + k0, length, decoded[r]);
-                  },
-                  to + k0 * panelColumns);
+        packPanel(
+            count, length,
+            [&](int64_t r) { return readRun(w, dtype, b * wStride + (first + r) * ldw + k0, length, decoded[r]); },
+            to + k0 * panelColumns);
       }
     }
   }
@@ -170,7 +171,7 @@ struct Gemm : ditrun_gemm_args {
         const int64_t blocks = (columns + blockColumns - 1) / blockColumns;
         const int64_t splits = std::min(blocks, std::max<int64_t>(1, (4 * threads + rowStrips - 1) / rowStrips));
         const int64_t perSplit = (blocks + splits - 1) / splits * blockColumns;
-#pragma omp parallel for schedule(dynamic, 1) if (static_cast<int64_t>(m) * columns * k > 8 * parallelWork)
+#pragma omp parallel for schedule(dynamic, 1) if (int64_t(m) * columns * k > 8 * parallelWork)
         for (int64_t task = 0; task < rowStrips * splits; task++) {
           const int64_t row0 = task / splits * stripRows;
           const int64_t first = task % splits * perSplit;
@@ -190,8 +191,8 @@ void check(const ditrun_gemm_args &g) {
   requireDtype(f, "dtype", g.dtype, DITRUN_F32, DITRUN_BF16, DITRUN_E4M3, DITRUN_F16);
   if (g.dtype == DITRUN_E4M3 && g.outDtype == DITRUN_E4M3) {
     requireAddress(f, "outScale", g.outScale, 4);
-    require(g.residual == 0 && g.gate == 0, f, ": out is e4m3, which takes no residual (", g.residual, ") and no gate (",
-            g.gate, ").");
+    require(g.residual == 0 && g.gate == 0, f, ": out is e4m3, which takes no residual (", g.residual,
+            ") and no gate (", g.gate, ").");
   } else {
     requireDtype(f, "outDtype", g.outDtype, DITRUN_F32, DITRUN_BF16, DITRUN_F16);
     if (g.dtype == DITRUN_F16) requireOneNarrow(f, {g.dtype, g.outDtype});

@@ -1,4 +1,4 @@
-// LayerNorm with modulation, RMSNorm with rotary embedding, and the per-row quantisation to e4m3.
+// LayerNorm with modulation, RMSNorm with rotary embedding.
 #include <cmath>
 
 #include "elementwise/activation.h"
@@ -36,7 +36,8 @@ float sumOfSquares(const float *x, float mean, int64_t count) {
   return sum8(parts[0] + parts[1]) + rest;
 }
 
-/** mean and variance in two passes over the row (the variance is the mean of squares, as torch.nn.LayerNorm takes it). */
+/** mean and variance in two passes over the row (the variance is the mean of squares, as torch.nn.LayerNorm takes it).
+ */
 void layerNorm(const ditrun_layer_norm_args &n) {
   const int64_t columns = n.columns;
   const int64_t perThread = (columns + 15) / 16 * 16;
@@ -71,7 +72,8 @@ void layerNorm(const ditrun_layer_norm_args &n) {
   }
 }
 
-/** Adjacent pairs (a, b) of each head turn by their angle: (a cos - b sin, a sin + b cos). turns [headDim]: cos, sin in turn. */
+/** Adjacent pairs (a, b) of each head turn by their angle: (a cos - b sin, a sin + b cos). turns [headDim]: cos, sin in
+ * turn. */
 void rotate(float *y, int64_t columns, const float *turns, int64_t headDim) {
   for (int64_t head = 0; head < columns; head += headDim) {
     float *const x = y + head;
@@ -183,8 +185,8 @@ int ditrun_rms_norm(const ditrun_rms_norm_args *args, uint64_t stream) {
             " but must be 0 to 3.");
     if (n.sumSquares != 0) {
       requireAddress(f, "sumSquares", n.sumSquares, 4);
-      require(n.fullColumns >= n.columns, f, ": sumSquares is of ", n.fullColumns, " columns, fewer than the ", n.columns,
-              " of x.");
+      require(n.fullColumns >= n.columns, f, ": sumSquares is of ", n.fullColumns, " columns, fewer than the ",
+              n.columns, " of x.");
     }
     requireOptional(f, "rope", n.rope, 4);
     if (n.rope != 0 || n.quantized != 0) {
@@ -205,32 +207,10 @@ int ditrun_row_sum_squares(uint64_t out, uint64_t x, int64_t ldx, int rows, int 
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     submit(f, stream, [=](Stream &) {
       float *const buffers = scratch(static_cast<int64_t>(omp_get_max_threads()) * columns);
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
+#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
       for (int64_t row = 0; row < rows; row++) {
         float *const buffer = buffers + static_cast<int64_t>(omp_get_thread_num()) * columns;
         pointer<float>(out)[row] = sumOfSquares(readRun(x, xDtype, row * ldx, columns, buffer), 0.0f, columns);
-      }
-    });
-  });
-}
-
-int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, int xDtype,
-                         uint64_t stream) {
-  return guarded([&] {
-    const char *const f = "ditrun_quantize_rows";
-    require(rows > 0 && columns > 0, f, ": rows and columns are ", rows, " and ", columns, " but must be positive.");
-    require(ldx >= columns, f, ": ldx is ", ldx, " but a row has ", columns, " elements.");
-    requireDtype(f, "xDtype", xDtype, DITRUN_F32, DITRUN_BF16);
-    requireAddress(f, "out", out, 1);
-    requireAddress(f, "scale", scale, 4);
-    requireAddress(f, "x", x, dtypeBytes(xDtype));
-    submit(f, stream, [=](Stream &) {
-      float *const buffers = scratch(static_cast<int64_t>(omp_get_max_threads()) * columns);
-#pragma omp parallel for schedule(static) if (static_cast<int64_t>(rows) * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
-        float *const y = buffers + static_cast<int64_t>(omp_get_thread_num()) * columns;
-        copyRun(x, xDtype, row * ldx, columns, y);
-        quantizeRow(y, columns, out, row * columns, pointer<float>(scale) + row);
       }
     });
   });

@@ -5,8 +5,10 @@
 
 namespace ditrun {
 
-/** Looks at the word until it is `enough`, then sees everything written before it was set. Throws Stopped when the stream ends. */
-template <class Enough> void waitWord(uint32_t &word, Stream &stream, Enough enough) {
+/** Looks at the word until it is `enough`, then sees everything written before it was set. Throws Stopped when the
+ * stream ends. */
+template <class Enough>
+void waitWord(uint32_t &word, Stream &stream, Enough enough) {
   const std::atomic_ref<uint32_t> shared(word);
   // Many workers share few cores: look a few times, then let others run, then sleep for short whiles.
   constexpr int looks = 64;

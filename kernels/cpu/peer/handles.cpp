@@ -55,8 +55,8 @@ uint64_t allocatePeer(uint64_t bytes, PeerMemory &memory) {
   const auto fail = [&](const char *what) {
     const int reason = errno;
     throw Failure(reason == ENOMEM || reason == ENOSPC ? DITRUN_OUT_OF_MEMORY : DITRUN_DEVICE_ERROR,
-                  sentence("ditrun_malloc: ", bytes, " bytes of peer memory could not be made: ", what, " failed: ",
-                           std::strerror(reason), "."));
+                  sentence("ditrun_malloc: ", bytes, " bytes of peer memory could not be made: ", what,
+                           " failed: ", std::strerror(reason), "."));
   };
   Descriptor file{memfd_create("ditrun", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
   if (file.number < 0) fail("memfd_create");
@@ -116,7 +116,8 @@ int ditrun_peer_open(const uint8_t *handle, uint64_t *address) {
     if (file.number < 0 && (reason == EACCES || reason == EPERM)) {
       unreachable(std::strerror(reason), "; workers must run as one user in one container");
     }
-    if (file.number < 0) unreachable("the process has ended, freed it, or runs on another host (", std::strerror(reason), ")");
+    if (file.number < 0)
+      unreachable("the process has ended, freed it, or runs on another host (", std::strerror(reason), ")");
     struct stat status {};
     if (fstat(file.number, &status) != 0) unreachable("fstat failed: ", std::strerror(errno));
     if (status.st_dev != given.device || status.st_ino != given.inode ||

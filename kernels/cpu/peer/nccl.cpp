@@ -1,5 +1,6 @@
-// Collectives through a library that has NCCL's calls for host memory, opened at run time. NCCL itself moves device memory only, so
-// without DITRUN_CPU_NCCL there is none. Such a library has no streams: a call runs on the stream's thread and returns when it is done.
+// Collectives through a library that has NCCL's calls for host memory, opened at run time. NCCL itself moves device
+// memory only, so without DITRUN_CPU_NCCL there is none. Such a library has no streams: a call runs on the stream's
+// thread and returns when it is done.
 #include "peer/nccl.h"
 
 #include <dlfcn.h>
@@ -97,7 +98,8 @@ const Nccl &nccl() {
 
 void requireSuccess(int result, const char *what) {
   if (result == ncclSuccess) return;
-  throw Failure(DITRUN_PEER_ERROR, sentence(what, " failed: ", nccl().getErrorString(result), " (", nccl().getLastError(nullptr), ")."));
+  throw Failure(DITRUN_PEER_ERROR,
+                sentence(what, " failed: ", nccl().getErrorString(result), " (", nccl().getLastError(nullptr), ")."));
 }
 
 Communicator asCommunicator(const char *function, uint64_t comm) {
@@ -118,12 +120,14 @@ struct Message {
   int rank;
 };
 
-std::vector<Message> messages(const char *function, const uint64_t *addresses, const int64_t *bytes, const int *ranks, int count) {
-  require(count == 0 || (count > 0 && addresses && bytes && ranks), function, ": ", count, " messages without their lists.");
+std::vector<Message> messages(const char *function, const uint64_t *addresses, const int64_t *bytes, const int *ranks,
+                              int count) {
+  require(count == 0 || (count > 0 && addresses && bytes && ranks), function, ": ", count,
+          " messages without their lists.");
   std::vector<Message> all;
   for (int i = 0; i < count; i++) {
-    require(bytes[i] >= 0 && (bytes[i] == 0 || addresses[i] != 0), function, ": message ", i, " has ", bytes[i], " bytes at address ",
-            addresses[i], ".");
+    require(bytes[i] >= 0 && (bytes[i] == 0 || addresses[i] != 0), function, ": message ", i, " has ", bytes[i],
+            " bytes at address ", addresses[i], ".");
     all.push_back({addresses[i], static_cast<size_t>(bytes[i]), ranks[i]});
   }
   return all;
@@ -148,7 +152,8 @@ int ditrun_nccl_unique_id(uint8_t *id) {
 
 int ditrun_nccl_init(const uint8_t *id, int rank, int size, uint64_t *comm) {
   return guarded([&] {
-    require(id != nullptr && comm != nullptr && size > 0 && rank >= 0 && rank < size, "ditrun_nccl_init got rank ", rank, " of ", size, ".");
+    require(id != nullptr && comm != nullptr && size > 0 && rank >= 0 && rank < size, "ditrun_nccl_init got rank ",
+            rank, " of ", size, ".");
     UniqueId shared;
     std::memcpy(&shared, id, sizeof shared);
     Communicator made = nullptr;
@@ -181,7 +186,8 @@ int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t coun
     requireAddress(f, "x", x, dtypeBytes(dtype));
     submit(f, stream, [=](Stream &) {
       const int type = dtype == DITRUN_F32 ? ncclFloat32 : ncclBfloat16;
-      requireSuccess(nccl().allReduce(pointer<void>(x), pointer<void>(out), count, type, ncclSum, of, nullptr), "ncclAllReduce");
+      requireSuccess(nccl().allReduce(pointer<void>(x), pointer<void>(out), count, type, ncclSum, of, nullptr),
+                     "ncclAllReduce");
     });
   });
 }
@@ -196,13 +202,15 @@ int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t coun
     requireAddress(f, "x", x, dtypeBytes(dtype));
     submit(f, stream, [=](Stream &) {
       const size_t bytes = static_cast<size_t>(count) * dtypeBytes(dtype);
-      requireSuccess(nccl().allGather(pointer<void>(x), pointer<void>(out), bytes, ncclUint8, of, nullptr), "ncclAllGather");
+      requireSuccess(nccl().allGather(pointer<void>(x), pointer<void>(out), bytes, ncclUint8, of, nullptr),
+                     "ncclAllGather");
     });
   });
 }
 
-int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks, int sendCount,
-                         const uint64_t *receives, const int64_t *receiveBytes, const int *fromRanks, int receiveCount, uint64_t stream) {
+int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks,
+                         int sendCount, const uint64_t *receives, const int64_t *receiveBytes, const int *fromRanks,
+                         int receiveCount, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_nccl_exchange";
     Communicator const of = asCommunicator(f, comm);
@@ -212,8 +220,10 @@ int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *se
       requireSuccess(nccl().groupStart(), "ncclGroupStart");
       int queued = ncclSuccess;
       const auto queue = [&](int result) { queued = queued == ncclSuccess ? result : queued; };
-      for (const auto &[address, bytes, rank] : out) queue(nccl().send(pointer<void>(address), bytes, ncclUint8, rank, of, nullptr));
-      for (const auto &[address, bytes, rank] : in) queue(nccl().receive(pointer<void>(address), bytes, ncclUint8, rank, of, nullptr));
+      for (const auto &[address, bytes, rank] : out)
+        queue(nccl().send(pointer<void>(address), bytes, ncclUint8, rank, of, nullptr));
+      for (const auto &[address, bytes, rank] : in)
+        queue(nccl().receive(pointer<void>(address), bytes, ncclUint8, rank, of, nullptr));
       const int ended = nccl().groupEnd();  // also after a failure, or the thread stays inside the group
       requireSuccess(queued, "ncclSend or ncclRecv");
       requireSuccess(ended, "ncclGroupEnd");

@@ -14,10 +14,11 @@ struct Peers {
   std::vector<uint64_t> blocks, signals;
   int rank, ranks;
 
-  Peers(const char *function, const uint64_t *blockOfRank, const uint64_t *signalsOfRank, int ownRank, int rankCount, int64_t alignment)
+  Peers(const char *function, const uint64_t *blockOfRank, const uint64_t *signalsOfRank, int ownRank, int rankCount,
+        int64_t alignment)
       : rank(ownRank), ranks(rankCount) {
-    require(ranks >= 1 && ranks <= DITRUN_MAX_PEERS && rank >= 0 && rank < ranks, function, ": got rank ", rank, " of ", ranks,
-            "; it takes 1 to ", DITRUN_MAX_PEERS, " ranks.");
+    require(ranks >= 1 && ranks <= DITRUN_MAX_PEERS && rank >= 0 && rank < ranks, function, ": got rank ", rank, " of ",
+            ranks, "; it takes 1 to ", DITRUN_MAX_PEERS, " ranks.");
     require(blockOfRank != nullptr && signalsOfRank != nullptr, function, ": blocks or signals is null.");
     blocks.assign(blockOfRank, blockOfRank + ranks);
     signals.assign(signalsOfRank, signalsOfRank + ranks);
@@ -30,11 +31,13 @@ struct Peers {
     uint32_t *const own = pointer<uint32_t>(signals[rank]);
     const uint32_t count = ++own[rank];
     for (int p = 0; p < ranks; p++) {
-      if (p != rank) std::atomic_ref<uint32_t>(pointer<uint32_t>(signals[p])[rank]).store(count, std::memory_order_release);
+      if (p != rank)
+        std::atomic_ref<uint32_t>(pointer<uint32_t>(signals[p])[rank]).store(count, std::memory_order_release);
     }
     for (int p = 0; p < ranks; p++) {
       // The difference, since counts wrap around.
-      if (p != rank) waitWord(own[p], stream, [count](uint32_t theirs) { return static_cast<int32_t>(theirs - count) >= 0; });
+      if (p != rank)
+        waitWord(own[p], stream, [count](uint32_t theirs) { return static_cast<int32_t>(theirs - count) >= 0; });
     }
   }
 };
@@ -46,7 +49,8 @@ struct Target {
 };
 
 /** target[at + i] = base + gate · (Σ_p sources[p][first + i] + bias) for elements [at, at + count) of the target. */
-void sumInto(const Target &target, int64_t at, const std::vector<uint64_t> &sources, int sourceDtype, int64_t first, int64_t count) {
+void sumInto(const Target &target, int64_t at, const std::vector<uint64_t> &sources, int sourceDtype, int64_t first,
+             int64_t count) {
   const int64_t runs = (count + runLength - 1) / runLength;
 #pragma omp parallel for schedule(static) if (count > parallelWork)
   for (int64_t run = 0; run < runs; run++) {
@@ -93,12 +97,13 @@ int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream) {
     requireOptional(f, "bias", args->bias, dtypeBytes(args->biasDtype));
     requireOptional(f, "gate", args->gate, 4);
     const bool hasColumns = args->bias != 0 || args->gate != 0;
-    require(!hasColumns || (args->columns > 0 && count % args->columns == 0), f, ": ", count, " elements are no whole rows of ",
-            args->columns, " columns, which the bias or the gate has.");
+    require(!hasColumns || (args->columns > 0 && count % args->columns == 0), f, ": ", count,
+            " elements are no whole rows of ", args->columns, " columns, which the bias or the gate has.");
     require(args->shots == 1 || args->shots == 2, f, ": shots is ", args->shots, " but must be 1 or 2.");
-    require(args->shots == 1 || (first == 0 && count == total && (!hasColumns || args->columns % DITRUN_SHARE_UNIT == 0)), f,
-            ": two shots take whole blocks and columns of whole units of ", DITRUN_SHARE_UNIT, "; got elements ", first, " to ",
-            first + count, " of ", total, " and ", args->columns, " columns.");
+    require(
+        args->shots == 1 || (first == 0 && count == total && (!hasColumns || args->columns % DITRUN_SHARE_UNIT == 0)),
+        f, ": two shots take whole blocks and columns of whole units of ", DITRUN_SHARE_UNIT, "; got elements ", first,
+        " to ", first + count, " of ", total, " and ", args->columns, " columns.");
     const Peers peers(f, args->blocks, args->signals, args->rank, args->ranks, dtypeBytes(args->sourceDtype));
     const Target target{args->out, args->base, args->bias, args->gate, args->columns, args->dtype, args->biasDtype};
     submit(f, stream, [=, sourceDtype = args->sourceDtype, shots = args->shots](Stream &on) {
@@ -108,7 +113,8 @@ int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream) {
         const int64_t units = total / DITRUN_SHARE_UNIT;
         const auto startOf = [&](int rank) { return units * rank / peers.ranks * DITRUN_SHARE_UNIT; };
         const Target own{peers.blocks[peers.rank], 0, 0, 0, 1, sourceDtype, sourceDtype};
-        sumInto(own, startOf(peers.rank), peers.blocks, sourceDtype, startOf(peers.rank), startOf(peers.rank + 1) - startOf(peers.rank));
+        sumInto(own, startOf(peers.rank), peers.blocks, sourceDtype, startOf(peers.rank),
+                startOf(peers.rank + 1) - startOf(peers.rank));
         peers.meet(on);
         for (int p = 0; p < peers.ranks; p++) {
           sumInto(target, startOf(p), {peers.blocks[p]}, sourceDtype, startOf(p), startOf(p + 1) - startOf(p));
@@ -121,8 +127,8 @@ int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream) {
   });
 }
 
-int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank, int ranks,
-                       uint64_t stream) {
+int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank,
+                       int ranks, uint64_t stream) {
   return guarded([&] {
     const char *const f = "ditrun_peer_gather";
     const Peers peers(f, blocks, signals, rank, ranks, 1);

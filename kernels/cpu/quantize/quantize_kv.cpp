@@ -1,5 +1,5 @@
-// Keys and values to e4m3: the statistics that all ranks share, then keys around their mean with a scale per head and 128
-// keys, and transposed values with a scale per channel.
+// Keys and values to e4m3: the statistics that all ranks share, then keys around their mean with a scale per head and
+// 128 keys, and transposed values with a scale per channel.
 #include <cfloat>
 #include <cmath>
 

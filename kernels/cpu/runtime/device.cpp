@@ -49,9 +49,10 @@ int ditrun_device_open(int) {
   return guarded([&] {
 #ifdef DITRUN_NEEDS_AVX2
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
-      throw Failure(DITRUN_UNSUPPORTED, "ditrun_device_open: this build of the CPU module needs AVX2 and FMA, which this "
-                                        "processor does not have; rebuild it here with "
-                                        "DITRUN_CMAKE_ARGS=-DDITRUN_HAS_X86_64_V3=OFF.");
+      throw Failure(DITRUN_UNSUPPORTED,
+                    "ditrun_device_open: this build of the CPU module needs AVX2 and FMA, which this "
+                    "processor does not have; rebuild it here with "
+                    "DITRUN_CMAKE_ARGS=-DDITRUN_HAS_X86_64_V3=OFF.");
     }
 #endif
   });
@@ -61,10 +62,12 @@ int ditrun_device_close(void) {
   return guarded([] {});
 }
 
-/** peakTflops and peakGBs are null: the operating system tells neither the width of the vector units nor the memory's. */
+/** peakTflops and peakGBs are null: the operating system tells neither the width of the vector units nor the memory's.
+ */
 int ditrun_device_info(char *json, int capacity) {
   return guarded([&] {
-    require(json != nullptr && capacity > 0, "ditrun_device_info: json is null or capacity, ", capacity, ", is not positive.");
+    require(json != nullptr && capacity > 0, "ditrun_device_info: json is null or capacity, ", capacity,
+            ", is not positive.");
     std::string name = procValue("/proc/cpuinfo", "model name");
     if (name.empty()) name = "CPU";
     const std::string clock = procValue("/proc/cpuinfo", "cpu MHz");

@@ -17,18 +17,21 @@ struct Failure : std::runtime_error {
   Failure(int failureStatus, const std::string &sentence) : std::runtime_error(sentence), status(failureStatus) {}
 };
 
-template <class... Parts> std::string sentence(const Parts &...parts) {
+template <class... Parts>
+std::string sentence(const Parts &...parts) {
   std::ostringstream text;
   (text << ... << parts);
   return text.str();
 }
 
-template <class... Parts> [[noreturn]] void refuse(const Parts &...parts) {
+template <class... Parts>
+[[noreturn]] void refuse(const Parts &...parts) {
   throw Failure(DITRUN_INVALID_ARGUMENT, sentence(parts...));
 }
 
 /** Throws DITRUN_INVALID_ARGUMENT with the sentence made of `parts` unless `holds`. */
-template <class... Parts> void require(bool holds, const Parts &...parts) {
+template <class... Parts>
+void require(bool holds, const Parts &...parts) {
   if (!holds) refuse(parts...);
 }
 
@@ -37,7 +40,8 @@ int remember(int status, const std::string &text) noexcept;
 void forget() noexcept;
 
 /** Runs the body of an exported function: no exception crosses the C boundary. */
-template <class Body> int guarded(Body &&body) noexcept {
+template <class Body>
+int guarded(Body &&body) noexcept {
   try {
     body();
     forget();

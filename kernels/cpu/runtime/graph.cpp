@@ -1,6 +1,6 @@
-// Streams, events and graphs as the ABI names them. A capture records, for every stream that takes part, a lane of steps;
-// a launch replays the first lane on the launching stream and the others on streams that the graph owns, so lanes still
-// run beside each other and wait for each other where they did when recorded.
+// Streams, events and graphs as the ABI names them. A capture records, for every stream that takes part, a lane of
+// steps; a launch replays the first lane on the launching stream and the others on streams that the graph owns, so
+// lanes still run beside each other and wait for each other where they did when recorded.
 #include <vector>
 
 #include "runtime/stream.h"
@@ -9,9 +9,9 @@ namespace ditrun {
 namespace {
 
 struct Step {
-  Stream::Work work;      // or, if empty:
-  int point = 0;          // a point of the capture
-  bool completes = false; // completes it, or waits for it
+  Stream::Work work;       // or, if empty:
+  int point = 0;           // a point of the capture
+  bool completes = false;  // completes it, or waits for it
 };
 
 struct Lane {
@@ -299,8 +299,8 @@ int ditrun_graph_launch(uint64_t graph, uint64_t stream) {
       // A side stream's failure has reached the launching stream through the points; the next launch starts afresh.
       if (lane > 0) running.pushPoint(std::make_shared<Point>(), true);
       const auto laneRun = std::make_shared<LaneRun>(found->lanes, lane, points);
-      // The first lane keeps the side streams: a graph may be destroyed while a launch of it is under way. (It ends last
-      // and on another thread than theirs, as joining them needs.)
+      // The first lane keeps the side streams: a graph may be destroyed while a launch of it is under way. (It ends
+      // last and on another thread than theirs, as joining them needs.)
       running.push([laneRun, graphInUse = lane == 0 ? found : nullptr](Stream &on) { laneRun->run(on); });
     }
   });

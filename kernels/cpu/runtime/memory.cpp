@@ -101,8 +101,7 @@ int ditrun_upload(uint64_t destination, const void *source, uint64_t bytes, uint
   return guarded([&] {
     requireAddress("ditrun_upload", "destination", destination, 1);
     require(source != nullptr, "ditrun_upload: source is null.");
-    submitAndWait("ditrun_upload", stream,
-                  [=](Stream &) { std::memcpy(pointer<void>(destination), source, bytes); });
+    submitAndWait("ditrun_upload", stream, [=](Stream &) { std::memcpy(pointer<void>(destination), source, bytes); });
   });
 }
 
@@ -133,8 +132,8 @@ int ditrun_copy_2d(uint64_t destination, uint64_t destinationPitch, uint64_t sou
             " but the pitches are ", destinationPitch, " and ", sourcePitch, "; neither may be smaller.");
     submit("ditrun_copy_2d", stream, [=](Stream &) {
       for (uint64_t row = 0; row < rows; row++) {
-        std::memmove(pointer<void>(destination + row * destinationPitch), pointer<const void>(source + row * sourcePitch),
-                     rowBytes);
+        std::memmove(pointer<void>(destination + row * destinationPitch),
+                     pointer<const void>(source + row * sourcePitch), rowBytes);
       }
     });
   });

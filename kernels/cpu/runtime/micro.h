@@ -1,5 +1,5 @@
-// The matrix product all others are made of: 6 rows by one panel of 16 columns, kept in 12 vector registers while k runs
-// (12 accumulators, 2 for the panel, 1 for the row's element: 15 of AVX2's 16).
+// The matrix product all others are made of: 6 rows by one panel of 16 columns, kept in 12 vector registers while k
+// runs (12 accumulators, 2 for the panel, 1 for the row's element: 15 of AVX2's 16).
 #pragma once
 
 #include "runtime/numbers.h"
@@ -35,18 +35,25 @@ inline void micro(const float *a, int64_t lda, const float *panel, int64_t k, fl
 
 /** c[rows, 16] (+)= a[rows, k] · panel[k, 16] for any number of rows. */
 template <bool Accumulate>
-inline void multiplyPanel(int64_t rows, const float *a, int64_t lda, const float *panel, int64_t k, float *c, int64_t ldc) {
+inline void multiplyPanel(int64_t rows, const float *a, int64_t lda, const float *panel, int64_t k, float *c,
+                          int64_t ldc) {
   int64_t r = 0;
   for (; r + microRows <= rows; r += microRows) micro<6, Accumulate>(a + r * lda, lda, panel, k, c + r * ldc, ldc);
   a += r * lda;
   c += r * ldc;
   switch (rows - r) {
-    case 1: return micro<1, Accumulate>(a, lda, panel, k, c, ldc);
-    case 2: return micro<2, Accumulate>(a, lda, panel, k, c, ldc);
-    case 3: return micro<3, Accumulate>(a, lda, panel, k, c, ldc);
-    case 4: return micro<4, Accumulate>(a, lda, panel, k, c, ldc);
-    case 5: return micro<5, Accumulate>(a, lda, panel, k, c, ldc);
-    default: return;
+    case 1:
+      return micro<1, Accumulate>(a, lda, panel, k, c, ldc);
+    case 2:
+      return micro<2, Accumulate>(a, lda, panel, k, c, ldc);
+    case 3:
+      return micro<3, Accumulate>(a, lda, panel, k, c, ldc);
+    case 4:
+      return micro<4, Accumulate>(a, lda, panel, k, c, ldc);
+    case 5:
+      return micro<5, Accumulate>(a, lda, panel, k, c, ldc);
+    default:
+      return;
   }
 }
 
@@ -74,7 +81,8 @@ inline void transpose8(const v8 (&in)[8], v8 (&out)[8]) {
  * panel[k, 16] = the transpose of `rows` (at most 16) rows of k float32 elements, missing rows as zeros.
  * row(r) gives the address of row r.
  */
-template <class Row> inline void packPanel(int64_t rows, int64_t k, const Row &row, float *panel) {
+template <class Row>
+inline void packPanel(int64_t rows, int64_t k, const Row &row, float *panel) {
   for (int half = 0; half < panelColumns; half += 8) {
     const float *from[8];
     bool whole = true;

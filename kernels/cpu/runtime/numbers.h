@@ -15,7 +15,8 @@ inline void store8(float *to, v8 x) { *reinterpret_cast<v8Unaligned *>(to) = x; 
 inline v8 all8(float x) { return v8{x, x, x, x, x, x, x, x}; }
 
 /** Elements of the 16 that are a's eight and then b's eight, by their places. */
-template <int... Places> inline v8 shuffle8(v8 a, v8 b) {
+template <int... Places>
+inline v8 shuffle8(v8 a, v8 b) {
 #if __has_builtin(__builtin_shufflevector)
   return __builtin_shufflevector(a, b, Places...);
 #else
@@ -78,7 +79,8 @@ inline v8 erf8(v8 x) {
 }
 
 /** The same bits as a number of another type: std::bit_cast, which g++ 10 lacks. */
-template <class To, class From> inline To bitCast(From from) {
+template <class To, class From>
+inline To bitCast(From from) {
   static_assert(sizeof(To) == sizeof(From));
   To to;
   __builtin_memcpy(&to, &from, sizeof to);

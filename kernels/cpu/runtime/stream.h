@@ -73,7 +73,8 @@ class Stream {
 /** Objects that callers know by number. A number is never used twice, nor by two kinds. */
 uint64_t nextHandle();
 
-template <class T> class Table {
+template <class T>
+class Table {
  public:
   explicit Table(const char *kind) : kind_(kind) {}
   uint64_t add(std::shared_ptr<T> object) {

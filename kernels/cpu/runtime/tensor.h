@@ -22,7 +22,10 @@ inline const char *dtypeName(int dtype) {
   return dtype >= 0 && dtype <= DITRUN_I32 ? names[dtype] : "unknown";
 }
 
-template <class T> T *pointer(uint64_t address) { return reinterpret_cast<T *>(static_cast<uintptr_t>(address)); }
+template <class T>
+T *pointer(uint64_t address) {
+  return reinterpret_cast<T *>(static_cast<uintptr_t>(address));
+}
 
 /** Throws unless dtype is one of `allowed`. */
 template <class... Allowed>
@@ -36,7 +39,8 @@ void requireDtype(const char *function, const char *name, int dtype, Allowed... 
 /** Throws where one tensor is bf16 and another f16: float32 goes with either. */
 inline void requireOneNarrow(const char *function, std::initializer_list<int> dtypes) {
   const auto has = [&](int dtype) { return std::find(dtypes.begin(), dtypes.end(), dtype) != dtypes.end(); };
-  require(!(has(DITRUN_BF16) && has(DITRUN_F16)), function, ": one tensor is bf16 and another f16; they must be alike, or float32.");
+  require(!(has(DITRUN_BF16) && has(DITRUN_F16)), function,
+          ": one tensor is bf16 and another f16; they must be alike, or float32.");
 }
 
 /** Throws unless the address is given and aligned to its element. */

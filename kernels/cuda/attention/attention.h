@@ -4,12 +4,21 @@
 
 #include "ditrun.h"
 
-bool attention_sm90_fits(const ditrun_attention_args &args);
-int attention_sm90(const ditrun_attention_args &args, cudaStream_t stream);
-bool attention_f16_sm90_fits(const ditrun_attention_args &args);
-int attention_f16_sm90(const ditrun_attention_args &args, cudaStream_t stream);
-bool attention_fp8_sm90_fits(const ditrun_attention_args &args);
-int attention_fp8_sm90(const ditrun_attention_args &args, cudaStream_t stream);
+// Each queues its kernel and returns a ditrun_status; none allocates or synchronises. Those of Hopper take compute
+// capability 9.0 alone, head dimensions of 32, 64 or 128, a positive scale, and rows that the copy engine can address
+// (16-byte aligned starts and strides).
+
+/** bf16. */
+bool attentionSm90Fits(const ditrun_attention_args &args);
+int attentionSm90(const ditrun_attention_args &args, cudaStream_t stream);
+
+/** f16. */
+bool attentionF16Sm90Fits(const ditrun_attention_args &args);
+int attentionF16Sm90(const ditrun_attention_args &args, cudaStream_t stream);
+
+/** e4m3. */
+bool attentionFp8Sm90Fits(const ditrun_attention_args &args);
+int attentionFp8Sm90(const ditrun_attention_args &args, cudaStream_t stream);
 
 /** bf16, head dims that are multiples of 8 up to 128, a positive scale, rows and addresses aligned to 16 bytes. */
 bool attentionSm80Fits(const ditrun_attention_args &args);

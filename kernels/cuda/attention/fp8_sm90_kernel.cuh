@@ -1,12 +1,15 @@
-// Attention forward for Hopper with queries, keys and values in e4m3: FlashAttention-2's algorithm 1 (arXiv 2307.08691).
+// Attention forward for Hopper with queries, keys and values in e4m3: FlashAttention-2's algorithm 1 (arXiv
+// 2307.08691).
 //
-// The skeleton is that of attention/sm90_kernel.cuh: warp groups of 64 queries, a producer that walks the keys of all blocks, ones
-// beside V whose products are the row sums l. What differs:
-// - Scores leave the matrix unit in half precision, with two keys a register, and softmax works on such pairs. So that no score can
-//   overflow, the queries are first multiplied by 2^-Shape::shift in shared memory. Half precision rounds a score by 2^-12 of itself,
-//   an order less than e4m3 queries and keys leave uncertain.
+// The skeleton is that of attention/sm90_kernel.cuh: warp groups of 64 queries, a producer that walks the keys of all
+// blocks, ones beside V whose products are the row sums l. What differs:
+// - Scores leave the matrix unit in half precision, with two keys a register, and softmax works on such pairs. So that
+// no score can
+//   overflow, the queries are first multiplied by 2^-Shape::shift in shared memory. Half precision rounds a score by
+//   2^-12 of itself, an order less than e4m3 queries and keys leave uncertain.
 // - The maximum of every tile counts, since e4m3 probabilities have no room above it; few tiles raise it.
-// - The products of one tile with V are summed by themselves and then added to o in float32: the matrix unit keeps only some 13
+// - The products of one tile with V are summed by themselves and then added to o in float32: the matrix unit keeps only
+// some 13
 //   bits of an e4m3 sum, and cuts off the rest (a bias of 4e-4 for a tile, 4e-3 for sums of four).
 #pragma once
 
@@ -24,7 +27,7 @@
 #include "ptx/wgmma.cuh"
 #include "tiles/tiles.h"
 
-namespace attention_fp8 {
+namespace attentionFp8 {
 
 constexpr int kUnit = DITRUN_FP8_KEYS;
 /** Beyond this, 8 m is not exact in half precision, or slopes are not in its range. */
@@ -43,7 +46,8 @@ struct Parameters {
   const float *previousO, *previousLse;
   unsigned long long *waitNanoseconds;
   float *oScale;  // e4m3 out only
-  // Blocks from wholeBlocks on take a share of the keys of one tile of queries: shares of them a tile. Only with one block of keys.
+  // Blocks from wholeBlocks on take a share of the keys of one tile of queries: shares of them a tile. Only with one
+  // block of keys.
   float *sharedO, *sharedLse;  // [share, query of the tile, channel] and [share, query of the tile]
   int32_t queryTiles, wholeBlocks, shares;
   int64_t oStride;
@@ -62,7 +66,7 @@ struct Shape {
                                           : headDim == 64 ? ptx::Swizzle::bytes64
                                                           : ptx::Swizzle::bytes128;
   static constexpr int shift = headDim == 32 ? 7 : headDim == 64 ? 8 : 9;  // 448² · headDim / 2^shift = 50176
-  static constexpr int outputColumns = headDim + 8;                       // a group of eight equal sums l
+  static constexpr int outputColumns = headDim + 8;                        // a group of eight equal sums l
   static constexpr int queryBytes = queries * headDim;
   static constexpr int keyBytes = kUnit * headDim;
   static constexpr int valueBytes = kUnit * headDim;
@@ -83,7 +87,8 @@ struct Work {
   int share;             // counted from the first of all, or -1: all keys
   int firstKey, endKey;  // multiples of kUnit, endKey perhaps beyond the last
 
-  __device__ __forceinline__ explicit Work(const Parameters &p) : share(static_cast<int>(blockIdx.x) - p.wholeBlocks), firstKey(0), endKey(INT_MAX) {
+  __device__ __forceinline__ explicit Work(const Parameters &p)
+      : share(static_cast<int>(blockIdx.x) - p.wholeBlocks), firstKey(0), endKey(INT_MAX) {
     int tile = blockIdx.x;
     if (share >= 0) {
       const int units = (p.length[0] + kUnit - 1) / kUnit, part = share % p.shares;
@@ -99,28 +104,29 @@ struct Work {
 
 /** Walks the KV blocks and fills the ring. One thread. */
 template <class S>
-__device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, const Work &work, bool observer) {
+__device__ __forceinline__ void produce(const Parameters &p, Shared<S> &shared, char *keys, char *values,
+                                        const Work &work, bool observer) {
   constexpr int stages = S::Tile::stages;
   const int column = work.head * S::headDim;
   int stage = 0;
   uint32_t parity = 1;
   for (int block = 0; block < p.blockCount; ++block) {
     if (p.flags[block] != nullptr) {
-      const uint64_t start = ptx::global_nanoseconds();
-      while (ptx::load_acquire_system(p.flags[block]) != 1) __nanosleep(64);
-      ptx::fence_proxy_async_global();
-      if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
+      const uint64_t start = ptx::globalNanoseconds();
+      while (ptx::loadAcquireSystem(p.flags[block]) != 1) __nanosleep(64);
+      ptx::fenceProxyAsyncGlobal();
+      if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::globalNanoseconds() - start;
     }
     const int tiles = (p.length[block] + kUnit - 1) / kUnit, end = (work.end(p.length[block]) + kUnit - 1) / kUnit;
     const float *scale = p.kScale[block] + static_cast<int64_t>(work.head) * tiles;
     for (int tile = work.firstKey / kUnit; tile < end; ++tile) {
-      ptx::mbarrier_wait(&shared.keyEmpty[stage], parity);
+      ptx::mbarrierWait(&shared.keyEmpty[stage], parity);
       shared.scale[stage] = __ldcg(scale + tile);
-      ptx::mbarrier_expect(&shared.keyFull[stage], S::keyBytes);
-      ptx::tma_load(keys + stage * S::keyBytes, &p.k[block], &shared.keyFull[stage], column, tile * kUnit);
-      ptx::mbarrier_wait(&shared.valueEmpty[stage], parity);
-      ptx::mbarrier_expect(&shared.valueFull[stage], S::valueBytes);
-      ptx::tma_load(values + stage * S::valuePitch, &p.v[block], &shared.valueFull[stage], tile * kUnit, column);
+      ptx::mbarrierExpect(&shared.keyFull[stage], S::keyBytes);
+      ptx::tmaLoad(keys + stage * S::keyBytes, &p.k[block], &shared.keyFull[stage], column, tile * kUnit);
+      ptx::mbarrierWait(&shared.valueEmpty[stage], parity);
+      ptx::mbarrierExpect(&shared.valueFull[stage], S::valueBytes);
+      ptx::tmaLoad(values + stage * S::valuePitch, &p.v[block], &shared.valueFull[stage], tile * kUnit, column);
       if (++stage == stages) {
         stage = 0;
         parity ^= 1;
@@ -147,7 +153,8 @@ struct Consumer {
   uint32_t offset[2];        // kOffset - 8 m, or what recentre makes of it
   float largestScale;        // of keys, for which the slopes are in half precision's range; -1 if m is not
 
-  __device__ __forceinline__ Consumer(const Parameters &parameters, const Work &ownWork, Shared<S> &s, uint32_t queryAddress, uint32_t keyAddress, uint32_t valueAddress)
+  __device__ __forceinline__ Consumer(const Parameters &parameters, const Work &ownWork, Shared<S> &s,
+                                      uint32_t queryAddress, uint32_t keyAddress, uint32_t valueAddress)
       : p(parameters), work(ownWork), shared(s) {
     queries = ptx::descriptor(queryAddress, 0, 8 * S::headDim, S::swizzle);
     keys = ptx::descriptor(keyAddress, 0, 8 * S::headDim, S::swizzle);
@@ -155,27 +162,27 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void release(uint64_t &empty) {
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&empty);
+    if (threadIdx.x % 32 == 0) ptx::mbarrierArrive(&empty);
   }
 
   /** Queues scores = Q Kᵀ of a stage and waits for them, and so for what was queued before. */
-  __device__ __forceinline__ void multiply_keys(uint32_t (&scores)[32], int stage) {
-    ptx::wgmma_pin(scores);
-    ptx::wgmma_fence();
+  __device__ __forceinline__ void multiplyKeys(uint32_t (&scores)[32], int stage) {
+    ptx::wgmmaPin(scores);
+    ptx::wgmmaFence();
 #pragma unroll
     for (int step = 0; step < S::headDim / 32; ++step)
-      ptx::wgmma_e4m3_half(scores, queries + step * 2, keys + (stage * S::keyBytes + step * 32) / 16, step != 0);
-    ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
-    ptx::wgmma_pin(partial);
+      ptx::wgmmaE4m3Half(scores, queries + step * 2, keys + (stage * S::keyBytes + step * 32) / 16, step != 0);
+    ptx::wgmmaCommit();
+    ptx::wgmmaWait<0>();
+    ptx::wgmmaPin(scores);
+    ptx::wgmmaPin(partial);
   }
 
   /** Queues partial = P V of a stage, P = 2^(c scores - m + kTop), a batch of keys as soon as its P is known. */
-  __device__ __forceinline__ void multiply_values(const uint32_t (&scores)[32], const Line (&lines)[2], int stage) {
+  __device__ __forceinline__ void multiplyValues(const uint32_t (&scores)[32], const Line (&lines)[2], int stage) {
     constexpr int kBatch = Tile::chunksPerBatch;
     uint32_t probabilities[4][4];
-    ptx::wgmma_pin(partial);
+    ptx::wgmmaPin(partial);
 #pragma unroll
     for (int batch = 0; batch < 4; batch += kBatch) {
 #pragma unroll
@@ -186,12 +193,13 @@ struct Consumer {
           probabilities[chunk][i] = exponentials(scores[j], scores[j + 2], lines[row]);
         }
       }
-      ptx::wgmma_fence();
+      ptx::wgmmaFence();
 #pragma unroll
       for (int chunk = batch; chunk < batch + kBatch; ++chunk)
-        OutputProduct::multiply_registers(partial, probabilities[chunk], values + (stage * S::valuePitch + chunk * 32) / 16, chunk != 0);
+        OutputProduct::multiplyRegisters(partial, probabilities[chunk],
+                                         values + (stage * S::valuePitch + chunk * 32) / 16, chunk != 0);
     }
-    ptx::wgmma_commit();
+    ptx::wgmmaCommit();
   }
 
   /** Adds partial to o, and its sums to l. */
@@ -203,16 +211,16 @@ struct Consumer {
   }
 
   /** The largest score of each of the two rows, over the four threads that share them, as a pair. */
-  __device__ __forceinline__ uint32_t largest_of(const uint32_t (&scores)[32]) {
+  __device__ __forceinline__ uint32_t largestOf(const uint32_t (&scores)[32]) {
     uint32_t first = scores[0], second = scores[1];
 #pragma unroll
     for (int j = 2; j < 32; j += 2) {
-      first = half2_max(first, scores[j]);
-      second = half2_max(second, scores[j + 1]);
+      first = half2Max(first, scores[j]);
+      second = half2Max(second, scores[j + 1]);
     }
-    uint32_t both = half2_max(__byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632));
-    both = half2_max(both, __shfl_xor_sync(0xffffffff, both, 1));
-    return half2_max(both, __shfl_xor_sync(0xffffffff, both, 2));
+    uint32_t both = half2Max(__byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632));
+    both = half2Max(both, __shfl_xor_sync(0xffffffff, both, 1));
+    return half2Max(both, __shfl_xor_sync(0xffffffff, both, 2));
   }
 
   __device__ __forceinline__ void mask(uint32_t (&scores)[32], int valid) {
@@ -230,11 +238,12 @@ struct Consumer {
     float farthest = 0.0f;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const float raised = max_or_nan(m[row], ceilf(octaves[row])), decay = m[row] == raised ? 1.0f : exp2_approx(m[row] - raised);
+      const float raised = maxOrNan(m[row], ceilf(octaves[row])),
+                  decay = m[row] == raised ? 1.0f : exp2Approx(m[row] - raised);
       m[row] = raised;
       l[row] *= decay;
-      offset[row] = both_half(fmaf(raised, -8.0f, kOffset));
-      farthest = max_or_nan(farthest, fabsf(raised));
+      offset[row] = bothHalf(fmaf(raised, -8.0f, kOffset));
+      farthest = maxOrNan(farthest, fabsf(raised));
 #pragma unroll
       for (int j = 0; j < S::headDim / 8; ++j) {
         o[4 * j + 2 * row] *= decay;
@@ -246,12 +255,12 @@ struct Consumer {
 
   /** For scores too large for half precision arithmetic: takes the tile's largest off them first, exactly near it. */
   __device__ __forceinline__ void recentre(uint32_t (&scores)[32], uint32_t largest, const float (&steps)[2]) {
-    const float2 origin = unpack_half(largest);
+    const float2 origin = unpackHalf(largest);
     const uint32_t origins[2] = {__byte_perm(largest, 0, 0x1010), __byte_perm(largest, 0, 0x3232)};
-    offset[0] = both_half(fmaf(origin.x, steps[0], fmaf(m[0], -8.0f, kOffset)));
-    offset[1] = both_half(fmaf(origin.y, steps[1], fmaf(m[1], -8.0f, kOffset)));
+    offset[0] = bothHalf(fmaf(origin.x, steps[0], fmaf(m[0], -8.0f, kOffset)));
+    offset[1] = bothHalf(fmaf(origin.y, steps[1], fmaf(m[1], -8.0f, kOffset)));
 #pragma unroll
-    for (int j = 0; j < 32; ++j) scores[j] = half2_subtract(scores[j], origins[j % 2]);
+    for (int j = 0; j < 32; ++j) scores[j] = half2Subtract(scores[j], origins[j % 2]);
     largestScale = -1.0f;  // these offsets serve no other tile
   }
 
@@ -260,8 +269,8 @@ struct Consumer {
   template <bool masked>
   __device__ __forceinline__ void step(int stage, uint32_t parity, int pending, int valid) {
     uint32_t scores[32];
-    ptx::mbarrier_wait(&shared.keyFull[stage], parity);
-    multiply_keys(scores, stage);
+    ptx::mbarrierWait(&shared.keyFull[stage], parity);
+    multiplyKeys(scores, stage);
     const float scale = shared.scale[stage];
     __syncwarp();  // every lane has read it
     if (pending >= 0) release(shared.valueEmpty[pending]);
@@ -274,21 +283,21 @@ struct Consumer {
       steps[0] = fmaxf(steps[0], 6e-8f);  // not 0 in half precision, so that -infinity stays it
       steps[1] = fmaxf(steps[1], 6e-8f);
     }
-    const uint32_t largest = largest_of(scores);
-    const float2 eighths = unpack_half(half2_fma(largest, kEighth, 0x80008000u));
+    const uint32_t largest = largestOf(scores);
+    const float2 eighths = unpackHalf(half2Fma(largest, kEighth, 0x80008000u));
     const float octaves[2] = {eighths.x * steps[0], eighths.y * steps[1]};
     const bool quiet = octaves[0] <= m[0] && octaves[1] <= m[1] && scale <= largestScale;
     if (__builtin_expect(!__all_sync(0xffffffff, quiet), 0)) {
       raise(octaves);
       if (!__all_sync(0xffffffff, scale <= largestScale)) recentre(scores, largest, steps);
     }
-    const Line lines[2] = {{both_half(steps[0]), offset[0]}, {both_half(steps[1]), offset[1]}};
-    ptx::mbarrier_wait(&shared.valueFull[stage], parity);
-    multiply_values(scores, lines, stage);
+    const Line lines[2] = {{bothHalf(steps[0]), offset[0]}, {bothHalf(steps[1]), offset[1]}};
+    ptx::mbarrierWait(&shared.valueFull[stage], parity);
+    multiplyValues(scores, lines, stage);
   }
 
   /** All stages of the ring `rounds` times, unrolled so that descriptors and barriers cost no arithmetic. */
-  __device__ __forceinline__ void walk_ring(int rounds, uint32_t parity) {
+  __device__ __forceinline__ void walkRing(int rounds, uint32_t parity) {
     for (int round = 0; round < rounds; ++round) {
 #pragma unroll
       for (int stage = 0; stage < Tile::stages; ++stage) {
@@ -296,8 +305,8 @@ struct Consumer {
       }
       parity ^= 1;
     }
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(partial);
+    ptx::wgmmaWait<0>();
+    ptx::wgmmaPin(partial);
     release(shared.valueEmpty[Tile::stages - 1]);
   }
 
@@ -310,7 +319,8 @@ struct Consumer {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int query = min(firstQuery + static_cast<int>(threadIdx.x) % 32 / 4 + 8 * row, p.queries - 1);
-      slope[row] = p.qScale[static_cast<int64_t>(query) * p.heads + work.head] * p.scaleLog2 * static_cast<float>(8 << S::shift);
+      slope[row] =
+          p.qScale[static_cast<int64_t>(query) * p.heads + work.head] * p.scaleLog2 * static_cast<float>(8 << S::shift);
       m[row] = -INFINITY;
       l[row] = 0.0f;
       offset[row] = 0;
@@ -324,14 +334,14 @@ struct Consumer {
         if (remaining < Tile::stages * kUnit || position % Tile::stages != 0) {
           const int stage = position % Tile::stages;
           step<true>(stage, parity, -1, remaining);
-          ptx::wgmma_wait<0>();
-          ptx::wgmma_pin(partial);
+          ptx::wgmmaWait<0>();
+          ptx::wgmmaPin(partial);
           release(shared.valueEmpty[stage]);
           position += 1;
           remaining -= kUnit;
         } else {
           const int rounds = remaining / (Tile::stages * kUnit);
-          walk_ring(rounds, parity);
+          walkRing(rounds, parity);
           position += rounds * Tile::stages;
           remaining -= rounds * Tile::stages * kUnit;
         }
@@ -340,15 +350,17 @@ struct Consumer {
     promote();
   }
 
-  /** Stores this thread's part of one row of a share: o divided by l, but not scaled by channels. Rows past the last query too. */
-  __device__ __forceinline__ void store_share(int row, int rowInTile, float logSum) {
+  /** Stores this thread's part of one row of a share: o divided by l, but not scaled by channels. Rows past the last
+   * query too. */
+  __device__ __forceinline__ void storeShare(int row, int rowInTile, float logSum) {
     const int64_t at = static_cast<int64_t>(work.share) * S::queries + rowInTile;
     const int lane = threadIdx.x % 4;
     const float own = 1.0f / l[row];
     if (lane == 0) p.sharedLse[at] = logSum;
     float2 *out = reinterpret_cast<float2 *>(p.sharedO + at * S::headDim) + lane;
 #pragma unroll
-    for (int j = 0; j < S::headDim / 8; ++j) out[4 * j] = make_float2(o[4 * j + 2 * row] * own, o[4 * j + 2 * row + 1] * own);
+    for (int j = 0; j < S::headDim / 8; ++j)
+      out[4 * j] = make_float2(o[4 * j + 2 * row] * own, o[4 * j + 2 * row + 1] * own);
   }
 
   /** Scales, merges with a previous partial result, and stores this thread's part of o and lse. */
@@ -359,70 +371,74 @@ struct Consumer {
     for (int row = 0; row < 2; ++row) {
       const int query = firstQuery + threadIdx.x % 32 / 4 + 8 * row;
       const float logSum = (m[row] - kTop - kBias + log2f(l[row])) * attention::kLn2;
-      if (work.share >= 0)
-        store_share(row, query - work.queryTile * S::queries, logSum);
+      if (work.share >= 0) storeShare(row, query - work.queryTile * S::queries, logSum);
       else if (query < p.queries)
-        attention::store_row<S::headDim, Output>(p, o, row, query, work.head, logSum, l[row], [scales](int column) { return scales[column]; });
+        attention::storeRow<S::headDim, Output>(p, o, row, query, work.head, logSum, l[row],
+                                                [scales](int column) { return scales[column]; });
     }
   }
 };
 
 /** o = softmax(scale q kᵀ) v of 64 · warpGroups queries of a head, over all keys or a share of them. */
 template <int headDim, typename Output>
-__global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_fp8_kernel(const __grid_constant__ Parameters p) {
+__global__ void __launch_bounds__(Shape<headDim>::threads, 1) attentionFp8Kernel(const __grid_constant__ Parameters p) {
   using S = Shape<headDim>;
   using Tile = typename S::Tile;
   extern __shared__ char raw[];
   __shared__ Shared<S> shared;
-  char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
+  char *queries = raw + (1024 - ptx::sharedAddress(raw) % 1024) % 1024;
   char *keys = queries + S::queryBytes, *values = keys + Tile::stages * S::keyBytes;
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
   const Work work(p);
   const int firstQuery = work.queryTile * S::queries;
 
   if (threadIdx.x == 0) {
-    ptx::mbarrier_init(&shared.queryFull, 1);
+    ptx::mbarrierInit(&shared.queryFull, 1);
     for (int stage = 0; stage < Tile::stages; ++stage) {
-      ptx::mbarrier_init(&shared.keyFull[stage], 1);
-      ptx::mbarrier_init(&shared.valueFull[stage], 1);
-      ptx::mbarrier_init(&shared.keyEmpty[stage], S::consumers / 32);
-      ptx::mbarrier_init(&shared.valueEmpty[stage], S::consumers / 32);
+      ptx::mbarrierInit(&shared.keyFull[stage], 1);
+      ptx::mbarrierInit(&shared.valueFull[stage], 1);
+      ptx::mbarrierInit(&shared.keyEmpty[stage], S::consumers / 32);
+      ptx::mbarrierInit(&shared.valueEmpty[stage], S::consumers / 32);
     }
-    ptx::fence_mbarrier_init();
+    ptx::fenceMbarrierInit();
   }
   constexpr int kOnesWords = kUnit * 8 / 4;
   for (int i = threadIdx.x; i < Tile::stages * kOnesWords; i += S::threads)
-    reinterpret_cast<uint32_t *>(values + i / kOnesWords * S::valuePitch + S::valueBytes)[i % kOnesWords] = 0x38383838;  // four ones
-  ptx::fence_proxy_async_shared();
+    // four ones
+    reinterpret_cast<uint32_t *>(values + i / kOnesWords * S::valuePitch + S::valueBytes)[i % kOnesWords] = 0x38383838;
+  ptx::fenceProxyAsyncShared();
   __syncthreads();
 
   if (group == Tile::warpGroups) {
-    ptx::registers_decrease<24>();
+    ptx::registersDecrease<24>();
     if (threadIdx.x == S::consumers) {
-      ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
-      ptx::tma_load(queries, &p.q, &shared.queryFull, work.head * headDim, firstQuery);
+      ptx::mbarrierExpect(&shared.queryFull, S::queryBytes);
+      ptx::tmaLoad(queries, &p.q, &shared.queryFull, work.head * headDim, firstQuery);
       produce<S>(p, shared, keys, values, work, blockIdx.x == 0);
     }
   } else {
-    ptx::registers_increase<Tile::consumerRegisters>();
+    ptx::registersIncrease<Tile::consumerRegisters>();
     uint4 *own = reinterpret_cast<uint4 *>(queries + group * 64 * headDim);
-    ptx::mbarrier_wait(&shared.queryFull, 0);
+    ptx::mbarrierWait(&shared.queryFull, 0);
     for (int i = threadIdx.x % 128; i < 64 * headDim / 16; i += 128) {
       const uint4 x = own[i];
-      own[i] = make_uint4(scale_e4m3(x.x, S::shift), scale_e4m3(x.y, S::shift), scale_e4m3(x.z, S::shift), scale_e4m3(x.w, S::shift));
+      own[i] = make_uint4(scaleE4m3(x.x, S::shift), scaleE4m3(x.y, S::shift), scaleE4m3(x.z, S::shift),
+                          scaleE4m3(x.w, S::shift));
     }
-    ptx::fence_proxy_async_shared();
-    ptx::named_barrier_sync(1 + group, 128);
-    Consumer<S> consumer(p, work, shared, ptx::shared_address(queries) + group * 64 * headDim, ptx::shared_address(keys), ptx::shared_address(values));
+    ptx::fenceProxyAsyncShared();
+    ptx::namedBarrierSync(1 + group, 128);
+    Consumer<S> consumer(p, work, shared, ptx::sharedAddress(queries) + group * 64 * headDim, ptx::sharedAddress(keys),
+                         ptx::sharedAddress(values));
     const int first = firstQuery + threadIdx.x / 32 * 16;
     consumer.walk(first);
     consumer.template store<Output>(first);
   }
 }
 
-/** Merges the shares of a row as partial results are (see ditrun_attention), and with a previous one. headDim / 4 neighbouring threads have a row. */
+/** Merges the shares of a row as partial results are (see ditrun_attention), and with a previous one. headDim / 4
+ * neighbouring threads have a row. */
 template <int headDim, typename Output>
-__global__ void __launch_bounds__(256) join_shares_kernel(const __grid_constant__ Parameters p, int tiles) {
+__global__ void __launch_bounds__(256) joinSharesKernel(const __grid_constant__ Parameters p, int tiles) {
   using S = Shape<headDim>;
   constexpr int threadsPerRow = headDim / 4;
   const int row = blockIdx.x * (256 / threadsPerRow) + threadIdx.x / threadsPerRow, lane = threadIdx.x % threadsPerRow;
@@ -432,7 +448,8 @@ __global__ void __launch_bounds__(256) join_shares_kernel(const __grid_constant_
   float4 sum = make_float4(0, 0, 0, 0);
   if (inside) {
     const int64_t at = static_cast<int64_t>(first) * p.shares * S::queries + rowInTile;
-    const int64_t index = static_cast<int64_t>(head) * p.queries + query, element = (static_cast<int64_t>(query) * p.heads + head) * headDim + 4 * lane;
+    const int64_t index = static_cast<int64_t>(head) * p.queries + query,
+                  element = (static_cast<int64_t>(query) * p.heads + head) * headDim + 4 * lane;
     const float before = p.previousO ? p.previousLse[index] : -INFINITY;
     float largest = before;
     for (int share = 0; share < p.shares; ++share) largest = fmaxf(largest, p.sharedLse[at + share * S::queries]);
@@ -442,14 +459,16 @@ __global__ void __launch_bounds__(256) join_shares_kernel(const __grid_constant_
       const float weight = expf(p.sharedLse[at + share * S::queries] - largest);
       const float4 o = *reinterpret_cast<const float4 *>(p.sharedO + (at + share * S::queries) * headDim + 4 * lane);
       total += weight;
-      sum.x = fmaf(weight, o.x, sum.x), sum.y = fmaf(weight, o.y, sum.y), sum.z = fmaf(weight, o.z, sum.z), sum.w = fmaf(weight, o.w, sum.w);
+      sum.x = fmaf(weight, o.x, sum.x), sum.y = fmaf(weight, o.y, sum.y), sum.z = fmaf(weight, o.z, sum.z),
+      sum.w = fmaf(weight, o.w, sum.w);
     }
     sum.x *= vScale.x, sum.y *= vScale.y, sum.z *= vScale.z, sum.w *= vScale.w;
     if (p.previousO) {
       const float weight = expf(before - largest);
       const float4 o = *reinterpret_cast<const float4 *>(p.previousO + element);
       total += weight;
-      sum.x = fmaf(weight, o.x, sum.x), sum.y = fmaf(weight, o.y, sum.y), sum.z = fmaf(weight, o.z, sum.z), sum.w = fmaf(weight, o.w, sum.w);
+      sum.x = fmaf(weight, o.x, sum.x), sum.y = fmaf(weight, o.y, sum.y), sum.z = fmaf(weight, o.z, sum.z),
+      sum.w = fmaf(weight, o.w, sum.w);
     }
     const float own = 1.0f / total;
     sum.x *= own, sum.y *= own, sum.z *= own, sum.w *= own;
@@ -460,14 +479,16 @@ __global__ void __launch_bounds__(256) join_shares_kernel(const __grid_constant_
   if constexpr (sizeof(Output) == 1) {
     float amax = fmaxf(fmaxf(fabsf(sum.x), fabsf(sum.y)), fmaxf(fabsf(sum.z), fabsf(sum.w)));
 #pragma unroll
-    for (int distance = threadsPerRow / 2; distance > 0; distance /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffff, amax, distance));
+    for (int distance = threadsPerRow / 2; distance > 0; distance /= 2)
+      amax = fmaxf(amax, __shfl_xor_sync(0xffffffff, amax, distance));
     scale = scaleOfAmax(amax);
   }
   if (!inside) return;
   Output *out = static_cast<Output *>(p.o) + query * p.oStride + head * headDim + 4 * lane;
   if constexpr (sizeof(Output) == 1) {
     const float reciprocal = reciprocalOfNormal(scale);
-    const float values[4] = {quotient(sum.x, scale, reciprocal), quotient(sum.y, scale, reciprocal), quotient(sum.z, scale, reciprocal), quotient(sum.w, scale, reciprocal)};
+    const float values[4] = {quotient(sum.x, scale, reciprocal), quotient(sum.y, scale, reciprocal),
+                             quotient(sum.z, scale, reciprocal), quotient(sum.w, scale, reciprocal)};
     *reinterpret_cast<uint32_t *>(out) = packE4m3(values);
     if (lane == 0) p.oScale[static_cast<int64_t>(query) * p.heads + head] = scale;
   } else if constexpr (sizeof(Output) == 4) {
@@ -478,4 +499,4 @@ __global__ void __launch_bounds__(256) join_shares_kernel(const __grid_constant_
   }
 }
 
-}  // namespace attention_fp8
+}  // namespace attentionFp8

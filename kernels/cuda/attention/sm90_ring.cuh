@@ -1,5 +1,6 @@
-// What the Hopper attention kernels have in common: the ring of shared-memory stages that a producer fills with keys and values for the
-// warp groups, and how a finished row is merged and stored. S is a kernel's Shape, Parameters its arguments.
+// What the Hopper attention kernels have in common: the ring of shared-memory stages that a producer fills with keys
+// and values for the warp groups, and how a finished row is merged and stored. S is a kernel's Shape, Parameters its
+// arguments.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -53,24 +54,24 @@ struct Place {
 };
 
 /** The maximum over the four threads that share two rows. */
-__device__ __forceinline__ float quad_max(float x) {
+__device__ __forceinline__ float quadMax(float x) {
   x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
   return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
 }
 
 template <class S>
-__device__ __forceinline__ void init_ring(Shared<S> &shared) {
+__device__ __forceinline__ void initRing(Shared<S> &shared) {
   for (int stage = 0; stage < S::Tile::stages; ++stage) {
-    ptx::mbarrier_init(&shared.keyFull[stage], 1);
-    ptx::mbarrier_init(&shared.valueFull[stage], 1);
-    ptx::mbarrier_init(&shared.keyEmpty[stage], S::consumers / 32);
-    ptx::mbarrier_init(&shared.valueEmpty[stage], S::consumers / 32);
+    ptx::mbarrierInit(&shared.keyFull[stage], 1);
+    ptx::mbarrierInit(&shared.valueFull[stage], 1);
+    ptx::mbarrierInit(&shared.keyEmpty[stage], S::consumers / 32);
+    ptx::mbarrierInit(&shared.valueEmpty[stage], S::consumers / 32);
   }
 }
 
 /** Writes the ones beside every stage of V; two of them are a word. All threads of the block. */
 template <class S>
-__device__ __forceinline__ void fill_ones(char *values) {
+__device__ __forceinline__ void fillOnes(char *values) {
   for (int stage = 0; stage < S::Tile::stages; ++stage) {
     uint32_t *ones = reinterpret_cast<uint32_t *>(values + stage * S::valueBytes + S::tileBytes);
     for (int i = threadIdx.x; i < S::slabBytes / 4; i += S::threads) ones[i] = S::twoOnes;
@@ -79,50 +80,52 @@ __device__ __forceinline__ void fill_ones(char *values) {
 
 /** Readies barriers and ones. All threads of the block. */
 template <class S>
-__device__ __forceinline__ void start_ring(Shared<S> &shared, char *values) {
+__device__ __forceinline__ void startRing(Shared<S> &shared, char *values) {
   if (threadIdx.x == 0) {
-    ptx::mbarrier_init(&shared.queryFull, 1);
-    init_ring(shared);
+    ptx::mbarrierInit(&shared.queryFull, 1);
+    initRing(shared);
     shared.repeat = 0;
-    ptx::fence_mbarrier_init();
+    ptx::fenceMbarrierInit();
   }
-  fill_ones<S>(values);
-  ptx::fence_proxy_async_shared();
+  fillOnes<S>(values);
+  ptx::fenceProxyAsyncShared();
   __syncthreads();
 }
 
 /** Fetches the block's queries of head blockIdx.y. One thread. */
 template <class S, class Parameters>
-__device__ __forceinline__ void load_queries(const Parameters &p, Shared<S> &shared, char *queries, int firstQuery) {
-  ptx::mbarrier_expect(&shared.queryFull, S::queryBytes);
+__device__ __forceinline__ void loadQueries(const Parameters &p, Shared<S> &shared, char *queries, int firstQuery) {
+  ptx::mbarrierExpect(&shared.queryFull, S::queryBytes);
   for (int slab = 0; slab < S::slabs; ++slab)
-    ptx::tma_load(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull, blockIdx.y * S::headDim + slab * S::columns, firstQuery);
+    ptx::tmaLoad(queries + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull,
+                 blockIdx.y * S::headDim + slab * S::columns, firstQuery);
 }
 
 /** Walks the KV blocks of one head and fills the ring. One thread. Returns the position after it. */
 template <class S, class Parameters>
-__device__ __forceinline__ int produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, int head, int position, bool observer) {
+__device__ __forceinline__ int produce(const Parameters &p, Shared<S> &shared, char *keys, char *values, int head,
+                                       int position, bool observer) {
   const int column = head * S::headDim;
   for (int block = 0; block < p.blockCount; ++block) {
     if (p.flags[block] != nullptr) {
-      const uint64_t start = ptx::global_nanoseconds();
-      while (ptx::load_acquire_system(p.flags[block]) != 1) __nanosleep(64);
-      ptx::fence_proxy_async_global();
-      if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::global_nanoseconds() - start;
+      const uint64_t start = ptx::globalNanoseconds();
+      while (ptx::loadAcquireSystem(p.flags[block]) != 1) __nanosleep(64);
+      ptx::fenceProxyAsyncGlobal();
+      if (observer && p.waitNanoseconds != nullptr) p.waitNanoseconds[block] += ptx::globalNanoseconds() - start;
     }
     for (int row = 0; row < p.length[block]; row += S::Tile::keys) {
       const Place<S::Tile::stages> place(position++);
       const int stage = place.stage;
-      ptx::mbarrier_wait(&shared.keyEmpty[stage], place.parity ^ 1);
-      ptx::mbarrier_expect(&shared.keyFull[stage], S::tileBytes);
+      ptx::mbarrierWait(&shared.keyEmpty[stage], place.parity ^ 1);
+      ptx::mbarrierExpect(&shared.keyFull[stage], S::tileBytes);
       for (int slab = 0; slab < S::slabs; ++slab)
-        ptx::tma_load(keys + stage * S::tileBytes + slab * S::slabBytes, &p.k[block], &shared.keyFull[stage],
-                      column + slab * S::columns, row);
-      ptx::mbarrier_wait(&shared.valueEmpty[stage], place.parity ^ 1);
-      ptx::mbarrier_expect(&shared.valueFull[stage], S::tileBytes);
+        ptx::tmaLoad(keys + stage * S::tileBytes + slab * S::slabBytes, &p.k[block], &shared.keyFull[stage],
+                     column + slab * S::columns, row);
+      ptx::mbarrierWait(&shared.valueEmpty[stage], place.parity ^ 1);
+      ptx::mbarrierExpect(&shared.valueFull[stage], S::tileBytes);
       for (int slab = 0; slab < S::slabs; ++slab)
-        ptx::tma_load(values + stage * S::valueBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
-                      column + slab * S::columns, row);
+        ptx::tmaLoad(values + stage * S::valueBytes + slab * S::slabBytes, &p.v[block], &shared.valueFull[stage],
+                     column + slab * S::columns, row);
     }
   }
   return position;
@@ -133,12 +136,12 @@ struct Unscaled {
   __device__ __forceinline__ float operator()(int) const { return 1.0f; }
 };
 
-/** Merges one row of a finished tile with a previous partial result, and stores this thread's part of it and of lse. o, as wgmma leaves it,
- * is still to be divided by l and multiplied by what channelScale has for a column of the head; row is 0 or 1 of the thread's two. In e4m3
- * the row of this head gets a scale. */
+/** Merges one row of a finished tile with a previous partial result, and stores this thread's part of it and of lse. o,
+ * as wgmma leaves it, is still to be divided by l and multiplied by what channelScale has for a column of the head; row
+ * is 0 or 1 of the thread's two. In e4m3 the row of this head gets a scale. */
 template <int headDim, typename Output, class Parameters, int count, class Scale = Unscaled>
-__device__ __forceinline__ void store_row(const Parameters &p, const float (&o)[count], int row, int query, int head, float logSum, float l,
-                                          Scale channelScale = {}) {
+__device__ __forceinline__ void storeRow(const Parameters &p, const float (&o)[count], int row, int query, int head,
+                                         float logSum, float l, Scale channelScale = {}) {
   const int lane = threadIdx.x % 32, first = 2 * (lane % 4);
   float own = 1.0f / l, previous = 0.0f;
   const int64_t index = static_cast<int64_t>(head) * p.queries + query;
@@ -157,18 +160,16 @@ __device__ __forceinline__ void store_row(const Parameters &p, const float (&o)[
   [[maybe_unused]] float values[headDim / 4];  // e4m3 only: all of them decide their scale
 #pragma unroll
   for (int j = 0; j < headDim / 8; ++j) {
-    float x = o[4 * j + 2 * row] * (own * channelScale(first + 8 * j)), y = o[4 * j + 2 * row + 1] * (own * channelScale(first + 8 * j + 1));
+    float x = o[4 * j + 2 * row] * (own * channelScale(first + 8 * j)),
+          y = o[4 * j + 2 * row + 1] * (own * channelScale(first + 8 * j + 1));
     if (p.previousO != nullptr) {
       const float2 old = *reinterpret_cast<const float2 *>(before + 8 * j);
       x = fmaf(old.x, previous, x);
       y = fmaf(old.y, previous, y);
     }
-    if constexpr (sizeof(Output) == 1)
-      values[2 * j] = x, values[2 * j + 1] = y;
-    else if constexpr (sizeof(Output) == 4)
-      *reinterpret_cast<float2 *>(out + 8 * j) = make_float2(x, y);
-    else
-      *reinterpret_cast<__nv_bfloat162 *>(out + 8 * j) = __floats2bfloat162_rn(x, y);
+    if constexpr (sizeof(Output) == 1) values[2 * j] = x, values[2 * j + 1] = y;
+    else if constexpr (sizeof(Output) == 4) *reinterpret_cast<float2 *>(out + 8 * j) = make_float2(x, y);
+    else *reinterpret_cast<__nv_bfloat162 *>(out + 8 * j) = __floats2bfloat162_rn(x, y);
   }
   if constexpr (sizeof(Output) == 1) {
     float amax = 0;
@@ -182,7 +183,8 @@ __device__ __forceinline__ void store_row(const Parameters &p, const float (&o)[
 #pragma unroll
     for (int j = 0; j < headDim / 8; ++j)
       *reinterpret_cast<__nv_fp8x2_storage_t *>(out + 8 * j) = __nv_cvt_float2_to_fp8x2(
-          make_float2(quotient(values[2 * j], scale, reciprocal), quotient(values[2 * j + 1], scale, reciprocal)), __NV_SATFINITE, __NV_E4M3);
+          make_float2(quotient(values[2 * j], scale, reciprocal), quotient(values[2 * j + 1], scale, reciprocal)),
+          __NV_SATFINITE, __NV_E4M3);
   }
 }
 

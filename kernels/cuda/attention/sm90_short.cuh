@@ -1,10 +1,10 @@
 // Attention forward for Hopper over few keys, where what surrounds the walk over the keys costs as much as the walk.
 //
 // The tiles, the ring and the products are those of attention/sm90_kernel.cuh, but a block of threads stays on its
-// multiprocessor and takes one tile of queries after the other: the next queries and their first keys arrive while the last
-// products run, their scores are queued before the output is stored, and that leaves by the copy engine from the place of its
-// queries. The maximum runs along (no tile is walked twice), and all exponentials take the special-function unit. Outputs are
-// bf16, or e4m3 with a scale for each row of a head, with nothing to merge.
+// multiprocessor and takes one tile of queries after the other: the next queries and their first keys arrive while the
+// last products run, their scores are queued before the output is stored, and that leaves by the copy engine from the
+// place of its queries. The maximum runs along (no tile is walked twice), and all exponentials take the
+// special-function unit. Outputs are bf16, or e4m3 with a scale for each row of a head, with nothing to merge.
 #pragma once
 
 #include "attention/sm90_kernel.cuh"
@@ -34,32 +34,33 @@ struct ShortConsumer : Consumer<headDim> {
   using Base::Base;
 
   /** Queues the scores of the stage that comes next. */
-  __device__ __forceinline__ void queue_next(float (&scores)[Base::kScores]) {
+  __device__ __forceinline__ void queueNext(float (&scores)[Base::kScores]) {
     const Place<Tile::stages> place(position);
-    this->queue_keys(scores, place.stage, place.parity);
+    this->queueKeys(scores, place.stage, place.parity);
   }
 
   /** Takes the scores in flight and queues the product with their V. */
   template <bool first>
   __device__ __forceinline__ void step(float (&scores)[Base::kScores], int remaining) {
     const Place<Tile::stages> place(position++);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
+    ptx::wgmmaWait<0>();
+    ptx::wgmmaPin(scores);
     this->release(shared.keyEmpty[place.stage]);
     if constexpr (first) {
 #pragma unroll
       for (int i = 0; i < Base::kOutputs; ++i) o[i] = 0.0f;
       m[0] = m[1] = -INFINITY;
     } else {
-      ptx::wgmma_pin(o);
+      ptx::wgmmaPin(o);
       this->release(shared.valueEmpty[Place<Tile::stages>(position - 2).stage]);
     }
     if (remaining < Tile::keys) this->mask(scores, remaining);
-    this->template raise_maximum<!first>(scores);
-    this->template multiply_values<Exponentials::exact>(scores, place.stage, place.parity);
+    this->template raiseMaximum<!first>(scores);
+    this->template multiplyValues<Exponentials::exact>(scores, place.stage, place.parity);
   }
 
-  /** Walks all keys with a running maximum. The first scores are in flight at the start, the last product with V at the end. */
+  /** Walks all keys with a running maximum. The first scores are in flight at the start, the last product with V at the
+   * end. */
   __device__ __forceinline__ void walk(float (&scores)[Base::kScores]) {
     int block = 0, remaining = p.length[0];
     step<true>(scores, remaining);
@@ -69,21 +70,21 @@ struct ShortConsumer : Consumer<headDim> {
         if (++block == p.blockCount) break;
         remaining = p.length[block];
       }
-      queue_next(scores);
+      queueNext(scores);
       step<false>(scores, remaining);
     }
   }
 
   /** After the wait for the last product. */
   __device__ __forceinline__ void finish() {
-    ptx::wgmma_pin(o);
+    ptx::wgmmaPin(o);
     this->release(shared.valueEmpty[Place<Tile::stages>(position - 1).stage]);
-    this->take_sums();
+    this->takeSums();
   }
 
   /** Writes lse, and the scaled output to this warp group's 64 rows at `area`, swizzled as the copy engine reads it. */
   template <typename Output>
-  __device__ __forceinline__ void stage_output(int firstQuery, int head, uint32_t area) {
+  __device__ __forceinline__ void stageOutput(int firstQuery, int head, uint32_t area) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     float own[2];
 #pragma unroll
@@ -99,14 +100,17 @@ struct ShortConsumer : Consumer<headDim> {
       for (int half = 0; half < 2; ++half) {
         float amax = 0;
 #pragma unroll
-        for (int j = 0; j < headDim / 8; ++j) amax = fmaxf(amax, fmaxf(fabsf(o[4 * j + 2 * half] * own[half]), fabsf(o[4 * j + 2 * half + 1] * own[half])));
-        const float scale = scaleOfAmax(quad_max(amax)), reciprocal = reciprocalOfNormal(scale);
+        for (int j = 0; j < headDim / 8; ++j)
+          amax = fmaxf(amax, fmaxf(fabsf(o[4 * j + 2 * half] * own[half]), fabsf(o[4 * j + 2 * half + 1] * own[half])));
+        const float scale = scaleOfAmax(quadMax(amax)), reciprocal = reciprocalOfNormal(scale);
         const int row = 16 * warp + lane / 4 + 8 * half, query = firstQuery + row;
         if (lane % 4 == 0 && query < p.queries) p.oScale[static_cast<int64_t>(query) * p.heads + head] = scale;
 #pragma unroll
         for (int j = 0; j < headDim / 8; ++j) {
-          const float2 pair = make_float2(quotient(o[4 * j + 2 * half] * own[half], scale, reciprocal), quotient(o[4 * j + 2 * half + 1] * own[half], scale, reciprocal));
-          asm volatile("st.shared.b16 [%0], %1;" ::"r"(area + row * headDim + ((j / 2 ^ row % 8) * 16) + j % 2 * 8 + lane % 4 * 2),
+          const float2 pair = make_float2(quotient(o[4 * j + 2 * half] * own[half], scale, reciprocal),
+                                          quotient(o[4 * j + 2 * half + 1] * own[half], scale, reciprocal));
+          asm volatile("st.shared.b16 [%0], %1;" ::"r"(area + row * headDim + ((j / 2 ^ row % 8) * 16) + j % 2 * 8 +
+                                                       lane % 4 * 2),
                        "h"(__nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3))
                        : "memory");
         }
@@ -120,11 +124,12 @@ struct ShortConsumer : Consumer<headDim> {
 #pragma unroll
     for (int j = 0; j < headDim / 8; j += 2) {
       const int group = j % kGroups + lane / 16;
-      const uint32_t address = area + j / kGroups * (S::queries * S::rowBytes) + row * S::rowBytes + ((group ^ pattern) * 16);
-      ptx::store_matrices(address, pack_bf16(o[4 * j] * own[0], o[4 * j + 1] * own[0]),
-                          pack_bf16(o[4 * j + 2] * own[1], o[4 * j + 3] * own[1]),
-                          pack_bf16(o[4 * j + 4] * own[0], o[4 * j + 5] * own[0]),
-                          pack_bf16(o[4 * j + 6] * own[1], o[4 * j + 7] * own[1]));
+      const uint32_t address =
+          area + j / kGroups * (S::queries * S::rowBytes) + row * S::rowBytes + ((group ^ pattern) * 16);
+      ptx::storeMatrices(address, packBf16(o[4 * j] * own[0], o[4 * j + 1] * own[0]),
+                         packBf16(o[4 * j + 2] * own[1], o[4 * j + 3] * own[1]),
+                         packBf16(o[4 * j + 4] * own[0], o[4 * j + 5] * own[0]),
+                         packBf16(o[4 * j + 6] * own[1], o[4 * j + 7] * own[1]));
     }
   }
 };
@@ -153,88 +158,90 @@ __device__ __forceinline__ void carry(const Parameters &p, ShortShared<headDim> 
     if (n >= 2) {
       const QueryTile<headDim> done(p, n - 2);
       if (!done.exists(p)) break;
-      ptx::mbarrier_wait(&shared.outputFull[done.buffer], done.parity);
+      ptx::mbarrierWait(&shared.outputFull[done.buffer], done.parity);
       for (int group = 0; group < S::Tile::warpGroups && done.first + group * 64 < p.queries; ++group)
         for (int slab = 0; slab < (sizeof(Output) == 1 ? 1 : S::slabs); ++slab)
-          ptx::tma_store(&p.output, place + (slab * S::queries + group * 64) * S::rowBytes, done.head * headDim + slab * S::columns,
-                         done.first + group * 64);
-      ptx::tma_store_commit();
-      ptx::tma_store_wait_read();
+          ptx::tmaStore(&p.output, place + (slab * S::queries + group * 64) * S::rowBytes,
+                        done.head * headDim + slab * S::columns, done.first + group * 64);
+      ptx::tmaStoreCommit();
+      ptx::tmaStoreWaitRead();
     }
     if (!now.exists(p)) continue;
-    ptx::mbarrier_expect(&shared.queryFull[now.buffer], S::queryBytes);
+    ptx::mbarrierExpect(&shared.queryFull[now.buffer], S::queryBytes);
     for (int slab = 0; slab < S::slabs; ++slab)
-      ptx::tma_load(place + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull[now.buffer], now.head * headDim + slab * S::columns,
-                    now.first);
+      ptx::tmaLoad(place + slab * S::queries * S::rowBytes, &p.q, &shared.queryFull[now.buffer],
+                   now.head * headDim + slab * S::columns, now.first);
   }
-  ptx::tma_store_wait();
+  ptx::tmaStoreWait();
 }
 
 template <int headDim, typename Output>
-__global__ void __launch_bounds__(Shape<headDim>::threads, 1) attention_short_kernel(const __grid_constant__ Parameters p) {
+__global__ void __launch_bounds__(Shape<headDim>::threads, 1)
+    attentionShortKernel(const __grid_constant__ Parameters p) {
   using S = ShortShape<headDim>;
   using Tile = typename S::Tile;
   extern __shared__ char raw[];
   __shared__ ShortShared<headDim> shared;
-  char *queries = raw + (1024 - ptx::shared_address(raw) % 1024) % 1024;
+  char *queries = raw + (1024 - ptx::sharedAddress(raw) % 1024) % 1024;
   char *keys = queries + 2 * S::queryBytes, *values = keys + Tile::stages * S::tileBytes;
   const int group = __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x / 128), 0);
 
   if (threadIdx.x == 0) {
-    init_ring(shared.ring);
+    initRing(shared.ring);
     for (int buffer = 0; buffer < 2; ++buffer) {
-      ptx::mbarrier_init(&shared.queryFull[buffer], 1);
-      ptx::mbarrier_init(&shared.outputFull[buffer], S::consumers / 32);
+      ptx::mbarrierInit(&shared.queryFull[buffer], 1);
+      ptx::mbarrierInit(&shared.outputFull[buffer], S::consumers / 32);
     }
-    ptx::fence_mbarrier_init();
+    ptx::fenceMbarrierInit();
   }
-  fill_ones<Shape<headDim>>(values);
-  ptx::fence_proxy_async_shared();
+  fillOnes<Shape<headDim>>(values);
+  ptx::fenceProxyAsyncShared();
   __syncthreads();
 
   if (group == Tile::warpGroups) {
-    ptx::registers_decrease<24>();
+    ptx::registersDecrease<24>();
     if (threadIdx.x == S::consumers) {
       int position = 0;
       for (int n = 0;; ++n) {
         const QueryTile<headDim> tile(p, n);
         if (!tile.exists(p)) {  // the consumers' last, unused product waits for keys too
           const Place<Tile::stages> place(position);
-          ptx::mbarrier_wait(&shared.ring.keyEmpty[place.stage], place.parity ^ 1);
-          ptx::mbarrier_arrive(&shared.ring.keyFull[place.stage]);
+          ptx::mbarrierWait(&shared.ring.keyEmpty[place.stage], place.parity ^ 1);
+          ptx::mbarrierArrive(&shared.ring.keyFull[place.stage]);
           break;
         }
-        position = produce<Shape<headDim>>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
+        position =
+            produce<Shape<headDim>>(p, shared.ring, keys, values, tile.head, position, blockIdx.x == 0 && n == 0);
       }
     } else if (threadIdx.x == S::consumers + 32) {
       carry<headDim, Output>(p, shared, queries);
     }
   } else {
-    ptx::registers_increase<Tile::consumerRegisters>();
-    const uint32_t own = ptx::shared_address(queries + group * 64 * S::rowBytes);
-    ShortConsumer<headDim> consumer(p, shared.ring, own, ptx::shared_address(keys), ptx::shared_address(values));
+    ptx::registersIncrease<Tile::consumerRegisters>();
+    const uint32_t own = ptx::sharedAddress(queries + group * 64 * S::rowBytes);
+    ShortConsumer<headDim> consumer(p, shared.ring, own, ptx::sharedAddress(keys), ptx::sharedAddress(values));
     const uint64_t firstQueries = consumer.queries;
     float scores[ShortConsumer<headDim>::kScores];
-    ptx::mbarrier_wait(&shared.queryFull[0], 0);
-    consumer.queue_next(scores);
+    ptx::mbarrierWait(&shared.queryFull[0], 0);
+    consumer.queueNext(scores);
     for (int n = 0;; ++n) {
       const QueryTile<headDim> tile(p, n), next(p, n + 1);
       consumer.walk(scores);
       const bool more = next.exists(p);
-      if (more) ptx::mbarrier_wait(&shared.queryFull[next.buffer], next.parity);
+      if (more) ptx::mbarrierWait(&shared.queryFull[next.buffer], next.parity);
       consumer.queries = firstQueries + next.buffer * S::queryBytes / 16;
-      consumer.queue_next(scores);  // after the last tile: of no meaning, but without a branch
-      ptx::wgmma_wait<1>();
+      consumer.queueNext(scores);  // after the last tile: of no meaning, but without a branch
+      ptx::wgmmaWait<1>();
       consumer.finish();
-      ptx::named_barrier_sync(2 + group, 128);  // the whole group has multiplied these queries, so their place is free
-      consumer.template stage_output<Output>(tile.first + group * 64, tile.head, own + tile.buffer * S::queryBytes);
-      ptx::fence_proxy_async_shared();
+      ptx::namedBarrierSync(2 + group, 128);  // the whole group has multiplied these queries, so their place is free
+      consumer.template stageOutput<Output>(tile.first + group * 64, tile.head, own + tile.buffer * S::queryBytes);
+      ptx::fenceProxyAsyncShared();
       __syncwarp();
       consumer.release(shared.outputFull[tile.buffer]);
       if (!more) break;
     }
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(scores);
+    ptx::wgmmaWait<0>();
+    ptx::wgmmaPin(scores);
   }
 }
 

@@ -1,5 +1,5 @@
-// softmax(scale * row): a block a row. The maximum and the sum are found in one pass over memory (each thread keeps both
-// and rescales its sum when its maximum grows; Milakov & Gimelshein, arXiv 1805.02867), a second pass writes.
+// softmax(scale * row): a block a row. The maximum and the sum are found in one pass over memory (each thread keeps
+// both and rescales its sum when its maximum grows; Milakov & Gimelshein, arXiv 1805.02867), a second pass writes.
 #include "runtime/device.h"
 #include "runtime/numbers.cuh"
 
@@ -14,7 +14,8 @@ __device__ static void merge(float &most, float &sum, float otherMost, float oth
 
 /** x and out are float32 or narrow: bf16 or f16. */
 template <int narrow>
-__global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool outNarrow, const void *x, bool xNarrow, int columns, float scale, bool vectorized) {
+__global__ void __launch_bounds__(softmaxThreads)
+    softmaxRows(void *out, bool outNarrow, const void *x, bool xNarrow, int columns, float scale, bool vectorized) {
   const int outDtype = outNarrow ? narrow : DITRUN_F32, xDtype = xNarrow ? narrow : DITRUN_F32;
   const int64_t first = int64_t(blockIdx.x) * columns;
   const int vectors = vectorized ? columns / vectorWidth : 0;
@@ -33,7 +34,8 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool ou
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) take(values[j] * scale);
   }
-  for (int i = vectors * vectorWidth + threadIdx.x; i < columns; i += softmaxThreads) take(loadOne(x, first + i, xDtype) * scale);
+  for (int i = vectors * vectorWidth + threadIdx.x; i < columns; i += softmaxThreads)
+    take(loadOne(x, first + i, xDtype) * scale);
 
   __shared__ float partMost[softmaxThreads / 32], partSum[softmaxThreads / 32];
 #pragma unroll
@@ -61,17 +63,24 @@ __global__ void __launch_bounds__(softmaxThreads) softmaxRows(void *out, bool ou
     storeOne(out, first + i, outDtype, __expf(loadOne(x, first + i, xDtype) * scale - most) * inverse);
 }
 
-int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale, uint64_t stream) {
+int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale,
+                        uint64_t stream) {
   TRY(useDevice());
-  if (rows <= 0 || columns <= 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got %d rows of %d columns; both must be positive.", rows, columns);
+  if (rows <= 0 || columns <= 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got %d rows of %d columns; both must be positive.", rows,
+                columns);
   const bool f16 = xDtype == DITRUN_F16 || outDtype == DITRUN_F16;
   if (!isFloatOrF16(xDtype) || !isFloatOrF16(outDtype) || (f16 && (xDtype == DITRUN_BF16 || outDtype == DITRUN_BF16)))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows takes f32 and either bf16 or f16, got x %s, out %s.", dtypeName(xDtype), dtypeName(outDtype));
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows takes f32 and either bf16 or f16, got x %s, out %s.",
+                dtypeName(xDtype), dtypeName(outDtype));
   if (!x || x % dtypeBytes(xDtype) || !out || out % dtypeBytes(outDtype) || (x == out && xDtype != outDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_softmax_rows got x 0x%llx of %s and out 0x%llx of %s; one may be the other where the dtype stays.", (unsigned long long)x,
-                dtypeName(xDtype), (unsigned long long)out, dtypeName(outDtype));
+    return fail(
+        DITRUN_INVALID_ARGUMENT,
+        "ditrun_softmax_rows got x 0x%llx of %s and out 0x%llx of %s; one may be the other where the dtype stays.",
+        (unsigned long long)x, dtypeName(xDtype), (unsigned long long)out, dtypeName(outDtype));
   const bool vectorized = aligned16(x) && aligned16(out) && columns % vectorWidth == 0;
-  (f16 ? softmaxRows<DITRUN_F16> : softmaxRows<DITRUN_BF16>)<<<rows, softmaxThreads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype != DITRUN_F32, asPointer<void>(x),
-                                                                                                         xDtype != DITRUN_F32, columns, scale, vectorized);
+  (f16 ? softmaxRows<DITRUN_F16> : softmaxRows<DITRUN_BF16>)<<<rows, softmaxThreads, 0, asStream(stream)>>>(
+      asPointer<void>(out), outDtype != DITRUN_F32, asPointer<void>(x), xDtype != DITRUN_F32, columns, scale,
+      vectorized);
   return launched("ditrun_softmax_rows");
 }

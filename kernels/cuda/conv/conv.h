@@ -9,7 +9,8 @@ struct Conv : ditrun_conv3d_args {
   int outFrames, outHeight, outWidth;
 };
 
-/** bf16 or f16 on the tensor cores (mma.sync): stride 1 in space, kernels 1 × 1 or 3 × 3, input channels in eights, all addresses in 16 bytes. */
+/** bf16 or f16 on the tensor cores (mma.sync): stride 1 in space, kernels 1 × 1 or 3 × 3, input channels in eights, all
+ * addresses in 16 bytes. */
 bool convMmaFits(const Conv &conv);
 int convMma(const Conv &conv, cudaStream_t stream);
 

@@ -1,4 +1,5 @@
-// conv::run's copies by Hopper's bulk tensor copy engine, in the 64-byte swizzle; what lies outside of the image arrives as zeros.
+// conv::run's copies by Hopper's bulk tensor copy engine, in the 64-byte swizzle; what lies outside of the image
+// arrives as zeros.
 #pragma once
 
 #include <cuda.h>
@@ -30,9 +31,10 @@ struct BulkCopies {
       const int frame = pixels.frame * args.strideT + pixels.kernelFrame - (args.kernelT - 1);
       const CUtensorMap *map = frame < 0 ? &args.historyMap : &args.xMap;
       uint64_t *const barrier = barriers.pixels + square.slot;
-      ptx::mbarrier_expect(barrier, L::inputPixels * pixelBytes);
-      ptx::tma_load_4d(base + L::pixelsAt + square.slot * L::pixelsBytes, map, barrier, pixels.channel, (pixels.x0 - args.padLeft) >> L::shift,
-                       (pixels.y0 - args.padTop) >> L::shift, frame < 0 ? frame + args.kernelT - 1 : frame);
+      ptx::mbarrierExpect(barrier, L::inputPixels * pixelBytes);
+      ptx::tmaLoad4d(base + L::pixelsAt + square.slot * L::pixelsBytes, map, barrier, pixels.channel,
+                     (pixels.x0 - args.padLeft) >> L::shift, (pixels.y0 - args.padTop) >> L::shift,
+                     frame < 0 ? frame + args.kernelT - 1 : frame);
       square.next();
       pixels.next(args);
     };
@@ -40,10 +42,10 @@ struct BulkCopies {
     for (; !weights.done(args); weights.next(args)) {
       for (int kernelColumn = 0; kernelColumn < L::kernelSize; kernelColumn++, turn.next()) {
         // The first time round every slot is free: a barrier that was never passed looks as if its odd phase had been.
-        ptx::barrier_wait(barriers.empty + turn.slot, turn.parity ^ 1);
-        ptx::mbarrier_expect(barriers.full + turn.slot, L::weightBytes);
-        ptx::tma_load_4d(base + turn.slot * L::weightBytes, &args.weightMap, barriers.full + turn.slot, weights.channel, weights.n0 * L::tileChannels, kernelColumn,
-                         weights.kernelFrame * L::kernelSize);
+        ptx::barrierWait(barriers.empty + turn.slot, turn.parity ^ 1);
+        ptx::mbarrierExpect(barriers.full + turn.slot, L::weightBytes);
+        ptx::tmaLoad4d(base + turn.slot * L::weightBytes, &args.weightMap, barriers.full + turn.slot, weights.channel,
+                       weights.n0 * L::tileChannels, kernelColumn, weights.kernelFrame * L::kernelSize);
         if (kernelColumn == 0) copyPixels();
       }
     }

@@ -1,12 +1,13 @@
-// Convolution for any shape, stride, alignment and dtype: an implicit matrix product with float32 arithmetic, tiles of 64 output
-// pixels by 64 output channels, each thread 4 by 4 of them.
+// Convolution for any shape, stride, alignment and dtype: an implicit matrix product with float32 arithmetic, tiles of
+// 64 output pixels by 64 output channels, each thread 4 by 4 of them.
 #include "conv/conv.h"
 #include "runtime/device.h"
 #include "runtime/numbers.cuh"
 
 constexpr int genericThreads = 256, genericTile = 64, genericDepth = 16;
 
-/** A value of the padded, upsampled input: k counts (kernel frame, row, column, channel) as the weight lays them out. */
+/** A value of the padded, upsampled input: k counts (kernel frame, row, column, channel) as the weight lays them out.
+ */
 __device__ static float inputAt(const Conv &c, int frame, int y, int x, int k) {
   const int channel = k % c.inChannels;
   int tap = k / c.inChannels;
@@ -14,7 +15,9 @@ __device__ static float inputAt(const Conv &c, int frame, int y, int x, int k) {
   tap /= c.kernelW;
   const int row = y + tap % c.kernelH;
   const int f = frame + tap / c.kernelH;
-  if (row < 0 || column < 0 || row >= c.upsample * c.height || column >= c.upsample * c.width || (f < 0 && c.history == 0)) return 0;
+  if (row < 0 || column < 0 || row >= c.upsample * c.height || column >= c.upsample * c.width ||
+      (f < 0 && c.history == 0))
+    return 0;
   const int64_t at = f < 0 ? f + c.kernelT - 1 : f;
   const int64_t index = ((at * c.height + row / c.upsample) * c.width + column / c.upsample) * c.inChannels + channel;
   return loadOne(asPointer<const void>(f < 0 ? c.history : c.x), index, c.dtype);
@@ -23,7 +26,8 @@ __device__ static float inputAt(const Conv &c, int frame, int y, int x, int k) {
 __global__ void __launch_bounds__(genericThreads) convGenericKernel(const __grid_constant__ Conv c) {
   __shared__ float inputs[genericDepth][genericTile + 4], weights[genericDepth][genericTile + 4];
   const int depth = c.kernelT * c.kernelH * c.kernelW * c.inChannels;
-  const int64_t pixels = int64_t(c.outFrames) * c.outHeight * c.outWidth, firstPixel = int64_t(blockIdx.x) * genericTile;
+  const int64_t pixels = int64_t(c.outFrames) * c.outHeight * c.outWidth,
+                firstPixel = int64_t(blockIdx.x) * genericTile;
   const int firstChannel = blockIdx.y * genericTile;
   // Each thread fetches 4 values of one pixel and 4 of one output channel.
   const int fetched = threadIdx.x / 4, fetchedK = threadIdx.x % 4 * 4;
@@ -40,12 +44,16 @@ __global__ void __launch_bounds__(genericThreads) convGenericKernel(const __grid
     for (int i = 0; i < 4; i++) {
       const int k = k0 + fetchedK + i;
       inputs[fetchedK + i][fetched] = exists && k < depth ? inputAt(c, frame, y, x, k) : 0.0f;
-      weights[fetchedK + i][fetched] = channel < c.outChannels && k < depth ? loadOne(asPointer<const void>(c.weight), int64_t(channel) * depth + k, c.dtype) : 0.0f;
+      weights[fetchedK + i][fetched] =
+          channel < c.outChannels && k < depth
+              ? loadOne(asPointer<const void>(c.weight), int64_t(channel) * depth + k, c.dtype)
+              : 0.0f;
     }
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < genericDepth; k++) {
-      const float4 a = *reinterpret_cast<const float4 *>(&inputs[k][row]), b = *reinterpret_cast<const float4 *>(&weights[k][column]);
+      const float4 a = *reinterpret_cast<const float4 *>(&inputs[k][row]),
+                   b = *reinterpret_cast<const float4 *>(&weights[k][column]);
       const float left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
       for (int i = 0; i < 4; i++)
@@ -74,8 +82,9 @@ int convGeneric(const Conv &c, cudaStream_t stream) {
   const int64_t tiles = (int64_t(c.outFrames) * c.outHeight * c.outWidth + genericTile - 1) / genericTile;
   const int64_t channelTiles = (int64_t(c.outChannels) + genericTile - 1) / genericTile;
   if (tiles > 0x7fffffff || channelTiles > 65535)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d: %d × %d × %d pixels of %d channels are more than one launch can count.", c.outFrames, c.outHeight, c.outWidth,
-                c.outChannels);
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_conv3d: %d × %d × %d pixels of %d channels are more than one launch can count.", c.outFrames,
+                c.outHeight, c.outWidth, c.outChannels);
   convGenericKernel<<<dim3(unsigned(tiles), unsigned(channelTiles)), genericThreads, 0, stream>>>(c);
   return launched("ditrun_conv3d");
 }

@@ -28,13 +28,18 @@ int launchMma(const Conv &c, cudaStream_t stream) {
 
 bool convMmaFits(const Conv &c) {
   int sharedMemory = 0;
-  if (cudaDeviceGetAttribute(&sharedMemory, cudaDevAttrMaxSharedMemoryPerBlockOptin, deviceFacts().index) != cudaSuccess) return false;
-  const bool shape = c.kernelH == c.kernelW && (c.kernelH == 3 || (c.kernelH == 1 && c.upsample == 1)) && c.strideH == 1 && c.strideW == 1;
-  const bool aligned = aligned16(c.x) && aligned16(c.history) && aligned16(c.weight) && aligned16(c.bias) && aligned16(c.residual) && aligned16(c.out);
+  if (cudaDeviceGetAttribute(&sharedMemory, cudaDevAttrMaxSharedMemoryPerBlockOptin, deviceFacts().index) !=
+      cudaSuccess)
+    return false;
+  const bool shape = c.kernelH == c.kernelW && (c.kernelH == 3 || (c.kernelH == 1 && c.upsample == 1)) &&
+                     c.strideH == 1 && c.strideW == 1;
+  const bool aligned = aligned16(c.x) && aligned16(c.history) && aligned16(c.weight) && aligned16(c.bias) &&
+                       aligned16(c.residual) && aligned16(c.out);
   // Offsets within a frame, and within the weight, are counted in 32 bits.
   const bool small = int64_t(c.height) * c.width * c.inChannels < int64_t(1) << 31 &&
                      int64_t(c.outChannels) * c.kernelT * c.kernelH * c.kernelW * c.inChannels < int64_t(1) << 31;
-  return (c.dtype == DITRUN_BF16 || c.dtype == DITRUN_F16) && shape && small && aligned && c.inChannels % 8 == 0 && deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, conv::mmaChannels>::sharedBytes;
+  return (c.dtype == DITRUN_BF16 || c.dtype == DITRUN_F16) && shape && small && aligned && c.inChannels % 8 == 0 &&
+         deviceFacts().major >= 8 && sharedMemory >= conv::Layout<3, 1, conv::mmaChannels>::sharedBytes;
 }
 
 int convMma(const Conv &c, cudaStream_t stream) {

@@ -1,5 +1,5 @@
-// The tensor-core convolution with Hopper's wgmma: pixels from registers, since their rows in shared memory start anywhere,
-// weights from shared memory by descriptor.
+// The tensor-core convolution with Hopper's wgmma: pixels from registers, since their rows in shared memory start
+// anywhere, weights from shared memory by descriptor.
 #include "runtime/device.h"
 #include "conv/copies_bulk.cuh"
 #include "runtime/launch_clusters.h"
@@ -14,30 +14,33 @@ namespace conv {
 template <int dtype>
 struct Segments;
 
-#define CONV_SEGMENTS(DTYPE, TYPE)                                                                                                                                  \
-  template <>                                                                                                                                                       \
-  struct Segments<DTYPE> {                                                                                                                                          \
-    static __device__ __forceinline__ void multiply(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {                                                        \
-      asm volatile(                                                                                                                                                 \
-          "wgmma.mma_async.sync.aligned.m64n96k16.f32." TYPE "." TYPE " {"                                                                                          \
-          "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                                                                  \
-          "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                                                                        \
-          "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"                                                                          \
-          "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"                                                                                                               \
-          : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),                                 \
-            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),                                 \
-            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),                                 \
-            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]),                                 \
-            "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]),                                 \
-            "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3])                          \
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                                                                    \
-    }                                                                                                                                                               \
-    static __device__ __forceinline__ void multiply(float (&d)[2][4], const uint32_t (&a)[4], uint64_t b) {                                                         \
-      asm volatile(                                                                                                                                                 \
-          "wgmma.mma_async.sync.aligned.m64n16k16.f32." TYPE "." TYPE " {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"                     \
-          : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])                                  \
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                                                                    \
-    }                                                                                                                                                               \
+#define CONV_SEGMENTS(DTYPE, TYPE)                                                                                  \
+  template <>                                                                                                       \
+  struct Segments<DTYPE> {                                                                                          \
+    static __device__ __forceinline__ void multiply(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {        \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32." TYPE "." TYPE                                      \
+                   " {"                                                                                             \
+                   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                         \
+                   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "               \
+                   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"                 \
+                   "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"                                                      \
+                   : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),      \
+                     "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),      \
+                     "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),      \
+                     "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),      \
+                     "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),      \
+                     "+f"(d[7][2]), "+f"(d[7][3]), "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]),      \
+                     "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]), "+f"(d[10][0]), "+f"(d[10][1]),    \
+                     "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]) \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                           \
+    }                                                                                                               \
+    static __device__ __forceinline__ void multiply(float (&d)[2][4], const uint32_t (&a)[4], uint64_t b) {         \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32." TYPE "." TYPE                                      \
+                   " {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"                        \
+                   : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),      \
+                     "+f"(d[1][2]), "+f"(d[1][3])                                                                   \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                           \
+    }                                                                                                               \
   };
 CONV_SEGMENTS(DITRUN_BF16, "bf16")
 CONV_SEGMENTS(DITRUN_F16, "f16")
@@ -45,7 +48,8 @@ CONV_SEGMENTS(DITRUN_F16, "f16")
 template <int tileChannels, int elements>
 struct Sm90Product {
   static constexpr int dtype = elements;
-  /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image. */
+  /** A warp's 16 rows of each of two products of 64 rows: the layout of mma.m16n8k16's result, row by row of the image.
+   */
   struct Sums {
     float value[2][tileChannels / 8][4];
     /** Image rows of pixels, of this and of the last 16 channels: the last may still be read by products in flight. */
@@ -53,10 +57,10 @@ struct Sm90Product {
   };
 
   /** The copy engine sees the barriers past the ordinary path to shared memory. */
-  static __device__ __forceinline__ void initialized() { ptx::fence_mbarrier_init(); }
+  static __device__ __forceinline__ void initialized() { ptx::fenceMbarrierInit(); }
   // Of the 168 registers a thread that the block is launched with.
-  static __device__ __forceinline__ void copying() { ptx::registers_decrease<24>(); }
-  static __device__ __forceinline__ void multiplying() { ptx::registers_increase<240>(); }
+  static __device__ __forceinline__ void copying() { ptx::registersDecrease<24>(); }
+  static __device__ __forceinline__ void multiplying() { ptx::registersIncrease<240>(); }
 
   static __device__ __forceinline__ void begin(Sums &sums) {
 #pragma unroll
@@ -68,45 +72,51 @@ struct Sm90Product {
   }
 
   static __device__ __forceinline__ void finish(Sums &sums) {
-    ptx::wgmma_wait<0>();
+    ptx::wgmmaWait<0>();
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-      for (int j = 0; j < tileChannels / 8; j++) ptx::wgmma_pin(sums.value[i][j]);
+      for (int j = 0; j < tileChannels / 8; j++) ptx::wgmmaPin(sums.value[i][j]);
   }
 
   template <int count>
-  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[count], uint32_t weights) {
-    // At most the products of the last 16 channels still run: those before them, whose registers are loaded anew, are done.
-    ptx::wgmma_wait<1>();
+  static __device__ __forceinline__ void multiply(int half, Sums &sums, const uint32_t (&rows)[count],
+                                                  uint32_t weights) {
+    // At most the products of the last 16 channels still run: those before them, whose registers are loaded anew, are
+    // done.
+    ptx::wgmmaWait<1>();
 #pragma unroll
-    for (int i = 0; i < count; i++) ptx::load_matrices(sums.pixels[half][i], rows[i]);
-    ptx::wgmma_fence();
+    for (int i = 0; i < count; i++) ptx::loadMatrices(sums.pixels[half][i], rows[i]);
+    ptx::wgmmaFence();
 #pragma unroll
     for (int kernelRow = 0; kernelRow + 1 < count; kernelRow++) {
-      // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16 channels are 32 bytes.
-      const uint64_t b = ptx::descriptor(weights + kernelRow * tileChannels * pixelBytes + half * 32, 16, 8 * pixelBytes, ptx::Swizzle::bytes64);
+      // Rows of 64 bytes in groups of 8, 512 bytes apart, in the 64-byte swizzle (PTX ISA, "Matrix descriptor"); 16
+      // channels are 32 bytes.
+      const uint64_t b = ptx::descriptor(weights + kernelRow * tileChannels * pixelBytes + half * 32, 16,
+                                         8 * pixelBytes, ptx::Swizzle::bytes64);
       Segments<dtype>::multiply(sums.value[0], sums.pixels[half][kernelRow], b);
       Segments<dtype>::multiply(sums.value[1], sums.pixels[half][kernelRow + 1], b);
     }
-    ptx::wgmma_commit();
+    ptx::wgmmaCommit();
   }
 
   static constexpr bool shares = true;
 
   /**
-   * Adds the sums of all blocks of the cluster, in their order, and stores this block's share of the pixels. The tile is the last
-   * of its blocks, whose copies have all arrived. Every multiplying thread calls it.
+   * Adds the sums of all blocks of the cluster, in their order, and stores this block's share of the pixels. The tile
+   * is the last of its blocks, whose copies have all arrived. Every multiplying thread calls it.
    */
   template <class L>
-  static __device__ __forceinline__ void share(const Args &args, const Cursor<L> &tile, char *shared, int firstRow, int firstColumn, const Sums &sums) {
+  static __device__ __forceinline__ void share(const Args &args, const Cursor<L> &tile, char *shared, int firstRow,
+                                               int firstColumn, const Sums &sums) {
     constexpr int runs = L::tileChannels / 8, items = tilePixels * runs, batch = 3;
-    const int part = int(ptx::cluster_rank()), end = items * (part + 1) / args.parts;
-    ptx::named_barrier_sync(1, 32 * warps);  // no warp reads weights or pixels any more
+    const int part = int(ptx::clusterRank()), end = items * (part + 1) / args.parts;
+    ptx::namedBarrierSync(1, 32 * warps);  // no warp reads weights or pixels any more
     float *const all = reinterpret_cast<float *>(shared);
 #pragma unroll
-    for (int i = 0; i < 2; i++) putSums<L>(all + ((firstRow + i) * L::tileColumns + firstColumn) * L::epilogueStride, sums.value[i]);
-    ptx::cluster_sync();
+    for (int i = 0; i < 2; i++)
+      putSums<L>(all + ((firstRow + i) * L::tileColumns + firstColumn) * L::epilogueStride, sums.value[i]);
+    ptx::clusterSync();
     for (int first = items * part / args.parts + int(threadIdx.x); first < end; first += batch * 32 * warps) {
       int64_t index[batch];
       uint4 residual[batch];
@@ -114,15 +124,18 @@ struct Sm90Product {
 #pragma unroll
       for (int i = 0; i < batch; i++) {
         const int item = first + i * 32 * warps, pixel = item / runs;
-        index[i] = item < end ? outputIndex(args, tile, tile.y0 + pixel / L::tileColumns, tile.x0 + pixel % L::tileColumns, item % runs * 8) : -1;
+        index[i] = item < end ? outputIndex(args, tile, tile.y0 + pixel / L::tileColumns,
+                                            tile.x0 + pixel % L::tileColumns, item % runs * 8)
+                              : -1;
         residual[i] = loadResidual(args, index[i]);
       }
       for (int other = 0; other < args.parts; other++) {
 #pragma unroll
         for (int i = 0; i < batch; i++) {
           const int item = min(first + i * 32 * warps, end - 1);
-          const uint32_t at = ptx::cluster_address(ptx::shared_address(all + item / runs * L::epilogueStride + item % runs * 8), other);
-          const float4 low = ptx::load_cluster(at), high = ptx::load_cluster(at + 16);
+          const uint32_t at =
+              ptx::clusterAddress(ptx::sharedAddress(all + item / runs * L::epilogueStride + item % runs * 8), other);
+          const float4 low = ptx::loadCluster(at), high = ptx::loadCluster(at + 16);
           const float sum[vectorWidth] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
           for (int k = 0; k < vectorWidth; k++) values[i][k] += sum[k];
@@ -130,9 +143,11 @@ struct Sm90Product {
       }
 #pragma unroll
       for (int i = 0; i < batch; i++)
-        if (index[i] >= 0) storeChannels<dtype>(args, index[i], tile.n0 * L::tileChannels + (first + i * 32 * warps) % runs * 8, values[i], residual[i]);
+        if (index[i] >= 0)
+          storeChannels<dtype>(args, index[i], tile.n0 * L::tileChannels + (first + i * 32 * warps) % runs * 8,
+                               values[i], residual[i]);
     }
-    ptx::cluster_sync();  // the other blocks have read what is here
+    ptx::clusterSync();  // the other blocks have read what is here
   }
 };
 
@@ -142,7 +157,8 @@ __global__ void __launch_bounds__(threads, 1) convSm90Kernel(const __grid_consta
   run<L, Sm90Product<L::tileChannels, dtype>, BulkCopies>(args, shared);
 }
 
-/** How tiles are launched: as many as fill all multiprocessors without a block to spare, then the rest, each divided among `parts` blocks. */
+/** How tiles are launched: as many as fill all multiprocessors without a block to spare, then the rest, each divided
+ * among `parts` blocks. */
 struct Waves {
   int whole, rest, parts;
   /** Of a tile by one block. */
@@ -150,7 +166,8 @@ struct Waves {
 };
 
 /** What dividing a tile costs beside its products: a launch, and the sums' way to each other. */
-constexpr double shareMicroseconds = 5, channelMicroseconds = 0.0026;  // of an output channel: one tap of 32 input channels
+// of an output channel: one tap of 32 input channels
+constexpr double shareMicroseconds = 5, channelMicroseconds = 0.0026;
 
 template <class L>
 Waves wavesOf(const Args &args) {
@@ -176,27 +193,37 @@ int launchPart(BulkCopies::Args args, int firstTile, int tiles, int parts, int b
   return launchClusters(convSm90Kernel<L, dtype>, args, blocks, parts, threads, L::sharedBytes, stream);
 }
 
-/** Boxes of 32 channels of a tensor of four dimensions, the contiguous one first; strides in elements, of all but that. */
-inline int encode(CUtensorMap *map, int dtype, const char *name, const void *address, const cuuint64_t (&sizes)[4], const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
+/** Boxes of 32 channels of a tensor of four dimensions, the contiguous one first; strides in elements, of all but that.
+ */
+inline int encode(CUtensorMap *map, int dtype, const char *name, const void *address, const cuuint64_t (&sizes)[4],
+                  const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
   const cuuint64_t bytes[3] = {2 * strides[0], 2 * strides[1], 2 * strides[2]};
   const cuuint32_t steps[4] = {1, 1, 1, 1};
-  const CUtensorMapDataType type = dtype == DITRUN_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  const CUresult result = tensorMapEncoder()(map, type, 4, const_cast<void *>(address), sizes, bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                             CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUtensorMapDataType type =
+      dtype == DITRUN_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  const CUresult result = tensorMapEncoder()(map, type, 4, const_cast<void *>(address), sizes, bytes, box, steps,
+                                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B,
+                                             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return DITRUN_OK;
-  return fail(DITRUN_DEVICE_ERROR, "ditrun_conv3d: the driver cannot describe %s [%llu, %llu, %llu, %llu] at %p to the copy engine (error %d).", name, (unsigned long long)sizes[3],
-              (unsigned long long)sizes[2], (unsigned long long)sizes[1], (unsigned long long)sizes[0], address, int(result));
+  return fail(
+      DITRUN_DEVICE_ERROR,
+      "ditrun_conv3d: the driver cannot describe %s [%llu, %llu, %llu, %llu] at %p to the copy engine (error %d).",
+      name, (unsigned long long)sizes[3], (unsigned long long)sizes[2], (unsigned long long)sizes[1],
+      (unsigned long long)sizes[0], address, int(result));
 }
 
 template <class L, int dtype>
 int encodeAll(BulkCopies::Args &args) {
-  const cuuint64_t channels = args.inChannels, width = args.width, height = args.height, taps = args.kernelT * L::kernelSize * L::kernelSize;
+  const cuuint64_t channels = args.inChannels, width = args.width, height = args.height,
+                   taps = args.kernelT * L::kernelSize * L::kernelSize;
   const auto video = [&](CUtensorMap *map, const char *name, const void *address, int frames) {
-    return encode(map, dtype, name, address, {channels, width, height, cuuint64_t(frames)}, {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
+    return encode(map, dtype, name, address, {channels, width, height, cuuint64_t(frames)},
+                  {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
   };
   TRY(video(&args.xMap, "x", args.x, args.frames));
   if (args.history && args.kernelT > 1) TRY(video(&args.historyMap, "history", args.history, args.kernelT - 1));
-  return encode(&args.weightMap, dtype, "weight", args.weight, {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
+  return encode(&args.weightMap, dtype, "weight", args.weight,
+                {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
                 {taps * channels, channels, L::kernelSize * channels}, {chunk, L::tileChannels, 1, L::kernelSize});
 }
 
@@ -228,7 +255,8 @@ int launch3x3(const Conv &c, cudaStream_t stream) {
   TRY(argumentsOf<Square>(c, square));
   TRY(argumentsOf<Flat>(c, flat));
   const Waves squares = wavesOf<Square>(square), flats = wavesOf<Flat>(flat);
-  return squares.duration <= flats.duration ? launchSm90<Square, dtype>(square, squares, stream) : launchSm90<Flat, dtype>(flat, flats, stream);
+  return squares.duration <= flats.duration ? launchSm90<Square, dtype>(square, squares, stream)
+                                            : launchSm90<Flat, dtype>(flat, flats, stream);
 }
 
 template <int dtype>
@@ -242,4 +270,6 @@ int launch(const Conv &c, cudaStream_t stream) {
 
 bool convSm90Fits() { return deviceHasWgmma(); }
 
-int convSm90(const Conv &c, cudaStream_t stream) { return c.dtype == DITRUN_F16 ? conv::launch<DITRUN_F16>(c, stream) : conv::launch<DITRUN_BF16>(c, stream); }
+int convSm90(const Conv &c, cudaStream_t stream) {
+  return c.dtype == DITRUN_F16 ? conv::launch<DITRUN_F16>(c, stream) : conv::launch<DITRUN_BF16>(c, stream);
+}

@@ -1,18 +1,19 @@
 // Convolution as an implicit matrix product on the tensor cores, bf16 or f16 in and out, float32 sums.
 //
-// A block computes a tile of 256 output pixels, 16 × 16 or 8 rows of 32, by `tileChannels` output channels. For 32 input channels
-// and one kernel frame at a time (a stage) it holds the tile's input pixels with their halo in shared memory once, and all kernel
-// rows and columns read them from there, shifted: an input pixel crosses the L2 cache once per kernel frame, not once per tap.
-// Upsampling reads each stored pixel from four places; nothing is written out for it. Rows of a fragment are 16 neighbouring
-// pixels of an image row; a warp multiplies two image rows, one below the other, so that kernel rows share their fragments.
+// A block computes a tile of 256 output pixels, 16 × 16 or 8 rows of 32, by `tileChannels` output channels. For 32
+// input channels and one kernel frame at a time (a stage) it holds the tile's input pixels with their halo in shared
+// memory once, and all kernel rows and columns read them from there, shifted: an input pixel crosses the L2 cache once
+// per kernel frame, not once per tap. Upsampling reads each stored pixel from four places; nothing is written out for
+// it. Rows of a fragment are 16 neighbouring pixels of an image row; a warp multiplies two image rows, one below the
+// other, so that kernel rows share their fragments.
 //
-// A step is one kernel column over 32 input channels: its weights. Four warps of the block do nothing but queue copies, as many
-// steps ahead as there are slots, and of pixels a stage ahead; eight multiply. Blocks are persistent, and the copies run on across
-// tiles, so that the epilogue of one tile hides the first loads of the next. How is copied and how multiplied is the kernels' own
-// (conv/copies_async.cuh, conv/copies_bulk.cuh; conv/product_mma.cuh, conv/sm90.cu).
+// A step is one kernel column over 32 input channels: its weights. Four warps of the block do nothing but queue copies,
+// as many steps ahead as there are slots, and of pixels a stage ahead; eight multiply. Blocks are persistent, and the
+// copies run on across tiles, so that the epilogue of one tile hides the first loads of the next. How is copied and how
+// multiplied is the kernels' own (conv/copies_async.cuh, conv/copies_bulk.cuh; conv/product_mma.cuh, conv/sm90.cu).
 //
-// Where the last tiles are too few for all multiprocessors, the blocks of a cluster divide a tile's stages and add their sums in the
-// order of the blocks (Args::parts).
+// Where the last tiles are too few for all multiprocessors, the blocks of a cluster divide a tile's stages and add
+// their sums in the order of the blocks (Args::parts).
 #pragma once
 
 #include "conv/conv.h"
@@ -21,22 +22,26 @@
 
 namespace conv {
 
-constexpr int warps = 8, copyWarps = 4;      // that multiply, that copy
+constexpr int warps = 8, copyWarps = 4;  // that multiply, that copy
 constexpr int threads = 32 * (warps + copyWarps), copyThreads = 32 * copyWarps;
 constexpr int tilePixels = 256;
-constexpr int segment = 16;                  // neighbouring pixels of an image row: the rows of a fragment
-constexpr int chunk = 32;                    // input channels of a step
-constexpr int pixelBytes = chunk * 2;        // of a pixel, or of an output channel's weights, in shared memory
-constexpr int slots = 4;                     // of weights: one being read, one whose last product may still run, two arriving
+constexpr int segment = 16;            // neighbouring pixels of an image row: the rows of a fragment
+constexpr int chunk = 32;              // input channels of a step
+constexpr int pixelBytes = chunk * 2;  // of a pixel, or of an output channel's weights, in shared memory
+// of weights: one being read, one whose last product may still run, two arriving
+constexpr int slots = 4;
 
-/** What a kernel is compiled for: the kernel's width and height, upsampling, output channels and rows (16 or 8) of a tile; and sizes that follow. */
+/** What a kernel is compiled for: the kernel's width and height, upsampling, output channels and rows (16 or 8) of a
+ * tile; and sizes that follow. */
 template <int kernelSize_, int upsample, int tileChannels_, int tileRows_ = 16>
 struct Layout {
-  static constexpr int kernelSize = kernelSize_, tileChannels = tileChannels_, tileRows = tileRows_, tileColumns = tilePixels / tileRows;
+  static constexpr int kernelSize = kernelSize_, tileChannels = tileChannels_, tileRows = tileRows_,
+                       tileColumns = tilePixels / tileRows;
   static constexpr int shift = upsample == 2 ? 1 : 0;
   /** Input pixels that a tile needs for so many output pixels in a row or column. */
   static constexpr int inputs(int outputs) { return ((outputs - 1 + kernelSize - 1 + upsample - 1) >> shift) + 1; }
-  static constexpr int inputRows = inputs(tileRows), inputColumns = inputs(tileColumns), inputPixels = inputRows * inputColumns;
+  static constexpr int inputRows = inputs(tileRows), inputColumns = inputs(tileColumns),
+                       inputPixels = inputRows * inputColumns;
   static constexpr int pixelsBytes = (inputPixels * pixelBytes + 1023) / 1024 * 1024;
   static constexpr int tapBytes = tileChannels * pixelBytes;
   static constexpr int weightBytes = kernelSize * tapBytes;
@@ -49,11 +54,13 @@ struct Layout {
   static constexpr int epilogueAt = pixelsAt + pixelSlots * pixelsBytes;
   static constexpr int barriersAt = epilogueAt + warps * epilogueBytes;
   static constexpr int sharedBytes = barriersAt + (2 * slots + pixelSlots) * 8;
-  /** The sums of a whole tile, of which another block of the cluster takes its share, lie where weights and pixels were. */
+  /** The sums of a whole tile, of which another block of the cluster takes its share, lie where weights and pixels
+   * were. */
   static_assert(tilePixels * epilogueStride * 4 <= barriersAt);
 };
 
-/** What a launch is given. Elements are bf16, or f16 where Product::dtype says so: the pointers' type counts their two bytes only. */
+/** What a launch is given. Elements are bf16, or f16 where Product::dtype says so: the pointers' type counts their two
+ * bytes only. */
 struct Args {
   const __nv_bfloat16 *x, *history, *weight, *bias, *residual;
   __nv_bfloat16 *out;
@@ -64,12 +71,14 @@ struct Args {
   int parts;                   // blocks that share a tile: a cluster of them, or 1
 };
 
-/** 16-byte chunk `part` (0 to 3) of row `row` of 64 bytes: the 64-byte swizzle pattern of Hopper's matrix descriptors. */
+/** 16-byte chunk `part` (0 to 3) of row `row` of 64 bytes: the 64-byte swizzle pattern of Hopper's matrix descriptors.
+ */
 __device__ __forceinline__ uint32_t swizzled(int row, int part) {
   return uint32_t(row * pixelBytes + ((part ^ (row >> 1 & 3)) << 4));
 }
 
-/** Walks the stages of this block's tiles, of each tile those that are its part: for each kernel frame runs of 32 input channels. */
+/** Walks the stages of this block's tiles, of each tile those that are its part: for each kernel frame runs of 32 input
+ * channels. */
 template <class L>
 struct Cursor {
   int tile, frame, y0, x0, n0;  // output frame and origin of the tile
@@ -120,7 +129,8 @@ struct Turn {
   }
 };
 
-/** full[slot]: the step's weights have arrived; empty[slot]: all multiplying warps are through with the step; pixels[slot]: the stage's pixels have arrived. */
+/** full[slot]: the step's weights have arrived; empty[slot]: all multiplying warps are through with the step;
+ * pixels[slot]: the stage's pixels have arrived. */
 template <class L>
 struct Barriers {
   uint64_t *full, *empty, *pixels;
@@ -128,7 +138,8 @@ struct Barriers {
       : full(reinterpret_cast<uint64_t *>(shared + L::barriersAt)), empty(full + slots), pixels(empty + slots) {}
 };
 
-/** Where in the output the 8 channels of pixel x, y from column `column` of the tile lie; -1 if there is no such pixel or channel. */
+/** Where in the output the 8 channels of pixel x, y from column `column` of the tile lie; -1 if there is no such pixel
+ * or channel. */
 template <class L>
 __device__ __forceinline__ int64_t outputIndex(const Args &args, const Cursor<L> &at, int y, int x, int column) {
   const int n = at.n0 * L::tileChannels + column;
@@ -138,7 +149,8 @@ __device__ __forceinline__ int64_t outputIndex(const Args &args, const Cursor<L>
 
 /** Adds bias and residual to the sums of 8 channels from n, rounds, and stores them. */
 template <int dtype>
-__device__ __forceinline__ void storeChannels(const Args &args, int64_t index, int n, float (&values)[vectorWidth], const uint4 &residual) {
+__device__ __forceinline__ void storeChannels(const Args &args, int64_t index, int n, float (&values)[vectorWidth],
+                                              const uint4 &residual) {
   if (args.outChannels % vectorWidth == 0) {
     float other[vectorWidth];
     if (args.bias) {
@@ -167,7 +179,8 @@ __device__ __forceinline__ uint4 loadResidual(const Args &args, int64_t index) {
   return *reinterpret_cast<const uint4 *>(args.residual + index);
 }
 
-/** What a warp stores of one image row of a tile: 16 pixels, 8 channels at a time, with the residual's loads all in flight at once. */
+/** What a warp stores of one image row of a tile: 16 pixels, 8 channels at a time, with the residual's loads all in
+ * flight at once. */
 template <class L, int dtype>
 struct RowStore {
   static constexpr int runs = L::tileChannels / 8, items = segment * runs / 32;
@@ -179,7 +192,8 @@ struct RowStore {
   __device__ __forceinline__ void load(const Args &args, const Cursor<L> &at, int y, int x) {
     if (!args.residual) return;
 #pragma unroll
-    for (int item = 0; item < items; item++) residual[item] = loadResidual(args, outputIndex(args, at, y, x + pixel(item), column(item)));
+    for (int item = 0; item < items; item++)
+      residual[item] = loadResidual(args, outputIndex(args, at, y, x + pixel(item), column(item)));
   }
   /** rows [16][epilogueStride]: sums, which this warp has written. */
   __device__ __forceinline__ void store(const Args &args, const Cursor<L> &at, int y, int x, const float *rows) const {
@@ -189,7 +203,8 @@ struct RowStore {
       if (index < 0) continue;
       float values[vectorWidth];
       load8(rows, pixel(item) * L::epilogueStride + column(item), false, values);
-      storeChannels<dtype>(args, index, at.n0 * L::tileChannels + column(item), values, args.residual ? residual[item] : make_uint4(0, 0, 0, 0));
+      storeChannels<dtype>(args, index, at.n0 * L::tileChannels + column(item), values,
+                           args.residual ? residual[item] : make_uint4(0, 0, 0, 0));
     }
   }
 };
@@ -207,23 +222,26 @@ __device__ __forceinline__ void putSums(float *rows, const float (&sums)[L::tile
 }
 
 /**
- * The multiplying warps. Each owns two image rows of 16 pixels, one below the other: warp w of a warp group the rows 2 w and 2 w + 1
- * of the 8 that are the group's, and they are the w-th 16 rows of each of the group's two products of 64.
+ * The multiplying warps. Each owns two image rows of 16 pixels, one below the other: warp w of a warp group the rows 2
+ * w and 2 w + 1 of the 8 that are the group's, and they are the w-th 16 rows of each of the group's two products of 64.
  *
- * Product multiplies elements of its dtype (`copying` and `multiplying` are called once by the warps that do): `begin` before the first product of a tile,
- * `multiply` for 16 input channels of the taps of one kernel column, when at most the last call's products may still be running,
- * `finish` before the sums are read. Where it can share a tile with other blocks, `share` takes the place of the epilogue.
+ * Product multiplies elements of its dtype (`copying` and `multiplying` are called once by the warps that do): `begin`
+ * before the first product of a tile, `multiply` for 16 input channels of the taps of one kernel column, when at most
+ * the last call's products may still be running, `finish` before the sums are read. Where it can share a tile with
+ * other blocks, `share` takes the place of the epilogue.
  */
 template <class L, class Product, class Copies>
-__device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base, const Barriers<L> &barriers) {
+__device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint32_t base,
+                                            const Barriers<L> &barriers) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int firstRow = (L::tileRows == 16 ? warp / 4 * 8 : 0) + warp % 4 * 2, firstColumn = L::tileRows == 16 ? 0 : warp / 4 * segment;
+  const int firstRow = (L::tileRows == 16 ? warp / 4 * 8 : 0) + warp % 4 * 2,
+            firstColumn = L::tileRows == 16 ? 0 : warp / 4 * segment;
   const int offsetY = L::shift ? args.padTop & 1 : 0, offsetX = L::shift ? args.padLeft & 1 : 0;
   Turn<slots> turn;
   Turn<L::pixelSlots> squares;
   const auto release = [&](int slot) {
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(barriers.empty + slot);
+    if (lane == 0) ptx::barrierArrive(barriers.empty + slot);
   };
   Cursor<L> at;
   at.begin(args);
@@ -234,9 +252,9 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
     int held = -1;
     do {
       const uint32_t square = base + L::pixelsAt + squares.slot * L::pixelsBytes;
-      if constexpr (Copies::pixelsApart) ptx::barrier_wait(barriers.pixels + squares.slot, squares.parity);
+      if constexpr (Copies::pixelsApart) ptx::barrierWait(barriers.pixels + squares.slot, squares.parity);
       for (int kernelColumn = 0; kernelColumn < L::kernelSize; kernelColumn++, turn.next()) {
-        ptx::barrier_wait(barriers.full + turn.slot, turn.parity);
+        ptx::barrierWait(barriers.full + turn.slot, turn.parity);
         const uint32_t weights = base + turn.slot * L::weightBytes;
         const int column = (firstColumn + lane % segment + kernelColumn + offsetX) >> L::shift;
 #pragma unroll
@@ -244,7 +262,8 @@ __device__ __forceinline__ void multiplyAll(const Args &args, char *shared, uint
           uint32_t rows[L::kernelSize + 1];
 #pragma unroll
           for (int i = 0; i <= L::kernelSize; i++)
-            rows[i] = square + swizzled(((firstRow + i + offsetY) >> L::shift) * L::inputColumns + column, half * 2 + lane / 16);
+            rows[i] = square +
+                      swizzled(((firstRow + i + offsetY) >> L::shift) * L::inputColumns + column, half * 2 + lane / 16);
           Product::multiply(half, sums, rows, weights);
           // Now no product of the step before runs any more.
           if (half == 1 && held >= 0) release(held);
@@ -284,14 +303,14 @@ __device__ __forceinline__ void run(const typename Copies::Args &args, char *sha
   const Barriers<L> barriers(shared);
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < slots; slot++) {
-      ptx::barrier_init(barriers.full + slot, Copies::arrivals);
-      ptx::barrier_init(barriers.empty + slot, warps);
+      ptx::barrierInit(barriers.full + slot, Copies::arrivals);
+      ptx::barrierInit(barriers.empty + slot, warps);
     }
-    for (int slot = 0; slot < L::pixelSlots; slot++) ptx::barrier_init(barriers.pixels + slot, 1);
+    for (int slot = 0; slot < L::pixelSlots; slot++) ptx::barrierInit(barriers.pixels + slot, 1);
     Product::initialized();
   }
   __syncthreads();
-  const uint32_t base = ptx::shared_address(shared);
+  const uint32_t base = ptx::sharedAddress(shared);
   if (threadIdx.x >= 32 * warps) {
     Product::copying();
     Copies::template all<L>(args, base, barriers);
@@ -304,13 +323,33 @@ __device__ __forceinline__ void run(const typename Copies::Args &args, char *sha
 /** A launch's arguments for the whole image, in tiles of this layout. */
 template <class L>
 int argumentsOf(const Conv &c, Args &args) {
-  args = {asPointer<const __nv_bfloat16>(c.x), asPointer<const __nv_bfloat16>(c.history), asPointer<const __nv_bfloat16>(c.weight),
-          asPointer<const __nv_bfloat16>(c.bias), asPointer<const __nv_bfloat16>(c.residual), asPointer<__nv_bfloat16>(c.out),
-          c.frames, c.height, c.width, c.inChannels, c.outChannels, c.kernelT, c.strideT, c.outHeight, c.outWidth, c.padTop, c.padLeft,
-          (c.outChannels + L::tileChannels - 1) / L::tileChannels, (c.outWidth + L::tileColumns - 1) / L::tileColumns, (c.outHeight + L::tileRows - 1) / L::tileRows,
-          0, 0, 1};
+  args = {asPointer<const __nv_bfloat16>(c.x),
+          asPointer<const __nv_bfloat16>(c.history),
+          asPointer<const __nv_bfloat16>(c.weight),
+          asPointer<const __nv_bfloat16>(c.bias),
+          asPointer<const __nv_bfloat16>(c.residual),
+          asPointer<__nv_bfloat16>(c.out),
+          c.frames,
+          c.height,
+          c.width,
+          c.inChannels,
+          c.outChannels,
+          c.kernelT,
+          c.strideT,
+          c.outHeight,
+          c.outWidth,
+          c.padTop,
+          c.padLeft,
+          (c.outChannels + L::tileChannels - 1) / L::tileChannels,
+          (c.outWidth + L::tileColumns - 1) / L::tileColumns,
+          (c.outHeight + L::tileRows - 1) / L::tileRows,
+          0,
+          0,
+          1};
   const int64_t tiles = int64_t(args.tilesN) * args.tilesX * args.tilesY * c.outFrames;
-  if (tiles >= int64_t(1) << 30) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d: %lld tiles are more than one launch can count.", (long long)tiles);
+  if (tiles >= int64_t(1) << 30)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_conv3d: %lld tiles are more than one launch can count.",
+                (long long)tiles);
   args.tiles = int(tiles);
   return DITRUN_OK;
 }

@@ -1,18 +1,5 @@
-// Elementwise operators: activate, add, multiply, add_rows, cast, sum over processes, non-finite count.
-#include "runtime/device.h"
-#include "runtime/numbers.cuh"
-
-static int checkArray(const char *what, uint64_t address, int64_t count, int dtype) {
-  if (count < 0) return fail(DITRUN_INVALID_ARGUMENT, "%s got a count of %lld.", what, (long long)count);
-  if (count > 0 && (address == 0 || address % dtypeBytes(dtype) != 0))
-    return fail(DITRUN_INVALID_ARGUMENT, "%s got the address 0x%llx for %lld elements of %s.", what, (unsigned long long)address, (long long)count, dtypeName(dtype));
-  return DITRUN_OK;
-}
-
-static int checkFloat(const char *what, int dtype) {
-  if (isFloat(dtype)) return DITRUN_OK;
-  return fail(DITRUN_INVALID_ARGUMENT, "%s takes f32 or bf16, not %s (dtype %d).", what, dtypeName(dtype), dtype);
-}
+// Elementwise operators: activate, add, multiply, add_rows, cast, non-finite count, pixels.
+#include "runtime/operands.h"
 
 // ---- out[i] = operator(x[i], y[i]) ----
 
@@ -55,8 +42,8 @@ static int map(const char *what, uint64_t out, uint64_t x, uint64_t y, int64_t c
   const int64_t vectors = vectorized ? count / (dtype == DITRUN_BF16 ? 8 : 4) : 0;
   const int threads = 256;
   const auto kernel = dtype == DITRUN_BF16 ? mapVectors<Operator, true> : mapVectors<Operator, false>;
-  kernel<<<gridFor(vectors > 0 ? vectors : count, threads, deviceFacts().multiprocessors), threads, 0, asStream(stream)>>>(
-      asPointer<void>(out), asPointer<void>(x), asPointer<void>(y), vectors, count);
+  kernel<<<gridFor(vectors > 0 ? vectors : count, threads, deviceFacts().multiprocessors), threads, 0,
+           asStream(stream)>>>(asPointer<void>(out), asPointer<void>(x), asPointer<void>(y), vectors, count);
   return launched(what);
 }
 
@@ -67,11 +54,17 @@ int ditrun_activate(uint64_t out, uint64_t x, int64_t count, int dtype, int acti
   TRY(checkArray("ditrun_activate", x, count, dtype));
   if (count == 0) return DITRUN_OK;
   switch (activation) {
-    case DITRUN_IDENTITY: return map<ActivateOperator<DITRUN_IDENTITY>>("ditrun_activate", out, x, 0, count, dtype, stream);
-    case DITRUN_GELU: return map<ActivateOperator<DITRUN_GELU>>("ditrun_activate", out, x, 0, count, dtype, stream);
-    case DITRUN_GELU_TANH: return map<ActivateOperator<DITRUN_GELU_TANH>>("ditrun_activate", out, x, 0, count, dtype, stream);
-    case DITRUN_SILU: return map<ActivateOperator<DITRUN_SILU>>("ditrun_activate", out, x, 0, count, dtype, stream);
-    default: return fail(DITRUN_INVALID_ARGUMENT, "ditrun_activate knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", activation);
+    case DITRUN_IDENTITY:
+      return map<ActivateOperator<DITRUN_IDENTITY>>("ditrun_activate", out, x, 0, count, dtype, stream);
+    case DITRUN_GELU:
+      return map<ActivateOperator<DITRUN_GELU>>("ditrun_activate", out, x, 0, count, dtype, stream);
+    case DITRUN_GELU_TANH:
+      return map<ActivateOperator<DITRUN_GELU_TANH>>("ditrun_activate", out, x, 0, count, dtype, stream);
+    case DITRUN_SILU:
+      return map<ActivateOperator<DITRUN_SILU>>("ditrun_activate", out, x, 0, count, dtype, stream);
+    default:
+      return fail(DITRUN_INVALID_ARGUMENT,
+                  "ditrun_activate knows no activation %d (0 identity, 1 gelu, 2 gelu tanh, 3 silu).", activation);
   }
 }
 
@@ -97,7 +90,8 @@ int ditrun_multiply(uint64_t out, uint64_t x, uint64_t y, int64_t count, int dty
 
 // ---- out[r, c] = x[r, c] + rowTable[r, c] + vector[c] ----
 
-__global__ void addRows(void *out, const void *x, const void *rowTable, const void *vector, int64_t count, int columns, bool isBf16, bool vectorized) {
+__global__ void addRows(void *out, const void *x, const void *rowTable, const void *vector, int64_t count, int columns,
+                        bool isBf16, bool vectorized) {
   const int dtype = isBf16 ? DITRUN_BF16 : DITRUN_F32;
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   if (!vectorized) {
@@ -126,20 +120,24 @@ __global__ void addRows(void *out, const void *x, const void *rowTable, const vo
   }
 }
 
-int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector, int rows, int columns, int dtype, uint64_t stream) {
+int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector, int rows, int columns, int dtype,
+                    uint64_t stream) {
   TRY(useDevice());
   TRY(checkFloat("ditrun_add_rows", dtype));
-  if (rows < 0 || columns <= 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_add_rows got %d rows of %d columns.", rows, columns);
+  if (rows < 0 || columns <= 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_add_rows got %d rows of %d columns.", rows, columns);
   const int64_t count = int64_t(rows) * columns;
   TRY(checkArray("ditrun_add_rows", out, count, dtype));
   TRY(checkArray("ditrun_add_rows", x, count, dtype));
   if (rowTable) TRY(checkArray("ditrun_add_rows", rowTable, count, dtype));
   if (vector) TRY(checkArray("ditrun_add_rows", vector, columns, dtype));
   if (count == 0) return DITRUN_OK;
-  const bool vectorized = columns % vectorWidth == 0 && aligned16(out) && aligned16(x) && aligned16(rowTable) && aligned16(vector);
+  const bool vectorized =
+      columns % vectorWidth == 0 && aligned16(out) && aligned16(x) && aligned16(rowTable) && aligned16(vector);
   const int threads = 256;
-  addRows<<<gridFor(vectorized ? count / vectorWidth : count, threads, deviceFacts().multiprocessors), threads, 0, asStream(stream)>>>(
-      asPointer<void>(out), asPointer<void>(x), asPointer<void>(rowTable), asPointer<void>(vector), count, columns, dtype == DITRUN_BF16, vectorized);
+  addRows<<<gridFor(vectorized ? count / vectorWidth : count, threads, deviceFacts().multiprocessors), threads, 0,
+            asStream(stream)>>>(asPointer<void>(out), asPointer<void>(x), asPointer<void>(rowTable),
+                                asPointer<void>(vector), count, columns, dtype == DITRUN_BF16, vectorized);
   return launched("ditrun_add_rows");
 }
 
@@ -158,89 +156,31 @@ __global__ void castVectors(void *out, bool outNarrow, const void *x, bool xNarr
 
 __global__ void castOnes(void *out, int outDtype, const void *x, int xDtype, int64_t first, int64_t count) {
   const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = first + int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads) storeOne(out, i, outDtype, loadOne(x, i, xDtype));
+  for (int64_t i = first + int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads)
+    storeOne(out, i, outDtype, loadOne(x, i, xDtype));
 }
 
 int ditrun_cast(uint64_t out, int outDtype, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   TRY(useDevice());
-  if (dtypeBytes(outDtype) == 0 || dtypeBytes(xDtype) == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_cast knows no dtype %d or %d.", xDtype, outDtype);
+  if (dtypeBytes(outDtype) == 0 || dtypeBytes(xDtype) == 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_cast knows no dtype %d or %d.", xDtype, outDtype);
   TRY(checkArray("ditrun_cast", out, count, outDtype));
   TRY(checkArray("ditrun_cast", x, count, xDtype));
   if (count == 0) return DITRUN_OK;
-  const bool f16 = outDtype == DITRUN_F16 || xDtype == DITRUN_F16, bf16 = outDtype == DITRUN_BF16 || xDtype == DITRUN_BF16;
-  const bool vectorized = isFloatOrF16(outDtype) && isFloatOrF16(xDtype) && !(f16 && bf16) && aligned16(out) && aligned16(x);
+  const bool f16 = outDtype == DITRUN_F16 || xDtype == DITRUN_F16,
+             bf16 = outDtype == DITRUN_BF16 || xDtype == DITRUN_BF16;
+  const bool vectorized =
+      isFloatOrF16(outDtype) && isFloatOrF16(xDtype) && !(f16 && bf16) && aligned16(out) && aligned16(x);
   const int64_t vectors = vectorized ? count / vectorWidth : 0, first = vectors * vectorWidth;
   const int threads = 256, multiprocessors = deviceFacts().multiprocessors;
   if (vectors > 0)
-    (f16 ? castVectors<DITRUN_F16> : castVectors<DITRUN_BF16>)<<<gridFor(vectors, threads, multiprocessors), threads, 0, asStream(stream)>>>(
+    (f16 ? castVectors<DITRUN_F16>
+         : castVectors<DITRUN_BF16>)<<<gridFor(vectors, threads, multiprocessors), threads, 0, asStream(stream)>>>(
         asPointer<void>(out), outDtype != DITRUN_F32, asPointer<void>(x), xDtype != DITRUN_F32, vectors);
   if (first < count)
-    castOnes<<<gridFor(count - first, threads, multiprocessors), threads, 0, asStream(stream)>>>(asPointer<void>(out), outDtype, asPointer<void>(x), xDtype, first,
-                                                                                                count);
+    castOnes<<<gridFor(count - first, threads, multiprocessors), threads, 0, asStream(stream)>>>(
+        asPointer<void>(out), outDtype, asPointer<void>(x), xDtype, first, count);
   return launched("ditrun_cast");
-}
-
-// ---- sum over processes ----
-
-constexpr int mostSources = 32;
-struct Sources {
-  const void *address[mostSources];
-  int count;
-};
-
-__global__ void sumSources(void *out, const void *base, const void *bias, int columns, const __grid_constant__ Sources sources, int64_t count, bool isBf16,
-                           bool sourcesBf16, bool vectorized) {
-  const int dtype = isBf16 ? DITRUN_BF16 : DITRUN_F32, sourceDtype = sourcesBf16 ? DITRUN_BF16 : DITRUN_F32;
-  const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
-  if (!vectorized) {
-    for (int64_t i = thread; i < count; i += threads) {
-      float value = base ? loadOne(base, i, dtype) : 0.0f;
-      for (int p = 0; p < sources.count; p++) value += loadOne(sources.address[p], i, sourceDtype);
-      if (bias) value += loadOne(bias, i % columns, dtype);
-      storeOne(out, i, dtype, value);
-    }
-    return;
-  }
-  for (int64_t i = thread * vectorWidth; i < count; i += threads * vectorWidth) {
-    float value[vectorWidth] = {}, other[vectorWidth];
-    if (base) load8(base, i, isBf16, value);
-    for (int p = 0; p < sources.count; p++) {
-      load8(sources.address[p], i, sourcesBf16, other);
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) value[j] += other[j];
-    }
-    if (bias) {
-      load8(bias, i % columns, isBf16, other);
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) value[j] += other[j];
-    }
-    store8(out, i, isBf16, value);
-  }
-}
-
-int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype,
-               uint64_t stream) {
-  TRY(useDevice());
-  TRY(checkFloat("ditrun_sum", dtype));
-  TRY(checkFloat("ditrun_sum", sourceDtype));
-  if (sourceCount < 0 || sourceCount > mostSources || (sourceCount > 0 && !sources))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_sum adds 0 to %d sources, got %d.", mostSources, sourceCount);
-  if (bias && (columns <= 0 || count % columns != 0))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_sum got a bias of %d columns for %lld elements.", columns, (long long)count);
-  TRY(checkArray("ditrun_sum", out, count, dtype));
-  bool vectorized = aligned16(out) && aligned16(base) && aligned16(bias) && count % vectorWidth == 0 && (!bias || columns % vectorWidth == 0);
-  Sources list{};
-  list.count = sourceCount;
-  for (int p = 0; p < sourceCount; p++) {
-    TRY(checkArray("ditrun_sum", sources[p], count, sourceDtype));
-    vectorized = vectorized && aligned16(sources[p]);
-    list.address[p] = asPointer<void>(sources[p]);
-  }
-  if (count == 0) return DITRUN_OK;
-  const int threads = 256;
-  sumSources<<<gridFor(vectorized ? count / vectorWidth : count, threads, deviceFacts().multiprocessors), threads, 0, asStream(stream)>>>(
-      asPointer<void>(out), asPointer<void>(base), asPointer<void>(bias), columns, list, count, dtype == DITRUN_BF16, sourceDtype == DITRUN_BF16, vectorized);
-  return launched("ditrun_sum");
 }
 
 // ---- non-finite count ----
@@ -248,7 +188,8 @@ int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const ui
 __global__ void countNonfinite(uint32_t *result, const void *x, int64_t count, int dtype) {
   const int64_t threads = int64_t(gridDim.x) * blockDim.x;
   uint32_t found = 0;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads) found += !isfinite(loadOne(x, i, dtype));
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads)
+    found += !isfinite(loadOne(x, i, dtype));
   found = __reduce_add_sync(0xffffffffu, found);
   if (threadIdx.x % 32 == 0 && found > 0) atomicAdd(result, found);
 }
@@ -261,7 +202,8 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
   CUDA_TRY(cudaMemsetAsync(asPointer<void>(result), 0, sizeof(uint32_t), asStream(stream)));
   if (count == 0) return DITRUN_OK;
   const int threads = 256;
-  countNonfinite<<<gridFor(count, threads, deviceFacts().multiprocessors), threads, 0, asStream(stream)>>>(asPointer<uint32_t>(result), asPointer<void>(x), count, dtype);
+  countNonfinite<<<gridFor(count, threads, deviceFacts().multiprocessors), threads, 0, asStream(stream)>>>(
+      asPointer<uint32_t>(result), asPointer<void>(x), count, dtype);
   return launched("ditrun_count_nonfinite");
 }
 
@@ -274,7 +216,8 @@ __device__ inline uint32_t byteOf(float pixel) {
 
 /** x is float32 or narrow: bf16 or f16. */
 template <int narrow>
-__global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool xNarrow, int64_t vectors, int64_t count) {
+__global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool xNarrow, int64_t vectors,
+                        int64_t count) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   bool found = false;
   for (int64_t i = thread; i < vectors; i += threads) {
@@ -298,14 +241,19 @@ __global__ void toBytes(uint8_t *out, uint32_t *nonfinite, const void *x, bool x
 
 int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream) {
   TRY(useDevice());
-  if (count < 0 || !out) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes got a count of %lld and out 0x%llx.", (long long)count, (unsigned long long)out);
-  if (!isFloatOrF16(xDtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes takes f32, bf16 or f16, not %s (dtype %d).", dtypeName(xDtype), xDtype);
+  if (count < 0 || !out)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes got a count of %lld and out 0x%llx.", (long long)count,
+                (unsigned long long)out);
+  if (!isFloatOrF16(xDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_to_bytes takes f32, bf16 or f16, not %s (dtype %d).",
+                dtypeName(xDtype), xDtype);
   TRY(checkArray("ditrun_to_bytes", nonfinite, 1, DITRUN_I32));
   TRY(checkArray("ditrun_to_bytes", x, count, xDtype));
   if (count == 0) return DITRUN_OK;
   const int64_t vectors = aligned16(x) && out % vectorWidth == 0 ? count / vectorWidth : 0;
   const auto kernel = xDtype == DITRUN_F16 ? toBytes<DITRUN_F16> : toBytes<DITRUN_BF16>;
   kernel<<<gridFor(vectors > 0 ? vectors : count, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(
-      asPointer<uint8_t>(out), asPointer<uint32_t>(nonfinite), asPointer<void>(x), xDtype != DITRUN_F32, vectors, count);
+      asPointer<uint8_t>(out), asPointer<uint32_t>(nonfinite), asPointer<void>(x), xDtype != DITRUN_F32, vectors,
+      count);
   return launched("ditrun_to_bytes");
 }

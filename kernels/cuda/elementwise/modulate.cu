@@ -1,11 +1,5 @@
-// Elementwise operators of Wan's blocks and sampler: gated residual, linear combination of samples, rows of an embedding table.
-#include "runtime/device.h"
-#include "runtime/numbers.cuh"
-
-static int checkAddress(const char *what, const char *name, uint64_t address, int dtype) {
-  if (address != 0 && address % dtypeBytes(dtype) == 0) return DITRUN_OK;
-  return fail(DITRUN_INVALID_ARGUMENT, "%s got the address 0x%llx for %s of %s.", what, (unsigned long long)address, name, dtypeName(dtype));
-}
+// Elementwise operators of Wan's blocks and sampler: gated residual, linear combination of samples.
+#include "runtime/operands.h"
 
 // ---- out[r, c] = x[r, c] + y[r, c] * gate[c] ----
 
@@ -48,23 +42,31 @@ __global__ void addGatedOnes(const __grid_constant__ Gated args) {
   const int xDtype = args.xBf16 ? DITRUN_BF16 : DITRUN_F32, yDtype = args.yBf16 ? DITRUN_BF16 : DITRUN_F32;
   const int64_t count = int64_t(args.rows) * args.columns, threads = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += threads)
-    storeOne(args.out, i, xDtype, loadOne(args.x, i, xDtype) + loadOne(args.y, i, yDtype) * args.gate[i % args.columns]);
+    storeOne(args.out, i, xDtype,
+             loadOne(args.x, i, xDtype) + loadOne(args.y, i, yDtype) * args.gate[i % args.columns]);
 }
 
-int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtype, uint64_t gate, int rows, int columns, uint64_t stream) {
+int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtype, uint64_t gate, int rows, int columns,
+                     uint64_t stream) {
   const char *const what = "ditrun_add_gated";
   TRY(useDevice());
-  if (!isFloat(xDtype) || !isFloat(yDtype)) return fail(DITRUN_INVALID_ARGUMENT, "%s takes f32 or bf16, got x %s and y %s.", what, dtypeName(xDtype), dtypeName(yDtype));
-  if (rows < 0 || columns <= 0) return fail(DITRUN_INVALID_ARGUMENT, "%s got %d rows of %d columns.", what, rows, columns);
+  if (!isFloat(xDtype) || !isFloat(yDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "%s takes f32 or bf16, got x %s and y %s.", what, dtypeName(xDtype),
+                dtypeName(yDtype));
+  if (rows < 0 || columns <= 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "%s got %d rows of %d columns.", what, rows, columns);
   if (rows == 0) return DITRUN_OK;
   TRY(checkAddress(what, "out", out, xDtype));
   TRY(checkAddress(what, "x", x, xDtype));
   TRY(checkAddress(what, "y", y, yDtype));
   TRY(checkAddress(what, "the gate", gate, DITRUN_F32));
-  const Gated args{asPointer<void>(out), asPointer<void>(x), asPointer<void>(y), asPointer<float>(gate), rows, columns, xDtype == DITRUN_BF16, yDtype == DITRUN_BF16};
+  const Gated args{
+      asPointer<void>(out),  asPointer<void>(x),   asPointer<void>(y), asPointer<float>(gate), rows, columns,
+      xDtype == DITRUN_BF16, yDtype == DITRUN_BF16};
   const int multiprocessors = deviceFacts().multiprocessors;
   if (columns % vectorWidth == 0 && aligned16(out) && aligned16(x) && aligned16(y) && aligned16(gate)) {
-    const int width = args.xBf16 ? 8 : 4, across = (columns / width + 127) / 128, most = (multiprocessors * 64 + across - 1) / across, down = (rows + 3) / 4;
+    const int width = args.xBf16 ? 8 : 4, across = (columns / width + 127) / 128,
+              most = (multiprocessors * 64 + across - 1) / across, down = (rows + 3) / 4;
     const auto kernel = args.xBf16 ? addGatedVectors<8> : addGatedVectors<4>;
     kernel<<<dim3(across, down < most ? down : most), 128, 0, asStream(stream)>>>(args);
   } else {
@@ -106,11 +108,13 @@ __global__ void combineTerms(float *out, const __grid_constant__ Terms terms, in
   }
 }
 
-int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount, int64_t count, uint64_t stream) {
+int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount, int64_t count,
+                   uint64_t stream) {
   const char *const what = "ditrun_combine";
   TRY(useDevice());
   if (sourceCount < 1 || sourceCount > mostTerms || !sources || !coefficients)
-    return fail(DITRUN_INVALID_ARGUMENT, "%s adds 1 to %d sources with a coefficient each, got %d.", what, mostTerms, sourceCount);
+    return fail(DITRUN_INVALID_ARGUMENT, "%s adds 1 to %d sources with a coefficient each, got %d.", what, mostTerms,
+                sourceCount);
   if (count < 0) return fail(DITRUN_INVALID_ARGUMENT, "%s got a count of %lld.", what, (long long)count);
   if (count == 0) return DITRUN_OK;
   TRY(checkAddress(what, "out", out, DITRUN_F32));
@@ -125,44 +129,7 @@ int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficie
   }
   const int64_t runs = vectorized ? count / 4 : count;
   const auto kernel = vectorized ? combineTerms<4> : combineTerms<1>;
-  kernel<<<gridFor(runs, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<float>(out), terms, runs);
-  return launched(what);
-}
-
-// ---- out[r] = table[ids[r]] ----
-
-/** A block a row. */
-__global__ void gatherRows(void *out, int outDtype, const void *table, int tableDtype, int tableRows, const int32_t *ids, int columns, bool vectorized) {
-  const int row = blockIdx.x, id = ids[row];
-  const int64_t to = int64_t(row) * columns, from = int64_t(id) * columns;
-  const bool inside = id >= 0 && id < tableRows;
-  const float nan = __int_as_float(0x7fffffff);
-  if (vectorized) {
-    for (int column = threadIdx.x * vectorWidth; column < columns; column += blockDim.x * vectorWidth) {
-      float values[vectorWidth];
-#pragma unroll
-      for (int j = 0; j < vectorWidth; j++) values[j] = nan;
-      if (inside) load8(table, from + column, tableDtype == DITRUN_BF16, values);
-      store8(out, to + column, outDtype == DITRUN_BF16, values);
-    }
-  } else {
-    for (int column = threadIdx.x; column < columns; column += blockDim.x)
-      storeOne(out, to + column, outDtype, inside ? loadOne(table, from + column, tableDtype) : nan);
-  }
-}
-
-int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids, int rows, int columns, uint64_t stream) {
-  const char *const what = "ditrun_gather_rows";
-  TRY(useDevice());
-  if (!isFloat(outDtype) || !isFloat(tableDtype))
-    return fail(DITRUN_INVALID_ARGUMENT, "%s takes f32 or bf16, got a table of %s and out of %s.", what, dtypeName(tableDtype), dtypeName(outDtype));
-  if (rows < 0 || columns <= 0 || tableRows <= 0)
-    return fail(DITRUN_INVALID_ARGUMENT, "%s got %d ids and a table of %d rows of %d columns.", what, rows, tableRows, columns);
-  if (rows == 0) return DITRUN_OK;
-  TRY(checkAddress(what, "out", out, outDtype));
-  TRY(checkAddress(what, "the table", table, tableDtype));
-  TRY(checkAddress(what, "the ids", ids, DITRUN_I32));
-  const bool vectorized = columns % vectorWidth == 0 && aligned16(out) && aligned16(table);
-  gatherRows<<<rows, 256, 0, asStream(stream)>>>(asPointer<void>(out), outDtype, asPointer<void>(table), tableDtype, tableRows, asPointer<int32_t>(ids), columns, vectorized);
+  kernel<<<gridFor(runs, 256, deviceFacts().multiprocessors), 256, 0, asStream(stream)>>>(asPointer<float>(out), terms,
+                                                                                          runs);
   return launched(what);
 }

@@ -1,5 +1,6 @@
 // The part of cuBLASLt's C interface that this module uses, declared here so that the build needs no cuBLASLt headers.
-// Values and signatures as documented for cuBLAS 12 and 13 (docs.nvidia.com/cuda/cublas, "cublasLt Datatypes Reference").
+// Values and signatures as documented for cuBLAS 12 and 13 (docs.nvidia.com/cuda/cublas, "cublasLt Datatypes
+// Reference").
 #pragma once
 #include <cuda_runtime.h>
 
@@ -49,9 +50,10 @@ enum : int {  // cublasLtMatmulDescAttributes_t
   DESC_B_SCALE_MODE = 32,
 };
 enum : int { EPILOGUE_DEFAULT = 1, EPILOGUE_BIAS = 4 };
-enum : int { SCALE_OUTER_VEC_32F = 3 };                              // cublasLtMatmulMatrixScale_t, cuBLAS 12.9 and later
+// cublasLtMatmulMatrixScale_t, cuBLAS 12.9 and later
+enum : int { SCALE_OUTER_VEC_32F = 3 };
 enum : int { LAYOUT_BATCH_COUNT = 5, LAYOUT_STRIDED_BATCH_OFFSET = 6 };  // cublasLtMatrixLayoutAttribute_t
-enum : int {                                                         // cublasLtMatmulPreferenceAttributes_t
+enum : int {                                                             // cublasLtMatmulPreferenceAttributes_t
   PREF_MAX_WORKSPACE_BYTES = 1,
   PREF_MIN_ALIGNMENT_A_BYTES = 5,
   PREF_MIN_ALIGNMENT_B_BYTES = 6,
@@ -75,19 +77,26 @@ struct CublasLt {
   int (*preferenceCreate)(cublasLtMatmulPreference *);
   int (*preferenceDestroy)(cublasLtMatmulPreference);
   int (*preferenceSet)(cublasLtMatmulPreference, int attribute, const void *value, size_t bytes);
-  int (*heuristic)(cublasLtHandle, cublasLtMatmulDesc, cublasLtMatrixLayout a, cublasLtMatrixLayout b, cublasLtMatrixLayout c, cublasLtMatrixLayout d,
-                   cublasLtMatmulPreference, int requested, cublasLtMatmulHeuristicResult *results, int *returned);
-  int (*matmul)(cublasLtHandle, cublasLtMatmulDesc, const void *alpha, const void *a, cublasLtMatrixLayout, const void *b, cublasLtMatrixLayout, const void *beta,
-                const void *c, cublasLtMatrixLayout, void *d, cublasLtMatrixLayout, const cublasLtMatmulAlgo *, void *workspace, size_t workspaceBytes, cudaStream_t);
+  int (*heuristic)(cublasLtHandle, cublasLtMatmulDesc, cublasLtMatrixLayout a, cublasLtMatrixLayout b,
+                   cublasLtMatrixLayout c, cublasLtMatrixLayout d, cublasLtMatmulPreference, int requested,
+                   cublasLtMatmulHeuristicResult *results, int *returned);
+  int (*matmul)(cublasLtHandle, cublasLtMatmulDesc, const void *alpha, const void *a, cublasLtMatrixLayout,
+                const void *b, cublasLtMatrixLayout, const void *beta, const void *c, cublasLtMatrixLayout, void *d,
+                cublasLtMatrixLayout, const cublasLtMatmulAlgo *, void *workspace, size_t workspaceBytes, cudaStream_t);
 
   bool open() {
     library = openLibrary("DITRUN_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"}, "cuBLASLt");
-    return library.handle && library.bind(create, "cublasLtCreate") && library.bind(destroy, "cublasLtDestroy") && library.bind(getVersion, "cublasLtGetVersion") &&
-           library.bind(statusName, "cublasLtGetStatusName") && library.bind(descCreate, "cublasLtMatmulDescCreate") &&
-           library.bind(descDestroy, "cublasLtMatmulDescDestroy") && library.bind(descSet, "cublasLtMatmulDescSetAttribute") &&
-           library.bind(layoutCreate, "cublasLtMatrixLayoutCreate") && library.bind(layoutDestroy, "cublasLtMatrixLayoutDestroy") &&
-           library.bind(layoutSet, "cublasLtMatrixLayoutSetAttribute") && library.bind(preferenceCreate, "cublasLtMatmulPreferenceCreate") &&
-           library.bind(preferenceDestroy, "cublasLtMatmulPreferenceDestroy") && library.bind(preferenceSet, "cublasLtMatmulPreferenceSetAttribute") &&
+    return library.handle && library.bind(create, "cublasLtCreate") && library.bind(destroy, "cublasLtDestroy") &&
+           library.bind(getVersion, "cublasLtGetVersion") && library.bind(statusName, "cublasLtGetStatusName") &&
+           library.bind(descCreate, "cublasLtMatmulDescCreate") &&
+           library.bind(descDestroy, "cublasLtMatmulDescDestroy") &&
+           library.bind(descSet, "cublasLtMatmulDescSetAttribute") &&
+           library.bind(layoutCreate, "cublasLtMatrixLayoutCreate") &&
+           library.bind(layoutDestroy, "cublasLtMatrixLayoutDestroy") &&
+           library.bind(layoutSet, "cublasLtMatrixLayoutSetAttribute") &&
+           library.bind(preferenceCreate, "cublasLtMatmulPreferenceCreate") &&
+           library.bind(preferenceDestroy, "cublasLtMatmulPreferenceDestroy") &&
+           library.bind(preferenceSet, "cublasLtMatmulPreferenceSetAttribute") &&
            library.bind(heuristic, "cublasLtMatmulAlgoGetHeuristic") && library.bind(matmul, "cublasLtMatmul");
   }
 };

@@ -1,15 +1,18 @@
 // The Hopper GEMM: out = gate * activation(alpha * A · Wᵀ + bias) + residual, on TMA, mbarriers and wgmma.
 //
-// A block has two warp groups that multiply and one warp group whose threads only queue copies into a ring of shared-memory
-// stages (one stage: 128 bytes of k). It walks over many tiles, so the copies for the next tile run during the epilogue of the last.
-// Two arrangements (tiles/tiles.h):
-// - shared: both warp groups work on one tile, each on half of its rows, and both read every stage. A cluster of two blocks has
+// A block has two warp groups that multiply and one warp group whose threads only queue copies into a ring of
+// shared-memory stages (one stage: 128 bytes of k). It walks over many tiles, so the copies for the next tile run
+// during the epilogue of the last. Two arrangements (tiles/tiles.h):
+// - shared: both warp groups work on one tile, each on half of its rows, and both read every stage. A cluster of two
+// blocks has
 //   tiles one above the other and the same W, of which each loads half for both.
-// - resident: k is small enough for all of W's panel to stay in shared memory. Each warp group has tiles and a ring of its own, so
+// - resident: k is small enough for all of W's panel to stay in shared memory. Each warp group has tiles and a ring of
+// its own, so
 //   that one's epilogue falls into the other's products, and only A is loaded.
-// Where e4m3 sums go to float32 some steps at a time there are two sets of accumulators: during the epilogue of one tile, which needs one of them, the
-// first steps of the next are multiplied into the other (not with a residual, whose prefetch takes those registers).
-// Rounding: float32 sums, all of the epilogue in float32, one rounding when out is stored.
+// Where e4m3 sums go to float32 some steps at a time there are two sets of accumulators: during the epilogue of one
+// tile, which needs one of them, the first steps of the next are multiplied into the other (not with a residual, whose
+// prefetch takes those registers). Rounding: float32 sums, all of the epilogue in float32, one rounding when out is
+// stored.
 #pragma once
 
 #include <cuda.h>
@@ -24,21 +27,21 @@
 #include "ptx/wgmma_gemm.cuh"
 #include "tiles/tiles.h"
 
-namespace gemm_sm90 {
+namespace hopperGemm {
 
 struct Parameters {
   CUtensorMap a, w;
-  CUtensorMap outBoxes;  // all but float32
+  CUtensorMap outBoxes;                 // all but float32
   const float *aScale, *wScale, *gate;  // scales: e4m3 only; aScale [m], or with blockScales [m, kSteps]
   const float *outScale;                // e4m3 out only
   const void *bias;
   const float *residual;
   float *out;  // float32 only
   int64_t ldo, outStride, ldResidual, residualStride, biasStride;
-  int32_t m, n, kSteps;             // kSteps: of 128 bytes
-  int32_t rowTiles, columnTiles;    // columnTiles: of all batches
+  int32_t m, n, kSteps;           // kSteps: of 128 bytes
+  int32_t rowTiles, columnTiles;  // columnTiles: of all batches
   int32_t columnTilesPerBatch;
-  int32_t aBatched, wBatched;       // 0 where all batches share the operand
+  int32_t aBatched, wBatched;  // 0 where all batches share the operand
   int32_t biasBf16;
   float alpha;
 };
@@ -60,38 +63,42 @@ struct Shape {
   static constexpr int stageBytes = Tile::resident ? aBytes : aBytes + wBytes;
   static constexpr int residentBytes = Tile::residentSteps * wBytes;
   static constexpr int boxBytes = 16 * 128;  // what one warp stores at a time
-  static constexpr int e4m3BoxBytes = gemm_sm90::e4m3BoxBytes(Tile::columns);
+  static constexpr int e4m3BoxBytes = hopperGemm::e4m3BoxBytes(Tile::columns);
   static constexpr int boxes = outDtype == DITRUN_F32 ? 1 : 2;
   static constexpr int stagingBytes = 8 * boxes * boxBytes;
   static constexpr int vectorBytes = 8 * Tile::columns;  // the epilogue's vectors along the columns
   static constexpr int mostShared = 232448, mostBarriers = 64;
-  static constexpr int stages = (mostShared - residentBytes - stagingBytes - vectorBytes - 8 * mostBarriers) / (rings * stageBytes);
+  static constexpr int stages =
+      (mostShared - residentBytes - stagingBytes - vectorBytes - 8 * mostBarriers) / (rings * stageBytes);
   static constexpr int barriers = rings * 2 * stages + Tile::residentSteps + 2;
-  static constexpr int sharedBytes = residentBytes + rings * stages * stageBytes + stagingBytes + vectorBytes + 8 * barriers;
+  static constexpr int sharedBytes =
+      residentBytes + rings * stages * stageBytes + stagingBytes + vectorBytes + 8 * barriers;
   static_assert(barriers <= mostBarriers && stages >= 3);
   static_assert(!(Tile::resident && Tile::cluster != 1) && !(Tile::promoteSteps && dtype != DITRUN_E4M3));
 };
 
-/** The activations for values about to be stored as bf16 or e4m3, to about 1e-6 (GELU by tanh before e4m3: 5e-4 of x), in as few instructions as that takes: 14 (GELU: the formula of
- * geluForBf16) and 7 (GELU by tanh, as x σ(2u), u = √(2/π) (x + 0.044715 x³), which also keeps its tail right). */
+/** The activations for values about to be stored as bf16 or e4m3, to about 1e-6 (GELU by tanh before e4m3: 5e-4 of x),
+ * in as few instructions as that takes: 14 (GELU: the formula of geluForBf16) and 7 (GELU by tanh, as x σ(2u), u =
+ * √(2/π) (x + 0.044715 x³), which also keeps its tail right). */
 template <int activation, int outDtype>
-__device__ __forceinline__ float activate_for_store(float x) {
+__device__ __forceinline__ float activateForStore(float x) {
   if constexpr (activation == DITRUN_GELU_TANH && outDtype == DITRUN_E4M3) {
-    const float half = 0.5f * x;  // tanh to 2^-11: half of the special-function unit's time, and nothing that e4m3 shows
-    return fmaf(half, ptx::tanh_approx(x * fmaf(0.035677408f, x * x, 0.79788456f)), half);
+    // tanh to 2^-11: half of the special-function unit's time, and nothing that e4m3 shows
+    const float half = 0.5f * x;
+    return fmaf(half, ptx::tanhApprox(x * fmaf(0.035677408f, x * x, 0.79788456f)), half);
   }
   if constexpr (activation == DITRUN_GELU_TANH) {
     const float exponent = x * fmaf(-0.10294325f, x * x, -2.3022082f);  // -2u log2(e)
-    return x * ptx::reciprocal_approx(1.0f + ptx::exp2_approx(exponent));
+    return x * ptx::reciprocalApprox(1.0f + ptx::exp2Approx(exponent));
   }
   if constexpr (activation == DITRUN_GELU) {
     const float size = fabsf(x), root = x * 0.84932180f;  // √(log2(e) / 2): e^(-x²/2) = 2^(-root²)
-    const float t = ptx::reciprocal_approx(fmaf(0.23164189f, size, 1.0f));
+    const float t = ptx::reciprocalApprox(fmaf(0.23164189f, size, 1.0f));
     float half = fmaf(-0.53070271f, t, 0.72657601f);
     half = fmaf(half, t, -0.71070687f);
     half = fmaf(half, t, 0.14224837f);
     half = fmaf(half, t, -0.12741480f);
-    return fmaf(half * t, size * ptx::exp2_approx(-root * root), fmaxf(x, 0.0f));
+    return fmaf(half * t, size * ptx::exp2Approx(-root * root), fmaxf(x, 0.0f));
   }
   return x;
 }
@@ -101,10 +108,10 @@ struct Place {
   int row, column, batch;
 };
 
-/** Tile t of the shared arrangement: groups of row tiles, through which the columns go, so that what runs at one time shares its
- * operands in the second-level cache. */
+/** Tile t of the shared arrangement: groups of row tiles, through which the columns go, so that what runs at one time
+ * shares its operands in the second-level cache. */
 template <class Tile, int tileRows>
-__device__ __forceinline__ Place place_shared(const Parameters &p, int t, int rank) {
+__device__ __forceinline__ Place placeShared(const Parameters &p, int t, int rank) {
   constexpr int groupRows = Tile::rowGroup / Tile::cluster;
   const int perGroup = groupRows * p.columnTiles, group = t / perGroup, inside = t - group * perGroup;
   const int first = group * groupRows, height = min(groupRows, p.rowTiles - first);
@@ -113,10 +120,10 @@ __device__ __forceinline__ Place place_shared(const Parameters &p, int t, int ra
   return {(row * Tile::cluster + rank) * tileRows, (column - batch * p.columnTilesPerBatch) * Tile::columns, batch};
 }
 
-/** One warp writes a tile's columns as the epilogue reads them: for every two columns their scales (alpha · wScale · gate), then their
- * biases (bias · gate). Columns past n get zeros. */
+/** One warp writes a tile's columns as the epilogue reads them: for every two columns their scales (alpha · wScale ·
+ * gate), then their biases (bias · gate). Columns past n get zeros. */
 template <class S, class Tile, bool scaled>
-__device__ __forceinline__ void load_columns(const Parameters &p, const Place &place, uint32_t vectors) {
+__device__ __forceinline__ void loadColumns(const Parameters &p, const Place &place, uint32_t vectors) {
   for (int c = threadIdx.x % 32; c < Tile::columns; c += 32) {
     const int column = place.column + c;
     float scale = 0, bias = 0;
@@ -131,14 +138,15 @@ __device__ __forceinline__ void load_columns(const Parameters &p, const Place &p
   }
 }
 
-/** Where a lane reads the residual and writes a float32 out: 16 bytes (chunk lane % 8) of rows lane / 8, + 4, + 8 and + 12 of its warp's
- * 16, in a box of 128 bytes of columns, so that a warp moves whole lines. */
+/** Where a lane reads the residual and writes a float32 out: 16 bytes (chunk lane % 8) of rows lane / 8, + 4, + 8 and +
+ * 12 of its warp's 16, in a box of 128 bytes of columns, so that a warp moves whole lines. */
 struct Lines {
   int64_t first, step;    // elements: to the first row's chunk, and 4 rows on
   int32_t rows, columns;  // of the matrix that lie at or after it
 
   __device__ __forceinline__ Lines(const Parameters &p, const Place &place, int64_t ld, int64_t stride) {
-    const int row = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 8, column = place.column + threadIdx.x % 8 * 4;
+    const int row = place.row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 8,
+              column = place.column + threadIdx.x % 8 * 4;
     first = place.batch * stride + row * ld + column;
     step = 4 * ld;
     rows = p.m - row;
@@ -155,7 +163,8 @@ struct ResidualAhead {
   Lines lines;
   float4 held[boxes][4];
 
-  __device__ __forceinline__ ResidualAhead(const Parameters &p, const Place &place) : residual(p.residual), lines(p, place, p.ldResidual, p.residualStride) {}
+  __device__ __forceinline__ ResidualAhead(const Parameters &p, const Place &place)
+      : residual(p.residual), lines(p, place, p.ldResidual, p.residualStride) {}
   __device__ __forceinline__ void start() {
 #pragma unroll
     for (int box = 0; box < boxes; box++) load(box);
@@ -189,35 +198,46 @@ __device__ __forceinline__ void finish(Values &value, const float *sums, const f
 #pragma unroll
   for (int j = 0; j < 2; j++) {
     float scale[2], bias[2];
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(scale[0]), "=f"(scale[1]), "=f"(bias[0]), "=f"(bias[1]) : "r"(vectors + 64 * j));
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(scale[0]), "=f"(scale[1]), "=f"(bias[0]), "=f"(bias[1])
+                 : "r"(vectors + 64 * j));
 #pragma unroll
     for (int r = 0; r < 2; r++)
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         const float product = sums[4 * j + 2 * r + i];
-        value[r][2 * j + i] = activate_for_store<activation, outDtype>(fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]));
+        value[r][2 * j + i] =
+            activateForStore<activation, outDtype>(fmaf(scaled ? product * rowScale[r] : product, scale[i], bias[i]));
       }
   }
 }
 
-/** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way of its own shared
- * memory, where 16-byte chunks are swizzled over the banks by their row. bf16 and f16 leave by the copy engine (172 µs against 180 at
- * 65536×1536×512), and so does e4m3 (boxes of 64 bytes where 128 do not divide the tile); float32 by the lanes, which add the residual on the way, in whole lines.
- * between(group) is called after each 16 columns. */
-template <class S, class Tile, bool scaled, int outDtype, int activation, bool hasResidual, class Residual, class Between>
-__device__ __forceinline__ void store_tile(const Parameters &p, const float (&sums)[S::sums], const Place &place, uint32_t vectors, uint32_t staging,
-                                           [[maybe_unused]] Residual &residual, const Between &between) {
-  constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32 ? 2 : outDtype == DITRUN_E4M3 ? S::e4m3BoxBytes / 16 : 4;
+/** Finishes a warp group's sums [64, columns] and stores them, each warp 16 rows × 128 bytes at a time (a box) by way
+ * of its own shared memory, where 16-byte chunks are swizzled over the banks by their row. bf16 and f16 leave by the
+ * copy engine (172 µs against 180 at 65536×1536×512), and so does e4m3 (boxes of 64 bytes where 128 do not divide the
+ * tile); float32 by the lanes, which add the residual on the way, in whole lines. between(group) is called after each
+ * 16 columns. */
+template <class S, class Tile, bool scaled, int outDtype, int activation, bool hasResidual, class Residual,
+          class Between>
+__device__ __forceinline__ void storeTile(const Parameters &p, const float (&sums)[S::sums], const Place &place,
+                                          uint32_t vectors, uint32_t staging, [[maybe_unused]] Residual &residual,
+                                          const Between &between) {
+  constexpr int groups = Tile::columns / 16, groupsPerBox = outDtype == DITRUN_F32    ? 2
+                                                            : outDtype == DITRUN_E4M3 ? S::e4m3BoxBytes / 16
+                                                                                      : 4;
   const int lane = threadIdx.x % 32, firstRow = place.row + threadIdx.x % 128 / 32 * 16;
   float rowScale[2] = {1, 1};
   if constexpr (scaled && !Tile::blockScales) {
 #pragma unroll
-    for (int r = 0; r < 2; r++) rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)];
+    for (int r = 0; r < 2; r++)
+      rowScale[r] = p.aScale[int64_t(p.aBatched ? place.batch : 0) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)];
   }
   [[maybe_unused]] float outFactor[2];  // of the thread's rows
   if constexpr (outDtype == DITRUN_E4M3) {
 #pragma unroll
-    for (int r = 0; r < 2; r++) outFactor[r] = reciprocalOfNormal(p.outScale[int64_t(place.batch) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)]);
+    for (int r = 0; r < 2; r++)
+      outFactor[r] =
+          reciprocalOfNormal(p.outScale[int64_t(place.batch) * p.m + min(firstRow + lane / 4 + 8 * r, p.m - 1)]);
   }
   [[maybe_unused]] const Lines lines(p, place, p.ldo, p.outStride);
   vectors += lane % 4 * 16;
@@ -231,13 +251,14 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
     if constexpr (outDtype != DITRUN_F32) {
       const uint32_t box = staging + boxIndex % 2 * S::boxBytes;
       if (inBox == 0) {
-        if (lane == 0) ptx::tma_store_wait_read<1>();
+        if (lane == 0) ptx::tmaStoreWaitRead<1>();
         __syncwarp();
       }
       if constexpr (outDtype != DITRUN_E4M3) {
         const int row = lane % 16, chunk = inBox * 2 + lane / 16;
-        ptx::store_matrices(box + row * 128 + ((chunk ^ row % 8) << 4), packPair<outDtype>(value[0][0], value[0][1]), packPair<outDtype>(value[1][0], value[1][1]),
-                            packPair<outDtype>(value[0][2], value[0][3]), packPair<outDtype>(value[1][2], value[1][3]));
+        ptx::storeMatrices(box + row * 128 + ((chunk ^ row % 8) << 4), packPair<outDtype>(value[0][0], value[0][1]),
+                           packPair<outDtype>(value[1][0], value[1][1]), packPair<outDtype>(value[0][2], value[0][3]),
+                           packPair<outDtype>(value[1][2], value[1][3]));
       } else {
         // A group's 16 columns are a chunk. Rows eight apart are swizzled alike.
         constexpr int pitch = S::e4m3BoxBytes;
@@ -254,11 +275,11 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
           }
       }
       if (last) {
-        ptx::fence_proxy_async_shared();
+        ptx::fenceProxyAsyncShared();
         __syncwarp();
         if (lane == 0) {
-          ptx::tma_store_tile(&p.outBoxes, box, place.column + boxIndex * groupsPerBox * 16, firstRow, place.batch);
-          ptx::tma_store_commit();
+          ptx::tmaStoreTile(&p.outBoxes, box, place.column + boxIndex * groupsPerBox * 16, firstRow, place.batch);
+          ptx::tmaStoreCommit();
         }
       }
     } else {
@@ -268,9 +289,10 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           const int row = lane / 4 + 8 * r, chunk = inBox * 4 + 2 * j + lane % 4 / 2;
-          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(staging + row * 128 + ((chunk ^ row % 8) << 4) + lane % 2 * 8), "f"(value[r][2 * j]),
-                       "f"(value[r][2 * j + 1])
-                       : "memory");
+          asm volatile(
+              "st.shared.v2.f32 [%0], {%1, %2};" ::"r"(staging + row * 128 + ((chunk ^ row % 8) << 4) + lane % 2 * 8),
+              "f"(value[r][2 * j]), "f"(value[r][2 * j + 1])
+              : "memory");
         }
       if (last) {
         __syncwarp();
@@ -297,33 +319,35 @@ __device__ __forceinline__ void store_tile(const Parameters &p, const float (&su
 }
 
 template <class Tile, int dtype, int outDtype, int activation, bool hasResidual>
-__global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Parameters p) {
+__global__ void __launch_bounds__(384, 1) gemmKernel(const __grid_constant__ Parameters p) {
   using S = Shape<Tile, dtype, outDtype>;
   using Product = ptx::WideProduct<typename S::Element, Tile::columns>;
   constexpr int promoteSteps = Tile::promoteSteps;
   extern __shared__ __align__(1024) uint8_t memory[];
-  const uint32_t base = ptx::shared_address(memory);
-  const uint32_t residentW = base, stages = base + S::residentBytes, stagings = stages + S::rings * S::stages * S::stageBytes;
+  const uint32_t base = ptx::sharedAddress(memory);
+  const uint32_t residentW = base, stages = base + S::residentBytes,
+                 stagings = stages + S::rings * S::stages * S::stageBytes;
   const uint32_t vectors = stagings + S::stagingBytes, barriers = vectors + S::vectorBytes;
   const auto full = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * S::stages + stage); };
   const auto empty = [&](int ring, int stage) { return barriers + 8 * (ring * 2 * S::stages + S::stages + stage); };
   const auto residentFull = [&](int step) { return barriers + 8 * (S::rings * 2 * S::stages + step); };
   const uint32_t vectorsFull = barriers + 8 * (S::barriers - 2), vectorsEmpty = vectorsFull + 8;
   const auto stageAt = [&](int ring, int stage) { return stages + (ring * S::stages + stage) * S::stageBytes; };
-  const int rank = Tile::cluster > 1 ? int(ptx::cluster_rank()) : 0;
+  const int rank = Tile::cluster > 1 ? int(ptx::clusterRank()) : 0;
 
   if (threadIdx.x == 0) {
     for (int ring = 0; ring < S::rings; ring++)
       for (int stage = 0; stage < S::stages; stage++) {
-        ptx::mbarrier_init_at(full(ring, stage), 1);
-        ptx::mbarrier_init_at(empty(ring, stage), 8 / S::rings * Tile::cluster);  // warps that read the stage, or the W in it
+        ptx::mbarrierInitAt(full(ring, stage), 1);
+        // warps that read the stage, or the W in it
+        ptx::mbarrierInitAt(empty(ring, stage), 8 / S::rings * Tile::cluster);
       }
-    for (int step = 0; step < Tile::residentSteps; step++) ptx::mbarrier_init_at(residentFull(step), 1);
-    ptx::mbarrier_init_at(vectorsFull, 1);
-    ptx::mbarrier_init_at(vectorsEmpty, 8);
-    ptx::fence_mbarrier_init();
+    for (int step = 0; step < Tile::residentSteps; step++) ptx::mbarrierInitAt(residentFull(step), 1);
+    ptx::mbarrierInitAt(vectorsFull, 1);
+    ptx::mbarrierInitAt(vectorsEmpty, 8);
+    ptx::fenceMbarrierInit();
   }
-  if constexpr (Tile::cluster > 1) ptx::cluster_sync();
+  if constexpr (Tile::cluster > 1) ptx::clusterSync();
   else __syncthreads();
 
   // Tiles of this block (shared), or of ring r (resident): first, first + step, …
@@ -331,35 +355,38 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
   const int tiles = Tile::resident ? p.rowTiles : p.rowTiles * p.columnTiles;
   const int workers = gridDim.x / p.columnTiles;  // resident: blocks that share a panel
   const int step = Tile::resident ? 2 * workers : clusters;
-  const auto first = [&](int ring) { return Tile::resident ? int(blockIdx.x) / p.columnTiles * 2 + ring : int(blockIdx.x) / Tile::cluster; };
+  const auto first = [&](int ring) {
+    return Tile::resident ? int(blockIdx.x) / p.columnTiles * 2 + ring : int(blockIdx.x) / Tile::cluster;
+  };
   const auto place = [&](int tile) -> Place {
     if constexpr (Tile::resident) {
       const int column = blockIdx.x % p.columnTiles, batch = column / p.columnTilesPerBatch;
       return {tile * S::tileRows, (column - batch * p.columnTilesPerBatch) * Tile::columns, batch};
     } else {
-      return place_shared<Tile, S::tileRows>(p, tile, rank);
+      return placeShared<Tile, S::tileRows>(p, tile, rank);
     }
   };
 
   if (threadIdx.x < 128) {
-    ptx::registers_decrease<40>();
+    ptx::registersDecrease<40>();
     const int warp = threadIdx.x / 32;
     if (threadIdx.x % 32 == 0 && warp < S::rings) {
       int stage = 0, parity = 0;
       for (int tile = first(warp); tile < tiles; tile += step) {
         const Place at = place(tile);
         for (int i = 0; i < p.kSteps; i++) {
-          ptx::mbarrier_wait_at(empty(warp, stage), parity ^ 1);
+          ptx::mbarrierWaitAt(empty(warp, stage), parity ^ 1);
           const uint32_t to = stageAt(warp, stage), barrier = full(warp, stage);
-          ptx::mbarrier_expect_at(barrier, S::stageBytes);
-          ptx::tma_load_tile(to, &p.a, barrier, i * S::stepColumns, at.row, p.aBatched ? at.batch : 0);
+          ptx::mbarrierExpectAt(barrier, S::stageBytes);
+          ptx::tmaLoadTile(to, &p.a, barrier, i * S::stepColumns, at.row, p.aBatched ? at.batch : 0);
           if constexpr (!Tile::resident) {
             const int wBatch = p.wBatched ? at.batch : 0;
             if constexpr (Tile::cluster == 1) {
-              ptx::tma_load_tile(to + S::aBytes, &p.w, barrier, i * S::stepColumns, at.column, wBatch);
+              ptx::tmaLoadTile(to + S::aBytes, &p.w, barrier, i * S::stepColumns, at.column, wBatch);
             } else {
               constexpr int half = Tile::columns / 2;
-              ptx::tma_load_tile_multicast(to + S::aBytes + rank * half * 128, &p.w, barrier, i * S::stepColumns, at.column + rank * half, wBatch, 3);
+              ptx::tmaLoadTileMulticast(to + S::aBytes + rank * half * 128, &p.w, barrier, i * S::stepColumns,
+                                        at.column + rank * half, wBatch, 3);
             }
           }
           if (++stage == S::stages) stage = 0, parity ^= 1;
@@ -368,50 +395,53 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
     } else if (threadIdx.x == 64 && Tile::resident) {
       const Place at = place(0);
       for (int i = 0; i < p.kSteps; i++) {
-        ptx::mbarrier_expect_at(residentFull(i), S::wBytes);
-        ptx::tma_load_tile(residentW + i * S::wBytes, &p.w, residentFull(i), i * S::stepColumns, at.column, p.wBatched ? at.batch : 0);
+        ptx::mbarrierExpectAt(residentFull(i), S::wBytes);
+        ptx::tmaLoadTile(residentW + i * S::wBytes, &p.w, residentFull(i), i * S::stepColumns, at.column,
+                         p.wBatched ? at.batch : 0);
       }
     } else if (warp == 3) {
       int parity = 0;
       for (int tile = first(0); tile < tiles; tile += Tile::resident ? tiles : step, parity ^= 1) {
         const Place at = place(tile);
-        ptx::mbarrier_wait_at(vectorsEmpty, parity ^ 1);
-        load_columns<S, Tile, dtype == DITRUN_E4M3>(p, at, vectors);
+        ptx::mbarrierWaitAt(vectorsEmpty, parity ^ 1);
+        loadColumns<S, Tile, dtype == DITRUN_E4M3>(p, at, vectors);
         __syncwarp();
-        if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive_local(vectorsFull);
+        if (threadIdx.x % 32 == 0) ptx::mbarrierArriveLocal(vectorsFull);
       }
     }
   } else {
-    ptx::registers_increase<232>();
+    ptx::registersIncrease<232>();
     const int group = threadIdx.x / 128 - 1, ring = Tile::resident ? group : 0, lane = threadIdx.x % 32;
     const uint32_t staging = stagings + (threadIdx.x / 32 - 4) * S::boxes * S::boxBytes;
     const uint32_t ownRows = Tile::resident ? 0 : group * S::rows * 128;
     const auto release = [&](int stage) {
       if constexpr (Tile::cluster > 1) {
-        if (lane < Tile::cluster) ptx::mbarrier_arrive_at(empty(ring, stage), lane);
+        if (lane < Tile::cluster) ptx::mbarrierArriveAt(empty(ring, stage), lane);
       } else if (lane == 0) {
-        ptx::mbarrier_arrive_local(empty(ring, stage));
+        ptx::mbarrierArriveLocal(empty(ring, stage));
       }
     };
     int stage = 0, parity = 0, vectorsParity = 0;
     bool firstTile = true;
-    // Promoted sums leave registers that the epilogue does not need: there the next tile's first steps are multiplied meanwhile.
+    // Promoted sums leave registers that the epilogue does not need: there the next tile's first steps are multiplied
+    // meanwhile.
     constexpr bool ahead = promoteSteps > 0 && !Tile::blockScales && !hasResidual;
     float part[S::sums], sums[promoteSteps ? S::sums : 1];
     [[maybe_unused]] int aheadStage = 0;  // of the steps multiplied ahead, the next to be released
     const auto queueAhead = [&](bool exists) {
       if constexpr (ahead) {
         aheadStage = stage;
-        ptx::wgmma_pin(sums);
+        ptx::wgmmaPin(sums);
 #pragma unroll
         for (int i = 0; i < promoteSteps; i++) {
-          if (exists) ptx::mbarrier_wait_at(full(ring, stage), parity);  // else the products are of anything, and not used
+          // else the products are of anything, and not used
+          if (exists) ptx::mbarrierWaitAt(full(ring, stage), parity);
           const uint64_t descA = ptx::descriptor(stageAt(ring, stage) + ownRows, 16, 1024, ptx::Swizzle::bytes128);
           const uint64_t descW = ptx::descriptor(stageAt(ring, stage) + S::aBytes, 16, 1024, ptx::Swizzle::bytes128);
-          ptx::wgmma_fence();
+          ptx::wgmmaFence();
 #pragma unroll
           for (int step = 0; step < 4; step++) Product::product(sums, descA + 2 * step, descW + 2 * step, i + step > 0);
-          ptx::wgmma_commit();
+          ptx::wgmmaCommit();
           if (++stage == S::stages) stage = 0, parity ^= 1;
         }
       }
@@ -423,8 +453,8 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
     if constexpr (ahead) {
       if (first(ring) < tiles) {
         queueAhead(true);
-        ptx::wgmma_wait<0>();
-        ptx::wgmma_pin(sums);
+        ptx::wgmmaWait<0>();
+        ptx::wgmmaPin(sums);
         for (int i = 0; i < promoteSteps; i++) releaseAhead(true);
       }
     }
@@ -441,36 +471,41 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
       if constexpr (Tile::blockScales) {
 #pragma unroll
         for (int r = 0; r < 2; r++)
-          blockScale[r] = p.aScale + (int64_t(p.aBatched ? at.batch : 0) * p.m + min(at.row + int(threadIdx.x) % 128 / 32 * 16 + lane / 4 + 8 * r, p.m - 1)) * p.kSteps;
+          blockScale[r] = p.aScale + (int64_t(p.aBatched ? at.batch : 0) * p.m +
+                                      min(at.row + int(threadIdx.x) % 128 / 32 * 16 + lane / 4 + 8 * r, p.m - 1)) *
+                                         p.kSteps;
       }
       constexpr int firstStep = ahead ? promoteSteps : 0;
       for (int i = firstStep; i < p.kSteps; i++) {
         [[maybe_unused]] float scale[2];
         if constexpr (Tile::blockScales) scale[0] = blockScale[0][i], scale[1] = blockScale[1][i];
-        if (Tile::resident && firstTile) ptx::mbarrier_wait_at(residentFull(i), 0);
-        ptx::mbarrier_wait_at(full(ring, stage), parity);
-        const uint32_t a = stageAt(ring, stage) + ownRows, w = Tile::resident ? residentW + i * S::wBytes : stageAt(ring, stage) + S::aBytes;
-        const uint64_t descA = ptx::descriptor(a, 16, 1024, ptx::Swizzle::bytes128), descW = ptx::descriptor(w, 16, 1024, ptx::Swizzle::bytes128);
+        if (Tile::resident && firstTile) ptx::mbarrierWaitAt(residentFull(i), 0);
+        ptx::mbarrierWaitAt(full(ring, stage), parity);
+        const uint32_t a = stageAt(ring, stage) + ownRows,
+                       w = Tile::resident ? residentW + i * S::wBytes : stageAt(ring, stage) + S::aBytes;
+        const uint64_t descA = ptx::descriptor(a, 16, 1024, ptx::Swizzle::bytes128),
+                       descW = ptx::descriptor(w, 16, 1024, ptx::Swizzle::bytes128);
         const bool fresh = promoteSteps ? i % promoteSteps == 0 : i == 0;
-        ptx::wgmma_fence();
+        ptx::wgmmaFence();
 #pragma unroll
-        for (int step = 0; step < 4; step++) Product::product(part, descA + 2 * step, descW + 2 * step, !fresh || step > 0);
-        ptx::wgmma_commit();
+        for (int step = 0; step < 4; step++)
+          Product::product(part, descA + 2 * step, descW + 2 * step, !fresh || step > 0);
+        ptx::wgmmaCommit();
         if constexpr (Tile::blockScales) {
-          ptx::wgmma_wait<0>();
-          ptx::wgmma_pin(part);
+          ptx::wgmmaWait<0>();
+          ptx::wgmmaPin(part);
           release(stage);
 #pragma unroll
           for (int j = 0; j < S::sums; j++) sums[j] = fmaf(part[j], scale[j / 2 % 2], sums[j]);
         } else if (i > firstStep) {
-          ptx::wgmma_wait<1>();
+          ptx::wgmmaWait<1>();
           release(previous);
         }
         previous = stage;
         if constexpr (promoteSteps > 0 && !Tile::blockScales) {
           if (i % promoteSteps == promoteSteps - 1 && i + 1 < p.kSteps) {
-            ptx::wgmma_wait<0>();
-            ptx::wgmma_pin(part);
+            ptx::wgmmaWait<0>();
+            ptx::wgmmaPin(part);
 #pragma unroll
             for (int j = 0; j < S::sums; j++) sums[j] += part[j];
           }
@@ -483,8 +518,8 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
 #pragma unroll
         for (int j = 0; j < S::sums; j++) part[j] = sums[j];
       } else {
-        ptx::wgmma_wait<0>();
-        ptx::wgmma_pin(part);
+        ptx::wgmmaWait<0>();
+        ptx::wgmmaPin(part);
         release(previous);
       }
       if constexpr (promoteSteps > 0 && !Tile::blockScales) {
@@ -492,44 +527,46 @@ __global__ void __launch_bounds__(384, 1) gemm_kernel(const __grid_constant__ Pa
         for (int j = 0; j < S::sums; j++) part[j] += sums[j];
       }
       if constexpr (promoteSteps > 0) {
-        ptx::wgmma_pin(part);  // only then are there registers for the residual
+        ptx::wgmmaPin(part);  // only then are there registers for the residual
         residual.start();
       }
       // (For e4m3 always: ptxas would make two copies of all that follows.)
-      if (!Tile::resident || firstTile || outDtype == DITRUN_E4M3) ptx::mbarrier_wait_at(vectorsFull, vectorsParity);
+      if (!Tile::resident || firstTile || outDtype == DITRUN_E4M3) ptx::mbarrierWaitAt(vectorsFull, vectorsParity);
       if constexpr (ahead) {
         const bool exists = tile + step < tiles;
-        ptx::wgmma_pin(part);
+        ptx::wgmmaPin(part);
         queueAhead(exists);
-        store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual, [&](int group) {
-          // Steps are done in turn, while columns are stored.
-          constexpr int every = Tile::columns / 16 / promoteSteps;
-          if (group % every != every - 1) return;
-          const int done = group / every;
-          if (done == 0) ptx::wgmma_wait<promoteSteps - 1>();
-          if (done == 1) ptx::wgmma_wait<promoteSteps - 2>();
-          if (done == 2) ptx::wgmma_wait<promoteSteps - 3>();
-          if (done == 3) ptx::wgmma_wait<promoteSteps - 4>();
-          releaseAhead(exists);
-        });
-        ptx::wgmma_pin(sums);
+        storeTile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(
+            p, part, at, vectors, staging, residual, [&](int group) {
+              // Steps are done in turn, while columns are stored.
+              constexpr int every = Tile::columns / 16 / promoteSteps;
+              if (group % every != every - 1) return;
+              const int done = group / every;
+              if (done == 0) ptx::wgmmaWait<promoteSteps - 1>();
+              if (done == 1) ptx::wgmmaWait<promoteSteps - 2>();
+              if (done == 2) ptx::wgmmaWait<promoteSteps - 3>();
+              if (done == 3) ptx::wgmmaWait<promoteSteps - 4>();
+              releaseAhead(exists);
+            });
+        ptx::wgmmaPin(sums);
       } else {
-        store_tile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging, residual, [](int) {});
+        storeTile<S, Tile, dtype == DITRUN_E4M3, outDtype, activation, hasResidual>(p, part, at, vectors, staging,
+                                                                                    residual, [](int) {});
       }
       if constexpr (!Tile::resident) {
         __syncwarp();
-        if (lane == 0) ptx::mbarrier_arrive_local(vectorsEmpty);
+        if (lane == 0) ptx::mbarrierArriveLocal(vectorsEmpty);
         vectorsParity ^= 1;
       }
       firstTile = false;
     }
-    if (outDtype != DITRUN_F32 && lane == 0) ptx::tma_store_wait_read();
+    if (outDtype != DITRUN_F32 && lane == 0) ptx::tmaStoreWaitRead();
   }
   // A block stays until its partner has queued nothing more for it.
   if constexpr (Tile::cluster > 1) {
     __syncwarp();
-    ptx::cluster_sync();
+    ptx::clusterSync();
   }
 }
 
-}  // namespace gemm_sm90
+}  // namespace hopperGemm

@@ -1,5 +1,5 @@
-// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16 to 128 threads while its mean, then the
-// mean of its squared distances from that mean, are computed in float32.
+// LayerNorm with modulation, one pass over memory: a row lives in the registers of 16 to 128 threads while its mean,
+// then the mean of its squared distances from that mean, are computed in float32.
 #include "runtime/device.h"
 #include "norm/rows.cuh"
 
@@ -16,7 +16,8 @@ struct LayerNorm {
 
 /** y = y * (plus + factor) + term for a run of columns; factor and term may be nullptr. */
 template <int width>
-__device__ inline void scaleAndShift(const void *factor, const void *term, bool isBf16, float plus, int column, float (&y)[width]) {
+__device__ inline void scaleAndShift(const void *factor, const void *term, bool isBf16, float plus, int column,
+                                     float (&y)[width]) {
   float factors[width], terms[width];
 #pragma unroll
   for (int j = 0; j < width; j++) factors[j] = 1, terms[j] = 0;
@@ -47,9 +48,11 @@ __device__ inline float centre(const LayerNorm &args, int runs, float (&values)[
   return rsqrtf(reduceRow<Shape::threadsPerRow, sumOf, 1>(squares) / args.columns + args.epsilon);
 }
 
-/** Writes a row in e4m3, its scale, and its bound if asked for. Every thread must call; `inside`: this thread's row is there. Overwrites values. */
+/** Writes a row in e4m3, its scale, and its bound if asked for. Every thread must call; `inside`: this thread's row is
+ * there. Overwrites values. */
 template <class Shape>
-__device__ inline void storeQuantized(const LayerNorm &args, int row, bool inside, int runs, float (&values)[Shape::chunks][Shape::width]) {
+__device__ inline void storeQuantized(const LayerNorm &args, int row, bool inside, int runs,
+                                      float (&values)[Shape::chunks][Shape::width]) {
   if (args.bound) {
     float squares = 0;
 #pragma unroll
@@ -68,7 +71,8 @@ __device__ inline void storeQuantized(const LayerNorm &args, int row, bool insid
 #pragma unroll
     for (int j = 0; j < Shape::width; j++) amax = fmaxf(amax, fabsf(values[c][j]));
   }
-  const float rowScale = scaleOfAmax(reduceRow<Shape::threadsPerRow, maxOf>(amax)), reciprocal = reciprocalOfNormal(rowScale);
+  const float rowScale = scaleOfAmax(reduceRow<Shape::threadsPerRow, maxOf>(amax)),
+              reciprocal = reciprocalOfNormal(rowScale);
   if (inside && Shape::lane() == 0) args.quantizedScale[row] = rowScale;
 #pragma unroll
   for (int c = 0; c < Shape::chunks; c++) {
@@ -79,7 +83,8 @@ __device__ inline void storeQuantized(const LayerNorm &args, int row, bool insid
   }
 }
 
-/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written. */
+/** Needs columns, strides and addresses that allow 16-byte accesses. out may be x: a row is read before it is written.
+ */
 template <class Shape>
 __global__ void __launch_bounds__(Shape::blockThreads) layerNormRegisters(const __grid_constant__ LayerNorm args) {
   const int row = Shape::row();
@@ -100,10 +105,12 @@ __global__ void __launch_bounds__(Shape::blockThreads) layerNormRegisters(const 
   if (args.quantized) storeQuantized<Shape>(args, row, row < args.rows, runs, values);
 }
 
-/** The same for whole rows with one factor and one term, y = x̂ * (plus + factor) + term, and one output, bf16 or e4m3. What is known when
- * it is compiled need not be decided for each run: branches would cost more instructions than the norm, and keep loads apart. */
+/** The same for whole rows with one factor and one term, y = x̂ * (plus + factor) + term, and one output, bf16 or e4m3.
+ * What is known when it is compiled need not be decided for each run: branches would cost more instructions than the
+ * norm, and keep loads apart. */
 template <class Shape, bool factorsBf16>
-__global__ void __launch_bounds__(Shape::blockThreads) layerNormWhole(const __grid_constant__ LayerNorm args, const void *factor, const void *term, float plus) {
+__global__ void __launch_bounds__(Shape::blockThreads)
+    layerNormWhole(const __grid_constant__ LayerNorm args, const void *factor, const void *term, float plus) {
   constexpr int chunks = Shape::chunks, width = Shape::width;
   const bool inside = Shape::row() < args.rows;
   const int row = inside ? Shape::row() : args.rows - 1;  // threads without a row do what others do, and store nothing
@@ -127,12 +134,14 @@ __global__ void __launch_bounds__(Shape::blockThreads) layerNormWhole(const __gr
     if (inside) storeRun(args.out, row * args.ldo + Shape::column(c), true, values[c]);
 }
 
-/** Any width and alignment: one block a row, which is read again for each step (from cache while it is not too wide). */
+/** Any width and alignment: one block a row, which is read again for each step (from cache while it is not too wide).
+ */
 __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__ LayerNorm args) {
   const int row = blockIdx.x;
   const int xDtype = args.xBf16 ? DITRUN_BF16 : DITRUN_F32, weightDtype = args.weightBf16 ? DITRUN_BF16 : DITRUN_F32;
   float sum = 0, squares = 0, amax = 0;
-  for (int column = threadIdx.x; column < args.columns; column += 256) sum += loadOne(args.x, row * args.ldx + column, xDtype);
+  for (int column = threadIdx.x; column < args.columns; column += 256)
+    sum += loadOne(args.x, row * args.ldx + column, xDtype);
   const float mean = reduceRow<256, sumOf>(sum) / args.columns;
   for (int column = threadIdx.x; column < args.columns; column += 256) {
     const float distance = loadOne(args.x, row * args.ldx + column, xDtype) - mean;
@@ -159,7 +168,8 @@ __global__ void __launch_bounds__(256) layerNormAnyWidth(const __grid_constant__
     const float rowScale = scaleOfAmax(reduceRow<256, maxOf>(amax));
     if (threadIdx.x == 0) args.quantizedScale[row] = rowScale;
     for (int column = threadIdx.x; column < args.columns; column += 256)
-      storeOne(args.quantized, int64_t(row) * args.columns + column, DITRUN_E4M3, __fdiv_rn(normalized(column), rowScale));
+      storeOne(args.quantized, int64_t(row) * args.columns + column, DITRUN_E4M3,
+               __fdiv_rn(normalized(column), rowScale));
   }
   // Last, and each element by the thread that read it: out may be x.
   if (args.out)
@@ -172,7 +182,8 @@ static int launchShape(const LayerNorm &args, cudaStream_t stream) {
   using Whole = RowShape<xBf16, threadsPerRow, valuesEach, true>;
   using Shape = RowShape<xBf16, threadsPerRow, valuesEach>;
   const int blocks = (args.rows + Shape::rowsPerBlock - 1) / Shape::rowsPerBlock;
-  const bool affine = args.weight && args.bias && !args.modScale, modulated = args.modScale && !args.weight && !args.bias;
+  const bool affine = args.weight && args.bias && !args.modScale,
+             modulated = args.modScale && !args.weight && !args.bias;
   const bool oneOutput = args.quantized ? !args.out : args.outBf16;
   if (args.columns == Whole::wholeColumns && oneOutput && (affine || modulated)) {
     const void *factor = affine ? args.weight : args.modScale, *term = affine ? args.bias : args.modShift;
@@ -198,25 +209,48 @@ static int launchVectors(const LayerNorm &args, cudaStream_t stream) {
 int ditrun_layer_norm(const ditrun_layer_norm_args *a, uint64_t stream) {
   TRY(useDevice());
   if (!a || a->rows < 0 || a->columns <= 0 || a->x == 0 || (a->out == 0 && a->quantized == 0))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm needs x, out or quantized, and columns above 0: got %d rows of %d columns.", a ? a->rows : 0, a ? a->columns : 0);
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_layer_norm needs x, out or quantized, and columns above 0: got %d rows of %d columns.",
+                a ? a->rows : 0, a ? a->columns : 0);
   if (!isFloat(a->xDtype) || !isFloat(a->weightDtype) || (a->out && !isFloat(a->outDtype)))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm takes f32 or bf16, got x %s, weight %s, out %s.", dtypeName(a->xDtype), dtypeName(a->weightDtype),
-                dtypeName(a->outDtype));
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm takes f32 or bf16, got x %s, weight %s, out %s.",
+                dtypeName(a->xDtype), dtypeName(a->weightDtype), dtypeName(a->outDtype));
   if (a->ldx < a->columns || (a->out && a->ldo < a->columns))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got rows of %d columns with strides %lld (x) and %lld (out).", a->columns, (long long)a->ldx, (long long)a->ldo);
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_layer_norm got rows of %d columns with strides %lld (x) and %lld (out).", a->columns,
+                (long long)a->ldx, (long long)a->ldo);
   if ((a->modScale == 0) != (a->modShift == 0))
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm takes modScale and modShift together, got 0x%llx and 0x%llx.", (unsigned long long)a->modScale,
-                (unsigned long long)a->modShift);
-  if (a->bound && !a->quantized) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm writes a bound (0x%llx) beside e4m3 rows only.", (unsigned long long)a->bound);
-  if (a->quantized && a->quantizedScale == 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got a place for e4m3 rows but none for their scales.");
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_layer_norm takes modScale and modShift together, got 0x%llx and 0x%llx.",
+                (unsigned long long)a->modScale, (unsigned long long)a->modShift);
+  if (a->bound && !a->quantized)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm writes a bound (0x%llx) beside e4m3 rows only.",
+                (unsigned long long)a->bound);
+  if (a->quantized && a->quantizedScale == 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_layer_norm got a place for e4m3 rows but none for their scales.");
   if (a->rows == 0) return DITRUN_OK;
-  const LayerNorm args{asPointer<void>(a->x),          asPointer<void>(a->weight),    asPointer<void>(a->bias),          asPointer<float>(a->modScale),
-                       asPointer<float>(a->modShift),  asPointer<void>(a->out),       asPointer<void>(a->quantized),     asPointer<float>(a->quantizedScale),
-                       asPointer<float>(a->bound),     a->ldx,                        a->ldo,                            a->rows,
-                       a->columns,                     a->xDtype == DITRUN_BF16,      a->weightDtype == DITRUN_BF16,     a->outDtype == DITRUN_BF16,
-                       a->epsilon,                     a->boundFactor,                a->boundTerm};
-  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 && (!a->out || a->ldo % vectorWidth == 0) &&
-                          aligned16(a->x) && aligned16(a->weight) && aligned16(a->bias) && aligned16(a->modScale) && aligned16(a->modShift) && aligned16(a->out) &&
+  const LayerNorm args{asPointer<void>(a->x),
+                       asPointer<void>(a->weight),
+                       asPointer<void>(a->bias),
+                       asPointer<float>(a->modScale),
+                       asPointer<float>(a->modShift),
+                       asPointer<void>(a->out),
+                       asPointer<void>(a->quantized),
+                       asPointer<float>(a->quantizedScale),
+                       asPointer<float>(a->bound),
+                       a->ldx,
+                       a->ldo,
+                       a->rows,
+                       a->columns,
+                       a->xDtype == DITRUN_BF16,
+                       a->weightDtype == DITRUN_BF16,
+                       a->outDtype == DITRUN_BF16,
+                       a->epsilon,
+                       a->boundFactor,
+                       a->boundTerm};
+  const bool vectorized = a->columns <= mostInRegisters && a->columns % vectorWidth == 0 && a->ldx % vectorWidth == 0 &&
+                          (!a->out || a->ldo % vectorWidth == 0) && aligned16(a->x) && aligned16(a->weight) &&
+                          aligned16(a->bias) && aligned16(a->modScale) && aligned16(a->modShift) && aligned16(a->out) &&
                           a->quantized % vectorWidth == 0;
   const cudaStream_t queue = asStream(stream);
   if (vectorized) return args.xBf16 ? launchVectors<true>(args, queue) : launchVectors<false>(args, queue);

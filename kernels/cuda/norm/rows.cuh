@@ -19,8 +19,9 @@ __device__ inline void unpackRun(const uint4 &packed, float (&values)[4]) {
   values[2] = __uint_as_float(packed.z), values[3] = __uint_as_float(packed.w);
 }
 
-/** Reduces over the threads that share a row: neighbours within a warp, or all threads of the block. Every thread must call, once for
- * each `call` of a kernel: they have places of their own in shared memory, so that none has to wait until another's has been read. */
+/** Reduces over the threads that share a row: neighbours within a warp, or all threads of the block. Every thread must
+ * call, once for each `call` of a kernel: they have places of their own in shared memory, so that none has to wait
+ * until another's has been read. */
 template <int threadsPerRow, float (*combine)(float, float), int call = 0>
 __device__ float reduceRow(float value) {
 #pragma unroll
@@ -38,14 +39,17 @@ __device__ float reduceRow(float value) {
   return value;
 }
 
-/** The columns that one thread holds of its row: `chunks` runs of `width` neighbours. A run is 16 bytes of x (8 of bf16 or f16, 4 of
- * float32), so that the threads of a row read and write whole 128-byte lines. `whole`: rows are as long as all runs together, so
- * that a kernel has no branches between its loads. */
+/** The columns that one thread holds of its row: `chunks` runs of `width` neighbours. A run is 16 bytes of x (8 of bf16
+ * or f16, 4 of float32), so that the threads of a row read and write whole 128-byte lines. `whole`: rows are as long as
+ * all runs together, so that a kernel has no branches between its loads. */
 template <bool xNarrow, int threads, int valuesEach, bool whole = false>
 struct RowShape {
-  static constexpr int threadsPerRow = threads, width = xNarrow ? 8 : 4, chunks = valuesEach / width, step = threads * width;
-  static constexpr int blockThreads = threads > 32 ? threads : 128, rowsPerBlock = blockThreads / threads, wholeColumns = threads * valuesEach;
-  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == blockThreads && (threads <= 32 || threads % 32 == 0));
+  static constexpr int threadsPerRow = threads, width = xNarrow ? 8 : 4, chunks = valuesEach / width,
+                       step = threads * width;
+  static constexpr int blockThreads = threads > 32 ? threads : 128, rowsPerBlock = blockThreads / threads,
+                       wholeColumns = threads * valuesEach;
+  static_assert(chunks * width == valuesEach && rowsPerBlock * threads == blockThreads &&
+                (threads <= 32 || threads % 32 == 0));
 
   __device__ static int lane() { return threadIdx.x % threads; }
   __device__ static int row() { return blockIdx.x * rowsPerBlock + threadIdx.x / threads; }

@@ -12,7 +12,8 @@ static int batchMemOp(decltype(&cuStreamBatchMemOp) *function) {
   cudaDriverEntryPointQueryResult found;
   CUDA_TRY(cudaGetDriverEntryPointByVersion("cuStreamBatchMemOp", &address, 12000, cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess || !address)
-    return fail(DITRUN_LIBRARY_MISSING, "The driver (libcuda.so.1) has no cuStreamBatchMemOp of CUDA 12: install a newer driver.");
+    return fail(DITRUN_LIBRARY_MISSING,
+                "The driver (libcuda.so.1) has no cuStreamBatchMemOp of CUDA 12: install a newer driver.");
   *function = reinterpret_cast<decltype(&cuStreamBatchMemOp)>(address);
   return DITRUN_OK;
 }
@@ -25,16 +26,19 @@ static int queue(std::vector<CUstreamBatchMemOpParams> &operations, uint64_t str
     const size_t count = std::min(most, operations.size() - first);
     const CUresult result = submit(reinterpret_cast<CUstream>(stream), unsigned(count), operations.data() + first, 0);
     if (result != CUDA_SUCCESS)
-      return fail(DITRUN_DEVICE_ERROR, "cuStreamBatchMemOp of %zu operations failed with CUresult %d.", count, int(result));
+      return fail(DITRUN_DEVICE_ERROR, "cuStreamBatchMemOp of %zu operations failed with CUresult %d.", count,
+                  int(result));
   }
   return DITRUN_OK;
 }
 
 static int checkFlags(const char *what, const uint64_t *flags, int count) {
-  if (count < 0 || (count > 0 && !flags)) return fail(DITRUN_INVALID_ARGUMENT, "%s got %d flags at %p.", what, count, (const void *)flags);
+  if (count < 0 || (count > 0 && !flags))
+    return fail(DITRUN_INVALID_ARGUMENT, "%s got %d flags at %p.", what, count, (const void *)flags);
   for (int i = 0; i < count; i++)
     if (flags[i] == 0 || flags[i] % 4 != 0)
-      return fail(DITRUN_INVALID_ARGUMENT, "%s: flag %d has the address 0x%llx, which is no 32-bit word.", what, i, (unsigned long long)flags[i]);
+      return fail(DITRUN_INVALID_ARGUMENT, "%s: flag %d has the address 0x%llx, which is no 32-bit word.", what, i,
+                  (unsigned long long)flags[i]);
   return DITRUN_OK;
 }
 

@@ -30,13 +30,14 @@ struct Opened {
   bool sameDevice;  // another process's memory on this process's GPU
 };
 static std::mutex peersMutex;
-static std::map<std::string, Opened> openedAllocations;        // by exporter and CUDA's handle
-static std::multimap<uint64_t, std::string> openedAddresses;   // what ditrun_peer_open returned
+static std::map<std::string, Opened> openedAllocations;       // by exporter and CUDA's handle
+static std::multimap<uint64_t, std::string> openedAddresses;  // what ditrun_peer_open returned
 
 static uint64_t thisProcess() {
   static const uint64_t token = [] {
     uint64_t value = 0;
-    if (getrandom(&value, sizeof value, 0) != sizeof value) value = uint64_t(getpid()) << 32 ^ reinterpret_cast<uint64_t>(&value);
+    if (getrandom(&value, sizeof value, 0) != sizeof value)
+      value = uint64_t(getpid()) << 32 ^ reinterpret_cast<uint64_t>(&value);
     return value;
   }();
   return token;
@@ -60,8 +61,10 @@ int ditrun_peer_export(uint64_t address, uint8_t *handle) {
   TRY(useDevice());
   Allocation allocation;
   if (!handle || !findAllocation(address, &allocation) || allocation.memory != DITRUN_PEER_MEMORY)
-    return fail(DITRUN_INVALID_ARGUMENT, "0x%llx does not lie in memory that ditrun_malloc made as DITRUN_PEER_MEMORY, so it cannot be exported.",
-                (unsigned long long)address);
+    return fail(
+        DITRUN_INVALID_ARGUMENT,
+        "0x%llx does not lie in memory that ditrun_malloc made as DITRUN_PEER_MEMORY, so it cannot be exported.",
+        (unsigned long long)address);
   PeerHandle exported{};
   memcpy(exported.magic, handleMagic, sizeof handleMagic);
   exported.process = thisProcess();
@@ -78,11 +81,13 @@ int ditrun_peer_export(uint64_t address, uint8_t *handle) {
 
 int ditrun_peer_open(const uint8_t *handle, uint64_t *address) {
   TRY(useDevice());
-  if (!handle || !address) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_peer_open needs a handle and a place for the address.");
+  if (!handle || !address)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_peer_open needs a handle and a place for the address.");
   PeerHandle exported;
   memcpy(&exported, handle, sizeof exported);
   if (memcmp(exported.magic, handleMagic, sizeof handleMagic) != 0)
-    return fail(DITRUN_PEER_ERROR, "These bytes are no handle of the CUDA module: every worker of a job must use the same kernel module.");
+    return fail(DITRUN_PEER_ERROR,
+                "These bytes are no handle of the CUDA module: every worker of a job must use the same kernel module.");
 
   std::lock_guard<std::mutex> lock(peersMutex);
   // The runtime refuses to open one allocation twice in a process, so each is opened once and counted.
@@ -99,8 +104,11 @@ int ditrun_peer_open(const uint8_t *handle, uint64_t *address) {
       const cudaError_t error = cudaIpcOpenMemHandle(&base, exported.ipc, cudaIpcMemLazyEnablePeerAccess);
       if (error != cudaSuccess) {
         cudaGetLastError();
-        return fail(DITRUN_PEER_ERROR, "The %llu bytes that process %d exported could not be opened on device %d: %s: %s (has that process ended, or do the devices lack peer access?).",
-                    (unsigned long long)exported.bytes, exported.pid, deviceFacts().index, cudaGetErrorName(error), cudaGetErrorString(error));
+        return fail(DITRUN_PEER_ERROR,
+                    "The %llu bytes that process %d exported could not be opened on device %d: %s: %s (has that "
+                    "process ended, or do the devices lack peer access?).",
+                    (unsigned long long)exported.bytes, exported.pid, deviceFacts().index, cudaGetErrorName(error),
+                    cudaGetErrorString(error));
       }
       opened.base = reinterpret_cast<uint64_t>(base);
     }
@@ -117,7 +125,8 @@ int ditrun_peer_close(uint64_t address) {
   std::lock_guard<std::mutex> lock(peersMutex);
   const auto found = openedAddresses.find(address);
   if (found == openedAddresses.end())
-    return fail(DITRUN_INVALID_ARGUMENT, "0x%llx did not come from ditrun_peer_open, or was closed already.", (unsigned long long)address);
+    return fail(DITRUN_INVALID_ARGUMENT, "0x%llx did not come from ditrun_peer_open, or was closed already.",
+                (unsigned long long)address);
   const auto allocation = openedAllocations.find(found->second);
   openedAddresses.erase(found);
   if (--allocation->second.count > 0) return DITRUN_OK;

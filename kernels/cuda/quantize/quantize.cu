@@ -7,7 +7,8 @@ template <bool isBf16>
 __device__ inline float largestOf(const uint4 &packed) {
   if constexpr (isBf16) {
     const auto *pairs = reinterpret_cast<const __nv_bfloat162 *>(&packed);
-    const __nv_bfloat162 most = __hmax2(__hmax2(__habs2(pairs[0]), __habs2(pairs[1])), __hmax2(__habs2(pairs[2]), __habs2(pairs[3])));
+    const __nv_bfloat162 most =
+        __hmax2(__hmax2(__habs2(pairs[0]), __habs2(pairs[1])), __hmax2(__habs2(pairs[2]), __habs2(pairs[3])));
     return fmaxf(__low2float(most), __high2float(most));
   } else {
     float values[4];
@@ -17,10 +18,12 @@ __device__ inline float largestOf(const uint4 &packed) {
 }
 
 /** Any width and alignment: a block a row, which is read twice, the second time from cache while it is not too wide. */
-__global__ void __launch_bounds__(256) quantizeAnyRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int columns, int dtype) {
+__global__ void __launch_bounds__(256)
+    quantizeAnyRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int columns, int dtype) {
   const int64_t source = blockIdx.x * ldx, destination = int64_t(blockIdx.x) * columns;
   float amax = 0;
-  for (int column = threadIdx.x; column < columns; column += 256) amax = fmaxf(amax, fabsf(loadOne(x, source + column, dtype)));
+  for (int column = threadIdx.x; column < columns; column += 256)
+    amax = fmaxf(amax, fabsf(loadOne(x, source + column, dtype)));
   const float rowScale = scaleOfAmax(reduceRow<256, maxOf>(amax));
   if (threadIdx.x == 0) scale[blockIdx.x] = rowScale;
   for (int column = threadIdx.x; column < columns; column += 256)
@@ -29,7 +32,8 @@ __global__ void __launch_bounds__(256) quantizeAnyRows(uint8_t *out, float *scal
 
 /** A block a row (a warp, if `threads` is 32), which each thread holds in `runs` runs of 16 bytes, still packed. */
 template <bool isBf16, int threads, int runs>
-__global__ void __launch_bounds__(threads < 128 ? 128 : threads) quantizeRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int rows, int columns) {
+__global__ void __launch_bounds__(threads < 128 ? 128 : threads)
+    quantizeRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int rows, int columns) {
   constexpr int width = isBf16 ? 8 : 4, rowsAtOnce = threads < 128 ? 128 / threads : 1;
   const int row = blockIdx.x * rowsAtOnce + threadIdx.x / threads, lane = threadIdx.x % threads;
   if (row >= rows) return;
@@ -53,11 +57,14 @@ __global__ void __launch_bounds__(threads < 128 ? 128 : threads) quantizeRows(ui
   }
 }
 
-/** Rows of 8 · threads columns, as attention's heads are: neighbouring threads share a row, and each holds its part of several. */
+/** Rows of 8 · threads columns, as attention's heads are: neighbouring threads share a row, and each holds its part of
+ * several. */
 template <int threads>
-__global__ void __launch_bounds__(256) quantizeNarrowRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int rows, bool isBf16) {
+__global__ void __launch_bounds__(256)
+    quantizeNarrowRows(uint8_t *out, float *scale, const void *x, int64_t ldx, int rows, bool isBf16) {
   constexpr int rowsEach = 4, rowsAtOnce = 256 / threads;
-  const int first = blockIdx.x * rowsEach * rowsAtOnce + threadIdx.x / threads, column = threadIdx.x % threads * vectorWidth;
+  const int first = blockIdx.x * rowsEach * rowsAtOnce + threadIdx.x / threads,
+            column = threadIdx.x % threads * vectorWidth;
   Packed packed[rowsEach];
 #pragma unroll
   for (int i = 0; i < rowsEach; i++) {
@@ -72,7 +79,8 @@ __global__ void __launch_bounds__(256) quantizeNarrowRows(uint8_t *out, float *s
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) amax = fmaxf(amax, fabsf(values[j]));
 #pragma unroll
-    for (int distance = threads / 2; distance > 0; distance /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, distance));
+    for (int distance = threads / 2; distance > 0; distance /= 2)
+      amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, distance));
     const float rowScale = scaleOfAmax(amax), reciprocal = reciprocalOfNormal(rowScale);
 #pragma unroll
     for (int j = 0; j < vectorWidth; j++) values[j] = quotient(values[j], rowScale, reciprocal);
@@ -83,22 +91,26 @@ __global__ void __launch_bounds__(256) quantizeNarrowRows(uint8_t *out, float *s
 }
 
 template <int threads>
-static void launchNarrowRows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int xDtype, uint64_t stream) {
+static void launchNarrowRows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int xDtype,
+                             uint64_t stream) {
   constexpr int rowsPerBlock = 4 * 256 / threads;
-  quantizeNarrowRows<threads><<<(rows + rowsPerBlock - 1) / rowsPerBlock, 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, rows,
-                                                                                                    xDtype == DITRUN_BF16);
+  quantizeNarrowRows<threads><<<(rows + rowsPerBlock - 1) / rowsPerBlock, 256, 0, asStream(stream)>>>(
+      asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, rows, xDtype == DITRUN_BF16);
 }
 
 template <bool isBf16, int threads, int runs>
 static void launchRows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, uint64_t stream) {
   constexpr int rowsAtOnce = threads < 128 ? 128 / threads : 1;
-  quantizeRows<isBf16, threads, runs><<<(rows + rowsAtOnce - 1) / rowsAtOnce, threads < 128 ? 128 : threads, 0, asStream(stream)>>>(
-      asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, rows, columns);
+  quantizeRows<isBf16, threads, runs> < <<(rows + rowsAtOnce - 1) / rowsAtOnce,
+                                          threads<128 ? 128 : threads, 0, asStream(stream)>>>(
+                                            asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx,
+                                            rows, columns);
 }
 
 /** The smallest shape that holds a row; false if it is too wide for all. */
 template <bool isBf16>
-static bool launchVectors(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, uint64_t stream) {
+static bool launchVectors(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns,
+                          uint64_t stream) {
   const int runs = columns / (isBf16 ? 8 : 4);
   if (runs <= 32 * 2) launchRows<isBf16, 32, 2>(out, scale, x, ldx, rows, columns, stream);
   else if (runs <= 32 * 6) launchRows<isBf16, 32, 6>(out, scale, x, ldx, rows, columns, stream);
@@ -110,21 +122,26 @@ static bool launchVectors(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx,
   return true;
 }
 
-int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, int xDtype, uint64_t stream) {
+int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, int xDtype,
+                         uint64_t stream) {
   TRY(useDevice());
-  if (!isFloat(xDtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_rows takes f32 or bf16, not %s (dtype %d).", dtypeName(xDtype), xDtype);
+  if (!isFloat(xDtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_rows takes f32 or bf16, not %s (dtype %d).",
+                dtypeName(xDtype), xDtype);
   if (rows < 0 || columns <= 0 || ldx < columns || out == 0 || scale == 0 || x == 0)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_rows got %d rows of %d columns, stride %lld, x 0x%llx, out 0x%llx, scale 0x%llx.", rows, columns, (long long)ldx,
-                (unsigned long long)x, (unsigned long long)out, (unsigned long long)scale);
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_quantize_rows got %d rows of %d columns, stride %lld, x 0x%llx, out 0x%llx, scale 0x%llx.",
+                rows, columns, (long long)ldx, (unsigned long long)x, (unsigned long long)out,
+                (unsigned long long)scale);
   if (rows == 0) return DITRUN_OK;
-  const bool vectorized = columns % vectorWidth == 0 && ldx % vectorWidth == 0 && aligned16(x) && out % vectorWidth == 0;
-  if (vectorized && columns == 32)
-    launchNarrowRows<4>(out, scale, x, ldx, rows, xDtype, stream);
-  else if (vectorized && columns == 64)
-    launchNarrowRows<8>(out, scale, x, ldx, rows, xDtype, stream);
-  else if (vectorized && columns == 128)
-    launchNarrowRows<16>(out, scale, x, ldx, rows, xDtype, stream);
-  else if (!vectorized || !(xDtype == DITRUN_BF16 ? launchVectors<true>(out, scale, x, ldx, rows, columns, stream) : launchVectors<false>(out, scale, x, ldx, rows, columns, stream)))
-    quantizeAnyRows<<<rows, 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, columns, xDtype);
+  const bool vectorized =
+      columns % vectorWidth == 0 && ldx % vectorWidth == 0 && aligned16(x) && out % vectorWidth == 0;
+  if (vectorized && columns == 32) launchNarrowRows<4>(out, scale, x, ldx, rows, xDtype, stream);
+  else if (vectorized && columns == 64) launchNarrowRows<8>(out, scale, x, ldx, rows, xDtype, stream);
+  else if (vectorized && columns == 128) launchNarrowRows<16>(out, scale, x, ldx, rows, xDtype, stream);
+  else if (!vectorized || !(xDtype == DITRUN_BF16 ? launchVectors<true>(out, scale, x, ldx, rows, columns, stream)
+                                                  : launchVectors<false>(out, scale, x, ldx, rows, columns, stream)))
+    quantizeAnyRows<<<rows, 256, 0, asStream(stream)>>>(asPointer<uint8_t>(out), asPointer<float>(scale),
+                                                        asPointer<void>(x), ldx, columns, xDtype);
   return launched("ditrun_quantize_rows");
 }

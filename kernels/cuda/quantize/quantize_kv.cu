@@ -1,4 +1,5 @@
-// Keys and values to e4m3 for attention (see ditrun.h): sums and maxima of columns, then smoothing, scaling and V's transposition.
+// Keys and values to e4m3 for attention (see ditrun.h): sums and maxima of columns, then smoothing, scaling and V's
+// transposition.
 #include <cfloat>
 
 #include "runtime/device.h"
@@ -12,9 +13,11 @@ constexpr int unit = DITRUN_FP8_KEYS;
 /** How the 256 threads of a block share a part's rows: 32 runs of neighbouring columns, eight rows at a time. */
 constexpr int runsPerBlock = 32, rowsAtOnce = 8;
 
-/** workspace[part] = Σ k and max |v| of the columns, over rows part · rows / parts and on. A thread's rows are eight apart. */
+/** workspace[part] = Σ k and max |v| of the columns, over rows part · rows / parts and on. A thread's rows are eight
+ * apart. */
 template <int width>
-__global__ void __launch_bounds__(256) partStatistics(float *workspace, const void *k, int64_t ldk, const void *v, int64_t ldv, int rows, int columns, bool isBf16) {
+__global__ void __launch_bounds__(256) partStatistics(float *workspace, const void *k, int64_t ldk, const void *v,
+                                                      int64_t ldv, int rows, int columns, bool isBf16) {
   __shared__ float sums[rowsAtOnce][runsPerBlock * width], maxima[rowsAtOnce][runsPerBlock * width];
   const int run = threadIdx.x % runsPerBlock, lane = threadIdx.x / runsPerBlock;
   const int column = (blockIdx.x * runsPerBlock + run) * width;
@@ -73,8 +76,10 @@ __global__ void __launch_bounds__(128) joinStatistics(float *statistics, const f
   statistics[columns + column] = largest;
 }
 
-/** The mean key and the scales of V's channels of one head, into shared memory; the first unit's block also stores the scales. */
-__device__ inline void readStatistics(const ditrun_quantize_kv_args &a, int head, bool store, float *mean, float *vScale) {
+/** The mean key and the scales of V's channels of one head, into shared memory; the first unit's block also stores the
+ * scales. */
+__device__ inline void readStatistics(const ditrun_quantize_kv_args &a, int head, bool store, float *mean,
+                                      float *vScale) {
   const int columns = a.heads * a.headDim;
   for (int channel = threadIdx.x; channel < a.headDim; channel += blockDim.x) {
     float total = 0, largest = 0;
@@ -93,7 +98,8 @@ __device__ inline void readStatistics(const ditrun_quantize_kv_args &a, int head
 template <int threads>
 __device__ inline float blockMax(float value, float *scratch) {
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  for (int distance = 16; distance > 0; distance /= 2)
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, distance));
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
   __syncthreads();
 #pragma unroll
@@ -101,7 +107,8 @@ __device__ inline float blockMax(float value, float *scratch) {
   return value;
 }
 
-/** A block: 128 keys and values of one head. bf16 in rows that start on 16 bytes; everything is read once, before the first use. */
+/** A block: 128 keys and values of one head. bf16 in rows that start on 16 bytes; everything is read once, before the
+ * first use. */
 template <int headDim, int threads>
 __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ ditrun_quantize_kv_args a) {
   constexpr int runs = headDim / 8, keyRuns = unit * runs / threads, wordRuns = unit / 4 * runs / threads;
@@ -125,7 +132,8 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const int row = firstKey + word / 4 * 16 + word % 4 * 2 + j / 2 * 8 + j % 2;
-      values[i][j] = row < a.rows ? *reinterpret_cast<const uint4 *>(v + row * a.ldv + run * 8) : make_uint4(0, 0, 0, 0);
+      values[i][j] =
+          row < a.rows ? *reinterpret_cast<const uint4 *>(v + row * a.ldv + run * 8) : make_uint4(0, 0, 0, 0);
     }
   }
   readStatistics(a, head, blockIdx.y == 0, mean, vScale);
@@ -181,8 +189,8 @@ __global__ void __launch_bounds__(threads) quantizeUnit(const __grid_constant__ 
   for (int i = 0; i < headDim * 8 / threads; i++) {
     const int channel = (i * threads + threadIdx.x) / 8, piece = threadIdx.x % 8;
     const uint32_t *words = transposed + channel * pitch + piece * 4;
-    *reinterpret_cast<uint4 *>(asPointer<uint8_t>(a.outV) + (int64_t(head) * headDim + channel) * padded + firstKey + piece * 16) =
-        make_uint4(words[0], words[1], words[2], words[3]);
+    *reinterpret_cast<uint4 *>(asPointer<uint8_t>(a.outV) + (int64_t(head) * headDim + channel) * padded + firstKey +
+                               piece * 16) = make_uint4(words[0], words[1], words[2], words[3]);
   }
 }
 
@@ -198,7 +206,8 @@ __global__ void __launch_bounds__(256) quantizeUnitGeneric(const __grid_constant
   __syncthreads();
   float amax = 0;
   for (int i = threadIdx.x; i < rows * columns; i += 256)
-    amax = fmaxf(amax, fabsf(loadOne(k, (firstKey + i / columns) * a.ldk + head * columns + i % columns, a.dtype) - mean[i % columns]));
+    amax = fmaxf(amax, fabsf(loadOne(k, (firstKey + i / columns) * a.ldk + head * columns + i % columns, a.dtype) -
+                             mean[i % columns]));
   const float scale = fmaxf(blockMax<256>(amax, scratch) / largestE4m3, FLT_MIN);
   if (threadIdx.x == 0) asPointer<float>(a.kScale)[int64_t(head) * units + blockIdx.y] = scale;
   for (int i = threadIdx.x; i < rows * columns; i += 256) {
@@ -209,28 +218,39 @@ __global__ void __launch_bounds__(256) quantizeUnitGeneric(const __grid_constant
   for (int i = threadIdx.x; i < unit * columns; i += 256) {
     const int channel = i / unit, place = i % unit, four = place / 4 % 4;
     const int key = place / 16 * 16 + four * 2 + place / 2 % 2 * 8 + place % 2;
-    const float x = key < rows ? __fdiv_rn(loadOne(v, (firstKey + key) * a.ldv + head * columns + channel, a.dtype), vScale[channel]) : 0.0f;
-    storeOne(asPointer<void>(a.outV), (int64_t(head) * columns + channel) * units * unit + firstKey + place, DITRUN_E4M3, x);
+    const float x = key < rows ? __fdiv_rn(loadOne(v, (firstKey + key) * a.ldv + head * columns + channel, a.dtype),
+                                           vScale[channel])
+                               : 0.0f;
+    storeOne(asPointer<void>(a.outV), (int64_t(head) * columns + channel) * units * unit + firstKey + place,
+             DITRUN_E4M3, x);
   }
 }
 
 }  // namespace
 
-int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv, int rows, int columns, int dtype, uint64_t stream) {
+int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv,
+                         int rows, int columns, int dtype, uint64_t stream) {
   TRY(useDevice());
-  if (!isFloat(dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_kv_statistics takes f32 or bf16, not %s (dtype %d).", dtypeName(dtype), dtype);
-  if (rows <= 0 || columns <= 0 || ldk < columns || ldv < columns || !statistics || !workspace || !k || !v || statistics % 4 != 0 || workspace % 4 != 0)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_kv_statistics got %d rows of %d columns with strides %lld and %lld, k 0x%llx, v 0x%llx, statistics 0x%llx, workspace 0x%llx.", rows,
-                columns, (long long)ldk, (long long)ldv, (unsigned long long)k, (unsigned long long)v, (unsigned long long)statistics, (unsigned long long)workspace);
+  if (!isFloat(dtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_kv_statistics takes f32 or bf16, not %s (dtype %d).", dtypeName(dtype),
+                dtype);
+  if (rows <= 0 || columns <= 0 || ldk < columns || ldv < columns || !statistics || !workspace || !k || !v ||
+      statistics % 4 != 0 || workspace % 4 != 0)
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_kv_statistics got %d rows of %d columns with strides %lld and %lld, k 0x%llx, v 0x%llx, "
+                "statistics 0x%llx, workspace 0x%llx.",
+                rows, columns, (long long)ldk, (long long)ldv, (unsigned long long)k, (unsigned long long)v,
+                (unsigned long long)statistics, (unsigned long long)workspace);
   const bool isBf16 = dtype == DITRUN_BF16;
   const int width = isBf16 ? 8 : 4;
   const bool vectorized = columns % width == 0 && ldk % width == 0 && ldv % width == 0 && aligned16(k) && aligned16(v);
   const auto kernel = !vectorized ? partStatistics<1> : isBf16 ? partStatistics<8> : partStatistics<4>;
   const int perBlock = runsPerBlock * (vectorized ? width : 1);
-  kernel<<<dim3((columns + perBlock - 1) / perBlock, parts), 256, 0, asStream(stream)>>>(asPointer<float>(workspace), asPointer<void>(k), ldk, asPointer<void>(v), ldv, rows, columns,
-                                                                                       isBf16);
+  kernel<<<dim3((columns + perBlock - 1) / perBlock, parts), 256, 0, asStream(stream)>>>(
+      asPointer<float>(workspace), asPointer<void>(k), ldk, asPointer<void>(v), ldv, rows, columns, isBf16);
   TRY(launched("ditrun_kv_statistics"));
-  joinStatistics<<<(columns + 127) / 128, 128, 0, asStream(stream)>>>(asPointer<float>(statistics), asPointer<float>(workspace), columns);
+  joinStatistics<<<(columns + 127) / 128, 128, 0, asStream(stream)>>>(asPointer<float>(statistics),
+                                                                      asPointer<float>(workspace), columns);
   return launched("ditrun_kv_statistics (join)");
 }
 
@@ -238,25 +258,32 @@ int ditrun_quantize_kv(const ditrun_quantize_kv_args *args, uint64_t stream) {
   TRY(useDevice());
   if (!args) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv got no arguments.");
   const ditrun_quantize_kv_args &a = *args;
-  if (!isFloat(a.dtype)) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv takes f32 or bf16, not %s (dtype %d).", dtypeName(a.dtype), a.dtype);
+  if (!isFloat(a.dtype))
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv takes f32 or bf16, not %s (dtype %d).", dtypeName(a.dtype),
+                a.dtype);
   const int64_t columns = int64_t(a.heads) * a.headDim;
-  if (a.rows <= 0 || a.heads <= 0 || a.headDim <= 0 || a.headDim > largestHeadDim || a.statisticsCount <= 0 || a.totalRows < a.rows || a.ldk < columns || a.ldv < columns)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv got %d of %lld rows, %d heads of %d (at most %d), %d statistics, strides %lld and %lld.", a.rows, (long long)a.totalRows,
-                a.heads, a.headDim, largestHeadDim, a.statisticsCount, (long long)a.ldk, (long long)a.ldv);
+  if (a.rows <= 0 || a.heads <= 0 || a.headDim <= 0 || a.headDim > largestHeadDim || a.statisticsCount <= 0 ||
+      a.totalRows < a.rows || a.ldk < columns || a.ldv < columns)
+    return fail(
+        DITRUN_INVALID_ARGUMENT,
+        "ditrun_quantize_kv got %d of %lld rows, %d heads of %d (at most %d), %d statistics, strides %lld and %lld.",
+        a.rows, (long long)a.totalRows, a.heads, a.headDim, largestHeadDim, a.statisticsCount, (long long)a.ldk,
+        (long long)a.ldv);
   if (!a.k || !a.v || !a.statistics || !a.outK || !a.outV || !a.kScale || !a.vScale)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv got k 0x%llx, v 0x%llx, statistics 0x%llx, outK 0x%llx, outV 0x%llx, kScale 0x%llx, vScale 0x%llx; none may be 0.",
-                (unsigned long long)a.k, (unsigned long long)a.v, (unsigned long long)a.statistics, (unsigned long long)a.outK, (unsigned long long)a.outV,
-                (unsigned long long)a.kScale, (unsigned long long)a.vScale);
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "ditrun_quantize_kv got k 0x%llx, v 0x%llx, statistics 0x%llx, outK 0x%llx, outV 0x%llx, kScale "
+                "0x%llx, vScale 0x%llx; none may be 0.",
+                (unsigned long long)a.k, (unsigned long long)a.v, (unsigned long long)a.statistics,
+                (unsigned long long)a.outK, (unsigned long long)a.outV, (unsigned long long)a.kScale,
+                (unsigned long long)a.vScale);
   const dim3 grid(a.heads, (a.rows + unit - 1) / unit);
-  if (grid.y > 65535) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv takes at most %d rows, got %d.", 65535 * unit, a.rows);
-  const bool vectorized = a.dtype == DITRUN_BF16 && aligned16(a.k) && aligned16(a.v) && a.ldk % 8 == 0 && a.ldv % 8 == 0 && a.outK % 8 == 0 && aligned16(a.outV);
-  if (vectorized && a.headDim == 32)
-    quantizeUnit<32, 128><<<grid, 128, 0, asStream(stream)>>>(a);
-  else if (vectorized && a.headDim == 64)
-    quantizeUnit<64, 128><<<grid, 128, 0, asStream(stream)>>>(a);
-  else if (vectorized && a.headDim == 128)
-    quantizeUnit<128, 256><<<grid, 256, 0, asStream(stream)>>>(a);
-  else
-    quantizeUnitGeneric<<<grid, 256, 0, asStream(stream)>>>(a);
+  if (grid.y > 65535)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_quantize_kv takes at most %d rows, got %d.", 65535 * unit, a.rows);
+  const bool vectorized = a.dtype == DITRUN_BF16 && aligned16(a.k) && aligned16(a.v) && a.ldk % 8 == 0 &&
+                          a.ldv % 8 == 0 && a.outK % 8 == 0 && aligned16(a.outV);
+  if (vectorized && a.headDim == 32) quantizeUnit<32, 128><<<grid, 128, 0, asStream(stream)>>>(a);
+  else if (vectorized && a.headDim == 64) quantizeUnit<64, 128><<<grid, 128, 0, asStream(stream)>>>(a);
+  else if (vectorized && a.headDim == 128) quantizeUnit<128, 256><<<grid, 256, 0, asStream(stream)>>>(a);
+  else quantizeUnitGeneric<<<grid, 256, 0, asStream(stream)>>>(a);
   return launched("ditrun_quantize_kv");
 }

@@ -11,15 +11,15 @@ int failCuda(cudaError_t error, const char *what);
 int launched(const char *kernel);
 
 /** Returns from the calling function when a CUDA runtime call fails; the call itself is named in the sentence. */
-#define CUDA_TRY(call)                                         \
-  do {                                                         \
-    const cudaError_t cudaTryError = (call);                   \
+#define CUDA_TRY(call)                                                     \
+  do {                                                                     \
+    const cudaError_t cudaTryError = (call);                               \
     if (cudaTryError != cudaSuccess) return failCuda(cudaTryError, #call); \
   } while (0)
 
 /** Returns from the calling function when a function of this module does not return DITRUN_OK. */
-#define TRY(call)                              \
-  do {                                         \
-    const int tryStatus = (call);              \
+#define TRY(call)                                 \
+  do {                                            \
+    const int tryStatus = (call);                 \
     if (tryStatus != DITRUN_OK) return tryStatus; \
   } while (0)

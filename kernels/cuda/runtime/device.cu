@@ -23,7 +23,8 @@ int useDevice() {
 const DeviceFacts &deviceFacts() { return facts; }
 
 int ditrun_device_count(int *count) {
-  if (!count) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_count needs a place for the count, got a null pointer.");
+  if (!count)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_count needs a place for the count, got a null pointer.");
   *count = 0;
   const cudaError_t error = cudaGetDeviceCount(count);
   if (error == cudaErrorNoDevice) {
@@ -33,7 +34,9 @@ int ditrun_device_count(int *count) {
   }
   if (error == cudaErrorInsufficientDriver || error == cudaErrorSystemDriverMismatch) {
     cudaGetLastError();
-    return fail(DITRUN_LIBRARY_MISSING, "The NVIDIA driver (libcuda.so.1) is missing or older than this module's CUDA runtime (%s): install a newer driver.",
+    return fail(DITRUN_LIBRARY_MISSING,
+                "The NVIDIA driver (libcuda.so.1) is missing or older than this module's CUDA runtime (%s): install a "
+                "newer driver.",
                 cudaGetErrorString(error));
   }
   return error == cudaSuccess ? DITRUN_OK : failCuda(error, "cudaGetDeviceCount");
@@ -44,11 +47,14 @@ int ditrun_device_open(int device) {
   int count = 0;
   TRY(ditrun_device_count(&count));
   if (device < 0 || device >= count)
-    return fail(DITRUN_INVALID_ARGUMENT, "Device %d does not exist: this host shows %d CUDA device%s (see CUDA_VISIBLE_DEVICES).", device, count,
+    return fail(DITRUN_INVALID_ARGUMENT,
+                "Device %d does not exist: this host shows %d CUDA device%s (see CUDA_VISIBLE_DEVICES).", device, count,
                 count == 1 ? "" : "s");
   const int current = openDevice.load();
   if (current == device) return DITRUN_OK;
-  if (current >= 0) return fail(DITRUN_INVALID_ARGUMENT, "Device %d is open already: close it before device %d is opened.", current, device);
+  if (current >= 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "Device %d is open already: close it before device %d is opened.", current,
+                device);
 
   // Waiting threads sleep instead of spinning: several workers may share few cores.
   CUDA_TRY(cudaInitDevice(device, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid));
@@ -59,7 +65,8 @@ int ditrun_device_open(int device) {
   CUDA_TRY(cudaDeviceGetAttribute(&found.minor, cudaDevAttrComputeCapabilityMinor, device));
   CUDA_TRY(cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, device));
   if (found.major < 8)
-    return fail(DITRUN_UNSUPPORTED, "Device %d has compute capability %d.%d: the CUDA module needs 8.0 or newer.", device, found.major, found.minor);
+    return fail(DITRUN_UNSUPPORTED, "Device %d has compute capability %d.%d: the CUDA module needs 8.0 or newer.",
+                device, found.major, found.minor);
   facts = found;
   openDevice.store(device, std::memory_order_release);
   gemmOpen();
@@ -76,7 +83,8 @@ int ditrun_device_close(void) {
   return DITRUN_OK;
 }
 
-// Dense floating-point operations per clock and multiprocessor, from NVIDIA's architecture white papers (an FMA counts two).
+// Dense floating-point operations per clock and multiprocessor, from NVIDIA's architecture white papers (an FMA counts
+// two).
 struct Rates {
   int major, minor;
   int f32, bf16, e4m3;
@@ -108,7 +116,9 @@ static std::string quotedOrNull(const char *text) {
 
 int ditrun_device_info(char *json, int capacity) {
   TRY(useDevice());
-  if (!json || capacity <= 0) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_info needs a buffer, got %p with %d bytes.", (void *)json, capacity);
+  if (!json || capacity <= 0)
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_info needs a buffer, got %p with %d bytes.", (void *)json,
+                capacity);
   cudaDeviceProp properties;
   CUDA_TRY(cudaGetDeviceProperties(&properties, facts.index));
   int clockKHz = 0;
@@ -124,14 +134,19 @@ int ditrun_device_info(char *json, int capacity) {
 
   char head[512];
   snprintf(head, sizeof head,
-           "{\"name\":\"%s\",\"module\":\"cuda\",\"computeCapability\":\"%d.%d\",\"multiprocessors\":%d,\"clockMHz\":%d,\"memoryBytes\":%zu,\"freeBytes\":%zu,",
+           "{\"name\":\"%s\",\"module\":\"cuda\",\"computeCapability\":\"%d.%d\",\"multiprocessors\":%d,\"clockMHz\":%"
+           "d,\"memoryBytes\":%zu,\"freeBytes\":%zu,",
            properties.name, facts.major, facts.minor, facts.multiprocessors, clockKHz / 1000, totalBytes, freeBytes);
-  const std::string text = std::string(head) + "\"peakTflops\":{\"f32\":" + peakText(rates.f32, facts.multiprocessors, clockKHz) +
+  const std::string text = std::string(head) +
+                           "\"peakTflops\":{\"f32\":" + peakText(rates.f32, facts.multiprocessors, clockKHz) +
                            ",\"bf16\":" + peakText(rates.bf16, facts.multiprocessors, clockKHz) +
-                           ",\"e4m3\":" + peakText(rates.e4m3, facts.multiprocessors, clockKHz) + "},\"peakGBs\":" + bandwidthText(memoryKHz, busBits) + ",\"libraries\":{\"cublasLt\":" +
-                           quotedOrNull(cublasLtVersion()) + ",\"nccl\":" + quotedOrNull(ncclVersion()) + "}}";
+                           ",\"e4m3\":" + peakText(rates.e4m3, facts.multiprocessors, clockKHz) +
+                           "},\"peakGBs\":" + bandwidthText(memoryKHz, busBits) +
+                           ",\"libraries\":{\"cublasLt\":" + quotedOrNull(cublasLtVersion()) +
+                           ",\"nccl\":" + quotedOrNull(ncclVersion()) + "}}";
   if (int(text.size()) >= capacity)
-    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_info needs %zu bytes, the buffer has %d.", text.size() + 1, capacity);
+    return fail(DITRUN_INVALID_ARGUMENT, "ditrun_device_info needs %zu bytes, the buffer has %d.", text.size() + 1,
+                capacity);
   snprintf(json, capacity, "%s", text.c_str());
   return DITRUN_OK;
 }

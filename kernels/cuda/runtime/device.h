@@ -4,7 +4,8 @@
 
 #include "runtime/check.h"
 
-/** Makes the opened device current for the calling thread (calls may come from any thread). DITRUN_INVALID_ARGUMENT before open. */
+/** Makes the opened device current for the calling thread (calls may come from any thread). DITRUN_INVALID_ARGUMENT
+ * before open. */
 int useDevice();
 
 /** Facts that kernels and launches need; valid once useDevice() returned DITRUN_OK. */
@@ -24,7 +25,8 @@ __host__ __device__ inline T *asPointer(uint64_t address) {
 /** Counts memory that this module allocated or freed outside ditrun_malloc (workspaces). */
 void countMemory(int64_t bytes);
 
-/** The cuBLASLt library of this device: made by open, ended by close. Missing libraries are reported by the first GEMM. */
+/** The cuBLASLt library of this device: made by open, ended by close. Missing libraries are reported by the first GEMM.
+ */
 void gemmOpen();
 void gemmClose();
 /** Gives back what a stream held of the GEMM workspace. */

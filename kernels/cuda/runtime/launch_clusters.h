@@ -4,9 +4,11 @@
 
 #include "runtime/check.h"
 
-/** Queues the kernel in clusters of clusterBlocks neighbouring blocks (1: none); blocks is a multiple of it. The status of the launch. */
+/** Queues the kernel in clusters of clusterBlocks neighbouring blocks (1: none); blocks is a multiple of it. The status
+ * of the launch. */
 template <class Parameters>
-int launchClusters(void (*kernel)(Parameters), const Parameters &parameters, int blocks, int clusterBlocks, int threads, int sharedBytes, cudaStream_t stream) {
+int launchClusters(void (*kernel)(Parameters), const Parameters &parameters, int blocks, int clusterBlocks, int threads,
+                   int sharedBytes, cudaStream_t stream) {
   CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sharedBytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);

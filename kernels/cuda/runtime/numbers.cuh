@@ -1,4 +1,5 @@
-// Loads, stores and conversions shared by the memory-bound kernels. All arithmetic is float32; bf16 and e4m3 are storage.
+// Loads, stores and conversions shared by the memory-bound kernels. All arithmetic is float32; bf16 and e4m3 are
+// storage.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -16,22 +17,32 @@ constexpr int vectorWidth = 8;
 __host__ __device__ inline int dtypeBytes(int dtype) {
   switch (dtype) {
     case DITRUN_F32:
-    case DITRUN_I32: return 4;
+    case DITRUN_I32:
+      return 4;
     case DITRUN_BF16:
-    case DITRUN_F16: return 2;
-    case DITRUN_E4M3: return 1;
-    default: return 0;
+    case DITRUN_F16:
+      return 2;
+    case DITRUN_E4M3:
+      return 1;
+    default:
+      return 0;
   }
 }
 
 inline const char *dtypeName(int dtype) {
   switch (dtype) {
-    case DITRUN_F32: return "f32";
-    case DITRUN_BF16: return "bf16";
-    case DITRUN_E4M3: return "e4m3";
-    case DITRUN_F16: return "f16";
-    case DITRUN_I32: return "i32";
-    default: return "unknown";
+    case DITRUN_F32:
+      return "f32";
+    case DITRUN_BF16:
+      return "bf16";
+    case DITRUN_E4M3:
+      return "e4m3";
+    case DITRUN_F16:
+      return "f16";
+    case DITRUN_I32:
+      return "i32";
+    default:
+      return "unknown";
   }
 }
 
@@ -41,27 +52,41 @@ inline bool aligned16(uint64_t address) { return address % 16 == 0; }
 
 __device__ inline float loadOne(const void *pointer, int64_t index, int dtype) {
   switch (dtype) {
-    case DITRUN_F32: return static_cast<const float *>(pointer)[index];
-    case DITRUN_BF16: return __bfloat162float(static_cast<const __nv_bfloat16 *>(pointer)[index]);
-    case DITRUN_F16: return __half2float(static_cast<const __half *>(pointer)[index]);
-    case DITRUN_I32: return float(static_cast<const int32_t *>(pointer)[index]);
-    default: return float(static_cast<const __nv_fp8_e4m3 *>(pointer)[index]);
+    case DITRUN_F32:
+      return static_cast<const float *>(pointer)[index];
+    case DITRUN_BF16:
+      return __bfloat162float(static_cast<const __nv_bfloat16 *>(pointer)[index]);
+    case DITRUN_F16:
+      return __half2float(static_cast<const __half *>(pointer)[index]);
+    case DITRUN_I32:
+      return float(static_cast<const int32_t *>(pointer)[index]);
+    default:
+      return float(static_cast<const __nv_fp8_e4m3 *>(pointer)[index]);
   }
 }
 
 /** Rounds to nearest even; e4m3 saturates at ±448; i32 truncates. */
 __device__ inline void storeOne(void *pointer, int64_t index, int dtype, float value) {
   switch (dtype) {
-    case DITRUN_F32: static_cast<float *>(pointer)[index] = value; break;
-    case DITRUN_BF16: static_cast<__nv_bfloat16 *>(pointer)[index] = __float2bfloat16_rn(value); break;
-    case DITRUN_F16: static_cast<__half *>(pointer)[index] = __float2half_rn(value); break;
-    case DITRUN_I32: static_cast<int32_t *>(pointer)[index] = int32_t(value); break;
-    default: static_cast<__nv_fp8_storage_t *>(pointer)[index] = __nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3);
+    case DITRUN_F32:
+      static_cast<float *>(pointer)[index] = value;
+      break;
+    case DITRUN_BF16:
+      static_cast<__nv_bfloat16 *>(pointer)[index] = __float2bfloat16_rn(value);
+      break;
+    case DITRUN_F16:
+      static_cast<__half *>(pointer)[index] = __float2half_rn(value);
+      break;
+    case DITRUN_I32:
+      static_cast<int32_t *>(pointer)[index] = int32_t(value);
+      break;
+    default:
+      static_cast<__nv_fp8_storage_t *>(pointer)[index] = __nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3);
   }
 }
 
-// Below, `narrow` is what elements of two bytes are: bf16, or f16 where a kernel is compiled for it; isNarrow says that a tensor has such, and
-// is float32 else.
+// Below, `narrow` is what elements of two bytes are: bf16, or f16 where a kernel is compiled for it; isNarrow says that
+// a tensor has such, and is float32 else.
 
 __device__ inline uint32_t packBf16(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
@@ -92,7 +117,8 @@ __device__ inline void unpackPair(uint32_t pair, float &low, float &high) {
   }
 }
 
-/** 8 elements, still packed, so that several loads can be in flight before the first is used. index is a multiple of 8. */
+/** 8 elements, still packed, so that several loads can be in flight before the first is used. index is a multiple of 8.
+ */
 struct Packed {
   uint4 low, high;  // high: float32 only
 };
@@ -112,7 +138,8 @@ __device__ inline Packed loadPacked(const void *pointer, int64_t index, bool isN
 
 template <int narrow = DITRUN_BF16>
 __device__ inline void unpack(const Packed &packed, bool isNarrow, float (&values)[vectorWidth]) {
-  const uint32_t words[8] = {packed.low.x, packed.low.y, packed.low.z, packed.low.w, packed.high.x, packed.high.y, packed.high.z, packed.high.w};
+  const uint32_t words[8] = {packed.low.x,  packed.low.y,  packed.low.z,  packed.low.w,
+                             packed.high.x, packed.high.y, packed.high.z, packed.high.w};
   if (isNarrow) {
 #pragma unroll
     for (int i = 0; i < 4; i++) unpackPair<narrow>(words[i], values[2 * i], values[2 * i + 1]);
@@ -131,7 +158,8 @@ template <int narrow = DITRUN_BF16>
 __device__ inline void store8(void *pointer, int64_t index, bool isNarrow, const float (&values)[vectorWidth]) {
   if (isNarrow) {
     *reinterpret_cast<uint4 *>(static_cast<__nv_bfloat16 *>(pointer) + index) =
-        make_uint4(packPair<narrow>(values[0], values[1]), packPair<narrow>(values[2], values[3]), packPair<narrow>(values[4], values[5]), packPair<narrow>(values[6], values[7]));
+        make_uint4(packPair<narrow>(values[0], values[1]), packPair<narrow>(values[2], values[3]),
+                   packPair<narrow>(values[4], values[5]), packPair<narrow>(values[6], values[7]));
   } else {
     float4 *destination = reinterpret_cast<float4 *>(static_cast<float *>(pointer) + index);
     destination[0] = make_float4(values[0], values[1], values[2], values[3]);
@@ -139,7 +167,8 @@ __device__ inline void store8(void *pointer, int64_t index, bool isNarrow, const
   }
 }
 
-/** Runs of 8, or of 4 where one side is float32: then 16 bytes of it a thread, and neighbouring threads touch neighbouring ones. */
+/** Runs of 8, or of 4 where one side is float32: then 16 bytes of it a thread, and neighbouring threads touch
+ * neighbouring ones. */
 template <int narrow = DITRUN_BF16>
 __device__ inline void loadRun(const void *pointer, int64_t index, bool isNarrow, float (&values)[8]) {
   load8<narrow>(pointer, index, isNarrow, values);
@@ -164,9 +193,11 @@ __device__ inline void loadRun(const void *pointer, int64_t index, bool isNarrow
 template <int narrow = DITRUN_BF16>
 __device__ inline void storeRun(void *pointer, int64_t index, bool isNarrow, const float (&values)[4]) {
   if (isNarrow)
-    *reinterpret_cast<uint2 *>(static_cast<__nv_bfloat16 *>(pointer) + index) = make_uint2(packPair<narrow>(values[0], values[1]), packPair<narrow>(values[2], values[3]));
+    *reinterpret_cast<uint2 *>(static_cast<__nv_bfloat16 *>(pointer) + index) =
+        make_uint2(packPair<narrow>(values[0], values[1]), packPair<narrow>(values[2], values[3]));
   else
-    *reinterpret_cast<float4 *>(static_cast<float *>(pointer) + index) = make_float4(values[0], values[1], values[2], values[3]);
+    *reinterpret_cast<float4 *>(static_cast<float *>(pointer) + index) =
+        make_float4(values[0], values[1], values[2], values[3]);
 }
 
 /** 4 values to e4m3, round to nearest even, saturating. */
@@ -177,7 +208,8 @@ __device__ inline uint32_t packE4m3(const float *values) {
 }
 
 __device__ inline void storeRunE4m3(void *pointer, int64_t index, const float (&values)[8]) {
-  *reinterpret_cast<uint2 *>(static_cast<uint8_t *>(pointer) + index) = make_uint2(packE4m3(values), packE4m3(values + 4));
+  *reinterpret_cast<uint2 *>(static_cast<uint8_t *>(pointer) + index) =
+      make_uint2(packE4m3(values), packE4m3(values + 4));
 }
 __device__ inline void storeRunE4m3(void *pointer, int64_t index, const float (&values)[4]) {
   *reinterpret_cast<uint32_t *>(static_cast<uint8_t *>(pointer) + index) = packE4m3(values);
@@ -186,15 +218,20 @@ __device__ inline void storeRunE4m3(void *pointer, int64_t index, const float (&
 /** The activations of ditrun_activation, in float32. */
 __device__ inline float activate(float x, int activation) {
   switch (activation) {
-    case DITRUN_GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-    case DITRUN_GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-    case DITRUN_SILU: return x / (1.0f + expf(-x));
-    default: return x;
+    case DITRUN_GELU:
+      return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+    case DITRUN_GELU_TANH:
+      return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case DITRUN_SILU:
+      return x / (1.0f + expf(-x));
+    default:
+      return x;
   }
 }
 
-/** Exact GELU to 1e-7 |x|, far inside bf16's rounding, in half of erff's instructions: x Φ(x) = max(x, 0) - |x| erfc(|x| / √2) / 2
- * with erfc by formula 7.1.26 of Abramowitz and Stegun, whose factor exp(-x²/2) also keeps the tail right in proportion. */
+/** Exact GELU to 1e-7 |x|, far inside bf16's rounding, in half of erff's instructions: x Φ(x) = max(x, 0) - |x|
+ * erfc(|x| / √2) / 2 with erfc by formula 7.1.26 of Abramowitz and Stegun, whose factor exp(-x²/2) also keeps the tail
+ * right in proportion. */
 __device__ inline float geluForBf16(float x) {
   const float z = fabsf(x) * 0.70710678118654752f;
   const float t = __fdividef(1.0f, fmaf(0.3275911f, z, 1.0f));
@@ -209,7 +246,8 @@ __device__ inline float geluForBf16(float x) {
 template <int activation>
 __device__ inline float activateFor(float x, bool toBf16) {
   if (activation == DITRUN_GELU && toBf16) return geluForBf16(x);
-  if (activation == DITRUN_SILU && toBf16) return __fdividef(x, 1.0f + __expf(-x));  // to 1e-5, and 0 where the divisor overflows
+  // to 1e-5, and 0 where the divisor overflows
+  if (activation == DITRUN_SILU && toBf16) return __fdividef(x, 1.0f + __expf(-x));
   return activate(x, activation);
 }
 
@@ -217,19 +255,22 @@ __device__ inline float activateFor(float x, bool toBf16) {
 constexpr float smallestAmax = 1e-12f;
 constexpr float largestE4m3 = 448.0f;
 
-/** x / divisor rounded to nearest, where reciprocal is 1 / divisor rounded to nearest and nothing overflows: Markstein's correction of x * reciprocal,
- * a quarter of the instructions of __fdiv_rn for many quotients of one divisor. */
+/** x / divisor rounded to nearest, where reciprocal is 1 / divisor rounded to nearest and nothing overflows:
+ * Markstein's correction of x * reciprocal, a quarter of the instructions of __fdiv_rn for many quotients of one
+ * divisor. */
 __device__ inline float quotient(float x, float divisor, float reciprocal) {
   const float estimate = x * reciprocal;
   return fmaf(fmaf(-estimate, divisor, x), reciprocal, estimate);
 }
 
 /** What a row (or head) of this largest absolute value is divided by: amax / 448, rounded to nearest. */
-__device__ inline float scaleOfAmax(float amax) { return quotient(fmaxf(amax, smallestAmax), largestE4m3, 1.0f / largestE4m3); }
+__device__ inline float scaleOfAmax(float amax) {
+  return quotient(fmaxf(amax, smallestAmax), largestE4m3, 1.0f / largestE4m3);
+}
 
 /** 1 / x rounded to nearest where x and the result are normal numbers: __frcp_rn without the branch for others. */
 __device__ inline float reciprocalOfNormal(float x) {
-  const float estimate = ptx::reciprocal_approx(x);
+  const float estimate = ptx::reciprocalApprox(x);
   return fmaf(fmaf(-x, estimate, 1.0f), estimate, estimate);
 }
 

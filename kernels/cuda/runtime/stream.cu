@@ -57,7 +57,8 @@ int ditrun_stream_wait_event(uint64_t stream, uint64_t event) {
 int ditrun_event_elapsed(uint64_t start, uint64_t end, float *milliseconds) {
   TRY(useDevice());
   if (!milliseconds) return fail(DITRUN_INVALID_ARGUMENT, "ditrun_event_elapsed needs a place for the time.");
-  CUDA_TRY(cudaEventElapsedTime(milliseconds, reinterpret_cast<cudaEvent_t>(start), reinterpret_cast<cudaEvent_t>(end)));
+  CUDA_TRY(
+      cudaEventElapsedTime(milliseconds, reinterpret_cast<cudaEvent_t>(start), reinterpret_cast<cudaEvent_t>(end)));
   return DITRUN_OK;
 }
 

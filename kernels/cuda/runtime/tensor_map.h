@@ -12,7 +12,8 @@ inline EncodeTiled tensorMapEncoder() {
   static const EncodeTiled found = [] {
     void *symbol = nullptr;
     cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &result) != cudaSuccess ||
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &result) !=
+            cudaSuccess ||
         result != cudaDriverEntryPointSuccess)
       return static_cast<EncodeTiled>(nullptr);
     return reinterpret_cast<EncodeTiled>(symbol);
@@ -25,6 +26,6 @@ inline bool deviceHasWgmma() {
   int device = 0, major = 0, minor = 0;
   return cudaGetDevice(&device) == cudaSuccess &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 && minor == 0 &&
-         tensorMapEncoder() != nullptr;
+         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
+         minor == 0 && tensorMapEncoder() != nullptr;
 }
