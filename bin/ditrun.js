@@ -12,7 +12,7 @@ const notLoaded = (error) => {
 
 async function start() {
   // First, since until then a scheduler's warning (SIGUSR1) would open Node's debugger to every user of the host.
-  const { checkSurroundings, tellOfWarnings } = await load("launcher/surroundings").catch(notLoaded);
+  const { checkSurroundings, tellOfWarnings } = await load("cli/surroundings").catch(notLoaded);
   tellOfWarnings();
   try {
     checkSurroundings();

@@ -1,21 +1,6 @@
-/**
- * Exit codes of ditrun. A failed worker's own code, or 128 + signal, passes through unchanged.
- */
-export const exitCodes = {
-  ok: 0,
-  /** A result was wrong: accuracy above its tolerance. */
-  mismatch: 1,
-  /** Bad options, plan, model or input file. */
-  usage: 2,
-  /** No GPU, no kernel module, a missing library. */
-  environment: 3,
-  /** Ranks missing, a deadline passed, a port taken. */
-  rendezvous: 4,
-  /** A worker failed in a way that has no code of its own. */
-  worker: 5,
-  /** A mistake in ditrun itself. */
-  internal: 70,
-} as const;
+import { exitCodes, type FailureCode, failureCodes } from "./failure-codes.js";
+
+export { exitCodes, type FailureCode };
 
 /** Control characters but for the line's end, and those that change a line's direction. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
@@ -26,15 +11,41 @@ export function escapeControls(text: string): string {
   return text.replace(controls, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** An error whose message is a whole sentence for the user, with the values in it and the way out; printed without a stack. */
+/** What else is known of a failure. */
+export interface FailureDetails {
+  /** What was caught. */
+  readonly cause?: unknown;
+  /** Of the process, in place of the code's own: what a failed worker ended with, or 128 + signal. */
+  readonly exitCode?: number;
+  /** The rank that failed first. */
+  readonly rank?: number;
+  /** The host of that rank. */
+  readonly host?: string;
+  /** The signal that ended that rank or the job. */
+  readonly signal?: string;
+}
+
+/**
+ * An error whose message is a whole sentence for the user, with the values in it and the way out; printed without a stack.
+ * `code` says its kind and is stable; docs/errors.md lists them all.
+ */
 export class DitrunError extends Error {
   override readonly name = "DitrunError";
+  readonly exitCode: number;
+  readonly rank: number | undefined;
+  readonly host: string | undefined;
+  readonly signal: string | undefined;
+
   constructor(
+    readonly code: FailureCode,
     message: string,
-    readonly exitCode: number = exitCodes.usage,
-    options?: ErrorOptions,
+    { cause, exitCode, rank, host, signal }: FailureDetails = {},
   ) {
-    super(escapeControls(message), options);
+    super(escapeControls(message), cause === undefined ? undefined : { cause });
+    this.exitCode = exitCode ?? failureCodes[code].exitCode;
+    this.rank = rank;
+    this.host = host;
+    this.signal = signal;
   }
 }
 
@@ -43,9 +54,14 @@ export class DitrunError extends Error {
  * a failure only where no rank tells of one of its own.
  */
 export class PeerFailure extends DitrunError {
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, exitCodes.rendezvous, options);
+  constructor(message: string, details?: FailureDetails) {
+    super("ERR_PEER_LOST", message, details);
   }
+}
+
+/** Anything thrown as a DitrunError: what is none is a mistake in ditrun, unless another code is given. */
+export function asDitrunError(error: unknown, code: FailureCode = "ERR_INTERNAL"): DitrunError {
+  return error instanceof DitrunError ? error : new DitrunError(code, messageOf(error), { cause: error });
 }
 
 /** The message of anything thrown. */

@@ -1,4 +1,4 @@
-import { parameterCount, tokenCount } from "../models/load.js";
+import { parameterCount, tokenCount } from "../models/cost.js";
 import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision, weightBytes } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";

@@ -1,4 +1,5 @@
 import { constants } from "node:os";
+import { DitrunError } from "../failure.js";
 import { findStarters, isAbandoned, watchStarters } from "../launcher/starter.js";
 import { inheritedIgnored } from "./inherited-signals.js";
 
@@ -73,6 +74,29 @@ function endWithout(starter: string): void {
   dispatch("SIGTERM");
 }
 
+/** The signals as those of work that knows how to end: the first one aborts `signal`, a second one `urgent`. */
+export interface InterruptSignals {
+  readonly signal: AbortSignal;
+  readonly urgent: AbortSignal;
+  /** Stops listening. */
+  close(): void;
+}
+
+/** @param tell gets a sentence for the user. @param what is ended, `8 workers`. */
+export function interruptSignals(tell: (sentence: string) => void, what: string): InterruptSignals {
+  const [first, second] = [new AbortController(), new AbortController()];
+  const close = listenForInterrupts((signal, count) => {
+    if (count === 1) {
+      tell(`${signal}: ending ${what}; a second one ends them at once.`);
+      first.abort(interruption(signal, `The job was ended by ${signal}.`));
+    } else {
+      tell(`${signal} again: killing the workers now.`);
+      second.abort();
+    }
+  });
+  return { signal: first.signal, urgent: second.signal, close };
+}
+
 type CleanUp = (signal: Interrupt) => Promise<void>;
 const cleanUps: CleanUp[] = [];
 
@@ -86,7 +110,7 @@ export function endOnInterrupt(cleanUp: CleanUp): () => void {
   const stopListening = listenForInterrupts((signal, count) => {
     const exit = () => process.exit(interruptExitCode(signal));
     if (count > 1) exit();
-    process.stderr.write(`ditrun: ${interruptMessage(signal)}\n`);
+    process.stderr.write(`ditrun: ${interruption(signal).message}\n`);
     cleanUpAll(signal).then(exit, exit);
   });
   return () => {
@@ -100,8 +124,9 @@ async function cleanUpAll(signal: Interrupt): Promise<void> {
   for (const cleanUp of cleanUps.toReversed()) await cleanUp(signal).catch(() => undefined);
 }
 
-export function interruptMessage(signal: Interrupt): string {
-  return `Ended by ${signal}.`;
+/** What a command that a signal ended fails with. */
+export function interruption(signal: Interrupt, message = `Ended by ${signal}.`): DitrunError {
+  return new DitrunError("ERR_INTERRUPTED", message, { exitCode: interruptExitCode(signal), signal });
 }
 
 /** What a shell reports of a process that a signal ended. */

@@ -1,3 +1,4 @@
+import type { DitrunError } from "../failure.js";
 import { checkDistinct, checkOutputFile, writeOutput } from "../files/output-file.js";
 
 /** What --json asks for: exactly one JSON document, on stdout or in a file, whatever comes of the command. */
@@ -36,8 +37,11 @@ export class JsonDocument {
     else await writeOutput(this.target, text);
   }
 
-  /** `{ "error": { "message", "exitCode" } }` in place of a result. @throws DitrunError as write does. */
-  async fail(message: string, exitCode: number): Promise<void> {
-    await this.write({ error: { message, exitCode } });
+  /**
+   * `{ "error": { "message", "code", "exitCode" } }` in place of a result, with `rank`, `host` and `signal` where they are known.
+   * @throws DitrunError as write does.
+   */
+  async fail({ message, code, exitCode, rank, host, signal }: DitrunError): Promise<void> {
+    await this.write({ error: { message, code, exitCode, rank, host, signal } });
   }
 }

@@ -1,8 +1,8 @@
 import yargs from "yargs";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
+import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
 import { packageVersion } from "../version.js";
 import { commands } from "./commands/index.js";
-import { endOnInterrupt, interruptExitCode, interruptMessage } from "./interrupts.js";
+import { endOnInterrupt, interruption } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
 import { checkWords, expandHome, type GlobalArguments, globalOptions } from "./options.js";
 import { Session } from "./session.js";
@@ -20,7 +20,7 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   let document = new JsonDocument(withOptionalJsonFile(argv).includes("--json=") ? "" : undefined);
   // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
   process.on("SIGXFSZ", ignore);
-  const stopListening = endOnInterrupt((signal) => document.fail(interruptMessage(signal), interruptExitCode(signal)));
+  const stopListening = endOnInterrupt((signal) => document.fail(interruption(signal)));
   try {
     const selected = await parse(argv);
     if (!selected) return exitCodes.ok;
@@ -28,13 +28,11 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     document = new JsonDocument(selected.options.json);
     return await selected.run(await Session.open(selected.options, document, overrides.entry));
   } catch (error) {
-    const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.internal;
-    const stack = debug && exitCode === exitCodes.internal && error instanceof Error ? `\n${error.stack}` : "";
-    process.stderr.write(`ditrun: ${messageOf(error)}${stack}\n`);
-    await document
-      .fail(messageOf(error), exitCode)
-      .catch((failure: unknown) => process.stderr.write(`ditrun: ${messageOf(failure)}\n`));
-    return exitCode;
+    const failure = asDitrunError(error);
+    const stack = debug && !(error instanceof DitrunError) && error instanceof Error ? `\n${error.stack}` : "";
+    process.stderr.write(`ditrun: ${failure.message}${stack}\n`);
+    await document.fail(failure).catch((more: unknown) => process.stderr.write(`ditrun: ${messageOf(more)}\n`));
+    return failure.exitCode;
   } finally {
     process.off("SIGXFSZ", ignore);
     stopListening();
@@ -52,7 +50,7 @@ const commandNames = commands.map(({ name }) => name);
 
 /** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
 async function parse(argv: readonly string[]): Promise<Selected | undefined> {
-  if (argv.includes("--")) throw new DitrunError('"--" ends no options here: leave it out.');
+  if (argv.includes("--")) throw new DitrunError("ERR_COMMAND_LINE", '"--" ends no options here: leave it out.');
   checkWords(argv);
   let selected: Selected | undefined;
   let parser = yargs()
@@ -79,7 +77,7 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
     .fail((message, error) => {
       throw error instanceof DitrunError
         ? error
-        : new DitrunError(usageMessage(message ?? messageOf(error), argv, commandNames));
+        : new DitrunError("ERR_COMMAND_LINE", usageMessage(message ?? messageOf(error), argv, commandNames));
     })
     .parseAsync(withOptionalJsonFile(expandHome(argv)));
   return selected;

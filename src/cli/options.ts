@@ -17,7 +17,7 @@ export function wholeNumber(
     const value = Number(text);
     if (text.trim() === "" || !Number.isInteger(value) || value < least || value > most) {
       const limit = value > most ? `from ${least} to ${most}` : `of at least ${least}`;
-      throw new DitrunError(`--${name} is "${text}"; it must be a whole number ${limit}.`);
+      throw new DitrunError("ERR_OPTION_VALUE", `--${name} is "${text}"; it must be a whole number ${limit}.`);
     }
     return value;
   };
@@ -27,7 +27,10 @@ export function wholeNumber(
 function parseSeed(text: string): bigint {
   if (text === "-1") return -1n;
   if (/^\d+$/.test(text) && BigInt(text) <= largestSeed) return BigInt(text);
-  throw new DitrunError(`--seed is "${text}"; it must be a whole number from 0 to ${largestSeed}, or -1 to draw one.`);
+  throw new DitrunError(
+    "ERR_OPTION_VALUE",
+    `--seed is "${text}"; it must be a whole number from 0 to ${largestSeed}, or -1 to draw one.`,
+  );
 }
 
 function degree(name: string, describe: string) {
@@ -85,7 +88,10 @@ export const globalOptions = {
     coerce: (text: string) => {
       const seconds = Number(text);
       if (!(seconds > 0 && seconds <= 86_400)) {
-        throw new DitrunError(`--timeout is "${text}"; it must be a number of seconds above 0 and at most 86400.`);
+        throw new DitrunError(
+          "ERR_OPTION_VALUE",
+          `--timeout is "${text}"; it must be a number of seconds above 0 and at most 86400.`,
+        );
       }
       return seconds;
     },
@@ -126,11 +132,18 @@ export function checkWords(argv: readonly string[]): void {
     const name = typed.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     const isSwitch = switches.some((known) => known === name);
     if (isSwitch && value !== undefined && value !== "true" && value !== "false") {
-      throw new DitrunError(`--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`);
+      throw new DitrunError(
+        "ERR_OPTION_VALUE",
+        `--${name} is "${value}"; it takes no value: give --${name} or --no-${name}.`,
+      );
     }
-    if (no !== "" && !isSwitch) throw new DitrunError(`There is no option --no-${name}.${insteadOf[name] ?? ""}`);
+    if (no !== "" && !isSwitch)
+      throw new DitrunError("ERR_COMMAND_LINE", `There is no option --no-${name}.${insteadOf[name] ?? ""}`);
     if (seen.has(name))
-      throw new DitrunError(`--${name} is given twice, but takes effect once: leave one of them out.`);
+      throw new DitrunError(
+        "ERR_OPTION_CONFLICT",
+        `--${name} is given twice, but takes effect once: leave one of them out.`,
+      );
     seen.add(name);
   }
 }
@@ -170,7 +183,7 @@ export function portNumber(name: string, text: string | undefined): number | und
   if (text === undefined || text === "") return undefined;
   const port = Number(text);
   if (!/^\d+$/.test(text) || port > 65_535) {
-    throw new DitrunError(`${name} is "${text}"; it must be a port from 0 to 65535.`);
+    throw new DitrunError("ERR_OPTION_VALUE", `${name} is "${text}"; it must be a port from 0 to 65535.`);
   }
   return port;
 }

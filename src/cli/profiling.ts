@@ -1,6 +1,5 @@
 import type { InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
-import { exitCodes } from "../failure.js";
 import { checkDocument } from "../files/documents.js";
 import { checkOutputFile, writeOutput } from "../files/output-file.js";
 import { singleDevicePlan } from "../plan/resolve.js";
@@ -86,5 +85,5 @@ export async function profileTask(
 }
 
 async function measure(session: Session, task: ProfileTask | WanProfileTask) {
-  return checkDocument("The workers' results", await session.run(task), z.array(profileRankSchema), exitCodes.internal);
+  return checkDocument("The workers' results", await session.run(task), z.array(profileRankSchema), "ERR_INTERNAL");
 }

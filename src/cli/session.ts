@@ -1,15 +1,17 @@
 import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice, hasNccl } from "../engine/choose-device.js";
-import { DitrunError, exitCodes } from "../failure.js";
-import { type EmitHandler, runJob } from "../launcher/agent.js";
+import { type EmitHandler, runJob } from "../engine/workers.js";
+import { DitrunError } from "../failure.js";
 import { type Log, openLog } from "../launcher/logs.js";
-import { isForGpu, loadDitModel } from "../models/load.js";
+import { isForGpu } from "../models/cost.js";
+import { loadDitModel } from "../models/load.js";
 import type { DitModel, Model } from "../models/schema.js";
 import { type PlanFlags, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
 import { type Seed, seedOf } from "../protocol/seed.js";
 import { counted } from "../text.js";
+import { interruptSignals } from "./interrupts.js";
 import type { JsonDocument } from "./json-document.js";
 import { type GlobalArguments, portNumber } from "./options.js";
 
@@ -49,8 +51,8 @@ export class Session {
     const { noGpu } = this.device;
     if (noGpu === undefined || this.options.dryRun || !isForGpu(model, tokens)) return;
     throw new DitrunError(
+      "ERR_NO_DEVICE",
       `A forward of ${model.name} is work for a GPU. ${noGpu} Choose a smaller model or size, or add --device cpu to wait for the CPU.`,
-      exitCodes.environment,
     );
   }
 
@@ -62,12 +64,16 @@ export class Session {
     this.refuseOnCpu(model, tokens);
     const { nproc } = this.options;
     if (nproc === "gpu" && this.device.device !== "cuda") {
-      throw new DitrunError("--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.");
+      throw new DitrunError(
+        "ERR_NPROC",
+        "--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.",
+      );
     }
     const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
     const plan = await resolvePlan(flags, model, wanted, this.device.count, tokens);
     if (plan.ring.transport === "nccl" && !hasNccl(this.device) && meshSize(plan.mesh) > 1) {
       throw new DitrunError(
+        "ERR_PLAN_TRANSPORT",
         `Plan ${plan.name} has ring.transport nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.`,
       );
     }
@@ -88,14 +94,18 @@ export class Session {
       this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);
     }
     const id = `${task.kind}-${randomBytes(4).toString("hex")}`;
+    const what = nproc === 1 ? "the worker" : workers;
+    const interrupts = interruptSignals((sentence) => this.log.logger.info(sentence), what);
+    const { signal, urgent } = interrupts;
     return runJob({
+      ...{ signal, urgent },
       job: { id, task, device, kernels, timeoutSeconds: timeout },
       nproc,
       log: this.log,
       port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
       entry: this.entry,
       onEmit,
-    });
+    }).finally(() => interrupts.close());
   }
 
   /** Text for people: on stdout, or on stderr where a JSON document was asked for. */

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
 import { builtKernels, packageRoot, probeEntry } from "../paths.js";
 import { gpuIsVisible, whyNoCudaModule } from "./visible-gpu.js";
@@ -59,7 +59,8 @@ export async function chooseDevice(
   const cpu = surroundings.kernels("cpu");
   if (!look && wanted !== "auto") return { device: wanted, kernels: surroundings.kernels(wanted), count: 1 };
   if (wanted === "cuda" && !existsSync(cuda)) {
-    throw environmentError(
+    throw new DitrunError(
+      "ERR_KERNEL_MODULE",
       `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist. ${surroundings.whyNoCudaModule()} Or use --device cpu.`,
     );
   }
@@ -68,7 +69,7 @@ export async function chooseDevice(
     const found = await probe(cuda);
     if ("devices" in found && found.devices > 0) return { device: "cuda", kernels: cuda, count: found.devices };
     const reason = "reason" in found ? found.reason : "no GPU is visible.";
-    if (wanted === "cuda") throw environmentError(`--device cuda cannot be used: ${reason}`);
+    if (wanted === "cuda") throw new DitrunError("ERR_NO_DEVICE", `--device cuda cannot be used: ${reason}`);
     noGpu = `The CUDA module cannot be used: ${reason}`;
     log.logger.warn(`This runs on the CPU. ${noGpu}`);
   } else if (wanted === "auto" && surroundings.gpuIsVisible()) {
@@ -76,7 +77,8 @@ export async function chooseDevice(
     log.logger.warn(`This runs on the CPU. ${noGpu}`);
   }
   if (look && !existsSync(cpu)) {
-    throw environmentError(
+    throw new DitrunError(
+      "ERR_KERNEL_MODULE",
       `There is no kernel module for the CPU: ${shown(cpu)} does not exist; run npm run build in ${packageRoot}.`,
     );
   }
@@ -84,16 +86,20 @@ export async function chooseDevice(
 }
 
 async function chooseOverride(wanted: DeviceName, kernels: string, look: boolean): Promise<DeviceChoice> {
-  if (!existsSync(kernels)) throw environmentError(`DITRUN_KERNELS names ${kernels}, which does not exist.`);
+  if (!existsSync(kernels))
+    throw new DitrunError("ERR_KERNEL_MODULE", `DITRUN_KERNELS names ${kernels}, which does not exist.`);
   if (!look && wanted !== "auto") return { device: wanted, kernels, count: 1 };
   const found = await probe(kernels);
-  if ("reason" in found) throw environmentError(found.reason);
+  if ("reason" in found) throw new DitrunError("ERR_KERNEL_MODULE", found.reason);
   const device = found.info?.module;
   if (device === undefined || found.devices === 0) {
-    throw environmentError(`The kernel module ${kernels} finds no device.`);
+    throw new DitrunError("ERR_NO_DEVICE", `The kernel module ${kernels} finds no device.`);
   }
   if (wanted !== "auto" && wanted !== device) {
-    throw new DitrunError(`--device is ${wanted}, but DITRUN_KERNELS names a ${device} module: ${kernels}.`);
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      `--device is ${wanted}, but DITRUN_KERNELS names a ${device} module: ${kernels}.`,
+    );
   }
   return { device, kernels, count: device === "cuda" ? found.devices : 1 };
 }
@@ -119,10 +125,6 @@ async function probe(kernels: string): Promise<Probe | { reason: string }> {
   } catch {
     return { reason: `The probe of ${kernels} answered ${JSON.stringify(result.stdout.slice(0, 200))}.` };
   }
-}
-
-function environmentError(message: string): DitrunError {
-  return new DitrunError(message, exitCodes.environment);
 }
 
 function shown(file: string): string {

@@ -1,10 +1,10 @@
 import { readdir } from "node:fs/promises";
-import { basename, join, relative } from "node:path";
+import { basename, join } from "node:path";
 import { type Document, parseDocument } from "yaml";
 import { z } from "zod";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
-import { readJsonFile } from "../formats/json-file.js";
+import { DitrunError, type FailureCode, messageOf } from "../failure.js";
 import { fileFailure } from "./file-failure.js";
+import { shownPath } from "./shown-path.js";
 import { readTextFile } from "./text-file.js";
 
 /**
@@ -17,6 +17,7 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
   const names = (await readdir(folder)).filter((file) => file.endsWith(".yaml")).map((file) => basename(file, ".yaml"));
   if (names.includes(nameOrFile)) return join(folder, `${nameOrFile}.yaml`);
   throw new DitrunError(
+    "ERR_DOCUMENT_UNKNOWN",
     `There is no ${kind} named "${nameOrFile}": choose one of ${names.sort().join(", ")}, or give a file that ends in .yaml.`,
   );
 }
@@ -27,18 +28,15 @@ export async function findDocument(kind: string, folder: string, nameOrFile: str
  */
 export async function readDocument<T>(file: string, schema: z.ZodType<T>): Promise<T> {
   const text = await readTextFile(file, MOST_YAML_BYTES).catch((error: unknown) => {
-    throw new DitrunError(`${shown(file)} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
+    throw new DitrunError("ERR_FILE_READ", `${shownPath(file)} could not be read: ${fileFailure(error)}.`, {
+      cause: error,
+    });
   });
-  return checkDocument(shown(file), parseYaml(text, shown(file)), schema);
+  return checkDocument(shownPath(file), parseYaml(text, shownPath(file)), schema);
 }
 
 /** Many times the longest plan; the time to parse more grows faster than its length. */
 const MOST_YAML_BYTES = 2 ** 16;
-
-/** Reads a JSON file, still to be checked. @throws DitrunError as readJsonFile does. */
-export async function readJson(file: string): Promise<unknown> {
-  return readJsonFile(file, shown(file));
-}
 
 /** @throws DitrunError for mistakes and for what a parser would only warn of, and for a document with nothing in it. */
 function parseYaml(text: string, source: string): unknown {
@@ -47,42 +45,40 @@ function parseYaml(text: string, source: string): unknown {
     document = parseDocument(text, { logLevel: "error" });
   } catch (error) {
     // The parser calls itself for each level.
-    throw new DitrunError(`${source} is nested too deeply: ${messageOf(error)}.`, undefined, { cause: error });
+    throw new DitrunError("ERR_YAML", `${source} is nested too deeply: ${messageOf(error)}.`, { cause: error });
   }
   const [mistake] = [...document.errors, ...document.warnings];
   if (mistake) {
     const where = mistake.linePos ? `, line ${mistake.linePos[0].line}, column ${mistake.linePos[0].col}` : "";
     const what = mistake.message.split("\n")[0]?.replace(/ at line \d+, column \d+:?$/, "");
     const words = mistake.code === "MULTIPLE_DOCS" ? "it holds more than one document" : what;
-    throw new DitrunError(`${source}${where} is not valid YAML: ${words}.`);
+    throw new DitrunError("ERR_YAML", `${source}${where} is not valid YAML: ${words}.`);
   }
   let contents: unknown;
   try {
     contents = document.toJS();
   } catch (error) {
     // Aliases are only looked at here.
-    throw new DitrunError(`${source} is not valid YAML: ${messageOf(error)}.`, undefined, { cause: error });
+    throw new DitrunError("ERR_YAML", `${source} is not valid YAML: ${messageOf(error)}.`, { cause: error });
   }
   if (contents !== null) return contents;
-  throw new DitrunError(`${source} is empty; it must be a mapping of keys to values, as those in configs/ are.`);
+  throw new DitrunError(
+    "ERR_YAML",
+    `${source} is empty; it must be a mapping of keys to values, as those in configs/ are.`,
+  );
 }
 
-/** Checks a parsed document. @throws DitrunError as readDocument does, with this exit code. */
+/** Checks a parsed document. @throws DitrunError as readDocument does, with this code. */
 export function checkDocument<T>(
   source: string,
   document: unknown,
   schema: z.ZodType<T>,
-  exitCode: number = exitCodes.usage,
+  code: FailureCode = "ERR_SCHEMA",
 ): T {
   const checked = schema.safeParse(document);
   if (checked.success) return checked.data;
   const [issue] = checked.error.issues;
-  throw new DitrunError(`${source}: ${issue ? describe(issue, document, schema) : "it is not valid"}.`, exitCode);
-}
-
-function shown(file: string): string {
-  const short = relative(process.cwd(), file);
-  return short.startsWith("..") ? file : short;
+  throw new DitrunError(code, `${source}: ${issue ? describe(issue, document, schema) : "it is not valid"}.`);
 }
 
 function describe(issue: z.core.$ZodIssue, document: unknown, schema: z.ZodType): string {

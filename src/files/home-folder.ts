@@ -1,5 +1,5 @@
 import { homedir } from "node:os";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 
 /**
  * The user's home folder.
@@ -11,8 +11,8 @@ export function homeFolder(instead?: string): string {
   } catch {
     const otherwise = instead === undefined ? "give the whole path" : `set ${instead} to a folder`;
     throw new DitrunError(
+      "ERR_FOLDER",
       `The home folder is not known: HOME is not set, and this user has no entry in /etc/passwd; ${otherwise}.`,
-      exitCodes.environment,
     );
   }
 }

@@ -15,7 +15,10 @@ export function checkDistinct(files: Readonly<Record<string, string | undefined>
     const other = taken.get(path);
     // Devices take everything, /dev/null for instance.
     if (other !== undefined && !path.startsWith("/dev/")) {
-      throw new DitrunError(`${other} and ${option} both name ${file}: give each a file of its own.`);
+      throw new DitrunError(
+        "ERR_FILE_SHARED",
+        `${other} and ${option} both name ${file}: give each a file of its own.`,
+      );
     }
     taken.set(path, option);
   }
@@ -28,7 +31,7 @@ export function checkDistinct(files: Readonly<Record<string, string | undefined>
  */
 export async function checkOutputFile(path: string, renamed: boolean): Promise<void> {
   const refuse = (why: string): never => {
-    throw new DitrunError(`Cannot write ${path === "" ? '""' : path}: ${why}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${path === "" ? '""' : path}: ${why}.`);
   };
   if (path === "") refuse("a file needs a name");
   const present = await stat(path).catch(() => undefined);
@@ -49,7 +52,10 @@ export async function checkOutputFile(path: string, renamed: boolean): Promise<v
 export async function checkNewFile(option: string, path: string, overwrite: boolean): Promise<void> {
   await checkOutputFile(path, true);
   if (overwrite || (await stat(path).catch(() => undefined)) === undefined) return;
-  throw new DitrunError(`${option} names ${path}, which is there already: choose another name, or add --overwrite.`);
+  throw new DitrunError(
+    "ERR_FILE_EXISTS",
+    `${option} names ${path}, which is there already: choose another name, or add --overwrite.`,
+  );
 }
 
 /** Writes a file in place. @throws DitrunError naming it when it cannot be written. */
@@ -59,6 +65,6 @@ export async function writeOutput(file: string, text: string): Promise<void> {
   } catch (error) {
     // Half a document would be taken for a whole one; a device stays.
     if ((await stat(file).catch(() => undefined))?.isFile()) await rm(file, { force: true });
-    throw new DitrunError(`${file} could not be written: ${fileFailure(error)}.`, undefined, { cause: error });
+    throw new DitrunError("ERR_FILE_WRITE", `${file} could not be written: ${fileFailure(error)}.`, { cause: error });
   }
 }

@@ -13,13 +13,16 @@ const MOST_BYTES = 64 * 2 ** 20;
  */
 export async function readJsonFile(path: string, name = path): Promise<unknown> {
   const text = await readTextFile(path, MOST_BYTES).catch((error: unknown) => {
-    throw new DitrunError(`${name} could not be read: ${fileFailure(error)}.`, undefined, { cause: error });
+    throw new DitrunError("ERR_FILE_READ", `${name} could not be read: ${fileFailure(error)}.`, { cause: error });
   });
   refuseLfsPointer(path, text);
   try {
     return JSON.parse(text);
   } catch (error) {
     // The parser quotes the file.
-    throw new DitrunError(`${name} is not valid JSON (${shown(messageOf(error))}): copy or download it again.`);
+    throw new DitrunError(
+      "ERR_JSON",
+      `${name} is not valid JSON (${shown(messageOf(error))}): copy or download it again.`,
+    );
   }
 }

@@ -11,6 +11,7 @@ export const mostPointerBytes = 1024;
 export function refuseLfsPointer(path: string, start: string): void {
   if (!start.startsWith("version https://git-lfs.github.com/spec/")) return;
   throw new DitrunError(
+    "ERR_LFS_POINTER",
     `${path} is a Git LFS pointer, not the file itself: get it with \`cd ${dirname(path)} && git lfs pull --include=${basename(path)}\`.`,
   );
 }

@@ -89,6 +89,9 @@ export function toFloat32(dtype: FileDtype, bytes: Uint8Array): Float32Array {
     case "BF16":
       return bf16ToFloat32(new Uint16Array(buffer, byteOffset, length));
     default:
-      throw new DitrunError(`${dtype} values cannot be read as floating-point numbers; F32, BF16, F16 and F64 can.`);
+      throw new DitrunError(
+        "ERR_TENSOR_DTYPE",
+        `${dtype} values cannot be read as floating-point numbers; F32, BF16, F16 and F64 can.`,
+      );
   }
 }

@@ -60,15 +60,20 @@ async function openOne(path: string): Promise<TensorFile> {
 async function readHeader(path: string, handle: FileHandle, size: number): Promise<Map<string, StoredTensor>> {
   if (size < 8)
     throw new DitrunError(
+      "ERR_SAFETENSORS",
       `${path} is not a safetensors file: it has ${size} bytes, and the header's length alone takes 8.`,
     );
   const length = Number((await readExactly(path, handle, 0, 8)).readBigUInt64LE());
   if (length > maxHeaderBytes)
     throw new DitrunError(
+      "ERR_SAFETENSORS",
       `${path} is not a safetensors file: its first 8 bytes announce a header of ${length} bytes, and at most ${maxHeaderBytes} are allowed.`,
     );
   if (8 + length > size)
-    throw new DitrunError(`${path} is truncated: its header needs ${8 + length} bytes, but the file has ${size}.`);
+    throw new DitrunError(
+      "ERR_SAFETENSORS",
+      `${path} is truncated: its header needs ${8 + length} bytes, but the file has ${size}.`,
+    );
   const header = parseHeader(path, await readExactly(path, handle, 8, length));
 
   const dataStart = 8 + length;
@@ -98,10 +103,12 @@ function checkCoverage(
   for (const [name, { offset, byteLength }] of ordered) {
     if (offset < end)
       throw new DitrunError(
+        "ERR_SAFETENSORS",
         `${path}: tensors ${before} and ${name} overlap: one ends at byte ${end - dataStart} of the data, the other begins at ${offset - dataStart}.`,
       );
     if (offset > end)
       throw new DitrunError(
+        "ERR_SAFETENSORS",
         `${path}: bytes ${end - dataStart} to ${offset - dataStart} of the data belong to no tensor; the file is damaged, so download it again.`,
       );
     end = offset + byteLength;
@@ -109,13 +116,17 @@ function checkCoverage(
   }
   if (end !== fileBytes)
     throw new DitrunError(
+      "ERR_SAFETENSORS",
       `${path}: the tensors end at byte ${end}, but the file has ${fileBytes}; it is damaged, so download it again.`,
     );
 }
 
 function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
   const refuse = (why: string): never => {
-    throw new DitrunError(`${path} has a header of ${bytes.byteLength} bytes that cannot be read: ${why}.`);
+    throw new DitrunError(
+      "ERR_SAFETENSORS",
+      `${path} has a header of ${bytes.byteLength} bytes that cannot be read: ${why}.`,
+    );
   };
   let text = "";
   let header: unknown;
@@ -165,6 +176,7 @@ function checkEntry(path: string, name: string, value: unknown, dataStart: numbe
   if (!entry.success) {
     const issue = entry.error.issues[0];
     throw new DitrunError(
+      "ERR_SAFETENSORS",
       `${path}: the header's entry for tensor ${name} is malformed${issue ? ` at ${issue.path.join(".") || "its top"}: ${issue.message}` : ""}.`,
     );
   }
@@ -172,15 +184,18 @@ function checkEntry(path: string, name: string, value: unknown, dataStart: numbe
   const [begin, end] = data_offsets;
   if (!isDtype(dtype))
     throw new DitrunError(
+      "ERR_TENSOR_DTYPE",
       `${path}: tensor ${name} has the dtype ${shown(dtype)}; ditrun knows ${Object.keys(elementBytes).join(", ")}.`,
     );
   const byteLength = tensorBytes(dtype, shape);
   if (end - begin !== byteLength)
     throw new DitrunError(
+      "ERR_SAFETENSORS",
       `${path}: tensor ${name} is ${describe({ dtype, shape })} and should have ${byteLength} bytes, but its offsets ${begin} to ${end} hold ${end - begin}.`,
     );
   if (dataStart + end > size)
     throw new DitrunError(
+      "ERR_SAFETENSORS",
       `${path} is truncated: tensor ${name} ends at byte ${dataStart + end}, but the file has ${size}; copy or download it again.`,
     );
   return { dtype, shape, byteLength, offset: dataStart + begin };
@@ -194,9 +209,10 @@ async function readExactly(path: string, handle: FileHandle, position: number, l
   const buffer = Buffer.alloc(length);
   for (let done = 0; done < length; ) {
     const { bytesRead } = await handle.read(buffer, done, length - done, position + done).catch((error: unknown) => {
-      throw new DitrunError(`Cannot read ${path}: ${fileFailure(error)}.`);
+      throw new DitrunError("ERR_FILE_READ", `Cannot read ${path}: ${fileFailure(error)}.`);
     });
-    if (bytesRead === 0) throw new DitrunError(`${path} ended at byte ${position + done} while its header was read.`);
+    if (bytesRead === 0)
+      throw new DitrunError("ERR_SAFETENSORS", `${path} ended at byte ${position + done} while its header was read.`);
     done += bytesRead;
   }
   return buffer;
@@ -221,6 +237,7 @@ export async function writeSafetensors(
     const expected = tensorBytes(dtype, shape);
     if (data.byteLength !== expected)
       throw new DitrunError(
+        "ERR_TENSOR_SHAPE",
         `Cannot write tensor ${name} to ${path}: ${describe({ dtype, shape })} has ${expected} bytes, but its data have ${data.byteLength}.`,
       );
     const begin = end;
@@ -234,7 +251,10 @@ export async function writeSafetensors(
 
   await checkOutputFile(path, true);
   const failure = (error: unknown) =>
-    new DitrunError(`Cannot write ${path} (${8 + headerBytes.byteLength + end} bytes): ${fileFailure(error)}.`);
+    new DitrunError(
+      "ERR_FILE_WRITE",
+      `Cannot write ${path} (${8 + headerBytes.byteLength + end} bytes): ${fileFailure(error)}.`,
+    );
   const { name, file } = await openTemporary(path).catch((error: unknown) => {
     throw failure(error);
   });

@@ -41,7 +41,10 @@ class Shards implements TensorFile {
   #shard(name: string): TensorFile {
     const shard = this.shardOf.get(name);
     if (shard === undefined)
-      throw new DitrunError(`${this.path} lists no tensor ${name} among its ${this.shardOf.size}.`);
+      throw new DitrunError(
+        "ERR_TENSOR_MISSING",
+        `${this.path} lists no tensor ${name} among its ${this.shardOf.size}.`,
+      );
     return shard;
   }
 }
@@ -59,6 +62,7 @@ export async function openShards(path: string, openOne: (path: string) => Promis
       files.set(file, shard);
       if (!shard.has(name))
         throw new DitrunError(
+          "ERR_SHARD_INDEX",
           `${path} puts tensor ${name} into ${file}, but that file does not have it; download it again.`,
         );
       shardOf.set(name, shard);
@@ -78,15 +82,20 @@ export async function readShardIndex(path: string): Promise<Map<string, string>>
   const index = indexSchema.safeParse(await readJsonFile(path));
   if (!index.success)
     throw new DitrunError(
+      "ERR_SHARD_INDEX",
       `${path} is not an index of safetensors files: it has no weight_map from tensor names to file names.`,
     );
   const weightMap = new Map(Object.entries(index.data.weight_map));
   if (weightMap.size > maxTensors)
-    throw new DitrunError(`${path} lists ${weightMap.size} tensors; at most ${maxTensors} are read.`);
+    throw new DitrunError(
+      "ERR_SHARD_INDEX",
+      `${path} lists ${weightMap.size} tensors; at most ${maxTensors} are read.`,
+    );
   for (const [name, file] of weightMap) {
     checkTensorName(path, name);
     if (basename(file) !== file || file.length < 3 || !isPlain(file))
       throw new DitrunError(
+        "ERR_SHARD_INDEX",
         `${path} puts tensor ${name} into ${shown(file)}, which is not a file name beside the index.`,
       );
   }

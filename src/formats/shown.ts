@@ -17,6 +17,7 @@ export function isPlain(text: string): boolean {
 export function checkTensorName(path: string, name: string): void {
   if (isPlain(name)) return;
   throw new DitrunError(
+    "ERR_TENSOR_NAME",
     `${path} has a tensor named "${shown(name)}"; names of tensors have at most ${MOST_CHARACTERS} characters and no control characters.`,
   );
 }

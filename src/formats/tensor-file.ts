@@ -88,11 +88,15 @@ export function expectShape(
   const info = file.info(name);
   if (info.shape.length !== shape.length || info.shape.some((size, i) => size !== shape[i]))
     throw new DitrunError(
+      "ERR_TENSOR_SHAPE",
       `${file.path}: tensor ${name} should have the shape [${shape.join(", ")}], but it has [${info.shape.join(", ")}]; are these the weights of this model?`,
     );
   const dtypes = dtype === undefined ? [info.dtype] : typeof dtype === "string" ? [dtype] : dtype;
   if (!dtypes.includes(info.dtype))
-    throw new DitrunError(`${file.path}: tensor ${name} should be ${dtypes.join(" or ")}, but it is ${info.dtype}.`);
+    throw new DitrunError(
+      "ERR_TENSOR_DTYPE",
+      `${file.path}: tensor ${name} should be ${dtypes.join(" or ")}, but it is ${info.dtype}.`,
+    );
   return info;
 }
 
@@ -122,6 +126,7 @@ export class StoredTensors implements TensorFile {
     const tensor = this.#tensors.get(name);
     if (tensor === undefined)
       throw new DitrunError(
+        "ERR_TENSOR_MISSING",
         `${this.path} has no tensor ${name} among its ${this.#tensors.size}${nearest(name, this.names())}.`,
       );
     return tensor;
@@ -136,16 +141,21 @@ export class StoredTensors implements TensorFile {
       !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start <= end && end <= size)
     )
       throw new DitrunError(
+        "ERR_TENSOR_SLICE",
         `${this.path}: the slice [${start}, ${end}) of dimension ${dim} is outside of tensor ${name}, ${describe(tensor)}.`,
       );
     const runs = tensor.shape.slice(0, dim).reduce((count, n) => count * n, 1);
     const itemBytes = tensor.shape.slice(dim + 1).reduce((bytes, n) => bytes * n, elementBytes[tensor.dtype]);
     const run = (end - start) * itemBytes;
     if (into === undefined && runs * run > mostBufferBytes)
-      throw new DitrunError(`${this.path}: tensor ${name} has ${runs * run} bytes, more than can be read at once.`);
+      throw new DitrunError(
+        "ERR_TENSOR_SLICE",
+        `${this.path}: tensor ${name} has ${runs * run} bytes, more than can be read at once.`,
+      );
     const out = into ?? new Uint8Array(runs * run);
     if (out.byteLength !== runs * run)
       throw new DitrunError(
+        "ERR_TENSOR_SLICE",
         `${this.path}: the slice [${start}, ${end}) of dimension ${dim} of tensor ${name} has ${runs * run} bytes, but the buffer given for it has ${out.byteLength}.`,
       );
     const first = tensor.offset + start * itemBytes;
@@ -181,10 +191,11 @@ export class StoredTensors implements TensorFile {
     while (done < into.byteLength) {
       const length = Math.min(maxReadBytes, into.byteLength - done);
       const { bytesRead } = await this.#handle.read(into, done, length, offset + done).catch((error: unknown) => {
-        throw new DitrunError(`Cannot read tensor ${name} of ${this.path}: ${fileFailure(error)}.`);
+        throw new DitrunError("ERR_FILE_READ", `Cannot read tensor ${name} of ${this.path}: ${fileFailure(error)}.`);
       });
       if (bytesRead === 0)
         throw new DitrunError(
+          "ERR_FILE_READ",
           `${this.path} ended at byte ${offset + done} while tensor ${name} was read: it was cut off or replaced since it was opened.`,
         );
       done += bytesRead;
@@ -196,11 +207,12 @@ export class StoredTensors implements TensorFile {
 export async function openForReading(path: string): Promise<{ handle: FileHandle; size: number }> {
   // Without waiting for a pipe's writer: what is no regular file is refused below.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
-    throw new DitrunError(`Cannot open ${path}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_READ", `Cannot open ${path}: ${fileFailure(error)}.`);
   });
   try {
     const stat = await handle.stat();
-    if (!stat.isFile()) throw new DitrunError(`Cannot read ${path} as weights: it is not a regular file.`);
+    if (!stat.isFile())
+      throw new DitrunError("ERR_FILE_READ", `Cannot read ${path} as weights: it is not a regular file.`);
     if (stat.size <= mostPointerBytes) refuseLfsPointer(path, await startOf(handle));
     return { handle, size: stat.size };
   } catch (error) {

@@ -30,7 +30,10 @@ export async function openTorchCheckpoint(path: string): Promise<TensorFile> {
     const archive = await openArchive(path, handle, size);
     const tensors = readStateDict(path, await archive.bytes("data.pkl"));
     if (archive.has("byteorder") && (await archive.bytes("byteorder")).toString("latin1") !== "little")
-      throw new DitrunError(`${path} was saved on a big-endian machine; save it again on a little-endian one.`);
+      throw new DitrunError(
+        "ERR_TORCH_CHECKPOINT",
+        `${path} was saved on a big-endian machine; save it again on a little-endian one.`,
+      );
     const stored = new Map<string, StoredTensor>();
     for (const [name, tensor] of tensors) stored.set(name, await locate(path, archive, name, tensor));
     return new StoredTensors(path, handle, stored);
@@ -47,6 +50,7 @@ async function locate(path: string, archive: Archive, name: string, tensor: Chec
   const begin = firstElement * tensorBytes(dtype, []);
   if (begin + byteLength > entry.byteLength)
     throw new DitrunError(
+      "ERR_TORCH_CHECKPOINT",
       `${path}: tensor ${name}, ${dtype} [${shape.join(", ")}], needs bytes ${begin} to ${begin + byteLength} of storage ${storage}, which has ${entry.byteLength}.`,
     );
   return { dtype, shape, byteLength, offset: entry.offset + begin };
@@ -71,20 +75,26 @@ async function openArchive(path: string, handle: FileHandle, size: number): Prom
   const zip = await yauzl.fromFdPromise(handle.fd, { autoClose: false, lazyEntries: true }).catch(async (error) => {
     if (await isLegacy(handle))
       throw new DitrunError(
+        "ERR_TORCH_CHECKPOINT",
         `${path} was saved by a PyTorch before 1.6, in a format that ditrun does not read; load it in PyTorch and torch.save it anew.`,
       );
     throw new DitrunError(
+      "ERR_TORCH_CHECKPOINT",
       `${path} is not a PyTorch checkpoint in the zip format, or it is truncated (${shown(messageOf(error))}); download it again, or load it in PyTorch and torch.save it anew.`,
     );
   });
   if (zip.entryCount > maxEntries)
-    throw new DitrunError(`${path} has ${zip.entryCount} entries; at most ${maxEntries} are read.`);
+    throw new DitrunError(
+      "ERR_TORCH_CHECKPOINT",
+      `${path} has ${zip.entryCount} entries; at most ${maxEntries} are read.`,
+    );
   const entries = new Map<string, yauzl.Entry>();
   try {
     for await (const entry of zip.eachEntry())
       entries.set(entry.fileName.slice(entry.fileName.indexOf("/") + 1), entry);
   } catch (error) {
     throw new DitrunError(
+      "ERR_TORCH_CHECKPOINT",
       `${path}: the directory of this zip archive is damaged (${shown(messageOf(error))}); download it again.`,
     );
   }
@@ -96,17 +106,23 @@ async function openArchive(path: string, handle: FileHandle, size: number): Prom
     const entry = entries.get(name);
     if (entry === undefined)
       throw new DitrunError(
+        "ERR_TORCH_CHECKPOINT",
         `${path} is not a PyTorch checkpoint: it has no ${name} among its ${entries.size} entries.`,
       );
     if (entry.compressionMethod !== 0 || entry.isEncrypted())
       throw new DitrunError(
+        "ERR_TORCH_CHECKPOINT",
         `${path}: entry ${name} is compressed or encrypted; torch.save stores entries as they are.`,
       );
     const { fileDataStart } = await zip.readLocalFileHeaderPromise(entry, { minimal: true }).catch((error: unknown) => {
-      throw new DitrunError(`${path}: entry ${name} of this zip archive is damaged (${shown(messageOf(error))}).`);
+      throw new DitrunError(
+        "ERR_TORCH_CHECKPOINT",
+        `${path}: entry ${name} of this zip archive is damaged (${shown(messageOf(error))}).`,
+      );
     });
     if (fileDataStart + entry.uncompressedSize > size)
       throw new DitrunError(
+        "ERR_TORCH_CHECKPOINT",
         `${path}: entry ${name} should end at byte ${fileDataStart + entry.uncompressedSize}, but the file has ${size}; download it again.`,
       );
     const located = { offset: fileDataStart, byteLength: entry.uncompressedSize };
@@ -120,7 +136,10 @@ async function openArchive(path: string, handle: FileHandle, size: number): Prom
     bytes: async (name) => {
       const { offset, byteLength } = await locateEntry(name);
       if (byteLength > maxPickleBytes)
-        throw new DitrunError(`${path}: its ${name} has ${byteLength} bytes; at most ${maxPickleBytes} are read.`);
+        throw new DitrunError(
+          "ERR_TORCH_CHECKPOINT",
+          `${path}: its ${name} has ${byteLength} bytes; at most ${maxPickleBytes} are read.`,
+        );
       const whole: StoredTensor = { dtype: "U8", shape: [byteLength], byteLength, offset };
       return Buffer.from(await new StoredTensors(path, handle, new Map([[name, whole]])).read(name));
     },

@@ -107,7 +107,7 @@ function resolveStorage(id: unknown): StorageReference {
  */
 export function readStateDict(path: string, pickle: Uint8Array): Map<string, CheckpointTensor> {
   const root = parsePickle(path, pickle);
-  if (!(root instanceof Map)) throw new DitrunError(`${path} holds no dictionary of tensors at its top.`);
+  if (!(root instanceof Map)) throw new DitrunError("ERR_PICKLE", `${path} holds no dictionary of tensors at its top.`);
   const tensors = new Map<string, CheckpointTensor>();
   for (const [name, value] of leaves(path, root)) {
     if (!(value instanceof TensorReference)) continue;
@@ -150,10 +150,11 @@ function parsePickle(path: string, pickle: Uint8Array): unknown {
   } catch (error) {
     if (error instanceof Refused)
       throw new DitrunError(
+        "ERR_PICKLE",
         `${path} asks for ${error.message}, and ditrun loads only tensors and containers from a pickle; convert the file to safetensors if you trust it.`,
       );
     const why = error instanceof z.ZodError ? (error.issues[0]?.message ?? "bad arguments") : messageOf(error);
-    throw new DitrunError(`${path}: its data.pkl cannot be read: ${shown(why.replace(/\.$/, ""))}.`);
+    throw new DitrunError("ERR_PICKLE", `${path}: its data.pkl cannot be read: ${shown(why.replace(/\.$/, ""))}.`);
   }
 }
 
@@ -168,6 +169,7 @@ function* leaves(path: string, root: Map<unknown, unknown>): Generator<[name: st
     const [keys, value] = next;
     if (++items > maxItems || keys.length > maxDepth)
       throw new DitrunError(
+        "ERR_PICKLE",
         `${path} has more than ${maxItems} items or nests them more than ${maxDepth} deep; is it a state dict?`,
       );
     if (!(value instanceof Map || Array.isArray(value))) yield [keys.join("."), value];
@@ -188,10 +190,12 @@ function contiguous(path: string, name: string, tensor: TensorReference): Checkp
   const same = shape.every((n, i) => n === 1 || stride[i] === rowMajor[shape.length - 1 - i]);
   if (stride.length !== shape.length || !(same || expected === 0))
     throw new DitrunError(
+      "ERR_PICKLE",
       `${path}: tensor ${name} of shape [${shape.join(", ")}] has the strides [${stride.join(", ")}]; save it with .contiguous().`,
     );
   if (firstElement + expected > storage.elements)
     throw new DitrunError(
+      "ERR_PICKLE",
       `${path}: tensor ${name} needs elements ${firstElement} to ${firstElement + expected} of storage ${storage.key}, which has ${storage.elements}.`,
     );
   return { dtype: storage.dtype, shape, storage: storage.key, firstElement };

@@ -1,7 +1,7 @@
 import { lstat, readlink, rename, stat, statfs, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { downloadFile, HubApiError } from "@huggingface/hub";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import { makeFolder } from "../files/folder.js";
 import { temporaryName } from "../files/temporary.js";
@@ -53,7 +53,10 @@ async function downloadFrom(hub: Hub, request: DownloadRequest): Promise<string>
   const commit = await commitOf(hub, repository, revision);
   const files = await listFiles(hub, repository, commit);
   if (files.length === 0)
-    throw new DitrunError(`The repository ${repository} has no weights, so there is nothing to download.`);
+    throw new DitrunError(
+      "ERR_CHECKPOINT_MISSING",
+      `The repository ${repository} has no weights, so there is nothing to download.`,
+    );
 
   const folder = repositoryFolder(cache, repository);
   const totalBytes = files.reduce((sum, file) => sum + file.size, 0);
@@ -106,7 +109,7 @@ async function openRemote(hub: Hub, repository: string, commit: string, path: st
     if (status === undefined || status >= 500 || status === 408 || status === 429) throw error;
     throw refusedWith(status, repository, hub.address);
   }
-  throw new DitrunError(`The hub listed the file ${path}, but does not have it.`, exitCodes.environment);
+  throw new DitrunError("ERR_HUB_ANSWER", `The hub listed the file ${path}, but does not have it.`);
 }
 
 /** Bytes of a file that are on disk already: all of it, or what an earlier run got. */
@@ -126,8 +129,8 @@ async function checkSpace(folder: string, needed: number): Promise<void> {
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
   if (needed > bavail * bsize)
     throw new DitrunError(
+      "ERR_DISK_SPACE",
       `${folder} has ${gigabytes(bavail * bsize)} free, but the download needs ${gigabytes(needed)} more; free some space, or set HF_HOME to another disk.`,
-      exitCodes.environment,
     );
 }
 
@@ -153,6 +156,9 @@ async function write(path: string, text: string): Promise<void> {
 async function onDisk<T>(folder: string, action: () => Promise<T>): Promise<T> {
   return action().catch((error: unknown) => {
     if (error instanceof DitrunError) throw error;
-    throw new DitrunError(`Cannot write into the Hugging Face cache ${folder}: ${fileFailure(error)}.`);
+    throw new DitrunError(
+      "ERR_FILE_WRITE",
+      `Cannot write into the Hugging Face cache ${folder}: ${fileFailure(error)}.`,
+    );
   });
 }

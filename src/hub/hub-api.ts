@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
+import { DitrunError, messageOf } from "../failure.js";
 import { isPlain, shown } from "../formats/shown.js";
 import { isCommit } from "./hub-cache.js";
 
@@ -35,6 +35,7 @@ const answerMs = 120_000;
 export function openHub(endpoint = "https://huggingface.co", token?: string): Hub {
   if (!URL.canParse(endpoint) || !/^https?:$/.test(new URL(endpoint).protocol)) {
     throw new DitrunError(
+      "ERR_HUB_ENDPOINT",
       `HF_ENDPOINT is "${shown(endpoint)}"; it must be a web address, such as https://huggingface.co.`,
     );
   }
@@ -42,7 +43,10 @@ export function openHub(endpoint = "https://huggingface.co", token?: string): Hu
   const check = (address: string): URL => {
     const url = new URL(address);
     if (url.protocol === protocol || url.protocol === "https:") return url;
-    throw failure(`The hub at ${endpoint} leads to ${shown(url.origin)}, which is not ${protocol.slice(0, -1)}.`);
+    throw new DitrunError(
+      "ERR_HUB_ANSWER",
+      `The hub at ${endpoint} leads to ${shown(url.origin)}, which is not ${protocol.slice(0, -1)}.`,
+    );
   };
   const closing = new AbortController();
   return {
@@ -67,7 +71,8 @@ export async function commitOf(hub: Hub, repository: string, revision: string): 
   const { document } = await ask(hub, repository, url);
   const commit = z.looseObject({ sha: z.string() }).safeParse(document).data?.sha;
   if (commit !== undefined && isCommit(commit)) return commit;
-  throw failure(
+  throw new DitrunError(
+    "ERR_HUB_ANSWER",
     `The hub at ${hub.address} names no commit of ${repository} (${commit === undefined ? "its answer has no sha" : `its sha is "${shown(commit)}"`}); check HF_ENDPOINT.`,
   );
 }
@@ -87,11 +92,17 @@ export async function listFiles(hub: Hub, repository: string, commit: string): P
   let next: string | undefined = `${hub.address}/api/models/${repository}/tree/${commit}?recursive=true`;
   for (let page = 0; next !== undefined; page++) {
     if (page === maxPages)
-      throw failure(`The hub at ${hub.address} lists ${repository} on more than ${maxPages} pages.`);
+      throw new DitrunError(
+        "ERR_HUB_ANSWER",
+        `The hub at ${hub.address} lists ${repository} on more than ${maxPages} pages.`,
+      );
     const answer = await ask(hub, repository, next);
     const entries = z.array(entrySchema).safeParse(answer.document);
     if (!entries.success)
-      throw failure(`The hub at ${hub.address} answers with no list of the files of ${repository}.`);
+      throw new DitrunError(
+        "ERR_HUB_ANSWER",
+        `The hub at ${hub.address} answers with no list of the files of ${repository}.`,
+      );
     for (const entry of entries.data) {
       if (entry.type !== "file" || !wanted.test(entry.path)) continue;
       const file = checkedFile(entry);
@@ -121,7 +132,7 @@ function checkedFile({ path, size, oid, lfs }: z.infer<typeof entrySchema>): Rem
 }
 
 function unlikely(path: string, why: string): DitrunError {
-  return failure(`The hub lists the file ${shown(path)} (${why}), which cannot be right.`);
+  return new DitrunError("ERR_HUB_ANSWER", `The hub lists the file ${shown(path)} (${why}), which cannot be right.`);
 }
 
 /** One answer in JSON, and the address of its next page. */
@@ -150,7 +161,10 @@ async function ask(
     return { document: JSON.parse(text), next: nextPage(link, url, hub.address) };
   } catch (error) {
     if (error instanceof DitrunError) throw error;
-    throw failure(`The hub at ${hub.address} did not answer in JSON about ${repository}; check HF_ENDPOINT.`);
+    throw new DitrunError(
+      "ERR_HUB_ANSWER",
+      `The hub at ${hub.address} did not answer in JSON about ${repository}; check HF_ENDPOINT.`,
+    );
   }
 }
 
@@ -159,7 +173,8 @@ async function boundedText(response: Response, address: string): Promise<string>
   let bytes = 0;
   for await (const chunk of response.body ?? []) {
     bytes += chunk.byteLength;
-    if (bytes > maxAnswerBytes) throw failure(`The hub at ${address} sends more than ${maxAnswerBytes / 2 ** 20} MiB.`);
+    if (bytes > maxAnswerBytes)
+      throw new DitrunError("ERR_HUB_ANSWER", `The hub at ${address} sends more than ${maxAnswerBytes / 2 ** 20} MiB.`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
@@ -171,7 +186,10 @@ function nextPage(link: string | null, from: string, address: string): string | 
   if (target === undefined) return undefined;
   const url = URL.canParse(target, from) ? new URL(target, from) : undefined;
   if (url?.origin === new URL(address).origin) return url.href;
-  throw failure(`The hub at ${address} has its list go on at ${shown(target)}, another host, which is not asked.`);
+  throw new DitrunError(
+    "ERR_HUB_ANSWER",
+    `The hub at ${address} has its list go on at ${shown(target)}, another host, which is not asked.`,
+  );
 }
 
 /** A sentence for a status that the hub or a host of its files answered. */
@@ -182,7 +200,10 @@ export function refusedWith(status: number, repository: string, address: string)
       : status === 404
         ? "check the name and HF_ENDPOINT"
         : "try again later";
-  return failure(`Cannot download ${repository} from ${address}: the server answered ${status}; ${hint}.`);
+  return new DitrunError(
+    "ERR_HUB_REFUSED",
+    `Cannot download ${repository} from ${address}: the server answered ${status}; ${hint}.`,
+  );
 }
 
 /** A sentence for what kept a request from being answered. */
@@ -190,9 +211,8 @@ export function unreachable(error: unknown, repository: string, address: string)
   if (error instanceof DitrunError) return error;
   const cause = error instanceof Error && error.cause !== undefined ? ` (${messageOf(error.cause)})` : "";
   const mirror = "if this machine has no network, set HF_ENDPOINT to a mirror, or name a copy with --ckpt-dir";
-  return failure(`Cannot download ${repository} from ${address}: ${shown(messageOf(error) + cause)}; ${mirror}.`);
-}
-
-function failure(sentence: string): DitrunError {
-  return new DitrunError(sentence, exitCodes.environment);
+  return new DitrunError(
+    "ERR_HUB_UNREACHABLE",
+    `Cannot download ${repository} from ${address}: ${shown(messageOf(error) + cause)}; ${mirror}.`,
+  );
 }

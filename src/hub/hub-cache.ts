@@ -1,6 +1,6 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { homeFolder } from "../files/home-folder.js";
 
 /** The variables of a process's environment that this reads. */
@@ -45,7 +45,7 @@ export async function hubToken(environment: Environment): Promise<string | undef
     token = source === "" ? "" : (await readFile(source, "utf8").catch(() => "")).trim();
   }
   if (/^[\x21-\x7e]*$/.test(token)) return token || undefined;
-  throw new DitrunError(`${source} holds no token: a token has letters, digits and signs only.`, exitCodes.environment);
+  throw new DitrunError("ERR_HUB_TOKEN", `${source} holds no token: a token has letters, digits and signs only.`);
 }
 
 /** Where `hf auth login` puts the token; "" where there is no home folder. */

@@ -2,7 +2,7 @@ import { createHash, type Hash } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { setTimeout } from "node:timers/promises";
-import { DitrunError, exitCodes, messageOf } from "../failure.js";
+import { DitrunError, messageOf } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import { openTemporary } from "../files/temporary.js";
 import { shown } from "../formats/shown.js";
@@ -50,7 +50,7 @@ export async function fetchVerified(fetch: Fetch): Promise<void> {
   const { target, expected, label, resumes } = fetch;
   const name = `${target}.incomplete`;
   const local = (error: unknown): never => {
-    throw new DitrunError(`Cannot write ${name}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${name}: ${fileFailure(error)}.`);
   };
   const growing = await (resumes
     ? open(name, constants.O_RDWR | constants.O_CREAT).then((file) => ({ name, file }))
@@ -63,8 +63,8 @@ export async function fetchVerified(fetch: Fetch): Promise<void> {
     if (found !== expected.oid) {
       await rm(growing.name, { force: true });
       throw new DitrunError(
+        "ERR_DOWNLOAD",
         `${label} was downloaded with the hash ${found}, but it should have ${expected.oid}; run the same command again to fetch it anew.`,
-        exitCodes.environment,
       );
     }
     await growing.file.datasync().catch(local);
@@ -97,12 +97,15 @@ async function fill(
     try {
       const remote = await openRemote();
       if (remote.size !== expected.size)
-        throw new DitrunError(`${label} should have ${expected.size} bytes, but the server offers ${remote.size}.`);
+        throw new DitrunError(
+          "ERR_DOWNLOAD",
+          `${label} should have ${expected.size} bytes, but the server offers ${remote.size}.`,
+        );
       for await (const chunk of remote.slice(done).stream()) {
         if (done + chunk.byteLength > expected.size)
           throw new DitrunError(
+            "ERR_DOWNLOAD",
             `The server sends more than the ${expected.size} bytes of ${label}; try again, or check HF_ENDPOINT.`,
-            exitCodes.environment,
           );
         await writeAt(file, chunk, done).catch(local);
         hash.update(chunk);
@@ -116,8 +119,8 @@ async function fill(
       failures = done > before ? 1 : failures + 1;
       if (failures >= maxFailures)
         throw new DitrunError(
+          "ERR_DOWNLOAD",
           `The download of ${label} was cut off after ${done} of ${expected.size} bytes (${shown(messageOf(error))}); run the same command again to go on from there.`,
-          exitCodes.environment,
         );
       await setTimeout(200 * 2 ** failures);
     }

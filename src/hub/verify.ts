@@ -21,7 +21,7 @@ export async function wrongFiles(directory: string, onFile: (path: string) => vo
   const wrong: WrongFile[] = [];
   let checked = 0;
   const entries = await readdir(directory, { recursive: true }).catch((error: unknown) => {
-    throw new DitrunError(`Cannot read ${directory}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_READ", `Cannot read ${directory}: ${fileFailure(error)}.`);
   });
   for (const path of entries.sort()) {
     const blob = await realpath(join(directory, path)).catch(() => undefined);
@@ -35,11 +35,12 @@ export async function wrongFiles(directory: string, onFile: (path: string) => vo
       for await (const chunk of createReadStream(blob, { highWaterMark: 2 ** 20 })) hash.update(chunk);
       if (hash.digest("hex") !== oid) wrong.push({ path, blob });
     } catch (error) {
-      throw new DitrunError(`Cannot read ${blob}: ${fileFailure(error)}.`);
+      throw new DitrunError("ERR_FILE_READ", `Cannot read ${blob}: ${fileFailure(error)}.`);
     }
   }
   if (checked > 0) return wrong;
   throw new DitrunError(
+    "ERR_OPTION_CONFLICT",
     `--verify checks a checkpoint in the Hugging Face cache, whose files are named by their hashes; ${directory} has no such names.`,
   );
 }
@@ -48,7 +49,7 @@ export async function wrongFiles(directory: string, onFile: (path: string) => vo
 export async function removeWrong(files: readonly WrongFile[]): Promise<void> {
   for (const { blob } of files)
     await rm(blob, { force: true }).catch((error: unknown) => {
-      throw new DitrunError(`Cannot remove ${blob}: ${fileFailure(error)}.`);
+      throw new DitrunError("ERR_FILE_WRITE", `Cannot remove ${blob}: ${fileFailure(error)}.`);
     });
 }
 
@@ -56,5 +57,8 @@ export async function removeWrong(files: readonly WrongFile[]): Promise<void> {
 export function refuseWrong(directory: string, wrong: readonly WrongFile[], remedy: string): void {
   if (wrong.length === 0) return;
   const names = wrong.map(({ path, blob }) => `${path} (${relative(dirname(dirname(blob)), blob)})`).join(", ");
-  throw new DitrunError(`${directory} has files that are not what their hashes say: ${names}; ${remedy}.`);
+  throw new DitrunError(
+    "ERR_CHECKPOINT_HASH",
+    `${directory} has files that are not what their hashes say: ${names}; ${remedy}.`,
+  );
 }

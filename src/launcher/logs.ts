@@ -49,7 +49,7 @@ export function openLog(level: LogLevel, folder?: string, stderr: Writable = pro
       const file = new LogFile(join(folder, "launcher.log"), "append", tell);
       streams.push({ level: "debug", stream: file });
     } catch (error) {
-      throw new DitrunError(`--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, undefined, {
+      throw new DitrunError("ERR_FILE_WRITE", `--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, {
         cause: error,
       });
     }

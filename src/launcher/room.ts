@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { counted } from "../text.js";
-import { processLimit } from "./surroundings.js";
+import { processLimit } from "./process-limit.js";
 
 /** Threads of a worker that only starts, and what the launcher adds to its own; each worker takes more when it works. */
 const LEAST_PER_WORKER = 12;
@@ -28,16 +28,16 @@ export function checkRoom(nproc: number): void {
   const most = processLimit("Max open files") ?? Number.POSITIVE_INFINITY;
   if (most < files) {
     throw new DitrunError(
+      "ERR_LIMIT",
       `Only ${most} files may be open at once, and ${counted(nproc, "worker")} need ${files} in the launcher: raise the limit with ulimit -n ${Math.max(1024, files)}.`,
-      exitCodes.environment,
     );
   }
   const threads = LEAST_OF_LAUNCHER + LEAST_PER_WORKER * nproc;
   for (const limit of [processesOfUser(), processesOfContainer()]) {
     if (limit === undefined || limit.most - limit.used >= threads) continue;
     throw new DitrunError(
+      "ERR_LIMIT",
       `Only ${limit.most} threads and processes are allowed, of which ${limit.used} are there, and ${counted(nproc, "worker")} need ${threads} more at least: raise the limit (${limit.raise}).`,
-      exitCodes.environment,
     );
   }
 }

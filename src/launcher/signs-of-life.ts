@@ -33,6 +33,13 @@ export class SignsOfLife {
     this.#heard.delete(rank);
   }
 
+  /** Ranks that have missed two signs, though they may yet give one: whoever waits in vain, waits for them. */
+  get quiet(): readonly number[] {
+    const usual = (2000 * this.timeoutSeconds) / pulsesPerTimeout;
+    const now = performance.now();
+    return [...this.#heard].filter(([, heard]) => now - heard > usual).map(([rank]) => rank);
+  }
+
   close(): void {
     clearInterval(this.#timer);
   }

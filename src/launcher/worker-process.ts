@@ -10,6 +10,12 @@ export type WorkerExit =
   | { kind: "signal"; signal: NodeJS.Signals }
   | { kind: "not started"; reason: string };
 
+/** What a rank is: a program with its arguments, and what is added to the launcher's own environment for it. */
+export interface Program {
+  readonly command: readonly [program: string, ...arguments_: string[]];
+  readonly environment: Readonly<Record<string, string>>;
+}
+
 /** A grandchild that left the worker's group may hold its pipes open: what comes no more for so long has been read. */
 const QUIET_MILLISECONDS = 100;
 /** It may also write for ever. A pipe holds 64 KiB, and one piece of text is up to as long. */
@@ -25,15 +31,14 @@ export class WorkerProcess {
   #running = true;
   readonly #tail = new LastLines();
   readonly #readers: LineReader[] = [];
-  readonly #process: ReturnType<typeof startNode>;
+  readonly #process: ReturnType<typeof startProgram>;
 
   constructor(
     readonly rank: number,
-    entry: string,
-    environment: Record<string, string>,
+    program: Program,
     log: WorkerLog,
   ) {
-    this.#process = startNode(entry, environment);
+    this.#process = startProgram(program);
     this.pid = this.#process.pid;
     const { stdout, stderr } = this.#process;
     if (stdout) this.#readers.push(new LineReader(stdout, (lines) => log.lines("stdout", lines)));
@@ -115,8 +120,8 @@ export class WorkerProcess {
   }
 }
 
-function startNode(entry: string, environment: Record<string, string>) {
-  return execa(process.execPath, [entry], {
+function startProgram({ command: [file, ...given], environment }: Program) {
+  return execa(file, given, {
     env: environment,
     detached: true,
     cleanup: false,

@@ -1,5 +1,4 @@
 import type { LayerRule, Plan, Split } from "../plan/schema.js";
-import type { Model } from "./schema.js";
 
 /** How the DiT's layers are split where the plan's `layers` say nothing. */
 export const ditLayerRules: readonly LayerRule[] = [
@@ -31,10 +30,6 @@ export const textEncoderLayerRules: readonly LayerRule[] = [
   { path: "blocks.*.ffn.fc1", split: "column" },
   { path: "blocks.*.ffn.fc2", split: "row" },
 ];
-
-export function layerRulesOf(model: Model): readonly LayerRule[] {
-  return model.kind === "dit" ? ditLayerRules : wanLayerRules;
-}
 
 /** Whether a rule's pattern stands for a module path: segments are equal, or the pattern's is `*`. */
 export function matchesPath(pattern: string, path: string): boolean {

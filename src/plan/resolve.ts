@@ -1,9 +1,10 @@
 import { basename } from "node:path";
 import { DitrunError } from "../failure.js";
 import { findDocument, readDocument } from "../files/documents.js";
-import { layerRulesOf, matchesPath, splitOf } from "../models/layer-rules.js";
-import { linearLayers, otherParameters, tokenCount } from "../models/load.js";
-import type { Model, WanModel } from "../models/schema.js";
+import { tokenCount } from "../models/cost.js";
+import { matchesPath, splitOf } from "../models/layer-rules.js";
+import { traitsOf } from "../models/registry.js";
+import type { Model } from "../models/schema.js";
 import { plansDirectory } from "../paths.js";
 import { counted } from "../text.js";
 import {
@@ -11,7 +12,6 @@ import {
   attentionDtype,
   type ComputeDtype,
   checkDtypes,
-  checkWanParts,
   meshName,
   meshSize,
   type Plan,
@@ -50,7 +50,7 @@ export async function resolvePlan(
   const plan = flags.plan === undefined ? planSchema.parse({}) : await readPlan(flags.plan);
   const meshGiven =
     flags.plan !== undefined || flags.cfg !== undefined || flags.cp !== undefined || flags.tp !== undefined;
-  if (!meshGiven) plan.mesh = defaultMesh(nproc ?? available, model);
+  if (!meshGiven) plan.mesh = traitsOf(model).defaultMesh(nproc ?? available);
   for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
   if (flags.dtype !== undefined) plan.dtype = flags.dtype;
   for (const part of ["linear", "attention", "ring"] as const) {
@@ -69,33 +69,29 @@ export async function resolvePlan(
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
   checkPlan(plan, model, tokens);
-  const workers = meshSize(plan.mesh);
-  if (nproc !== undefined && nproc !== workers) {
-    const { cfg, cp, tp } = plan.mesh;
-    throw new DitrunError(
-      `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
-    );
-  }
+  if (nproc !== undefined) checkWorkers(plan, nproc);
   return plan;
 }
 
-async function readPlan(nameOrFile: string): Promise<Plan> {
+/** Refuses a mesh that does not fill the workers exactly. @throws DitrunError with the mesh and both numbers. */
+export function checkWorkers({ mesh }: Plan, nproc: number): void {
+  const workers = meshSize(mesh);
+  if (nproc === workers) return;
+  const { cfg, cp, tp } = mesh;
+  throw new DitrunError(
+    "ERR_PLAN_MESH",
+    `The mesh cfg ${cfg} × cp ${cp} × tp ${tp} needs ${counted(workers, "worker")}, but --nproc is ${nproc}: change --nproc or the mesh.`,
+  );
+}
+
+/** A plan by name (configs/plans) or from a YAML file. @throws DitrunError when it is unknown or not valid. */
+export async function readPlan(nameOrFile: string): Promise<Plan> {
   const file = await findDocument("plan", plansDirectory, nameOrFile);
   const plan = await readDocument(file, planSchema);
   plan.name ??= basename(file)
     .replace(/\.ya?ml$/, "")
     .replace(/\p{Cc}/gu, "?");
   return plan;
-}
-
-/** Tensor parallelism in pairs where the heads allow it, for Wan both guidance branches at once, context parallelism for the rest. */
-function defaultMesh(workers: number, model: Model): Plan["mesh"] {
-  if (model.kind === "wan") {
-    const cfg = workers % 2 === 0 ? 2 : 1;
-    return { cfg, cp: workers / cfg, tp: 1 };
-  }
-  const tp = workers % 2 === 0 && model.heads % 2 === 0 ? 2 : 1;
-  return { cfg: 1, cp: workers / tp, tp };
 }
 
 /** The plan's coarsest arithmetic: e4m3 if any part uses it, else bf16 if any part does, else fp32. */
@@ -143,47 +139,39 @@ export const MOST_PEERS = 32;
 
 /** Checks a plan by itself and against a model. @throws DitrunError with the numbers that do not fit and what would. */
 export function checkPlan(plan: Plan, model: Model, tokens: number): void {
-  const { cfg, cp, tp } = plan.mesh;
+  const { cp, tp } = plan.mesh;
   checkDtypes(plan);
-  if (model.kind === "dit" && cfg !== 1) {
-    throw new DitrunError(`The model ${model.name} makes one forward per image, so cfg must be 1, but it is ${cfg}.`);
-  }
-  if (model.kind === "wan") checkWanPlan(plan, model);
-  else if (plan.vae.dtype !== undefined) {
-    throw new DitrunError(`The plan sets vae.dtype ${plan.vae.dtype}, but ${model.name} has no VAE: leave it out.`);
-  }
-  if (plan.guidance.together && (model.kind === "dit" || meshSize(plan.mesh) > 1)) {
-    throw new DitrunError(
-      model.kind === "dit"
-        ? `The plan sets guidance.together, but ${model.name} has no guidance: leave it out.`
-        : `The plan sets guidance.together, which needs one worker that does both forwards alone, but there are ${meshSize(plan.mesh)}: leave it out, or use one worker.`,
-    );
-  }
+  const traits = traitsOf(model);
+  traits.checkPlan(plan);
   if (model.heads % tp !== 0) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
     );
   }
   if (model.width % tp !== 0) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
   if (cp > MOST_RING_RANKS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
     );
   }
-  // Wan's video decoder gathers over all ranks.
-  const peers = model.kind === "wan" ? meshSize(plan.mesh) : tp;
+  const peers = traits.gathersOverMesh ? meshSize(plan.mesh) : tp;
   if (peers > MOST_PEERS && plan.ring.transport !== "nccl") {
     throw new DitrunError(
-      `${model.kind === "wan" ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport nccl.`,
+      "ERR_PLAN_MESH",
+      `${traits.gathersOverMesh ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport nccl.`,
     );
   }
   const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);
   if (tokens < sharers) {
     throw new DitrunError(
+      "ERR_PLAN_MESH",
       `${model.name} has ${counted(tokens, "token")} here, fewer than the ${sharers} workers that share them: choose a smaller cp.`,
     );
   }
@@ -191,24 +179,17 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
   checkSplits(plan, model);
 }
 
-function checkWanPlan(plan: Plan, model: WanModel): void {
-  const { cfg } = plan.mesh;
-  if (cfg > 2) {
-    throw new DitrunError(
-      `The model ${model.name} makes two forwards per step (prompt and negative prompt), so cfg must be 1 or 2, but it is ${cfg}.`,
-    );
-  }
-  checkWanParts(plan, model.name);
-}
-
 /** Each rule of the plan must match a layer, and give it a split that this layer can have. */
 function checkLayerRules(plan: Plan, model: Model): void {
-  const paths = linearLayers(model).map(({ path }) => path);
+  const paths = traitsOf(model)
+    .linearLayers()
+    .map(({ path }) => path);
   for (const [index, { path: pattern, split }] of plan.layers.entries()) {
     const matched = paths.filter((path) => matchesPath(pattern, path));
     if (matched.length === 0) {
       const patterns = [...new Set(paths.map((path) => path.replace(/^blocks\.\d+/, "blocks.*")))];
       throw new DitrunError(
+        "ERR_PLAN_SPLIT",
         `layers[${index}].path of plan ${plan.name} is "${pattern}", which matches no layer of ${model.name}; its layers are ${patterns.join(", ")}.`,
       );
     }
@@ -216,6 +197,7 @@ function checkLayerRules(plan: Plan, model: Model): void {
       const allowed = allowedSplits(path);
       if (!allowed.includes(split)) {
         throw new DitrunError(
+          "ERR_PLAN_SPLIT",
           `layers[${index}].split of plan ${plan.name} is ${split} for ${path}; it must be one of ${allowed.join(", ")}.`,
         );
       }
@@ -226,19 +208,22 @@ function checkLayerRules(plan: Plan, model: Model): void {
 /** tp must divide what is split by columns, and a layer and the one that takes its output must be split alike. */
 function checkSplits(plan: Plan, model: Model): void {
   const { tp } = plan.mesh;
-  for (const { path, outputs } of linearLayers(model)) {
-    const split = splitOf(plan, layerRulesOf(model), path);
+  const { layerRules, linearLayers } = traitsOf(model);
+  for (const { path, outputs } of linearLayers()) {
+    const split = splitOf(plan, layerRules, path);
     if (split === "column" && outputs % tp !== 0) {
       throw new DitrunError(
+        "ERR_PLAN_MESH",
         `The ${outputs} outputs of ${path} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${outputs}, or split it as replicated.`,
       );
     }
     const next = consumer(path);
     if (next === undefined) continue;
-    const nextSplit = splitOf(plan, layerRulesOf(model), next);
+    const nextSplit = splitOf(plan, layerRules, next);
     // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
     if ((split === "replicated") !== (nextSplit === "replicated")) {
       throw new DitrunError(
+        "ERR_PLAN_SPLIT",
         `Plan ${plan.name} splits ${path} as ${split} and ${next} as ${nextSplit}: split both (${allowedSplits(path)[0]}, row) or neither (replicated, replicated).`,
       );
     }
@@ -261,11 +246,12 @@ function consumer(path: string): string | undefined {
 export function weightBytes(model: Model, plan: Plan): number {
   const plain = plan.dtype === "fp32" ? 4 : 2;
   const linear = { fp32: 4, bf16: 2, e4m3: 1 }[plan.linear.dtype ?? plan.dtype];
-  const layers = linearLayers(model).map(({ path, inputs, outputs }) => {
-    const split = splitOf(plan, layerRulesOf(model), path);
+  const { layerRules, linearLayers, otherParameters } = traitsOf(model);
+  const layers = linearLayers().map(({ path, inputs, outputs }) => {
+    const split = splitOf(plan, layerRules, path);
     const weight = (inputs * outputs * linear) / (split === "replicated" ? 1 : plan.mesh.tp);
     const bias = (outputs * plain) / (split === "heads" || split === "column" ? plan.mesh.tp : 1);
     return weight + bias;
   });
-  return layers.reduce((sum, bytes) => sum + bytes, otherParameters(model) * plain);
+  return layers.reduce((sum, bytes) => sum + bytes, otherParameters() * plain);
 }

@@ -194,13 +194,18 @@ export const taskSchema = z.discriminatedUnion("kind", [
 ]);
 export type Task = z.infer<typeof taskSchema>;
 
-export const jobSchema = z.strictObject({
+/** What a worker is told when it joins: the same for all its requests. */
+export const settingsSchema = z.strictObject({
+  /** Names the launch, in logs. */
   id: z.string().min(1),
-  task: taskSchema,
   device: z.enum(["cpu", "cuda"]),
   /** The kernel module's file. */
   kernels: z.string().min(1),
   /** Seconds that any wait for other ranks may take. */
   timeoutSeconds: z.number().positive(),
 });
+export type Settings = z.infer<typeof settingsSchema>;
+
+/** A task, and what it runs on. */
+export const jobSchema = settingsSchema.extend({ task: taskSchema });
 export type Job = z.infer<typeof jobSchema>;

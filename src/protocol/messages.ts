@@ -1,45 +1,61 @@
 import { z } from "zod";
-import { jobSchema } from "./job.js";
 
 /**
  * What a worker and its launcher say to each other over ZeroMQ: one JSON frame, and raw bytes after it for `put`, `emit` and
- * `result` (to the launcher, in pieces: frames.ts) and `value` (to the worker). `id` pairs an answer with its question.
+ * `result` (to the launcher, in pieces: frames.ts), `joined`, `request` and `value` (to the worker). `id` pairs an answer with
+ * its question. The bytes of `joined`, `request` and `result` are JSON that the rendezvous does not look into.
  */
 const id = z.int().min(0);
 const rank = z.int().min(0);
+/** Requests are counted from 0. */
+const request = z.int().min(0);
 /** Who is to blame for a failure: the one that tells of it, or another rank. */
 const cause = z.enum(["own", "peer"]);
+const failure = { message: z.string(), exitCode: z.int().min(1).max(255) };
 
 export const workerMessageSchema = z.discriminatedUnion("type", [
-  /** The first message; answered with `job` or `refused`. */
+  /** The first message; answered with `joined` or `refused`. */
   z.strictObject({ type: z.literal("join"), id, rank, host: z.string(), pid: z.int() }),
-  /** Stores the bytes under the key; answered with `done`. */
-  z.strictObject({ type: z.literal("put"), id, key: z.string() }),
+  /** Stores the bytes under the key; answered with `done`. With a request, the value is forgotten when that is over. */
+  z.strictObject({ type: z.literal("put"), id, key: z.string(), request: request.optional() }),
   /** Answered with `value` once some rank has put the key, or with `refused` after the deadline. */
   z.strictObject({ type: z.literal("get"), id, key: z.string() }),
   /** Answered with `done` once every rank has arrived, or with `refused` after the deadline. */
   z.strictObject({ type: z.literal("barrier"), id, name: z.string() }),
-  /** Hands the bytes to the command that runs; answered with `done` when it has been dealt with, one after the other. */
+  /** Hands the bytes to whoever made the request; answered with `done` when it has been dealt with, one after the other. */
   z.strictObject({ type: z.literal("emit"), id, name: z.string() }),
   /** Nothing but a sign of life, of which a rank gives some in every timeout; not answered. */
   z.strictObject({ type: z.literal("alive"), id }),
+  /** Asks for the next request; answered, however long that takes, with `request` or `end`. */
+  z.strictObject({ type: z.literal("next"), id }),
+  /** Asks whether this step of the request may begin; answered with `go` or `stop`, the same for every rank. */
+  z.strictObject({ type: z.literal("step"), id, request, step: z.int().min(0) }),
+  /** The request cannot be done, though this rank can go on: it stops at the next step that no rank was told of. Answered with `done`. */
+  z.strictObject({ type: z.literal("fault"), id, request, ...failure }),
+  /** This rank has ended its part of a request early, for a `fault` or a `stop`; answered with `done`. */
+  z.strictObject({ type: z.literal("stopped"), id, request }),
+  /** This rank's result of a request; answered with `done`. */
+  z.strictObject({ type: z.literal("result"), id, request }),
   /** This rank cannot go on; answered with `done`. */
-  z.strictObject({ type: z.literal("fail"), id, message: z.string(), exitCode: z.int().min(1).max(255), cause }),
-  /** This rank's result, as JSON in the bytes, after which it ends; answered with `done`. */
-  z.strictObject({ type: z.literal("result"), id }),
+  z.strictObject({ type: z.literal("fail"), id, ...failure, cause }),
 ]);
-/** Signs of life that a rank gives in the time after which its silence ends the job. */
+/** Signs of life that a rank gives in the time after which its silence ends the launch. */
 export const pulsesPerTimeout = 4;
 
 export type WorkerMessage = z.infer<typeof workerMessageSchema>;
 
 export const launcherMessageSchema = z.discriminatedUnion("type", [
-  z.strictObject({ type: z.literal("job"), id, job: jobSchema }),
+  z.strictObject({ type: z.literal("joined"), id }),
   z.strictObject({ type: z.literal("done"), id }),
   z.strictObject({ type: z.literal("value"), id }),
+  z.strictObject({ type: z.literal("request"), id, request }),
+  /** There will be no more requests. */
+  z.strictObject({ type: z.literal("end"), id }),
+  z.strictObject({ type: z.literal("go"), id }),
+  z.strictObject({ type: z.literal("stop"), id, message: z.string() }),
   /** The question cannot be answered; the message is a sentence. */
   z.strictObject({ type: z.literal("refused"), id, message: z.string(), cause }),
-  /** The job is over because of another rank, or because the user ended it. */
+  /** All is over because of another rank, or because the user ended it. */
   z.strictObject({ type: z.literal("abort"), message: z.string() }),
 ]);
 export type LauncherMessage = z.infer<typeof launcherMessageSchema>;

@@ -25,10 +25,14 @@ export interface SamplingPlan {
 export function planSampling(solver: SolverName, steps: number, shift: number): SamplingPlan {
   if (!Number.isInteger(steps) || steps < 1 || steps > trainTimesteps)
     throw new DitrunError(
+      "ERR_SAMPLING",
       `The number of sampling steps must be a whole number from 1 to ${trainTimesteps}, not ${steps}.`,
     );
   if (!(shift > 0 && Number.isFinite(shift)))
-    throw new DitrunError(`The sampling shift must be a positive number (Wan uses 3 to 8), not ${shift}.`);
+    throw new DitrunError(
+      "ERR_SAMPLING",
+      `The sampling shift must be a positive number (Wan uses 3 to 8), not ${shift}.`,
+    );
   // UniPC begins at the last training noise level, a float32; DPM-Solver++ at pure noise.
   const first = solver === "unipc" ? Math.fround(1 - 1 / trainTimesteps) : 1;
   const levels = Array.from({ length: steps }, (_, i) => {
@@ -41,6 +45,7 @@ export function planSampling(solver: SolverName, steps: number, shift: number): 
   const terms = plan.steps.flatMap(({ x0, corrected = [], next }) => [...x0, ...corrected, ...next]);
   if (terms.every(({ coefficient }) => Number.isFinite(coefficient))) return plan;
   throw new DitrunError(
+    "ERR_SAMPLING",
     `The sampling shift ${shift} leaves steps among ${steps} no difference of noise to go: choose one nearer to Wan's 3 to 8.`,
   );
 }

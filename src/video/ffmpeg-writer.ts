@@ -80,7 +80,7 @@ export async function openFfmpegWriter(
   const failure = async (): Promise<DitrunError> => {
     const { exitCode, signal, stderr } = await child;
     await rm(temporary, { force: true });
-    return new DitrunError(`Cannot write ${out}: ffmpeg ${ending(exitCode, signal, stderr)}.`);
+    return new DitrunError("ERR_VIDEO_ENCODER", `Cannot write ${out}: ffmpeg ${ending(exitCode, signal, stderr)}.`);
   };
 
   return {
@@ -94,7 +94,7 @@ export async function openFfmpegWriter(
       const { failed } = await child;
       if (failed) throw await failure();
       return takeName(temporary, out, overwrite).catch((error: unknown) => {
-        throw new DitrunError(`Cannot rename ${temporary} to ${out}: ${fileFailure(error)}.`);
+        throw new DitrunError("ERR_FILE_WRITE", `Cannot rename ${temporary} to ${out}: ${fileFailure(error)}.`);
       });
     },
     abort: async () => {
@@ -115,7 +115,7 @@ function ending(exitCode: number | undefined, signal: string | undefined, stderr
 /** Makes the empty temporary file, so that a missing or read-only folder is known before the first frame. @returns its name. */
 async function claim(out: string): Promise<string> {
   const { name, file } = await openTemporary(out).catch((error: unknown) => {
-    throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`);
   });
   await file.close();
   return name;

@@ -19,11 +19,13 @@ export async function checkVideo(out: string, { width, height, fps }: VideoForma
   const even = (n: number) => Number.isInteger(n) && n > 0 && n % 2 === 0;
   if (!even(width) || !even(height) || !(fps >= 1 && fps <= 1000))
     throw new DitrunError(
+      "ERR_VIDEO_FORMAT",
       `A video of ${width}×${height} pixels at ${fps} frames per second cannot be written: width and height must be even, and the rate from 1 to 1000.`,
     );
   if (out.endsWith("/")) return;
   if (!out.toLowerCase().endsWith(".mp4"))
     throw new DitrunError(
+      "ERR_VIDEO_FORMAT",
       `Cannot tell what --out "${out}" should be: end it in .mp4 for a video, or in / for a folder of PNG frames.`,
     );
   await checkOutputFile(out, true);
@@ -92,7 +94,10 @@ function checkFrames(writer: VideoWriter, frameBytes: number): VideoWriter {
     },
     write: async (frame) => {
       if (frame.byteLength !== frameBytes)
-        throw new DitrunError(`A frame of this video has ${frameBytes} bytes, but ${frame.byteLength} were given.`);
+        throw new DitrunError(
+          "ERR_INTERNAL",
+          `A frame of this video has ${frameBytes} bytes, but ${frame.byteLength} were given.`,
+        );
       await writer.write(frame);
     },
     finish: () => writer.finish(),

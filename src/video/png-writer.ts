@@ -31,7 +31,7 @@ export async function openPngWriter(
       const bytes = PNG.sync.write(png, { colorType: 2, inputColorType: 2, inputHasAlpha: false });
       await writeFile(path, bytes).catch(async (error: unknown) => {
         await rm(path, { force: true });
-        throw new DitrunError(`Cannot write ${path}: ${fileFailure(error)}.`);
+        throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${path}: ${fileFailure(error)}.`);
       });
       written.add(name);
     },
@@ -54,7 +54,7 @@ async function framesIn(folder: string): Promise<string[]> {
     makeFolder(folder);
     return (await readdir(folder)).filter(isFrame);
   } catch (error) {
-    throw new DitrunError(`Cannot write frames into ${folder}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write frames into ${folder}: ${fileFailure(error)}.`);
   }
 }
 
@@ -65,7 +65,10 @@ async function claimFolder(out: string): Promise<string> {
     const folder = numbered(out, number);
     const [old] = await framesIn(folder);
     if (old !== undefined && !hasName)
-      throw new DitrunError(`${out} already has frames (${old}): choose another folder for --out, or add --overwrite.`);
+      throw new DitrunError(
+        "ERR_FILE_EXISTS",
+        `${out} already has frames (${old}): choose another folder for --out, or add --overwrite.`,
+      );
     if (old !== undefined) continue;
     const first = join(folder, frameName(0));
     try {
@@ -73,7 +76,10 @@ async function claimFolder(out: string): Promise<string> {
       return folder;
     } catch (error) {
       if (isTaken(error) && hasName) continue;
-      throw new DitrunError(`Cannot write ${first}: ${fileFailure(error)}; choose another folder for --out.`);
+      throw new DitrunError(
+        "ERR_FILE_WRITE",
+        `Cannot write ${first}: ${fileFailure(error)}; choose another folder for --out.`,
+      );
     }
   }
 }

@@ -23,6 +23,7 @@ export async function openWasmWriter(
   const colour = colourOf({ width, height });
   if (!Number.isInteger(fps))
     throw new DitrunError(
+      "ERR_VIDEO_FORMAT",
       `Cannot write ${out} at ${fps} frames per second: the WebAssembly H.264 encoder has whole rates only; choose ${Math.round(fps)}, install ffmpeg, or write PNG frames with --out frames/.`,
     );
   const encoder = await createEncoder();
@@ -53,6 +54,7 @@ export async function openWasmWriter(
     } catch (error) {
       usable = false;
       throw new DitrunError(
+        "ERR_VIDEO_ENCODER",
         `Cannot write ${out}: the WebAssembly H.264 encoder failed (${messageOf(error)}); install ffmpeg, or write PNG frames with --out frames/.`,
       );
     }
@@ -60,7 +62,7 @@ export async function openWasmWriter(
   attempt(() => encoder.initialize());
   // Last, so that nothing above can leave it behind.
   const { name: temporary, file } = await openTemporary(out).catch((error: unknown) => {
-    throw new DitrunError(`Cannot write ${out}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`);
   });
 
   return {
@@ -78,7 +80,10 @@ export async function openWasmWriter(
         return await takeName(temporary, out, overwrite);
       } catch (error) {
         await rm(temporary, { force: true });
-        throw new DitrunError(`Cannot write ${out} (${video.byteLength} bytes): ${fileFailure(error)}.`);
+        throw new DitrunError(
+          "ERR_FILE_WRITE",
+          `Cannot write ${out} (${video.byteLength} bytes): ${fileFailure(error)}.`,
+        );
       }
     },
     abort: async () => {

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision } from "../plan/resolve.js";
 import type { Plan } from "../plan/schema.js";
@@ -76,14 +76,15 @@ export function compareOutputs(
 ): AccuracyResult {
   if (actual.shape.join() !== expected.shape.join()) {
     throw new DitrunError(
+      "ERR_TENSOR_SHAPE",
       `The output of plan ${plan.name} has shape [${actual.shape.join(", ")}], the reference [${expected.shape.join(", ")}].`,
     );
   }
   const bad = countNonFinite(expected.data);
   if (bad > 0) {
     throw new DitrunError(
+      "ERR_NOT_FINITE",
       `The reference for plan ${plan.name} holds ${bad} values that are NaN or infinite, so nothing can be compared with it.`,
-      exitCodes.mismatch,
     );
   }
   const nonFinite = countNonFinite(actual.data);

@@ -1,4 +1,5 @@
 import type { DeviceChoice } from "../engine/choose-device.js";
+import { traitsOf } from "../models/registry.js";
 import type { Model } from "../models/schema.js";
 import { planTitle } from "../plan/resolve.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
@@ -131,7 +132,7 @@ export function profileTable(summary: ProfileSummary): string {
   return [
     `${model.name}, ${planTitle(plan)}, ${workers}, ${device}; ${iterations} timed and ${warmup} warm-up forwards`,
     formatTable(head, [...rows, row("all", { ...summary, peakMemoryBytes })]),
-    `${figures(throughput)} ${model.kind === "dit" ? "images" : "forwards"}/s (all: the slowest rank of each forward, the most memory, mean phases)`,
+    `${figures(throughput)} ${traitsOf(model).makes}/s (all: the slowest rank of each forward, the most memory, mean phases)`,
     `Phases and kernels are of one more forward, launched kernel by kernel with a clock around each: it took ${figures(recordedMs)} ms on the slowest rank.`,
   ].join("\n");
 }

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 
 /** Where a worker stands and how it reaches its launcher. */
@@ -15,6 +15,11 @@ export interface WorkerEnvironment {
   timeoutSeconds: number;
 }
 
+/** What this job alone has in the environment of its workers and of all that they start; undefined for a worker started by hand. */
+export function jobMark(): string | undefined {
+  return process.env[rendezvousVariables.job] || undefined;
+}
+
 /** 32 bytes, four to every five characters. */
 const KEY_CHARACTERS = 40;
 
@@ -27,14 +32,17 @@ export function readEnvironment(variables: NodeJS.ProcessEnv): WorkerEnvironment
     const value = variables[name];
     if (value === undefined || value === "") {
       throw new DitrunError(
+        "ERR_WORKER_ENVIRONMENT",
         `The environment variable ${name} is not set: start workers with ditrun, or give them the variables that it sets.`,
-        exitCodes.usage,
       );
     }
     return value;
   };
   const refuse = (name: string, what: string): never => {
-    throw new DitrunError(`The environment variable ${name} is ${text(name)}; it must be ${what}.`);
+    throw new DitrunError(
+      "ERR_WORKER_ENVIRONMENT",
+      `The environment variable ${name} is ${text(name)}; it must be ${what}.`,
+    );
   };
   const whole = (name: string, least: number, most = Number.MAX_SAFE_INTEGER): number => {
     const value = Number(text(name));
@@ -46,6 +54,7 @@ export function readEnvironment(variables: NodeJS.ProcessEnv): WorkerEnvironment
     const value = text(name);
     if (value.length === KEY_CHARACTERS) return value;
     throw new DitrunError(
+      "ERR_WORKER_ENVIRONMENT",
       `The environment variable ${name} has ${value.length} characters; it must be the ${KEY_CHARACTERS} of a CURVE key in Z85.`,
     );
   };
@@ -53,7 +62,11 @@ export function readEnvironment(variables: NodeJS.ProcessEnv): WorkerEnvironment
   whole("LOCAL_WORLD_SIZE", 1);
   const rank = whole("RANK", 0);
   const size = whole("WORLD_SIZE", 1);
-  if (rank >= size) throw new DitrunError(`RANK is ${rank}, but WORLD_SIZE is ${size}: ranks are 0 to ${size - 1}.`);
+  if (rank >= size)
+    throw new DitrunError(
+      "ERR_WORKER_ENVIRONMENT",
+      `RANK is ${rank}, but WORLD_SIZE is ${size}: ranks are 0 to ${size - 1}.`,
+    );
   const timeoutSeconds = Number(text(rendezvousVariables.timeoutSeconds));
   if (!(timeoutSeconds > 0)) refuse(rendezvousVariables.timeoutSeconds, "a number of seconds above 0");
   return {

@@ -5,7 +5,9 @@ ignoreWarnings();
 const { prepareProcess } = await import("./early.js");
 prepareProcess();
 const { runWorker } = await import("./life.js");
-await runWorker(async (job, store) => {
-  const { runTask } = await import("./tasks/index.js");
-  return runTask(job, store);
+await runWorker({
+  async run(job, store) {
+    const { runTask } = await import("./tasks/index.js");
+    return runTask(job, store);
+  },
 });

@@ -1,9 +1,9 @@
 import { hostname } from "node:os";
 import { Context, Dealer } from "zeromq";
-import { DitrunError, exitCodes, messageOf, PeerFailure } from "../failure.js";
+import { DitrunError, messageOf, PeerFailure } from "../failure.js";
 import { AwakeClock } from "../protocol/awake-clock.js";
 import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
-import type { Job } from "../protocol/job.js";
+import { type Settings, settingsSchema, type Task, taskSchema } from "../protocol/job.js";
 import {
   type LauncherMessage,
   launcherMessageSchema,
@@ -15,23 +15,48 @@ import { isStopped } from "../protocol/process-stat.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 import type { WorkerEnvironment } from "./environment.js";
 
-/** What the ranks of a job share through their launcher. */
+/** What the ranks share through their launcher while they work on one request. */
 export interface Store {
   readonly rank: number;
   readonly size: number;
-  readonly job: Job;
-  /** Stores a value under a key for every rank; a later put of the same key replaces it. */
+  /** Stores a value under a key for every rank, until the request is over; a later put of the same key replaces it. */
   put(key: string, value: Uint8Array): Promise<void>;
-  /** Waits until some rank has put the key. @throws DitrunError after the job's deadline, or when another rank failed. */
+  /** Waits until some rank has put the key. @throws DitrunError after the deadline, or when another rank failed. */
   get(key: string): Promise<Uint8Array>;
   /** Waits until every rank has come. @throws DitrunError naming the ranks missing at the deadline, or the rank that failed. */
   barrier(name: string): Promise<void>;
   /**
-   * Gives the command that runs the job something before the result, a progress report or a frame of video. Resolves when it
+   * Gives whoever made the request something before the result, a progress report or a frame of video. Resolves when it
    * has been dealt with, in the order of the calls: whoever awaits it keeps no more on the way than the launcher can take.
    */
   emit(name: string, value: Uint8Array): Promise<void>;
-  close(): void;
+  /**
+   * Asks whether a step of the request may begin; every rank gets the same answer. To be asked for while the step before it
+   * runs, and awaited only then.
+   * @returns a function that waits for the answer. @throws Stopped, from that function, when the request ends here.
+   */
+  step(step: number): () => Promise<void>;
+  /** Says that the request cannot be done, though this rank goes on with it until it is stopped: others may have been told of the next step. */
+  fault(error: DitrunError): Promise<void>;
+}
+
+/** A request ends here on every rank, because of what one of them or whoever made it has said. */
+export class Stopped extends DitrunError {
+  constructor(message: string) {
+    super("ERR_ABORTED", message);
+  }
+}
+
+/**
+ * A request that cannot be done, by a rank that can serve others. Every rank must come to the same at the same point of the
+ * request, before any waits for another on the device.
+ */
+export class RequestFault extends DitrunError {}
+
+/** A request as the launcher hands it out. */
+export interface Request {
+  readonly number: number;
+  readonly task: Task;
 }
 
 type Body<T> = T extends { id: number } ? Omit<T, "id"> : never;
@@ -51,8 +76,8 @@ const FAREWELL_SECONDS = 2;
 /** What a rank tells of its failure at most; its own stderr has the rest. */
 const MOST_MESSAGE_CHARACTERS = 8192;
 
-/** A worker's end of the rendezvous: a Store, and the way to report how the work ended. */
-export class WorkerStore implements Store {
+/** A worker's end of the rendezvous: requests come from it, and how they ended goes to it. */
+export class WorkerStore {
   readonly #context = new Context({ blocky: false });
   readonly #socket: Dealer;
   readonly #pending = new Map<number, Pending>();
@@ -60,7 +85,7 @@ export class WorkerStore implements Store {
   readonly #clock = new AwakeClock(() => isStopped(process.ppid));
   #sending: Promise<void> = Promise.resolve();
   #nextId = 0;
-  #job: Job | undefined;
+  #settings: Settings | undefined;
   #closed = false;
   #ended: DitrunError | undefined;
   #pulse: NodeJS.Timeout | undefined;
@@ -79,8 +104,8 @@ export class WorkerStore implements Store {
     } catch (error) {
       const { serverKey, publicKey, secretKey } = rendezvousVariables;
       throw new DitrunError(
+        "ERR_WORKER_ENVIRONMENT",
         `${serverKey}, ${publicKey} and ${secretKey} cannot be used (${messageOf(error)}): each must be a CURVE key in Z85, as the launcher gives its workers.`,
-        exitCodes.usage,
         { cause: error },
       );
     }
@@ -93,11 +118,11 @@ export class WorkerStore implements Store {
       store.#connect();
       void store.#receive();
       const body = { type: "join" as const, rank: environment.rank, host: hostname(), pid: process.pid };
-      const { message } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
-      if (message.type !== "job") {
-        throw new DitrunError(`The launcher answered a join with ${message.type}.`, exitCodes.rendezvous);
+      const { message, value } = await store.#ask(body, environment.timeoutSeconds, "the request to join");
+      if (message.type !== "joined") {
+        throw new DitrunError("ERR_PROTOCOL", `The launcher answered a join with ${message.type}.`);
       }
-      store.#job = message.job;
+      store.#settings = settingsSchema.parse(jsonOf(value));
       store.#startPulse();
       return store;
     } catch (error) {
@@ -112,8 +137,8 @@ export class WorkerStore implements Store {
       this.#socket.connect(`tcp://${address}:${port}`);
     } catch (error) {
       throw new DitrunError(
+        "ERR_LAUNCHER_LOST",
         `There is no way to a launcher at ${address}:${port} (${messageOf(error)}): check MASTER_ADDR and MASTER_PORT.`,
-        exitCodes.rendezvous,
         { cause: error },
       );
     }
@@ -122,7 +147,7 @@ export class WorkerStore implements Store {
   /** Comes from the thread that must not block, and so tells a worker that is stopped or stuck from one that computes. */
   #startPulse(): void {
     const alive: WorkerMessage = { type: "alive", id: 0 };
-    const milliseconds = (this.job.timeoutSeconds * 1000) / pulsesPerTimeout;
+    const milliseconds = (this.settings.timeoutSeconds * 1000) / pulsesPerTimeout;
     this.#pulse = setInterval(() => this.#send(JSON.stringify(alive)), milliseconds).unref();
   }
 
@@ -134,39 +159,73 @@ export class WorkerStore implements Store {
     return this.environment.size;
   }
 
-  get job(): Job {
-    if (!this.#job) throw new DitrunError(`Rank ${this.rank} has not joined yet.`, exitCodes.rendezvous);
-    return this.#job;
+  get settings(): Settings {
+    if (!this.#settings) throw new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has not joined yet.`);
+    return this.#settings;
   }
 
-  async put(key: string, value: Uint8Array): Promise<void> {
-    await this.#ask({ type: "put", key }, this.#patience, `the value of "${key}"`, value);
+  /** Waits for the next request, however long that takes. @returns undefined when there will be no more. */
+  async next(): Promise<Request | undefined> {
+    const { message, value } = await this.#ask({ type: "next" }, Number.POSITIVE_INFINITY, "the request for work");
+    if (message.type === "end") return undefined;
+    if (message.type === "request") return { number: message.request, task: taskSchema.parse(jsonOf(value)) };
+    throw new DitrunError("ERR_PROTOCOL", `The launcher answered the request for work with ${message.type}.`);
   }
 
-  async get(key: string): Promise<Uint8Array> {
-    const { value } = await this.#ask({ type: "get", key }, this.#patience, `the request for "${key}"`);
-    return value ?? new Uint8Array();
+  /** What the ranks share while they work on a request. */
+  storeOf(request: number): Store {
+    const { rank, size } = this;
+    return {
+      rank,
+      size,
+      put: async (key, value) => {
+        await this.#ask({ type: "put", key, request }, this.#patience, `the value of "${key}"`, value);
+      },
+      get: async (key) => {
+        const { value } = await this.#ask({ type: "get", key }, this.#patience, `the request for "${key}"`);
+        return value ?? new Uint8Array();
+      },
+      barrier: async (name) => {
+        await this.#ask({ type: "barrier", name }, this.#patience, `barrier "${name}"`);
+      },
+      emit: async (name, value) => {
+        await this.#ask({ type: "emit", name }, this.#patience, `the ${name}`, value);
+      },
+      step: (step) => {
+        const asked = this.#ask({ type: "step", request, step }, this.#patience, `the request for step ${step}`);
+        // It is awaited later; until then a failure is nobody's.
+        asked.catch(() => undefined);
+        return async () => {
+          const { message } = await asked;
+          if (message.type === "stop") throw new Stopped(message.message);
+        };
+      },
+      fault: (error) => this.fault(request, error),
+    };
   }
 
-  async barrier(name: string): Promise<void> {
-    await this.#ask({ type: "barrier", name }, this.#patience, `barrier "${name}"`);
+  /** Says why a request cannot be done. */
+  async fault(request: number, { message, exitCode }: DitrunError): Promise<void> {
+    const told = message.slice(0, MOST_MESSAGE_CHARACTERS);
+    await this.#ask({ type: "fault", request, message: told, exitCode }, this.#patience, "the fault");
   }
 
-  async emit(name: string, value: Uint8Array): Promise<void> {
-    await this.#ask({ type: "emit", name }, this.#patience, `the ${name}`, value);
+  /** Reports that this rank has ended a request early. */
+  async stopped(request: number): Promise<void> {
+    await this.#ask({ type: "stopped", request }, this.#patience, "the end of the request");
   }
 
-  /** Reports this rank's result: plain JSON. @throws DitrunError when it is not, a NaN for instance. */
-  async result(result: unknown): Promise<void> {
+  /** Reports this rank's result of a request: plain JSON. @throws DitrunError when it is not, a NaN for instance. */
+  async result(request: number, result: unknown): Promise<void> {
     const text = JSON.stringify(result ?? null, (key, value: unknown) => {
       // JSON would turn it into null without a word.
       if (typeof value === "number" && !Number.isFinite(value)) {
         const message = `The result of rank ${this.rank} is not plain JSON: its ${key} is ${value}.`;
-        throw new DitrunError(message, exitCodes.worker);
+        throw new DitrunError("ERR_RESULT", message);
       }
       return value;
     });
-    await this.#ask({ type: "result" }, this.#patience, "the result", new TextEncoder().encode(text));
+    await this.#ask({ type: "result", request }, this.#patience, "the result", new TextEncoder().encode(text));
   }
 
   /** Reports that this rank cannot go on. False when nobody took note, so that it must be said elsewhere. */
@@ -188,12 +247,12 @@ export class WorkerStore implements Store {
     this.#closed = true;
     clearInterval(this.#pulse);
     this.#clock.close();
-    this.#end(new DitrunError(`Rank ${this.rank} has closed its store.`, exitCodes.rendezvous));
+    this.#end(new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has closed its store.`));
     this.#socket.close();
   }
 
   get #patience(): number {
-    return this.job.timeoutSeconds + MARGIN_SECONDS;
+    return this.settings.timeoutSeconds + MARGIN_SECONDS;
   }
 
   async #ask(body: Body<WorkerMessage>, seconds: number, what: string, value?: Uint8Array): Promise<Reply> {
@@ -204,10 +263,10 @@ export class WorkerStore implements Store {
     checkSize(what, Buffer.byteLength(header), MOST_FRAME_BYTES);
     checkSize(what, value?.length ?? 0, MOST_VALUE_BYTES);
     const { message, value: answer } = await new Promise<Reply>((resolve, reject) => {
-      const callOff = this.#clock.after(seconds * 1000, () => {
+      const callOff = this.#after(seconds, () => {
         this.#pending.delete(id);
         const message = `The launcher at ${address}:${port} did not answer ${what} of rank ${this.rank} within ${seconds} s: check that it runs and that the address, the port and the keys are those of this job.`;
-        reject(new DitrunError(message, exitCodes.rendezvous));
+        reject(new DitrunError("ERR_LAUNCHER_LOST", message));
       });
       this.#pending.set(id, {
         resolve: (reply) => {
@@ -224,7 +283,11 @@ export class WorkerStore implements Store {
     if (message.type !== "refused") return { message, value: answer };
     throw message.cause === "peer"
       ? new PeerFailure(message.message)
-      : new DitrunError(message.message, exitCodes.rendezvous);
+      : new DitrunError("ERR_RENDEZVOUS", message.message);
+  }
+
+  #after(seconds: number, then: () => void): () => void {
+    return Number.isFinite(seconds) ? this.#clock.after(seconds * 1000, then) : () => undefined;
   }
 
   /** A DEALER takes one message at a time. */
@@ -234,7 +297,7 @@ export class WorkerStore implements Store {
         if (!this.#closed) await this.#socket.send([header, ...piecesOf(value ?? new Uint8Array())]);
       })
       .catch((error: unknown) =>
-        this.#end(new DitrunError(`The launcher cannot be reached: ${messageOf(error)}.`, exitCodes.rendezvous)),
+        this.#end(new DitrunError("ERR_LAUNCHER_LOST", `The launcher cannot be reached: ${messageOf(error)}.`)),
       );
   }
 
@@ -245,9 +308,7 @@ export class WorkerStore implements Store {
       try {
         message = parseMessage(launcherMessageSchema, header);
       } catch (error) {
-        this.#end(
-          new DitrunError(`A message of the launcher is not valid: ${messageOf(error)}.`, exitCodes.rendezvous),
-        );
+        this.#end(new DitrunError("ERR_PROTOCOL", `A message of the launcher is not valid: ${messageOf(error)}.`));
         continue;
       }
       if (message.type === "abort") {
@@ -270,5 +331,7 @@ export class WorkerStore implements Store {
 
 function checkSize(what: string, bytes: number, most: number): void {
   if (bytes <= most) return;
-  throw new DitrunError(`${what} has ${bytes} bytes; a launcher takes ${most} at most.`, exitCodes.worker);
+  throw new DitrunError("ERR_RESULT", `${what} has ${bytes} bytes; a launcher takes ${most} at most.`);
 }
+
+const jsonOf = (value: Uint8Array | undefined): unknown => JSON.parse(new TextDecoder().decode(value));

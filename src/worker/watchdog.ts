@@ -2,7 +2,7 @@ import { fstatSync } from "node:fs";
 import { Socket } from "node:net";
 import { isMainThread, Worker } from "node:worker_threads";
 import { killProcessesOfJob } from "../protocol/job-processes.js";
-import { rendezvousVariables } from "../protocol/variables.js";
+import { jobMark } from "./environment.js";
 
 /**
  * Ends this process, its group and what else it has started when stdin, a pipe that the launcher holds open, comes to its end: a launcher that was
@@ -25,8 +25,8 @@ if (!isMainThread) {
 }
 
 function endGroup(): void {
-  const mark = process.env[rendezvousVariables.job];
-  if (mark !== undefined && mark !== "") killProcessesOfJob(mark);
+  const mark = jobMark();
+  if (mark !== undefined) killProcessesOfJob(mark);
   try {
     process.kill(-process.pid, "SIGKILL");
   } catch {

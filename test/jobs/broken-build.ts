@@ -2,7 +2,7 @@ import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { vi } from "vitest";
-import { runJob } from "../../src/launcher/agent.js";
+import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels, packageRoot } from "../../src/paths.js";
 import { meshSize } from "../../src/plan/schema.js";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { runJob } from "../../src/launcher/agent.js";
+import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { loadCheckpointModel } from "../../src/models/load.js";
 import { builtKernels } from "../../src/paths.js";

@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { runJob } from "../../src/launcher/agent.js";
+import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels } from "../../src/paths.js";
 import { jobSchema } from "../../src/protocol/job.js";

@@ -19,13 +19,18 @@ vi.mock(import("../../src/protocol/process-stat.js"), async (original) => ({
 
 let rendezvous: Rendezvous;
 let heard: string[] = [];
+/** Of the one request that each rendezvous is given. */
+let outcome: ReturnType<Rendezvous["hand"]>;
 const stores: WorkerStore[] = [];
 
 /** Opens the rendezvous of two ranks. The deadline is far away but where a test is about it: a machine may be slow. */
 async function open(timeoutSeconds: number): Promise<void> {
   heard = [];
-  rendezvous = await Rendezvous.open(profileJob(timeoutSeconds), 2, 0, {
-    result: (rank, value) => heard.push(`result of ${rank}: ${JSON.stringify(value)}`),
+  const { task, ...settings } = profileJob(timeoutSeconds);
+  const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+  const options = { size: 2, port: 0, timeoutSeconds, welcome: encode(settings) };
+  rendezvous = await Rendezvous.open(options, {
+    fault: (rank, message) => `rank ${rank}: ${message}`,
     emitted: async (rank, name, value) => {
       heard.push(`${name} of ${rank}: ${new TextDecoder().decode(value)}`);
     },
@@ -33,6 +38,15 @@ async function open(timeoutSeconds: number): Promise<void> {
     overdue: (message) => heard.push(message),
     warning: (message) => heard.push(`warning: ${message}`),
   });
+  outcome = rendezvous.hand(encode(task));
+}
+
+/** What the ranks have reported, as text. */
+async function reported(): Promise<string[]> {
+  const ended = await outcome;
+  return ended.kind === "results"
+    ? ended.results.map((value) => new TextDecoder().decode(value))
+    : [ended.stop.message];
 }
 beforeEach(() => open(60));
 afterEach(() => {
@@ -45,10 +59,17 @@ function environment(rank: number, changes: Partial<WorkerEnvironment> = {}): Wo
   return { rank, size: 2, address, port, serverKey, ...rendezvous.clientKeys, timeoutSeconds: 60, ...changes };
 }
 
-async function join(rank: number, changes: Partial<WorkerEnvironment> = {}): Promise<WorkerStore> {
-  const store = await WorkerStore.join(environment(rank, changes));
-  stores.push(store);
-  return store;
+/** A rank that has joined and been given the request. */
+async function join(rank: number, changes: Partial<WorkerEnvironment> = {}) {
+  const worker = await WorkerStore.join(environment(rank, changes));
+  stores.push(worker);
+  const request = await worker.next();
+  return {
+    ...worker.storeOf(0),
+    ...{ request, id: worker.settings.id },
+    result: (value: unknown) => worker.result(0, value),
+    fail: (message: string, exitCode: number, cause: "own" | "peer") => worker.fail(message, exitCode, cause),
+  };
 }
 
 /** A port at which nobody listens. */
@@ -85,7 +106,7 @@ describe("who may come in", () => {
       "did not answer the request to join of rank 0",
     );
     // The control: the job's own key is let in on the same socket.
-    expect((await join(0)).job.id).toBe("test");
+    expect((await join(0)).id).toBe("test");
   });
 
   test("a client without CURVE is refused", async () => {
@@ -176,8 +197,8 @@ describe("the store", () => {
     await zero.put("key", bytes);
     expect(Buffer.from(await one.get("key")).equals(bytes)).toBe(true);
     const text = "é".repeat(MOST_FRAME_BYTES);
-    await zero.result({ text });
-    expect(heard).toEqual([`result of 0: ${JSON.stringify({ text })}`]);
+    await Promise.all([zero.result({ text }), one.result({ text: "" })]);
+    expect(await reported()).toEqual([JSON.stringify({ text }), '{"text":""}']);
   });
 
   test("a name that is larger than a frame is refused here, not by a silence", async () => {
@@ -324,10 +345,11 @@ test("workers that are started by hand with the same environment do their work",
       },
     }),
   );
-  for (const { exitCode, stderr } of await Promise.all(workers)) expect([exitCode, stderr]).toEqual([0, ""]);
-  expect(heard.filter((line) => line.startsWith("result of")).sort()).toEqual([
-    expect.stringContaining('result of 0: {"rank":0,"greeting":"from 1"'),
-    expect.stringContaining('result of 1: {"rank":1,"greeting":"from 0"'),
+  expect(await reported()).toEqual([
+    expect.stringContaining('{"rank":0,"greeting":"from 1"'),
+    expect.stringContaining('{"rank":1,"greeting":"from 0"'),
   ]);
+  rendezvous.end();
+  for (const { exitCode, stderr } of await Promise.all(workers)) expect([exitCode, stderr]).toEqual([0, ""]);
   await pids.expectGone(2);
 });

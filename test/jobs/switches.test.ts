@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { runJob } from "../../src/launcher/agent.js";
+import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels } from "../../src/paths.js";
 import { type PlanDocument, planSchema } from "../../src/plan/schema.js";

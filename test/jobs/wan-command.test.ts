@@ -158,6 +158,7 @@ describe("ditrun wan generate", () => {
     expect(stderr).toContain(`seed ${drawn}, noise: torch-cpu`);
     expect([String(JSON.parse(stdout).seed), JSON.parse(stdout).noise]).toEqual([drawn, "torch-cpu"]);
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
+    expect(JSON.parse(stdout).sampling).toEqual({ solver: "dpm++", steps: 3, shift: 5, guideScale: 1 });
   });
 
   it("leaves the first and the last steps in bf16 under --fp8", async () => {

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
+import { runJob } from "../../src/engine/workers.js";
 import { DitrunError } from "../../src/failure.js";
-import { runJob } from "../../src/launcher/agent.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { loadWanModel } from "../../src/models/load.js";
 import { builtKernels } from "../../src/paths.js";
@@ -125,7 +125,7 @@ describe("the golden sampling loop on CPU workers, fp32", () => {
   it("ends when a frame cannot be taken, with the reason", async () => {
     let taken = 0;
     const full = async () => {
-      if (++taken === 3) throw new DitrunError("Cannot write the third frame: the disk is full.");
+      if (++taken === 3) throw new DitrunError("ERR_FILE_WRITE", "Cannot write the third frame: the disk is full.");
     };
     await expect(generate({ mesh: { cp: 2 } }, "original", full)).rejects.toThrow(
       "Cannot write the third frame: the disk is full.",

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runJob } from "../../src/launcher/agent.js";
+import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { loadModel, loadWanModel } from "../../src/models/load.js";
 import { builtKernels } from "../../src/paths.js";

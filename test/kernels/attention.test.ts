@@ -108,6 +108,23 @@ function prepare(shape: Shape) {
 }
 
 describe("ditrun_attention on the CPU", () => {
+  it.each([
+    [BF16, "sums them before"],
+    [F16, "sums them after"],
+  ])("rounds probabilities to the values' dtype %i, and %s", (dtype) => {
+    const score = -0.291015625; // exact in both; e^score lies between two steps of each
+    const p = Math.exp(score);
+    const kept = rounded(p * 256, dtype) / 256;
+    expect(Math.abs(kept - p)).toBeGreaterThan(1e-5);
+    const o = poisoned(1, F32);
+    const sizes = { qStride: 1, oStride: 1, queries: 1, heads: 1, headDim: 1, scale: 1 };
+    const [k, v] = [upload([0, score], dtype), upload([0, 16], dtype)];
+    const block = { k, v, kStride: 1, vStride: 1, length: 2 };
+    check(attention({ q: upload([1], dtype), o, ...sizes, dtype, oDtype: F32 }, [block]));
+    const want = (16 * kept) / (1 + (dtype === BF16 ? p : kept));
+    expect(Math.abs((download(o, 1, F32)[0] ?? 0) - want)).toBeLessThan(5e-6);
+  });
+
   const shapes: Record<string, Shape> = {
     "one query, one key": { queries: 1, heads: 1, headDim: 8, lengths: [1] },
     "head dimension 32": { queries: 101, heads: 3, headDim: 32, lengths: [259] },

@@ -228,6 +228,11 @@ describe("elementwise operators on the CPU", () => {
       expect(maxDifference(download(total, count, dtype), round(want, dtype))).toBe(0);
       check(raw.sum(total, 0, 0, 0, [dz], 1, count, dtype, dtype, stream));
       expect(maxDifference(download(total, count, dtype), z)).toBe(0);
+      // A row of the bias that is longer than what is summed at once.
+      const wide = sequence(count / 2, dtype, 6);
+      check(raw.sum(total, 0, upload(wide, dtype), count / 2, [dy], 1, count, dtype, dtype, stream));
+      const biased = all(count, (i) => f(at(y, i) + at(wide, i % (count / 2))));
+      expect(maxDifference(download(total, count, dtype), round(biased, dtype))).toBe(0);
 
       // A float32 total of sources in this dtype.
       const base = sequence(count, F32, 5);
@@ -240,13 +245,13 @@ describe("elementwise operators on the CPU", () => {
 
   it("counts NaN and infinities", () => {
     const x = sequence(count, BF16, 1);
-    [0, 1024, 2499].forEach((index, i) => {
-      x[index] = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY][i] ?? 0;
+    [0, 1024, 2498, 2499].forEach((index, i) => {
+      x[index] = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY][i % 3] ?? 0;
     });
     for (const dtype of [F32, BF16]) {
       const result = poisoned(1, F32);
       check(raw.countNonfinite(result, upload(x, dtype), count, dtype, stream));
-      expect(downloadBytes(result, 4)).toEqual(new Uint8Array([3, 0, 0, 0]));
+      expect(downloadBytes(result, 4)).toEqual(new Uint8Array([4, 0, 0, 0]));
     }
   });
 });

@@ -42,8 +42,10 @@ const sumArguments = { ...plainSum, biasDtype: F32, shots: 1, reserved: 0 };
 
 describe("peer_sum of the CPU module", () => {
   it.for([1, 2])("sums what both ranks gave, in %i shots, with bias, gate and base", async (shots) => {
-    const [count, columns] = [80, 8];
-    const [base, bias, gate] = [sequence(count, F32, 3), sequence(columns, F32, 4), [1, 2, 0.5, 4, 1, 2, 0.5, 4]];
+    // Each rank's share, 40 elements, ends in the middle of a row.
+    const [count, columns] = [80, 16];
+    const [base, bias, gate] = [3, 4, 5].map((seed) => sequence(seed === 3 ? count : columns, F32, seed));
+    if (!base || !bias || !gate) throw new Error("There are three.");
     const summands = ranks.map((rank) => sequence(count, F32, rank + 1));
     const blocks = summands.map((values) => upload(values, F32));
     const signals = signalsOf();
@@ -60,6 +62,22 @@ describe("peer_sum of the CPU module", () => {
       const sum = f(at(summands[0] ?? [], i) + at(summands[1] ?? [], i));
       return f(at(base, i) + f(f(sum + at(bias, i % columns)) * at(gate, i % columns)));
     });
+    for (const out of outs) expect([...download(out, count, F32)]).toEqual(want);
+  });
+
+  it("sums in two shots what fills no whole unit, too", async () => {
+    const count = 83;
+    const summands = ranks.map((rank) => sequence(count, F32, rank + 1));
+    const blocks = summands.map((values) => upload(values, F32));
+    const [signals, outs] = [signalsOf(), ranks.map(() => poisoned(count, F32))];
+    for (const rank of ranks) {
+      const args = { ...sumArguments, blocks, signals, out: at(outs, rank), rank, total: count, count, shots: 2 };
+      check(raw.peerSum(args, at(streams, rank)));
+    }
+    await finished();
+    const want = Array.from({ length: count }, (_, i) =>
+      Math.fround(at(summands[0] ?? [], i) + at(summands[1] ?? [], i)),
+    );
     for (const out of outs) expect([...download(out, count, F32)]).toEqual(want);
   });
 

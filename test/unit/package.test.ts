@@ -1,8 +1,10 @@
 import { existsSync, readFileSync } from "node:fs";
-import { cp, mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { execa } from "execa";
+import { publint } from "publint";
+import { formatMessage } from "publint/utils";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
@@ -14,7 +16,11 @@ import {
   workerEntry,
 } from "../../src/paths.js";
 
-const manifestSchema = z.object({ files: z.array(z.string()), scripts: z.record(z.string(), z.string()) });
+const manifestSchema = z.object({
+  files: z.array(z.string()),
+  scripts: z.record(z.string(), z.string()),
+  exports: z.record(z.string(), z.unknown()),
+});
 const manifest = manifestSchema.parse(JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")));
 
 describe("the published package", () => {
@@ -39,6 +45,29 @@ describe("the published package", () => {
     await cp(join(packageRoot, "scripts"), join(folder, "scripts"), { recursive: true });
     await execa("node", ["scripts/build.js", "--typescript"], { cwd: folder });
     expect(existsSync(join(folder, "dist"))).toBe(false);
+    await rm(folder, { recursive: true });
+  });
+
+  test("opens the library and its own description, and nothing else", async () => {
+    expect(Object.keys(manifest.exports)).toEqual([".", "./package.json"]);
+    const script = `await import("ditrun/dist/failure.js")`;
+    const deep = await execa("node", ["--input-type=module", "-e", script], { cwd: packageRoot, reject: false });
+    expect(deep.stderr).toContain("ERR_PACKAGE_PATH_NOT_EXPORTED");
+  });
+
+  test("passes publint and are-the-types-wrong as it would be published", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "ditrun-package-"));
+    const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", folder];
+    const { stdout } = await execa("npm", pack, { cwd: packageRoot });
+    const tarball = join(folder, stdout.trim());
+    const { messages, pkg } = await publint({
+      pack: { tarball: Uint8Array.from(await readFile(tarball)).buffer },
+      strict: true,
+    });
+    expect(messages.map((message) => formatMessage(message, pkg))).toEqual([]);
+    const attw = ["attw", tarball, "--profile", "esm-only", "--format", "ascii", "--no-color", "--no-emoji"];
+    const types = await execa("npx", ["--no-install", ...attw], { cwd: packageRoot, reject: false });
+    expect(types.exitCode, types.stdout).toBe(0);
     await rm(folder, { recursive: true });
   });
 });

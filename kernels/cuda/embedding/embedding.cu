@@ -50,7 +50,8 @@ static int check(const char *what, const Embedding &args, int widthUnit) {
 
 static int launch(const char *what, const Embedding &args, uint64_t stream) {
   if (args.rows == 0) return DITRUN_OK;
-  embed < <<args.rows, args.columns<256 ? 128 : 256, 0, asStream(stream)>>>(args);
+  const int threads = args.columns < 256 ? 128 : 256;
+  embed<<<args.rows, threads, 0, asStream(stream)>>>(args);
   return launched(what);
 }
 

@@ -5,10 +5,12 @@ import { DitrunError, exitCodes } from "../../failure.js";
 import { withTemporaryFolder } from "../../files/temporary-folder.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
-import { loadCheckpointModel, loadModel, tokenCount } from "../../models/load.js";
+import { tokenCount } from "../../models/cost.js";
+import { loadCheckpointModel, loadModel } from "../../models/load.js";
+import { isWan } from "../../models/registry.js";
 import { type Model, wanTokens } from "../../models/schema.js";
-import { presetOf, wanModelName } from "../../models/wan/presets.js";
-import { chosenVideo, latentOf, videoOptions } from "../../models/wan/video-size.js";
+import { presetOf } from "../../models/wan/presets.js";
+import { latentOf } from "../../models/wan/video-size.js";
 import { planPrecision, singleDevicePlan } from "../../plan/resolve.js";
 import { meshSize, type Plan } from "../../plan/schema.js";
 import type { ForwardTask, WanAccuracyTask } from "../../protocol/job.js";
@@ -21,8 +23,10 @@ import {
 } from "../../views/accuracy-report.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
+import { endOnInterrupt } from "../interrupts.js";
 import { ownOptions } from "../options.js";
 import type { Session } from "../session.js";
+import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
 
 const comparing = {
   plans: {
@@ -83,9 +87,12 @@ export async function runWanAccuracy(
   session: Session,
 ): Promise<number> {
   const name = wanModelName(session);
-  const { kind } = await loadModel(presetOf(name)?.config ?? name);
-  if (kind !== "wan") {
-    throw new DitrunError(`This command compares Wan 2.1, but ${name} is a ${kind} model: use ditrun accuracy.`);
+  const model = await loadModel(presetOf(name)?.config ?? name);
+  if (!isWan(model)) {
+    throw new DitrunError(
+      "ERR_MODEL_KIND",
+      `This command compares Wan 2.1, but ${name} is a ${model.kind} model: use ditrun accuracy.`,
+    );
   }
   return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
 }
@@ -110,13 +117,19 @@ interface Pair {
 async function run(chosen: AccuracyArguments, session: Session, name = session.options.model): Promise<number> {
   const { weights, reference } = chosen;
   if (weights !== undefined && session.options.model !== undefined) {
-    throw new DitrunError("--weights brings its own model in its config.json: leave out --model.");
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      "--weights brings its own model in its config.json: leave out --model.",
+    );
   }
   if (reference !== undefined && weights === undefined) {
-    throw new DitrunError("--reference needs the weights it was recorded with: give --weights DIR too.");
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      "--reference needs the weights it was recorded with: give --weights DIR too.",
+    );
   }
   if (reference !== undefined && chosen.against !== undefined) {
-    throw new DitrunError("--reference is what plans are compared with: leave out --against.");
+    throw new DitrunError("ERR_OPTION_CONFLICT", "--reference is what plans are compared with: leave out --against.");
   }
   const subject = await subjectOf(chosen, session, name);
   const { model, tokens } = subject;
@@ -126,7 +139,7 @@ async function run(chosen: AccuracyArguments, session: Session, name = session.o
     return exitCodes.ok;
   }
   const recorded = reference === undefined ? undefined : await readOutput(reference);
-  return withTemporaryFolder("accuracy", async (folder) => {
+  return withTemporaryFolder("accuracy", endOnInterrupt, async (folder) => {
     const forward = async (plan: Plan): Promise<OutputTensor> => {
       const file = join(folder, "output.safetensors");
       await session.run(subject.task(plan, file));
@@ -202,7 +215,7 @@ async function subjectOf(chosen: AccuracyArguments, session: Session, name: stri
       : name === undefined
         ? await session.model()
         : await loadModel(preset?.config ?? name);
-  if (model.kind === "wan") {
+  if (isWan(model)) {
     const video = chosenVideo(chosen, preset?.name === "tiny" ? { ...preset, ...enoughTokens } : preset);
     const size = latentOf(video.size, video.frames);
     const task = (plan: Plan, output: string) => ({ kind: "wan-accuracy", model, plan, size, seed, output }) as const;
@@ -210,7 +223,10 @@ async function subjectOf(chosen: AccuracyArguments, session: Session, name: stri
   }
   for (const option of ["size", "frames"] as const) {
     if (chosen[option] !== undefined) {
-      throw new DitrunError(`--${option} is of a video, but ${model.name} makes images: leave it out.`);
+      throw new DitrunError(
+        "ERR_OPTION_CONFLICT",
+        `--${option} is of a video, but ${model.name} makes images: leave it out.`,
+      );
     }
   }
   const from =
@@ -229,7 +245,7 @@ async function choosePlans(session: Session, model: Model, tokens: number, names
   const { options } = session;
   if (names === undefined) return [await session.plan(model, options, tokens)];
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
-    throw new DitrunError("--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
+    throw new DitrunError("ERR_OPTION_CONFLICT", "--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
   }
   const list = names.split(",").map((name) => name.trim());
   const { dtype, fp8, attention } = options;

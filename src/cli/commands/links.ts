@@ -78,11 +78,13 @@ async function run({ sizes, repetitions, transports }: LinksArguments, session: 
   const carriers = transportsOf(transports, session, workers);
   if (carriers.includes("peer") && workers > MOST_PEERS) {
     throw new DitrunError(
+      "ERR_NPROC",
       `links has ${workers} workers, but a sum over peer memory takes at most ${MOST_PEERS}: give --nproc ${MOST_PEERS} or less.`,
     );
   }
   if (workers > MOST_EXACT) {
     throw new DitrunError(
+      "ERR_NPROC",
       `links has ${workers} workers, but it can check the sums of at most ${MOST_EXACT}: give --nproc ${MOST_EXACT} or less.`,
     );
   }
@@ -113,17 +115,18 @@ async function run({ sizes, repetitions, transports }: LinksArguments, session: 
 }
 
 async function measure(session: Session, task: LinksTask): Promise<LinksRank[]> {
-  return checkDocument("The workers' results", await session.run(task), z.array(linksRankSchema), exitCodes.internal);
+  return checkDocument("The workers' results", await session.run(task), z.array(linksRankSchema), "ERR_INTERNAL");
 }
 
 /** --nproc, else all GPUs. @throws DitrunError for options that a measurement without a model has no use for. */
 function workersOf({ options, device }: Session): number {
   for (const name of ["plan", "cfg", "cp", "tp", "model", "dtype", "fp8", "attention"] as const) {
-    if (options[name] !== undefined) throw new DitrunError(`links runs no model: leave out --${name}, give --nproc.`);
+    if (options[name] !== undefined)
+      throw new DitrunError("ERR_OPTION_CONFLICT", `links runs no model: leave out --${name}, give --nproc.`);
   }
   const workers = typeof options.nproc === "number" ? options.nproc : device.count;
   if (workers >= 2) return workers;
-  throw new DitrunError(`There are no links within ${workers} worker: give --nproc 2 or more.`);
+  throw new DitrunError("ERR_NPROC", `There are no links within ${workers} worker: give --nproc 2 or more.`);
 }
 
 function parseSizes(text: string): number[] {
@@ -131,7 +134,10 @@ function parseSizes(text: string): number[] {
     const [, digits = "", unit = ""] = /^(\d+)([KM]?)$/.exec(word.trim()) ?? [];
     const bytes = Number(digits) * (unit === "M" ? 2 ** 20 : unit === "K" ? 1024 : 1);
     if (bytes > 0 && bytes % 64 === 0 && bytes <= 2 ** 31) return bytes;
-    throw new DitrunError(`--sizes has "${word}"; a size is a multiple of 64 bytes up to 2048M, such as 64K or 16M.`);
+    throw new DitrunError(
+      "ERR_OPTION_VALUE",
+      `--sizes has "${word}"; a size is a multiple of 64 bytes up to 2048M, such as 64K or 16M.`,
+    );
   });
   return [...new Set(sizes)];
 }
@@ -141,10 +147,16 @@ function transportsOf(text: string | undefined, { device }: Session, workers: nu
   const named = text.split(",").map((word) => {
     const transport = linkTransports.find((name) => name === word.trim());
     if (transport === "nccl" && !hasNccl(device)) {
-      throw new DitrunError("--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.");
+      throw new DitrunError(
+        "ERR_PLAN_TRANSPORT",
+        "--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.",
+      );
     }
     if (transport !== undefined) return transport;
-    throw new DitrunError(`--transports has "${word}"; it must be peer, nccl or both, separated by a comma.`);
+    throw new DitrunError(
+      "ERR_OPTION_VALUE",
+      `--transports has "${word}"; it must be peer, nccl or both, separated by a comma.`,
+    );
   });
   return [...new Set(named)];
 }

@@ -2,13 +2,15 @@ import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError, exitCodes } from "../../failure.js";
 import { loadModel } from "../../models/load.js";
+import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
-import { presetOf, wanModelName } from "../../models/wan/presets.js";
-import { chosenVideo, latentOf, videoOptions } from "../../models/wan/video-size.js";
+import { presetOf } from "../../models/wan/presets.js";
+import { latentOf } from "../../models/wan/video-size.js";
 import type { WanProfileTask } from "../../protocol/job.js";
 import { describeRuns } from "../dry-run.js";
 import { aloneOf, checkProfileFiles, profileOptions, profileTask, timingOf } from "../profiling.js";
 import type { Session } from "../session.js";
+import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
 
 export const wanProfileOptions = {
   ...videoOptions,
@@ -31,8 +33,11 @@ export async function runWanProfile(
   const video = chosenVideo(chosen, preset);
   const size = latentOf(video.size, video.frames);
   const model = await loadModel(preset?.config ?? name);
-  if (model.kind !== "wan") {
-    throw new DitrunError(`This command runs Wan 2.1, but ${name} is a ${model.kind} model: use ditrun profile.`);
+  if (!isWan(model)) {
+    throw new DitrunError(
+      "ERR_MODEL_KIND",
+      `This command runs Wan 2.1, but ${name} is a ${model.kind} model: use ditrun profile.`,
+    );
   }
   const tokens = wanTokens(model, size);
   const plan = await session.plan(model, session.options, tokens);

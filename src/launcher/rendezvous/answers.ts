@@ -8,6 +8,11 @@ export interface Question {
 export interface Answers {
   done(question: Question): void;
   value(question: Question, value: Uint8Array): void;
+  request(question: Question, request: number, task: Uint8Array): void;
+  /** There are no more requests. */
+  end(question: Question): void;
+  go(question: Question): void;
+  stop(question: Question, message: string): void;
   /** @param cause whether the rank that asked is to blame, or others. */
   refuse(question: Question, message: string, cause: "own" | "peer"): void;
 }

@@ -15,6 +15,8 @@ interface Reader {
 export class KeyValues {
   readonly #values = new Map<string, Uint8Array>();
   readonly #readers = new Map<string, Set<Reader>>();
+  /** Keys that are forgotten with a request. */
+  readonly #ofRequest = new Map<number, Set<string>>();
   #bytes = 0;
   #reading = 0;
 
@@ -24,6 +26,8 @@ export class KeyValues {
     private readonly clock: AwakeClock,
     private readonly whereabouts: Whereabouts,
     private readonly answers: Answers,
+    /** Whether a rank that waited in vain need not be told: the reason is known, and ends all. */
+    private readonly explained: () => boolean = () => false,
   ) {}
 
   /** Whether a rank waits for a key. */
@@ -31,7 +35,8 @@ export class KeyValues {
     return this.#reading > 0;
   }
 
-  put(question: Question, key: string, value: Uint8Array): void {
+  /** @param request with which the key is forgotten; without one it stays. */
+  put(question: Question, key: string, value: Uint8Array, request?: number): void {
     const bytes = this.#bytes - (this.#values.get(key)?.length ?? 0) + value.length;
     if (bytes > MOST_BYTES || (this.#values.size >= MOST_KEYS && !this.#values.has(key))) {
       const message = `There is no room for "${key}": the store of a job takes ${MOST_KEYS} keys and ${MOST_BYTES} bytes.`;
@@ -40,6 +45,10 @@ export class KeyValues {
     }
     this.#bytes = bytes;
     this.#values.set(key, value);
+    if (request !== undefined) {
+      const keys = this.#ofRequest.get(request) ?? new Set();
+      this.#ofRequest.set(request, keys.add(key));
+    }
     this.whereabouts.saw(question.rank, `put "${key}"`);
     this.answers.done(question);
     const readers = this.#readers.get(key) ?? [];
@@ -49,6 +58,15 @@ export class KeyValues {
       this.#reading--;
       this.#give(reader, key, value);
     }
+  }
+
+  /** Forgets what was put for a request that is over. */
+  forget(request: number): void {
+    for (const key of this.#ofRequest.get(request) ?? []) {
+      this.#bytes -= this.#values.get(key)?.length ?? 0;
+      this.#values.delete(key);
+    }
+    this.#ofRequest.delete(request);
   }
 
   get(question: Question, key: string): void {
@@ -83,6 +101,7 @@ export class KeyValues {
     readers.delete(reader);
     if (readers.size === 0) this.#readers.delete(key);
     this.#reading--;
+    if (this.explained()) return;
     // No rank is known to be at fault, so the one that waited tells of it.
     this.answers.refuse(reader.question, `No rank has put "${key}" within ${this.timeoutSeconds} s${seen}.`, "peer");
   }

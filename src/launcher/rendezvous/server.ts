@@ -1,8 +1,7 @@
 import { Context, curveKeyPair, Router } from "zeromq";
-import { DitrunError, exitCodes, messageOf } from "../../failure.js";
+import { DitrunError, messageOf } from "../../failure.js";
 import { AwakeClock } from "../../protocol/awake-clock.js";
 import { joinPieces, MOST_FRAME_BYTES, messagesOf } from "../../protocol/frames.js";
-import type { Job } from "../../protocol/job.js";
 import {
   type LauncherMessage,
   parseMessage,
@@ -15,15 +14,17 @@ import type { Answers, Question } from "./answers.js";
 import { Barriers } from "./barriers.js";
 import { Complaints } from "./complaints.js";
 import { KeyValues } from "./key-values.js";
+import { type Outcome, Requests, type Stop } from "./requests.js";
 import { admitOnly } from "./zap.js";
 
-/** What the rendezvous tells the agent. */
+/** What the rendezvous tells whoever opened it. */
 export interface RendezvousEvents {
-  result(rank: number, value: unknown): void;
   /** A rank handed something over, which it waits to be dealt with. */
   emitted(rank: number, name: string, value: Uint8Array): Promise<void>;
   /** A rank cannot go on: for a reason of its own, or since it has lost its peers. */
   failed(rank: number, message: string, exitCode: number, cause: "own" | "peer"): void;
+  /** The sentence about a rank that says why it must stop a request. */
+  fault(rank: number, message: string): string;
   /** Some ranks did not join or come to a barrier in time, or have fallen silent; the message names them. */
   overdue(message: string): void;
   /** Something odd that does not end the job. */
@@ -35,14 +36,27 @@ const LOOPBACK = "127.0.0.1";
 const MOST_WAITING_MESSAGES = 4096;
 /** What CURVE adds to a frame, and more. */
 const FRAME_OVERHEAD = 1024;
+/** How much longer than any rank may take a request to be stopped by all. */
+const STOP_MARGIN_MILLISECONDS = 5000;
 /** How long a connection may take to show a key, on a machine with far too much to do. */
 const HANDSHAKE_MILLISECONDS = 15_000;
 /** Bytes that ranks have handed over and that have not been dealt with yet; each rank keeps to less. */
 const MOST_HANDED_OVER = 2 * 2 ** 30;
 
+export interface RendezvousOptions {
+  /** Number of ranks. */
+  readonly size: number;
+  /** 0 for any free one. */
+  readonly port: number;
+  /** Seconds that a rank may take to join, to come to a barrier, to put a key, or to give a sign of life. */
+  readonly timeoutSeconds: number;
+  /** What a rank is told when it has joined. */
+  readonly welcome: Uint8Array;
+}
+
 /**
- * Where a job's workers meet: a ZeroMQ ROUTER on loopback that hands out the job, keeps a key-value store, counts
- * barriers and collects results. CURVE encrypts it; its keys are made for this job and no other key is admitted.
+ * Where ranks meet: a ZeroMQ ROUTER on loopback that keeps a key-value store, counts barriers, hands out requests and collects
+ * their results. CURVE encrypts it; its keys are made for this launch and no other key is admitted.
  */
 export class Rendezvous {
   readonly address = LOOPBACK;
@@ -56,6 +70,7 @@ export class Rendezvous {
   readonly #whereabouts = new Whereabouts();
   readonly #values: KeyValues;
   readonly #barriers: Barriers;
+  readonly #requests: Requests;
   readonly #invalid: Complaints;
   readonly #closers: (() => void)[] = [];
   readonly #life: SignsOfLife;
@@ -66,27 +81,39 @@ export class Rendezvous {
   #lastLook = performance.now();
 
   private constructor(
-    readonly job: Job,
-    readonly size: number,
+    private readonly options: RendezvousOptions,
     private readonly events: RendezvousEvents,
   ) {
-    const { timeoutSeconds } = job;
+    const { size, timeoutSeconds } = options;
     const answers: Answers = {
+      request: ({ rank, id }, request, task) => this.#send(rank, { type: "request", id, request }, task),
+      end: ({ rank, id }) => {
+        // It has nothing more to say.
+        this.#life.forget(rank);
+        this.#send(rank, { type: "end", id });
+      },
+      go: ({ rank, id }) => this.#send(rank, { type: "go", id }),
+      stop: ({ rank, id }, message) => this.#send(rank, { type: "stop", id, message }),
       done: ({ rank, id }) => this.#send(rank, { type: "done", id }),
       value: ({ rank, id }, value) => this.#send(rank, { type: "value", id }, value),
       refuse: ({ rank, id }, message, cause) => this.#send(rank, { type: "refused", id, message, cause }),
     };
     this.#answers = answers;
-    this.#values = new KeyValues(size, timeoutSeconds, this.#clock, this.#whereabouts, answers);
+    this.#values = new KeyValues(size, timeoutSeconds, this.#clock, this.#whereabouts, answers, () => {
+      const { quiet } = this.#life;
+      if (quiet.length > 0) this.#silent(quiet, timeoutSeconds / 2);
+      return quiet.length > 0;
+    });
+    this.#requests = new Requests(size, this.#whereabouts, answers, (request) => this.#expectAllToStop(request));
     this.#barriers = new Barriers(size, timeoutSeconds, this.#clock, this.#whereabouts, answers, (message) =>
       events.overdue(message),
     );
     this.#invalid = new Complaints("messages were not valid", (message) => events.warning(message));
     this.#closers.push(() => this.#invalid.close());
     this.#closers.push(() => this.#clock.close());
-    this.#life = new SignsOfLife(job.timeoutSeconds, (ranks) => this.#silent(ranks));
+    this.#life = new SignsOfLife(timeoutSeconds, (ranks) => this.#silent(ranks));
     this.#closers.push(() => this.#life.close());
-    const looking = setInterval(() => this.#tellOfQuiet(), job.timeoutSeconds * 1000).unref();
+    const looking = setInterval(() => this.#tellOfQuiet(), timeoutSeconds * 1000).unref();
     this.#closers.push(() => clearInterval(looking));
     const keys = curveKeyPair();
     this.serverKey = keys.publicKey;
@@ -102,13 +129,10 @@ export class Rendezvous {
     });
   }
 
-  /**
-   * Opens the rendezvous and starts the clock for joining.
-   * @param port 0 for any free one.
-   * @throws DitrunError when the port cannot be had.
-   */
-  static async open(job: Job, size: number, port: number, events: RendezvousEvents): Promise<Rendezvous> {
-    const rendezvous = new Rendezvous(job, size, events);
+  /** Opens the rendezvous and starts the clock for joining. @throws DitrunError when the port cannot be had. */
+  static async open(options: RendezvousOptions, events: RendezvousEvents): Promise<Rendezvous> {
+    const { size, port, timeoutSeconds } = options;
+    const rendezvous = new Rendezvous(options, events);
     const zap = await admitOnly(rendezvous.#context, [rendezvous.#clientKeys.publicKey], events.warning);
     rendezvous.#closers.push(() => zap.close());
     rendezvous.#closers.push(() => rendezvous.#socket.close());
@@ -117,14 +141,14 @@ export class Rendezvous {
     } catch (error) {
       rendezvous.close();
       throw new DitrunError(
+        "ERR_PORT_TAKEN",
         `The rendezvous cannot listen on ${LOOPBACK}:${port} (${messageOf(error)}): give another --master-port, or 0 for any free one.`,
-        exitCodes.rendezvous,
         { cause: error },
       );
     }
-    rendezvous.#clock.after(job.timeoutSeconds * 1000, () => {
+    rendezvous.#clock.after(timeoutSeconds * 1000, () => {
       const missing = missingFrom(size, rendezvous.#routes.keys());
-      if (missing.length > 0) events.overdue(`${rankList(missing)} did not join within ${job.timeoutSeconds} s.`);
+      if (missing.length > 0) events.overdue(`${rankList(missing)} did not join within ${timeoutSeconds} s.`);
     });
     rendezvous.#receive().catch((error: unknown) => {
       events.overdue(`The rendezvous cannot receive any more: ${messageOf(error)}.`);
@@ -141,7 +165,36 @@ export class Rendezvous {
     return this.#clientKeys;
   }
 
-  /** Tells every rank that has joined that the job is over, and why. */
+  /** Ranks that have joined. */
+  get joined(): number {
+    return this.#routes.size;
+  }
+
+  /** Whether the rank still owes its part of the request at hand. */
+  owes(rank: number): boolean {
+    return this.#requests.owes(rank);
+  }
+
+  /** Hands a request to every rank; there is none at hand. Its bytes are JSON. @returns how it ended. */
+  async hand(task: Uint8Array): Promise<Outcome> {
+    const handed = this.#requests.hand(task);
+    const { number = 0 } = this.#requests;
+    const outcome = await handed;
+    this.#values.forget(number);
+    return outcome;
+  }
+
+  /** Stops the request at hand before the next step that no rank has been told of. */
+  stop(stop: Stop): void {
+    this.#requests.stop(stop);
+  }
+
+  /** There will be no more requests: ranks end. */
+  end(): void {
+    this.#requests.end();
+  }
+
+  /** Tells every rank that has joined that all is over, and why. */
   async abort(message: string): Promise<void> {
     for (const rank of this.#routes.keys()) this.#send(rank, { type: "abort", message });
     await this.#sending;
@@ -182,7 +235,7 @@ export class Rendezvous {
     const question: Question = { rank, id: message.id };
     switch (message.type) {
       case "put":
-        this.#values.put(question, message.key, joinPieces(pieces));
+        this.#values.put(question, message.key, joinPieces(pieces), message.request);
         break;
       case "get":
         this.#values.get(question, message.key);
@@ -199,15 +252,38 @@ export class Rendezvous {
         this.#answers.done(question);
         this.events.failed(rank, message.message, message.exitCode, message.cause);
         break;
-      case "result": {
-        const value: unknown = JSON.parse(new TextDecoder().decode(joinPieces(pieces)));
-        this.#life.forget(rank);
-        this.#whereabouts.saw(rank, "reported its result");
+      case "next":
+        this.#requests.next(question);
+        break;
+      case "step":
+        this.#requests.step(question, message.request, message.step);
+        break;
+      case "fault": {
+        const { exitCode } = message;
+        this.#requests.stop({ message: this.events.fault(rank, message.message), exitCode, rank }, message.request);
         this.#answers.done(question);
-        this.events.result(rank, value);
         break;
       }
+      case "stopped":
+        this.#requests.stopped(question, message.request);
+        break;
+      case "result":
+        this.#requests.result(question, message.request, joinPieces(pieces));
+        break;
     }
+  }
+
+  /** Ranks that end a request for the same reason do so at nearly the same time; one that does not is stuck. */
+  #expectAllToStop(request: number): void {
+    const { size, timeoutSeconds } = this.options;
+    this.#clock.after(timeoutSeconds * 1000 + STOP_MARGIN_MILLISECONDS, () => {
+      const late = missingFrom(size, []).filter(
+        (rank) => this.#requests.number === request && this.#requests.owes(rank),
+      );
+      if (late.length === 0) return;
+      const seen = this.#whereabouts.of(late);
+      this.events.overdue(`${rankList(late)} did not stop within ${timeoutSeconds} s of the others${seen}.`);
+    });
   }
 
   #emit(question: Question, name: string, value: Uint8Array): void {
@@ -227,8 +303,9 @@ export class Rendezvous {
   }
 
   #join(route: Buffer, { id, rank, host, pid }: WorkerMessage & { type: "join" }): void {
-    if (rank >= this.size) {
-      this.#refuse(route, id, `Rank ${rank} does not exist in a job of ${this.size} workers.`);
+    const { size, welcome } = this.options;
+    if (rank >= size) {
+      this.#refuse(route, id, `Rank ${rank} does not exist in a job of ${size} workers.`);
     } else if (this.#routes.has(rank)) {
       const message = `Rank ${rank} has joined already; process ${pid} on ${host} must be given a rank of its own.`;
       this.#refuse(route, id, message);
@@ -237,28 +314,27 @@ export class Rendezvous {
       this.#peers.set(route.toString("hex"), rank);
       this.#life.expect(rank);
       this.#whereabouts.saw(rank, "joined");
-      this.#sendTo(route, { type: "job", id, job: this.job });
+      this.#sendTo(route, { type: "joined", id }, welcome);
     }
   }
 
-  #silent(ranks: readonly number[]): void {
-    const { timeoutSeconds } = this.job;
+  #silent(ranks: readonly number[], seconds = this.options.timeoutSeconds): void {
     const have = ranks.length === 1 ? "has" : "have";
     this.events.overdue(
-      `${rankList(ranks)} ${have} given no sign of life for more than ${timeoutSeconds} s: stopped, or stuck in a driver${this.#whereabouts.of(ranks)}.`,
+      `${rankList(ranks)} ${have} given no sign of life for more than ${seconds} s: stopped, or stuck in a driver${this.#whereabouts.of(ranks)}.`,
     );
   }
 
   /** A deadlock on a device looks like this, and so does long work: it is told of, and left to the user. */
   #tellOfQuiet(): void {
-    const { timeoutSeconds } = this.job;
+    const { size, timeoutSeconds } = this.options;
     const now = performance.now();
     // The launcher itself was stopped for a while: what was said meanwhile is still to be read.
     const late = now - this.#lastLook > 1500 * timeoutSeconds;
     this.#lastLook = now;
-    const waiting = this.#values.awaited || this.#barriers.awaited;
-    if (late || waiting || this.#routes.size < this.size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
-    const seen = this.#whereabouts.of(missingFrom(this.size, []));
+    const waiting = this.#values.awaited || this.#barriers.awaited || !this.#requests.busy;
+    if (late || waiting || this.#routes.size < size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
+    const seen = this.#whereabouts.of(missingFrom(size, []));
     this.events.warning(`For more than ${timeoutSeconds} s no rank has asked for or handed over anything${seen}.`);
   }
 

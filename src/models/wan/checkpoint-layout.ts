@@ -35,7 +35,7 @@ export async function detectLayout(directory: string): Promise<WanCheckpoint> {
       : found.isDirectory()
         ? "it has neither config.json (the original layout) nor model_index.json (the diffusers layout)"
         : "it is a file; name the folder that holds the whole checkpoint";
-  throw new DitrunError(`${directory} is not a Wan checkpoint: ${why}.`);
+  throw new DitrunError("ERR_CHECKPOINT_UNSUPPORTED", `${directory} is not a Wan checkpoint: ${why}.`);
 }
 
 async function originalLayout(directory: string): Promise<WanCheckpoint> {
@@ -84,6 +84,7 @@ function required(directory: string, layout: string): Part {
     const what = [name, ...alternatives].join(" (or ").concat(alternatives.length > 0 ? ")" : "");
     const instead = await standsInstead(join(directory, dirname(name)), basename(name));
     return new DitrunError(
+      "ERR_CHECKPOINT_INCOMPLETE",
       `${directory} is a Wan checkpoint in the ${layout} layout, but ${what} is missing; ${instead ?? "download it again"}.`,
     );
   };

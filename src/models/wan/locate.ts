@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import { downloadRepository, type Progress } from "../../hub/download.js";
 import {
   cachedSnapshots,
@@ -53,10 +53,10 @@ export async function locateCheckpoint(request: CheckpointRequest): Promise<WanC
   // Each file that a download adds is verified as it comes.
   if (download) return detectLayout(await fetchRepository(request, cache, repositories[0]));
   throw new DitrunError(
+    "ERR_CHECKPOINT_MISSING",
     incomplete === undefined
       ? `No checkpoint of Wan ${model} is in the Hugging Face cache ${cache}; get ${repositories[0]} with \`${command}\`, or name a folder that has one with --ckpt-dir.`
       : `${incomplete.message.replace(/(?:; download it again)?\.$/, "")}; complete it with \`${command}\`.`,
-    exitCodes.usage,
   );
 }
 
@@ -82,6 +82,7 @@ async function completeSnapshot(
   if (found === undefined) return incomplete;
   if (whole.length > 1)
     return new DitrunError(
+      "ERR_CHECKPOINT_AMBIGUOUS",
       `${folder} has ${whole.length} complete snapshots and no refs/main that chooses one: name one with --ckpt-dir.`,
     );
   if (!pointed) onNote?.(`${folder} has no refs/main: its only complete snapshot is taken, ${found.directory}.`);
@@ -91,8 +92,8 @@ async function completeSnapshot(
 function refuseOffline(environment: Environment, repository: string): void {
   if (!isOffline(environment)) return;
   throw new DitrunError(
+    "ERR_HUB_OFFLINE",
     `HF_HUB_OFFLINE is set, so --download asks no network for ${repository}: unset it, or name a folder that has the checkpoint with --ckpt-dir.`,
-    exitCodes.environment,
   );
 }
 
@@ -127,6 +128,7 @@ export async function openCheckpoint(
   const [snapshot = directory, ...more] = snapshots;
   if (more.length > 0)
     throw new DitrunError(
+      "ERR_CHECKPOINT_AMBIGUOUS",
       `${directory} has ${snapshots.length} snapshots and no refs/main that chooses one: name ${join(directory, "snapshots/COMMIT")}.`,
     );
   const found = await detectLayout(snapshot);

@@ -1,9 +1,11 @@
 import { resolve } from "node:path";
 import { DitrunError } from "../../failure.js";
 import type { Progress } from "../../hub/download.js";
+import type { Environment } from "../../hub/hub-cache.js";
 import type { WanWeights } from "../../protocol/job.js";
 import type { Seed } from "../../protocol/seed.js";
 import { loadModel, loadWanModel } from "../load.js";
+import { isWan } from "../registry.js";
 import type { WanModel } from "../schema.js";
 import type { WanCheckpoint } from "./checkpoint-layout.js";
 import { locateCheckpoint, openCheckpoint } from "./locate.js";
@@ -19,6 +21,8 @@ export interface SourceRequest {
   readonly download: boolean;
   /** --verify: hash every file of the checkpoint. */
   readonly verify: boolean;
+  /** Where the cache and the hub are: HF_HOME and its like. */
+  readonly environment: Environment;
   readonly onProgress: (progress: Progress) => void;
   /** Called with a sentence for people. */
   readonly onNote: (sentence: string) => void;
@@ -40,8 +44,9 @@ export interface ModelSource {
 export async function modelSource(request: SourceRequest): Promise<ModelSource> {
   const { preset, weights, seed, directory, model: name } = request;
   const config = await loadModel(preset?.config ?? name);
-  if (config.kind !== "wan") {
+  if (!isWan(config)) {
     throw new DitrunError(
+      "ERR_MODEL_KIND",
       `This command runs Wan 2.1, but ${name} is a ${config.kind} model: choose 1.4B, 14B or tiny.`,
     );
   }
@@ -51,7 +56,8 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
       ["--download", request.download],
       ["--verify", request.verify],
     ] as const) {
-      if (given) throw new DitrunError(`--weights random reads no checkpoint: leave out ${option}.`);
+      if (given)
+        throw new DitrunError("ERR_OPTION_CONFLICT", `--weights random reads no checkpoint: leave out ${option}.`);
     }
     return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
   }
@@ -60,6 +66,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   for (const key of ["width", "layers", "heads", "ffn", "channels"] as const) {
     if (found[key] === config[key]) continue;
     throw new DitrunError(
+      "ERR_CHECKPOINT_MISMATCH",
       `${checkpoint.transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
     );
   }
@@ -84,6 +91,7 @@ async function findCheckpoint({
   download,
   verify,
   model,
+  environment,
   onProgress,
   onNote,
 }: SourceRequest): Promise<WanCheckpoint> {
@@ -91,10 +99,10 @@ async function findCheckpoint({
   if (preset?.bundled !== undefined) return openCheckpoint(preset.bundled, verify, onNote);
   if (!preset) {
     throw new DitrunError(
+      "ERR_CHECKPOINT_MISSING",
       `There is no known checkpoint of ${model}: name its folder with --ckpt-dir, or use --weights random.`,
     );
   }
   const { name, repositories } = preset;
-  const environment = process.env;
   return locateCheckpoint({ model: name, repositories, download, verify, environment, onProgress, onNote });
 }

@@ -1,4 +1,3 @@
-import type { Session } from "../../cli/session.js";
 import { tinyCheckpoint } from "../../paths.js";
 
 /** A model as users name it, and the settings that its authors publish for it. */
@@ -52,14 +51,6 @@ const presets: Readonly<Record<string, WanPreset>> = {
 /** The preset that --model names: 1.4B, 1.3B, 14B or tiny, also as wan-1.3b; undefined for anything else. */
 export function presetOf(model: string): WanPreset | undefined {
   return presets[model.toLowerCase().replace(/^wan-/, "")];
-}
-
-/** --model, else the smaller model on a GPU and the bundled one on a CPU. */
-export function wanModelName({ options, device, log }: Session): string {
-  if (options.model !== undefined) return options.model;
-  const name = device.device === "cuda" ? "1.4B" : "tiny";
-  log.logger.info(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
-  return name;
 }
 
 /** Wan2.1, generate.py and wan/configs/shared_config.py. */

@@ -1,26 +1,5 @@
-import type { InferredOptionTypes, Options } from "yargs";
-import { wholeNumber } from "../../cli/options.js";
 import { DitrunError } from "../../failure.js";
 import type { LatentSize } from "../schema.js";
-import { published, type WanPreset } from "./presets.js";
-
-/** An hour at the published rate, and a slip of the finger beyond. */
-const MOST_FRAMES = 57_601;
-
-/** Options of every command that is for videos of one size. */
-export const videoOptions = {
-  size: {
-    type: "string",
-    requiresArg: true,
-    describe: "WIDTH*HEIGHT in pixels [default: 832*480; 14B: 1280*720; tiny: 96*64]",
-  },
-  frames: {
-    type: "string",
-    requiresArg: true,
-    describe: "4n + 1 [default: 81; tiny: 9]",
-    coerce: wholeNumber("frames", 1, MOST_FRAMES),
-  },
-} as const satisfies Record<string, Options>;
 
 /** Pixels of the latent's patches: 8 of the VAE times 2 of the transformer. */
 const STEP = 16;
@@ -36,17 +15,22 @@ export interface VideoSize {
 export function parseSize(text: string): VideoSize {
   const [, width, height] = /^(\d{1,5})[*x×](\d{1,5})$/.exec(text) ?? [];
   if (width === undefined || height === undefined) {
-    throw new DitrunError(`--size is "${text}"; it must be WIDTH*HEIGHT in pixels, such as 832*480.`);
+    throw new DitrunError(
+      "ERR_OPTION_VALUE",
+      `--size is "${text}"; it must be WIDTH*HEIGHT in pixels, such as 832*480.`,
+    );
   }
   const size = { width: Number(width), height: Number(height) };
   if (Math.max(size.width, size.height) > LONGEST) {
     throw new DitrunError(
+      "ERR_VIDEO_SIZE",
       `--size is ${text}, but a side of a video has at most ${LONGEST} pixels: choose a smaller one.`,
     );
   }
   const nearest = (pixels: number) => Math.max(STEP, Math.round(pixels / STEP) * STEP);
   if (size.width !== nearest(size.width) || size.height !== nearest(size.height)) {
     throw new DitrunError(
+      "ERR_VIDEO_SIZE",
       `--size is ${text}, but both sides of a video must be multiples of ${STEP}: the nearest is ${nearest(size.width)}*${nearest(size.height)}.`,
     );
   }
@@ -57,18 +41,10 @@ export function parseSize(text: string): VideoSize {
 export function checkFrames(frames: number): number {
   if (frames % 4 === 1) return frames;
   const below = Math.max(1, Math.floor((frames - 1) / 4) * 4 + 1);
-  throw new DitrunError(`--frames is ${frames}, but a video has 4n + 1 frames: choose ${below} or ${below + 4}.`);
-}
-
-/** The video that those options, or else the model's preset, ask for. @throws DitrunError as parseSize and checkFrames. */
-export function chosenVideo(
-  { size, frames }: InferredOptionTypes<typeof videoOptions>,
-  preset: WanPreset | undefined,
-): { size: VideoSize; frames: number } {
-  return {
-    size: parseSize(size ?? preset?.size ?? published.size),
-    frames: checkFrames(frames ?? preset?.frames ?? published.frames),
-  };
+  throw new DitrunError(
+    "ERR_VIDEO_SIZE",
+    `--frames is ${frames}, but a video has 4n + 1 frames: choose ${below} or ${below + 4}.`,
+  );
 }
 
 /** The latent of a video: an eighth of its pixels each way, a quarter of its frames after the first. */

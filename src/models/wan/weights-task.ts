@@ -2,7 +2,8 @@ import { lstat, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { DitrunError } from "../../failure.js";
-import { readJson } from "../../files/documents.js";
+import { shownPath } from "../../files/shown-path.js";
+import { readJsonFile } from "../../formats/json-file.js";
 import { shown } from "../../formats/shown.js";
 
 /** What the published checkpoints that ditrun does not run call themselves: model_type, or the class of the pipeline or transformer. */
@@ -41,10 +42,11 @@ export async function refuseOtherTasks(directory: string): Promise<void> {
   const read = async (...parts: string[]): Promise<Record<string, unknown>> => {
     const file = join(directory, ...parts);
     const absent = (await lstat(file).catch(() => undefined)) === undefined;
-    return absent ? {} : (configSchema.safeParse(await readJson(file)).data ?? {});
+    return absent ? {} : (configSchema.safeParse(await readJsonFile(file, shownPath(file))).data ?? {});
   };
   const refuse = (what: string, because: string): never => {
     throw new DitrunError(
+      "ERR_CHECKPOINT_UNSUPPORTED",
       `${directory} is ${what}: ${because}. ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,
     );
   };

@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import type { Plan } from "../../plan/schema.js";
 import type { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
@@ -117,7 +117,7 @@ async function chooseTransport(store: Store, wanted: Plan["ring"]["transport"]):
   if (hosts.size === 1) return "peer";
   if (wanted === "auto") return "nccl";
   throw new DitrunError(
+    "ERR_PLAN_TRANSPORT",
     `The plan's ring.transport is peer, but the ranks are on ${hosts.size} hosts (${[...hosts].join(", ")}): use nccl or auto.`,
-    exitCodes.usage,
   );
 }

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import { closeMemory, exportMemory, openMemory } from "../ops/peer.js";
 import type { Address } from "../runtime/abi.js";
 import { alignUp } from "../runtime/arena.js";
@@ -150,8 +150,8 @@ export class PeerHeap {
       const names = (layout: typeof theirs) => JSON.stringify([layout.flags, layout.blocks.map(({ name }) => name)]);
       if (names(theirs) !== names(own)) {
         throw new DitrunError(
+          "ERR_PEER_MEMORY",
           `Rank ${rank} and rank ${store.rank} use different peer memory (${theirs.blocks.length} and ${own.blocks.length} blocks): their plans or models differ.`,
-          exitCodes.worker,
         );
       }
       for (const { name, bytes } of theirs.blocks) this.block(name, bytes);

@@ -4,6 +4,7 @@ import { cast } from "../ops/elementwise.js";
 import { rowSumSquares } from "../ops/norm.js";
 import { quantizeRows } from "../ops/quantize.js";
 import type { Device } from "../runtime/device.js";
+import { withStaging } from "../runtime/staging.js";
 import { matrixShape, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
@@ -85,7 +86,7 @@ function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) 
 async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Promise<Bound> {
   const { rows } = matrixShape(w);
   const largest = async (queue: (out: Tensor) => void) => {
-    const bytes = await device.withStaging("fp32", [rows], (out) => {
+    const bytes = await withStaging(device, "fp32", [rows], (out) => {
       queue(out);
       return device.download(out);
     });
@@ -136,7 +137,7 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
     await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
     return { w, bias, outDtype };
   }
-  return device.withStaging("fp32", [rows, columns], async (exact) => {
+  return withStaging(device, "fp32", [rows, columns], async (exact) => {
     await loadWeight(exact);
     const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
     quantizeRows(device, w, exact);

@@ -174,7 +174,10 @@ export function requirePair(
   const replicated = context.plan.norms.sequenceParallel
     ? "; sequence-parallel norms need that"
     : ", or both replicated";
-  throw new DitrunError(`The plan splits ${first} ${a} and ${second} ${b}: it must be ${split} and row${replicated}.`);
+  throw new DitrunError(
+    "ERR_PLAN_SPLIT",
+    `The plan splits ${first} ${a} and ${second} ${b}: it must be ${split} and row${replicated}.`,
+  );
 }
 
 /** @throws DitrunError when the weight cannot be divided over tp, or the checkpoint does not fit. */
@@ -182,14 +185,18 @@ export async function loadColumnLinear(loader: Loader, spec: LinearSpec, heads?:
   const { context } = loader;
   const split = splitOfParts(loader, spec);
   if (split === "row")
-    throw new DitrunError(`The plan splits ${spec.path} by row; it can be column, heads or replicated.`);
+    throw new DitrunError(
+      "ERR_PLAN_SPLIT",
+      `The plan splits ${spec.path} by row; it can be column, heads or replicated.`,
+    );
   const parts = spec.parts ?? 1;
   const width = spec.outFeatures / parts;
   if (split === "replicated" || context.tp.size === 1) {
     return new Linear(context, await loadWeights(loader, spec, wholePart(spec)));
   }
   const units = split === "heads" ? heads : width;
-  if (units === undefined) throw new DitrunError(`The plan splits ${spec.path} by heads, but it has none.`);
+  if (units === undefined)
+    throw new DitrunError("ERR_PLAN_SPLIT", `The plan splits ${spec.path} by heads, but it has none.`);
   requireDivisible(spec.path, split === "heads" ? "heads" : "output features", units, context.tp.size);
   const own = rangeOf(shares(width, context.tp.size), context.tp.rank);
   const rows = Array.from({ length: parts }, (_, part) => ({ start: part * width + own.start, count: own.count }));
@@ -203,7 +210,7 @@ export async function loadRowLinear(loader: Loader, rowSpec: LinearSpec): Promis
   const spec: LinearSpec = { outDtype: "fp32", ...rowSpec };
   const split = loader.splitOf(spec.path);
   if (split === "column" || split === "heads") {
-    throw new DitrunError(`The plan splits ${spec.path} by ${split}; it can be row or replicated.`);
+    throw new DitrunError("ERR_PLAN_SPLIT", `The plan splits ${spec.path} by ${split}; it can be row or replicated.`);
   }
   if (split === "replicated" || context.tp.size === 1) {
     return new Linear(context, await loadWeights(loader, spec, wholePart(spec)));
@@ -217,6 +224,7 @@ export async function loadRowLinear(loader: Loader, rowSpec: LinearSpec): Promis
 function requireDivisible(path: string, what: string, count: number, tp: number): void {
   if (count % tp === 0) return;
   throw new DitrunError(
+    "ERR_PLAN_MESH",
     `${path} has ${count} ${what}, which tp ${tp} does not divide: choose a tp that divides ${count}.`,
   );
 }
@@ -228,6 +236,7 @@ function splitOfParts(loader: Loader, spec: LinearSpec): Split {
   const other = others.find((path) => loader.splitOf(path) !== split);
   if (other === undefined) return split;
   throw new DitrunError(
+    "ERR_PLAN_SPLIT",
     `The plan splits ${first} ${split} and ${other} ${loader.splitOf(other)}: they are one product here, so give them the same split.`,
   );
 }

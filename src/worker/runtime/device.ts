@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
 import { type Address, type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
@@ -72,7 +72,7 @@ export class Device {
   static open(kernelFile: string, localRank: number): Device {
     const kernels = new Kernels(kernelFile);
     const devices = kernels.create("deviceCount");
-    if (devices === 0) throw new DitrunError(`The kernel module ${kernelFile} sees no device.`, exitCodes.environment);
+    if (devices === 0) throw new DitrunError("ERR_NO_DEVICE", `The kernel module ${kernelFile} sees no device.`);
     kernels.call("deviceOpen", localRank % devices);
     return new Device(kernels);
   }
@@ -116,18 +116,6 @@ export class Device {
     const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
     this.#owned.push(address);
     return tensor(address, dtype, shape);
-  }
-
-  /** Runs the body with memory of its own, which is given back once what the body has queued is done. */
-  async withStaging<T>(dtype: DType, shape: readonly number[], body: (staging: Tensor) => Promise<T>): Promise<T> {
-    const address = this.kernels.create("malloc", tensorBytes(dtype, shape), memoryKinds.device);
-    try {
-      const value = await body(tensor(address, dtype, shape));
-      await this.synchronize();
-      return value;
-    } finally {
-      this.kernels.call("free", address);
-    }
   }
 
   /**
@@ -243,16 +231,6 @@ export class Device {
     const graph = this.kernels.create("captureEnd", this.streams.compute);
     if (failure !== undefined) throw failure;
     return graph;
-  }
-
-  /** Queues a captured graph on the compute stream. */
-  replay(graph: Handle): void {
-    this.kernels.call("graphLaunch", graph, this.streams.compute);
-  }
-
-  /** Frees a captured graph; the device must have done what is queued. */
-  freeGraph(graph: Handle): void {
-    this.kernels.call("graphDestroy", graph);
   }
 
   /** Runs the body with an event before and after every kernel. Returns what each took, in microseconds since the first. */

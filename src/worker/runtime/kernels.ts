@@ -1,5 +1,5 @@
 import koffi from "koffi";
-import { DitrunError, exitCodes, messageOf, PeerFailure } from "../../failure.js";
+import { DitrunError, messageOf, PeerFailure } from "../../failure.js";
 import {
   ABI_VERSION,
   type Calls,
@@ -51,16 +51,16 @@ export class Kernels {
       for (const [name, prototype] of Object.entries(prototypes)) this.#functions.set(name, library.func(prototype));
     } catch (error) {
       throw new DitrunError(
+        "ERR_KERNEL_MODULE",
         `The kernel module ${file} could not be loaded: ${messageOf(error)}. Build it with npm run build, or name another with DITRUN_KERNELS.`,
-        exitCodes.environment,
         { cause: error },
       );
     }
     const version = this.#function("abiVersion")();
     if (version !== ABI_VERSION) {
       throw new DitrunError(
+        "ERR_KERNEL_MODULE",
         `The kernel module ${file} has ABI version ${version}, this ditrun needs ${ABI_VERSION}: rebuild it with npm run build.`,
-        exitCodes.environment,
       );
     }
     this.module = this.#function("module")() === "cuda" ? "cuda" : "cpu";
@@ -130,7 +130,7 @@ export class Kernels {
     const why = String(this.#function("lastError")());
     const message = why || `${name} of ${this.file} failed with status ${status}.`;
     // A peer that cannot be reached has most likely failed first: the launcher prefers its own story.
-    throw status === statuses.peerError ? new PeerFailure(message) : new DitrunError(message, exitCodes.environment);
+    throw status === statuses.peerError ? new PeerFailure(message) : new DitrunError("ERR_KERNEL", message);
   }
 }
 

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 
 /** How many values are NaN or infinite and where the first of them is, as words; undefined if none is. */
@@ -17,11 +17,12 @@ export function requireFinite(what: string, output: Uint8Array): Float32Array {
   const values = toFloat32("F32", output);
   const found = describeNonfinite(values);
   if (found === undefined) return values;
-  throw new DitrunError(`${what} has ${found}: check the weights and inputs, or try --dtype fp32.`, exitCodes.mismatch);
+  throw new DitrunError("ERR_NOT_FINITE", `${what} has ${found}: check the weights and inputs, or try --dtype fp32.`);
 }
 
 /** Refuses a tensor of an input file that holds a NaN or an infinity. @throws DitrunError with the file, the tensor and the place. */
 export function requireFiniteInput(file: string, tensor: string, values: Float32Array): void {
   const found = describeNonfinite(values);
-  if (found !== undefined) throw new DitrunError(`${file}: tensor ${tensor} has ${found}: give it finite numbers.`);
+  if (found !== undefined)
+    throw new DitrunError("ERR_TENSOR_VALUE", `${file}: tensor ${tensor} has ${found}: give it finite numbers.`);
 }

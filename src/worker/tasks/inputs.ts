@@ -5,6 +5,7 @@ import type { DitModel } from "../../models/schema.js";
 import type { Seed } from "../../protocol/seed.js";
 import type { DitInputs } from "../models/dit/dit.js";
 import type { Device } from "../runtime/device.js";
+import { withStaging } from "../runtime/staging.js";
 import { fillRandom } from "../weights/source.js";
 import { requireFiniteInput } from "./finite.js";
 
@@ -12,7 +13,7 @@ import { requireFiniteInput } from "./finite.js";
 export async function randomInputs(device: Device, model: DitModel, seed: Seed): Promise<DitInputs> {
   const { channels, imageSize, classes } = model;
   const shape = [channels, imageSize, imageSize];
-  return device.withStaging("fp32", shape, async (image) => {
+  return withStaging(device, "fp32", shape, async (image) => {
     fillRandom(device, {
       out: image,
       seed,
@@ -34,6 +35,7 @@ export async function readInputs(path: string, model: DitModel): Promise<DitInpu
     const img = file.info("img");
     if (img.shape.reduce((product, size) => product * size, 1) !== count) {
       throw new DitrunError(
+        "ERR_TENSOR_SHAPE",
         `${path}: img has the shape [${img.shape.join(", ")}]; ${model.name} takes [1, ${model.channels}, ${model.imageSize}, ${model.imageSize}].`,
       );
     }
@@ -55,5 +57,5 @@ async function readInteger(path: string, dtype: string, bytes: Uint8Array): Prom
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (dtype === "I64") return Number(view.getBigInt64(0, true));
   if (dtype === "I32") return view.getInt32(0, true);
-  throw new DitrunError(`${path}: y is ${dtype}; it must be I64 or I32.`);
+  throw new DitrunError("ERR_TENSOR_DTYPE", `${path}: y is ${dtype}; it must be I64 or I32.`);
 }

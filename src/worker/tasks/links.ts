@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import type { Job, LinksTask, linkPatterns } from "../../protocol/job.js";
 import type { LinksRank } from "../../protocol/results.js";
@@ -13,6 +13,7 @@ import { copy } from "../ops/copy.js";
 import { awaitFlags } from "../ops/peer.js";
 import type { Address } from "../runtime/abi.js";
 import { Device } from "../runtime/device.js";
+import { freeGraph, launchGraph } from "../runtime/graph.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 
@@ -74,12 +75,12 @@ async function time({ device, world }: Context, pattern: () => Exchange, repetit
   // The first launch loads the graph.
   for (let repetition = -1; repetition < repetitions; repetition++) {
     world.barrier();
-    const elapsed = device.time(() => device.replay(graph));
+    const elapsed = device.time(() => launchGraph(device, graph));
     await device.synchronize();
     const each = (elapsed() * 1e3) / EXCHANGES;
     if (repetition >= 0) microseconds.push(each);
   }
-  device.freeGraph(graph);
+  freeGraph(device, graph);
   return microseconds;
 }
 
@@ -103,8 +104,8 @@ async function check(
     const wrong = values.find((found) => found !== value);
     if (wrong !== undefined) {
       throw new DitrunError(
+        "ERR_LINK_WRONG",
         `The ${name} of ${bytes} bytes over ${context.transport} gave rank ${world.rank} the value ${wrong} instead of ${value}: the link, its driver or ditrun is at fault, so no time of it is reported.`,
-        exitCodes.mismatch,
       );
     }
   }

@@ -1,6 +1,7 @@
 import type { Job, ProfileTask, WanProfileTask } from "../../protocol/job.js";
 import type { KernelTotal, Phases, ProfileRank, TraceEvent } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
+import { freeGraph, launchGraph } from "../runtime/graph.js";
 import type { DeviceInfo } from "../runtime/kernels.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
@@ -43,7 +44,7 @@ export async function profileForward(
   const check = async () => requireFinite(`The output of ${task.model.name}`, await device.download(subject.output));
   await check();
   const graph = plan.graph ? device.capture(() => subject.forward()) : undefined;
-  const run = () => (graph === undefined ? subject.forward() : device.replay(graph));
+  const run = () => (graph === undefined ? subject.forward() : launchGraph(device, graph));
 
   const latenciesMs: number[] = [];
   for (let iteration = -task.warmup; iteration < task.iterations; iteration++) {
@@ -57,7 +58,7 @@ export async function profileForward(
   // What replays leave, before another forward writes over it.
   await check();
   const { recordedMs, phases, ringWaitsMs, trace } = await recordPhases(context, subject);
-  if (graph !== undefined) device.freeGraph(graph);
+  if (graph !== undefined) freeGraph(device, graph);
   const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
     rank,

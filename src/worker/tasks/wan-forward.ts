@@ -65,6 +65,7 @@ async function readInputs({ inputs, model }: WanForwardTask) {
     const [channels, frames = 0, height = 0, width = 0] = shape;
     if (shape.length !== 4 || channels !== model.channels) {
       throw new DitrunError(
+        "ERR_TENSOR_SHAPE",
         `${inputs.file}: ${inputs.latent} has the shape [${shape}]; it must be [${model.channels}, frames, height, width].`,
       );
     }
@@ -72,7 +73,7 @@ async function readInputs({ inputs, model }: WanForwardTask) {
     requireFiniteInput(inputs.file, inputs.latent, values);
     const stored = file.info(inputs.ids);
     if (stored.dtype !== "I64")
-      throw new DitrunError(`${inputs.file}: ${inputs.ids} is ${stored.dtype}; it must be I64.`);
+      throw new DitrunError("ERR_TENSOR_DTYPE", `${inputs.file}: ${inputs.ids} is ${stored.dtype}; it must be I64.`);
     const bytes = await file.read(inputs.ids);
     const ids = Array.from(new BigInt64Array(bytes.slice().buffer), Number);
     const latent = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import { checkDtypes } from "../../plan/schema.js";
 import type { Job, WanGenerateTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
@@ -141,8 +141,8 @@ async function encode(
     const bad = await nonfinite.count(text);
     if (bad > 0) {
       throw new DitrunError(
+        "ERR_NOT_FINITE",
         `The text encoder's output for the ${textOf(slot)} has ${bad} values that are not finite: check the checkpoint's text encoder, or try --dtype fp32.`,
-        exitCodes.mismatch,
       );
     }
     await dump.add(name, text.shape, () => device.download(text));
@@ -182,8 +182,8 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   const bad = await nonfinite.count(sampler.sample);
   if (bad > 0) {
     throw new DitrunError(
+      "ERR_NOT_FINITE",
       `The latent after step ${steps} of ${steps} has ${bad} values that are not finite, though the prediction is finite: use a lower --guide-scale.`,
-      exitCodes.mismatch,
     );
   }
   return { stepsMs, forwardsMs };
@@ -203,8 +203,8 @@ async function notFinite({ nonfinite, guidance, store, task }: Run, index: numbe
     ? `the first layer to have any is ${culprit.layer} in the forward of the ${textOf(culprit.slot)} on rank ${culprit.rank}`
     : "but all layers are finite when they run again";
   return new DitrunError(
+    "ERR_NOT_FINITE",
     `At step ${index + 1} of ${task.sampling.steps} the guided prediction has ${bad} values that are not finite; ${where}: check the weights and the noise, or try --dtype fp32.`,
-    exitCodes.mismatch,
   );
 }
 

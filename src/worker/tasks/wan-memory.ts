@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { DitrunError, exitCodes } from "../../failure.js";
+import { DitrunError } from "../../failure.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
 import type { Store } from "../store.js";
@@ -34,8 +34,8 @@ export async function planMemory(
   const least = Math.max(encoder, others) + measuredBytes;
   if (least > availableBytes) {
     throw new DitrunError(
+      "ERR_DEVICE_MEMORY",
       `Rank ${store.rank} needs ${inWords(least)} of device memory even with one model at a time, but has ${inWords(availableBytes)}: share the model among more workers (--tp, --cp), make a smaller video, or use --fp8.`,
-      exitCodes.environment,
     );
   }
   const neededBytes = encoder + others + measuredBytes + MARGIN_BYTES;

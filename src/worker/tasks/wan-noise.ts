@@ -47,6 +47,7 @@ async function readNoise(
     const { dtype, shape } = file.info(tensor);
     if (shape.length !== 4 || shape.some((length, axis) => length !== expected[axis])) {
       throw new DitrunError(
+        "ERR_TENSOR_SHAPE",
         `${path}: tensor ${tensor} has the shape [${shape.join(", ")}], but noise for this video has [${expected.join(", ")}].`,
       );
     }

@@ -18,7 +18,10 @@ export async function runWanProfile(job: Job, task: WanProfileTask, store: Store
   const { model, plan, seed, size } = task;
   checkDtypes(plan);
   if (!model.textEncoder) {
-    throw new DitrunError(`${model.name} has no textEncoder sizes, which random weights need: add them to the model.`);
+    throw new DitrunError(
+      "ERR_MODEL_CONFIG",
+      `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
+    );
   }
   const device = Device.open(job.kernels, Number(process.env.LOCAL_RANK ?? 0));
   const context = await Context.create(device, store, plan);

@@ -30,6 +30,7 @@ export async function loadTextEncoder(context: Context, model: WanModel, weights
   if (weights.from === "random") {
     if (!model.textEncoder) {
       throw new DitrunError(
+        "ERR_MODEL_CONFIG",
         `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
       );
     }

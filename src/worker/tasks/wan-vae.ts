@@ -90,13 +90,16 @@ async function readInput({ input, direction }: WanVaeTask): Promise<Input> {
     const found = `${input.file}: tensor ${input.tensor} has the shape [${shape.join(", ")}]`;
     if (direction === "decode") {
       if (shape.length === 4 && channels === 16) return { values, size: { frames, height, width } };
-      throw new DitrunError(`${found}; a latent has [16, frames, height, width].`);
+      throw new DitrunError("ERR_TENSOR_SHAPE", `${found}; a latent has [16, frames, height, width].`);
     }
     const whole = (frames - 1) % 4 === 0 && height % 8 === 0 && width % 8 === 0;
     if (shape.length === 4 && channels === 3 && whole) {
       return { values, size: { frames: 1 + (frames - 1) / 4, height: height / 8, width: width / 8 } };
     }
-    throw new DitrunError(`${found}; a video has [3, 4n + 1 frames, height, width], both sides multiples of 8.`);
+    throw new DitrunError(
+      "ERR_TENSOR_SHAPE",
+      `${found}; a video has [3, 4n + 1 frames, height, width], both sides multiples of 8.`,
+    );
   } finally {
     await file.close();
   }

@@ -5,23 +5,12 @@ import type { Range } from "../layers/split.js";
 import { cast } from "../ops/elementwise.js";
 import { random } from "../ops/random.js";
 import type { Device } from "../runtime/device.js";
+import { withStaging } from "../runtime/staging.js";
 import { dtypeBytes, elements, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
+import type { Init, Parameter } from "./parameter.js";
 import { type Band, wideBands } from "./wide.js";
 
-/** How a parameter is drawn when weights are random: as torch.nn initialises the module that it belongs to. */
-export type Init =
-  /** Uniform in around ± bound; around 0 if absent. */
-  | { readonly kind: "uniform"; readonly bound: number; readonly around?: number }
-  | { readonly kind: "normal"; readonly std: number }
-  | { readonly kind: "constant"; readonly value: number };
-
-/** One parameter of a model, as the checkpoint stores it. */
-export interface Parameter {
-  readonly name: string;
-  /** As stored; a convolution's kernel is seen as the matrix [shape[0], the rest]. */
-  readonly shape: readonly number[];
-  readonly init: Init;
-}
+export type { Init, Parameter } from "./parameter.js";
 
 /** The part of a parameter that a rank keeps: some runs of rows, one below the other, and a run of columns. */
 export interface Part {
@@ -145,7 +134,11 @@ export class CheckpointWeights implements WeightSource {
     const { device, file } = this;
     const info = expectShape(file, parameter.name, parameter.shape);
     const dtype = fileDtypes[info.dtype];
-    if (!dtype) throw new DitrunError(`${file.path}: tensor ${parameter.name} is ${describe(info)}; ${remedy(info)}.`);
+    if (!dtype)
+      throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
+        `${file.path}: tensor ${parameter.name} is ${describe(info)}; ${remedy(info)}.`,
+      );
     if (device.measuring) return;
     const whole = wholeOf(parameter);
     const allColumns = part.columns.count === whole.columns.count;
@@ -156,7 +149,7 @@ export class CheckpointWeights implements WeightSource {
       throw new Error(`${parameter.name} cannot be cut by rows and by columns at once.`);
     }
     const columns = { start: part.columns.start, end: part.columns.start + part.columns.count };
-    await device.withStaging(dtype, out.shape, async (staging) => {
+    await withStaging(device, dtype, out.shape, async (staging) => {
       let written = 0;
       for (const { start, count } of part.rows) {
         const slice = allColumns ? { dim: 0, start, end: start + count } : { dim: 1, ...columns };

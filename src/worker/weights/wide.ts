@@ -1,5 +1,5 @@
 import type { Range } from "../layers/split.js";
-import type { Init, Parameter } from "./source.js";
+import type { Init, Parameter } from "./parameter.js";
 
 /** Some rows of a parameter, or one column of them, and how their elements are drawn. */
 export interface Band {

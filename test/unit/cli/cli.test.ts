@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { expandHome, switches } from "../../../src/cli/options.js";
 import * as device from "../../../src/engine/choose-device.js";
@@ -103,6 +104,8 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --dtype fp16", '--dtype is "fp16"; it must be one of fp32, bf16'],
     ["profile --timeout soon", '--timeout is "soon"'],
     ["profile --seed 1e400", '--seed is "1e400"'],
+    ["profile --timeout 0", '--timeout is "0"; it must be a number of seconds above 0'],
+    ["profile --master-port 65536", '--master-port is "65536"; it must be a port from 0 to 65535'],
     ["profile --master-port 70000", '--master-port is "70000"; it must be a port from 0 to 65535'],
     ["profile --iterations 0", '--iterations is "0"'],
     ["profile --dry-run --device cpu --nproc 4 --cp 4 --tp 2", "needs 8 workers, but --nproc is 4"],
@@ -214,14 +217,21 @@ describe("bad input is one sentence and exit code 2", () => {
 
 describe("--json is one document on stdout, also of a failure", () => {
   test.each([
-    ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", 2, "needs 6 workers, but --nproc is 4"],
-    ["profile --json --cpp 2", 2, "There is no option --cpp."],
-    ["wan generate --json", 2, "--prompt must be given"],
-    ["--json", 2, "Name a command"],
-  ])("ditrun %s", async (line, exitCode, message) => {
-    expect(await run(line)).toBe(exitCode);
-    expect(JSON.parse(stdout)).toEqual({ error: { message: expect.stringContaining(message), exitCode } });
+    ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", "ERR_PLAN_MESH", "needs 6 workers, but --nproc is 4"],
+    ["profile --json --cpp 2", "ERR_COMMAND_LINE", "There is no option --cpp."],
+    ["wan generate --json", "ERR_COMMAND_LINE", "--prompt must be given"],
+    ["--json", "ERR_COMMAND_LINE", "Name a command"],
+  ])("ditrun %s", async (line, code, message) => {
+    expect(await run(line)).toBe(2);
+    expect(JSON.parse(stdout)).toEqual({ error: { message: expect.stringContaining(message), code, exitCode: 2 } });
     expect(stderr).toContain(message);
+  });
+
+  test("what comes after the first document is left out", async () => {
+    const document = new JsonDocument("");
+    await document.write({ first: true });
+    await document.fail("later", 1);
+    expect(JSON.parse(stdout)).toEqual({ first: true });
   });
 
   test("in a file, once it is known to be the one that was meant", async () => {
@@ -353,4 +363,6 @@ test("--seed -1 draws a seed of 63 bits each time, and says which", async () => 
   const [first = -1n, second = -1n] = draws;
   expect(first).not.toBe(second);
   for (const seed of draws) expect(seed >= 0n && seed < 2n ** 63n).toBe(true);
+  // Both below 2^54 would be chance once in 2^18 runs.
+  expect(draws.some((seed) => seed >= 2n ** 54n)).toBe(true);
 });

@@ -7,7 +7,8 @@ import { chooseDevice } from "../../../src/engine/choose-device.js";
 import { gpuIsVisible, whyNoCudaModule } from "../../../src/engine/visible-gpu.js";
 import { DitrunError } from "../../../src/failure.js";
 import { openLog } from "../../../src/launcher/logs.js";
-import { isForGpu, loadModel } from "../../../src/models/load.js";
+import { isForGpu } from "../../../src/models/cost.js";
+import { loadModel } from "../../../src/models/load.js";
 import { builtKernels } from "../../../src/paths.js";
 
 let folder: string;

@@ -1,8 +1,9 @@
-import { mkdtemp, readdir, rm, stat, symlink } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { checkOutputFile } from "../../../src/files/output-file.js";
+import { takeName } from "../../../src/files/free-name.js";
+import { checkDistinct, checkOutputFile } from "../../../src/files/output-file.js";
 import { writeSafetensors } from "../../../src/formats/safetensors.js";
 
 let dir = "";
@@ -24,6 +25,23 @@ test.each([
   ["/dev/null", true, "Cannot write /dev/null: it is a device or a pipe; name a regular file."],
 ])("%j is refused (renamed: %s)", async (path, renamed, message) => {
   await expect(checkOutputFile(path, renamed)).rejects.toThrow(message);
+});
+
+test("options may name one device, but not one file, however it is spelt", () => {
+  checkDistinct({ "--json": "/dev/null", "--trace": "/dev/null" });
+  expect(() => checkDistinct({ "--json": "a", "--trace": "./a" })).toThrow("--json and --trace both name ./a");
+});
+
+test("a finished file takes the first name that is free", async () => {
+  const folder = join(dir, "names");
+  await mkdir(folder);
+  for (const [turn, name] of ["a.x", "a-2.x", "a-3.x"].entries()) {
+    const temporary = join(folder, "temporary");
+    await writeFile(temporary, String(turn));
+    expect(await takeName(temporary, join(folder, "a.x"), false)).toBe(join(folder, name));
+    expect(await readFile(join(folder, name), "utf8")).toBe(String(turn));
+  }
+  await rm(folder, { recursive: true });
 });
 
 test("tensors never take the place of a device", async () => {

@@ -42,6 +42,8 @@ describe("the Hugging Face cache", () => {
     expect(await found({ HF_HOME: join(dir, "b") })).toBe(ports);
     expect(await found({ XDG_CACHE_HOME: join(dir, "c") })).toBe(xdg);
     expect(await found({ HF_HUB_CACHE: "", HF_HOME: "", XDG_CACHE_HOME: join(dir, "c") })).toBe(xdg);
+    expect(hubCache({ HF_HUB_CACHE: "/new", HUGGINGFACE_HUB_CACHE: "/old" })).toBe("/new");
+    expect(hubCache({ HF_HOME: "/home", HUGGINGFACE_HUB_CACHE: "/old" })).toBe("/old");
     expect(hubCache({ HF_HOME: "~/models" })).toBe(join(homedir(), "models/hub"));
   });
 

@@ -11,6 +11,10 @@ const answers: Answers = {
   done: ({ rank }) => said.push(`${rank}: done`),
   value: ({ rank }, value) => said.push(`${rank}: ${value.length} bytes`),
   refuse: ({ rank }, message, cause) => said.push(`${rank}: refused (${cause}): ${message}`),
+  request: ({ rank }, request) => said.push(`${rank}: request ${request}`),
+  end: ({ rank }) => said.push(`${rank}: end`),
+  go: ({ rank }) => said.push(`${rank}: go`),
+  stop: ({ rank }, message) => said.push(`${rank}: stop: ${message}`),
 };
 const clock = new AwakeClock();
 beforeEach(() => {
@@ -63,6 +67,12 @@ test("nobody waits any more for a key that was put", () => {
   values.put({ rank: 0, id: 0 }, "key", new Uint8Array(3));
   expect([values.awaited, vi.getTimerCount()]).toEqual([false, 0]);
   expect(said).toEqual(["0: done", "1: 3 bytes"]);
+});
+
+test("a value that is put again takes the room of the one before", () => {
+  const values = new KeyValues(2, 10, clock, new Whereabouts(), answers);
+  for (let i = 0; i < 3; i++) values.put({ rank: 0, id: i }, "key", new Uint8Array(200 * 2 ** 20));
+  expect(said).toEqual(["0: done", "0: done", "0: done"]);
 });
 
 test("complaints of one kind are told of a few times, and then counted", () => {

@@ -23,7 +23,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 function run(script: string): WorkerProcess {
   const entry = join(folder, "worker.mjs");
   writeFileSync(entry, script);
-  return new WorkerProcess(0, entry, {}, log);
+  return new WorkerProcess(0, { command: [process.execPath, entry], environment: {} }, log);
 }
 
 test("what a worker wrote last is there before its log is closed, though its pipes stay open", async () => {

@@ -2,7 +2,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadCheckpointModel, loadDitModel, loadModel, parameterCount, tokenCount } from "../../../src/models/load.js";
+import { parameterCount, tokenCount } from "../../../src/models/cost.js";
+import { loadCheckpointModel, loadDitModel, loadModel } from "../../../src/models/load.js";
 import { modelsDirectory, packageRoot, plansDirectory } from "../../../src/paths.js";
 import {
   describeDtypes,
@@ -39,6 +40,12 @@ describe("the mesh", () => {
   test("Wan's 8 workers without flags are cfg2 × cp4, and 3 are cp3", async () => {
     expect((await resolvePlan({}, wan, 8, 1)).mesh).toEqual({ cfg: 2, cp: 4, tp: 1 });
     expect((await resolvePlan({}, wan, undefined, 3)).mesh).toEqual({ cfg: 1, cp: 3, tp: 1 });
+  });
+
+  test("one degree alone is the whole mesh, however many GPUs there are", async () => {
+    expect((await resolvePlan({ tp: 4 }, dit, undefined, 8)).mesh).toEqual({ cfg: 1, cp: 1, tp: 4 });
+    expect((await resolvePlan({ cp: 3 }, dit, undefined, 8)).mesh).toEqual({ cfg: 1, cp: 3, tp: 1 });
+    expect((await resolvePlan({ cfg: 2 }, wan, undefined, 8)).mesh).toEqual({ cfg: 2, cp: 1, tp: 1 });
   });
 
   test("flags override the plan's file, and the rest of the file stays", async () => {
@@ -202,6 +209,11 @@ describe("what does not fit is refused with its numbers", () => {
     await expect(resolvePlan({ cp: 5 }, small, 5, 1)).rejects.toThrow(
       "dit has 4 tokens here, fewer than the 5 workers",
     );
+    // Norms share the tokens over tp, too.
+    const mesh = { cp: 2, tp: 4 };
+    await resolvePlan(mesh, small, 8, 1);
+    const plan = file("norms: { sequenceParallel: true }");
+    await expect(resolvePlan({ plan, ...mesh }, small, 8, 1)).rejects.toThrow("fewer than the 8 workers");
   });
 
   test.each([

@@ -46,7 +46,7 @@ const jobOf = (job: WanGenerateTask) =>
 async function openTransformer() {
   const device = Device.open(builtKernels("cpu"), 0);
   const { model, weights, plan, ids } = task;
-  const context = await Context.create(device, soloStore(jobOf(task)), plan);
+  const context = await Context.create(device, soloStore(), plan);
   const encoder = await loadTextEncoder(context, model, weights);
   const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, size.frames, size.height, size.width]);
@@ -76,7 +76,7 @@ describe.each(solverNames)("a generation with %s", (solver) => {
   it("takes this solver's steps at this solver's times", async () => {
     const dump = join(folder, `${solver}.safetensors`);
     const job = jobOf({ ...task, sampling: { ...task.sampling, solver }, dump });
-    await runWanGenerate(job, job.task, soloStore(job));
+    await runWanGenerate(job, job.task, soloStore());
 
     const plan = planSampling(solver, steps, shift);
     const sampler = new Sampler(plan, await readTensor(caseFile, "noise"));

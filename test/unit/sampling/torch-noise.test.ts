@@ -55,6 +55,13 @@ describe.each([
   });
 });
 
+it("draws the last 16 numbers anew where they fill no block", () => {
+  const [whole, more] = [torchCpuNoise(3n, 16), torchCpuNoise(3n, 21)];
+  expect(more.slice(0, 5)).toEqual(whole.slice(0, 5));
+  for (let i = 5; i < 16; i++) expect(more[i]).not.toBe(whole[i]);
+  expect(more.every((value) => Math.abs(value) < 6)).toBe(true);
+});
+
 it("draws fewer than 16 numbers on a CPU as PyTorch does: torch.manual_seed(0), torch.randn(6)", () => {
   // As PyTorch prints them.
   const printed = [1.541, -0.2934, -2.1788, 0.5684, -1.0845, -1.3986];

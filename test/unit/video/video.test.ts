@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { colourOf } from "../../../src/video/colour.js";
 import { keepFrames } from "../../../src/video/keeping-writer.js";
 import { freeName, openVideo } from "../../../src/video/open-video.js";
 import { testWithFfmpeg } from "./ffmpeg.js";
@@ -36,6 +37,12 @@ async function fakeFfmpeg(name: string, body: string, trial = 'cat > "$out"'): P
 }
 
 const temporaries = async () => (await readdir(dir)).filter((name) => name.endsWith(".tmp"));
+
+test("the matrix is BT.601's up to 576 lines, and BT.709's above", () => {
+  const matrix = (width: number, height: number) => colourOf({ width, height }).ffmpegMatrix;
+  expect([matrix(720, 576), matrix(1264, 576)]).toEqual(["smpte170m", "smpte170m"]);
+  expect([matrix(720, 592), matrix(1280, 480)]).toEqual(["bt709", "bt709"]);
+});
 
 describe("mp4", () => {
   test("the WebAssembly encoder's file has all frames, the size and the rate", async () => {

@@ -32,6 +32,18 @@ test("the table has a row for each phase, each kernel and all", () => {
   expect(table).toMatch(/all +│ +2 │ +0\.6000 │ +166\.7 │ +333\.3 │ +0\.1250 │ +20\.8 %/);
 });
 
+test("kernels below a five-hundredth are one row; a peak that is not known leaves the sum's place empty", () => {
+  const small = (shape: string): TraceEvent => ({ ...event, shape, durationMicroseconds: 0.5 });
+  const medium = { ...event, shape: "b", durationMicroseconds: 5 };
+  const kernels = kernelTotals([event, medium, small("c"), small("d")], peaks, 0);
+  const table = kernelTable({ rank: 0, kernels });
+  expect(table).toMatch(/ {3}gemm b +│ +1 │/);
+  expect(table).toMatch(/ {3}2 smaller +│ +2 │/);
+  expect(table).not.toContain("gemm c");
+  const unknown = kernels.map((kernel, index) => (index === 1 ? { ...kernel, roofMs: null } : kernel));
+  expect(kernelTable({ rank: 0, kernels: unknown })).toMatch(/all +│ +4 │ +[\d.]+ │ +[\d.]+ │ +[\d.]+ │ +│ +│/);
+});
+
 test("attention's waits for the ring are communication in the kernel table as in the phases", () => {
   const attention: TraceEvent = {
     ...event,

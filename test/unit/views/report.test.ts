@@ -71,13 +71,16 @@ describe("a profile", () => {
     expect(shared.phasesMs).toEqual(shared.phases);
     expect([shared.recordedMs, shared.ranks[0]?.recordedMs]).toEqual([13, 12]);
     expect(shared.ranks[1]).toMatchObject({ rank: 1, latencyMs: { median: 25 } });
+    // Half of the work each.
+    expect(shared.ranks[1]?.tflops).toBeCloseTo(2 / 0.025);
+    expect(shared.ranks[1]?.peakShare).toBeCloseTo(2 / 0.025 / 1000);
     const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
     expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
     const table = profileTable(own);
     expect(table).toContain("dit, plan two (bf16), 2 workers, NVIDIA H200; 2 timed and 1 warm-up forwards");
     expect(table).toContain("Phases and kernels are of one more forward");
     expect(table).toContain("it took 13.00 ms on the slowest rank.");
-    expect(table).toMatch(/all +│ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 %/);
+    expect(table).toMatch(/all +│ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 % │ +2\.00 │/);
   });
 
   test("names a plan's dtypes once", async () => {
@@ -88,9 +91,13 @@ describe("a profile", () => {
   });
 
   test("becomes a Chrome trace: a process per rank, a thread per stream", () => {
-    const { traceEvents } = chromeTrace([rank(0, [1]), rank(1, [1])]);
+    const [zero, one] = [rank(0, [1]), rank(1, [1])];
+    const copied = one.trace.map((event) => ({ ...event, name: "copy", stream: "copy" }) as const);
+    const { traceEvents } = chromeTrace([zero, { ...one, trace: [...one.trace, ...copied] }]);
     expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 1, tid: 0 });
-    expect(traceEvents).toContainEqual({ name: "thread_name", ph: "M", pid: 1, tid: 0, args: { name: "compute" } });
+    expect(traceEvents).toContainEqual({ name: "copy", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 1, tid: 1 });
+    for (const [tid, name] of ["compute", "copy"].entries())
+      expect(traceEvents).toContainEqual({ name: "thread_name", ph: "M", pid: 1, tid, args: { name } });
   });
 });
 
@@ -178,6 +185,7 @@ describe("accuracy", () => {
     expect(() => compare(planOf("bf16"), { shape: [1], data: Float32Array.of(1) })).toThrow(
       "has shape [1], the reference [1, 1, 4, 8]",
     );
+    expect(() => compare(planOf("bf16"), { ...ones, shape: [1, 1, 8, 4] })).toThrow("has shape [1, 1, 8, 4]");
   });
 });
 

@@ -1,4 +1,3 @@
-import { type Job, jobSchema } from "../../../src/protocol/job.js";
 import type { Store } from "../../../src/worker/store.js";
 
 // Several ranks in one process, where a test needs no processes: each has a device of its own, and these stores.
@@ -28,7 +27,6 @@ export function makeStores(size: number): Store[] {
   return Array.from({ length: size }, (_, rank) => ({
     rank,
     size,
-    job: anyJob,
     put: async (key, value) => slot(key).resolve(value),
     get: (key) => slot(key).promise,
     barrier: (name) => {
@@ -41,11 +39,9 @@ export function makeStores(size: number): Store[] {
       return barrier.promise;
     },
     emit: async () => {},
-    close: () => {},
+    step: () => async () => {},
+    fault: async (error) => {
+      throw error;
+    },
   }));
 }
-
-const anyJob: Job = jobSchema.parse({
-  ...{ id: "in-process", device: "cpu", kernels: "none.so", timeoutSeconds: 1 },
-  task: { kind: "links", plan: {}, sizes: [64], repetitions: 1 },
-});

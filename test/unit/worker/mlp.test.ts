@@ -18,75 +18,79 @@ const [rows, width, hidden] = [37, 96, 320];
 const weight = (path: string, shape: readonly [number, number]) =>
   ({ name: `${path}.weight`, shape, init: { kind: "uniform", bound: shape[1] ** -0.5 } }) as const;
 
-it("passes e4m3 between its products: nothing saturates, errors are those of single roundings", async () => {
-  const device = Device.open(builtKernels("cpu"), 0);
-  const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: "e4m3" } });
-  const kernels = builtKernels("cpu");
-  const task = { kind: "links" as const, plan, sizes: [1], repetitions: 1 };
-  const job = { id: "test", device: "cpu" as const, kernels, timeoutSeconds: 10, task };
-  const context = await Context.create(device, soloStore(job), plan);
-  try {
-    const source = new RandomWeights(device, 7);
-    const mlp = await Mlp.load({ context, source, splitOf: () => "replicated" }, "gelu", {
-      up: { path: "up", inFeatures: width, outFeatures: hidden, bias: false },
-      down: { path: "down", inFeatures: hidden, outFeatures: width, bias: false },
-    });
-    const x = device.allocatePersistent("fp32", [rows, width]);
-    // A row of one large number becomes, normalised, one number near √width: the bound is then as tight as it gets.
-    const values = Float32Array.from(sequence(rows * width, F32, 1));
-    values.fill(0, 0, 2 * width);
-    values[width + 5] = 1e4;
-    await device.upload(x, new Uint8Array(values.buffer));
-    const normalised = device.allocatePersistent("fp32", x.shape);
-    const result = device.allocatePersistent("fp32", x.shape);
-    const kept = device.allocatePersistent("fp32", [rows, hidden]);
-    await device.upload(result, new Uint8Array(4 * rows * width));
-    let insideDtype = "";
-    const forward = () =>
-      device.arena.scope(() => {
-        layerNorm(device, normalised, x, { epsilon: 1e-6 });
-        const bound = mlp.boundOf(rows);
-        const h = device.allocateMatrix(mlp.inputDtype, [rows, width]);
-        layerNorm(device, h, x, { bound, epsilon: 1e-6 });
-        const inside = mlp.inside(h, bound);
-        insideDtype = inside.dtype;
-        cast(device, kept, inside);
-        mlp.down.addTo(result, inside);
+it.each([false, true])(
+  "passes e4m3 between its products (bias: %s): nothing saturates, errors are those of single roundings",
+  async (bias) => {
+    const device = Device.open(builtKernels("cpu"), 0);
+    const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: "e4m3" } });
+    const context = await Context.create(device, soloStore(), plan);
+    try {
+      const source = new RandomWeights(device, 7);
+      const mlp = await Mlp.load({ context, source, splitOf: () => "replicated" }, "gelu", {
+        up: { path: "up", inFeatures: width, outFeatures: hidden, bias },
+        down: { path: "down", inFeatures: hidden, outFeatures: width, bias: false },
       });
-    await context.prepare(forward);
-    forward();
-    const read = async (tensor: Tensor) => toFloat32("F32", await device.download(tensor));
+      const x = device.allocatePersistent("fp32", [rows, width]);
+      // A row of one large number becomes, normalised, one number near √width: the bound is then as tight as it gets.
+      const values = Float32Array.from(sequence(rows * width, F32, 1));
+      values.fill(0, 0, 2 * width);
+      values[width + 5] = 1e4;
+      await device.upload(x, new Uint8Array(values.buffer));
+      const normalised = device.allocatePersistent("fp32", x.shape);
+      const result = device.allocatePersistent("fp32", x.shape);
+      const kept = device.allocatePersistent("fp32", [rows, hidden]);
+      await device.upload(result, new Uint8Array(4 * rows * width));
+      let insideDtype = "";
+      const forward = () =>
+        device.arena.scope(() => {
+          layerNorm(device, normalised, x, { epsilon: 1e-6 });
+          const bound = mlp.boundOf(rows);
+          const h = device.allocateMatrix(mlp.inputDtype, [rows, width]);
+          layerNorm(device, h, x, { bound, epsilon: 1e-6 });
+          const inside = mlp.inside(h, bound);
+          insideDtype = inside.dtype;
+          cast(device, kept, inside);
+          mlp.down.addTo(result, inside);
+        });
+      await context.prepare(forward);
+      forward();
+      const read = async (tensor: Tensor) => toFloat32("F32", await device.download(tensor));
 
-    expect([mlp.inputDtype, insideDtype]).toEqual(["e4m3", "e4m3"]);
-    const stored = await read(kept);
-    const largest = Array.from({ length: rows }, (_, row) =>
-      Math.max(...stored.subarray(row * hidden, (row + 1) * hidden).map(Math.abs)),
-    );
-    expect(largest[0]).toBe(0);
-    expect(Math.max(...largest)).toBeLessThan(448);
-    expect(Math.min(...largest.slice(1))).toBeGreaterThan(448 / 50);
+      expect([mlp.inputDtype, insideDtype]).toEqual(["e4m3", "e4m3"]);
+      const stored = await read(kept);
+      const largest = Array.from({ length: rows }, (_, row) =>
+        Math.max(...stored.subarray(row * hidden, (row + 1) * hidden).map(Math.abs)),
+      );
+      // A row of zeros holds the bias alone.
+      expect((largest[0] ?? 0) > 0).toBe(bias);
+      expect(Math.max(...largest)).toBeLessThan(448);
+      expect(Math.min(...largest.slice(1))).toBeGreaterThan(448 / 50);
 
-    const parameters = [weight("up", [hidden, width]), weight("down", [width, hidden])] as const;
-    const [up, down] = await Promise.all(
-      parameters.map(async (parameter) => {
-        const out = device.allocatePersistent("fp32", parameter.shape);
-        await source.load(parameter, wholeOf(parameter), out);
-        return read(out);
-      }),
-    );
-    if (!up || !down) throw new Error("There are two weights.");
-    const product = (a: Float64Array | Float32Array, w: Float32Array, n: number, k: number) =>
-      Float64Array.from({ length: rows * n }, (_, index) => {
-        let sum = 0;
-        for (let i = 0; i < k; i++) sum += (a[Math.floor(index / n) * k + i] ?? 0) * (w[(index % n) * k + i] ?? 0);
-        return sum;
-      });
-    // The tanh form of GELU is within 5e-4 of the exact one.
-    const gelu = (v: number) => v / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)));
-    const want = product(product(await read(normalised), up, hidden, width).map(gelu), down, width, hidden);
-    expect(relativeL2(await read(result), want)).toBeLessThan(0.06);
-  } finally {
-    await context.close();
-    device.close();
-  }
-});
+      const offset = { name: "up.bias", shape: [hidden], init: { kind: "uniform", bound: width ** -0.5 } } as const;
+      const parameters = [weight("up", [hidden, width]), weight("down", [width, hidden]), offset] as const;
+      const [up, down, biases] = await Promise.all(
+        parameters.map(async (parameter) => {
+          const out = device.allocatePersistent("fp32", parameter.shape);
+          await source.load(parameter, wholeOf(parameter), out);
+          return read(out);
+        }),
+      );
+      if (!up || !down || !biases) throw new Error("There are two weights and a bias.");
+      const product = (a: Float64Array | Float32Array, w: Float32Array, n: number, k: number) =>
+        Float64Array.from({ length: rows * n }, (_, index) => {
+          let sum = 0;
+          for (let i = 0; i < k; i++) sum += (a[Math.floor(index / n) * k + i] ?? 0) * (w[(index % n) * k + i] ?? 0);
+          return sum;
+        });
+      // The tanh form of GELU is within 5e-4 of the exact one.
+      const gelu = (v: number) => v / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)));
+      const inside = product(await read(normalised), up, hidden, width);
+      if (bias) for (const [i, value] of inside.entries()) inside[i] = value + (biases[i % hidden] ?? 0);
+      const want = product(inside.map(gelu), down, width, hidden);
+      expect(relativeL2(await read(result), want)).toBeLessThan(0.06);
+    } finally {
+      await context.close();
+      device.close();
+    }
+  },
+);

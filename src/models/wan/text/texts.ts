@@ -3,6 +3,7 @@ import { z } from "zod";
 import { DitrunError, messageOf } from "../../../failure.js";
 import { shown } from "../../../formats/shown.js";
 import { tokenizerThread } from "../../../paths.js";
+import { failureCodeSchema } from "../../../protocol/failure-code.js";
 import { cleanText } from "./clean-text.js";
 
 export interface Texts {
@@ -19,12 +20,13 @@ export interface TokenizedTexts {
 
 /** @throws DitrunError when nothing is left of the prompt once it is cleaned. */
 export function checkPrompt(prompt: string): void {
-  if (cleanText(prompt) === "") throw new DitrunError("--prompt is empty: say what the video should show.");
+  if (cleanText(prompt) === "")
+    throw new DitrunError("ERR_PROMPT", "--prompt is empty: say what the video should show.");
 }
 
 const answerSchema = z.union([
   z.object({ ids: z.array(z.array(z.int().min(0)).min(1)) }),
-  z.object({ message: z.string(), exitCode: z.int() }),
+  z.object({ message: z.string(), code: failureCodeSchema }),
 ]);
 /** Ids of each text, uncut, or why there are none. */
 export type TokenizerAnswer = z.infer<typeof answerSchema>;
@@ -45,14 +47,17 @@ export async function tokenize(
   deadlineMs = DEADLINE_MS,
 ): Promise<TokenizedTexts> {
   const answer = await askThread([prompt, negative], directory, deadlineMs);
-  if ("message" in answer) throw new DitrunError(answer.message, answer.exitCode);
+  if ("message" in answer) throw new DitrunError(answer.code, answer.message);
   const [promptIds = [], negativeIds = []] = answer.ids;
   return cutBoth({ prompt: promptIds, negative: negativeIds }, limit);
 }
 
 async function askThread(texts: readonly string[], directory: string, deadlineMs: number): Promise<TokenizerAnswer> {
   const refuse = (why: string) =>
-    new DitrunError(`The tokenizer in ${directory} ${why}; take the published one of google/umt5-xxl.`);
+    new DitrunError(
+      "ERR_TOKENIZER",
+      `The tokenizer in ${directory} ${why}; take the published one of google/umt5-xxl.`,
+    );
   const thread = new Worker(tokenizerThread, {
     workerData: { directory, texts },
     resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },

@@ -1,6 +1,6 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { z } from "zod";
-import { DitrunError, exitCodes, messageOf } from "../../../failure.js";
+import { asDitrunError } from "../../../failure.js";
 import type { TokenizerAnswer } from "./texts.js";
 import { WanTokenizer } from "./tokenizer.js";
 
@@ -13,8 +13,8 @@ async function answer(): Promise<TokenizerAnswer> {
     const tokenizer = await WanTokenizer.open(request.directory);
     return { ids: request.texts.map((text) => [...tokenizer.encode(text, Number.POSITIVE_INFINITY)]) };
   } catch (error) {
-    const exitCode = error instanceof DitrunError ? error.exitCode : exitCodes.internal;
-    return { message: messageOf(error), exitCode };
+    const { code, message } = asDitrunError(error);
+    return { message, code };
   }
 }
 

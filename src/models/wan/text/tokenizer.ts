@@ -38,7 +38,10 @@ export class WanTokenizer {
       const tokenizer = new Tokenizer(settings, config);
       const end = tokenizer.token_to_id(endToken);
       if (end === undefined || tokenizer.encode("").ids.at(-1) !== end)
-        throw new DitrunError(`${file} does not end texts with the token ${endToken}; is it the tokenizer of UMT5?`);
+        throw new DitrunError(
+          "ERR_TOKENIZER",
+          `${file} does not end texts with the token ${endToken}; is it the tokenizer of UMT5?`,
+        );
       return new WanTokenizer(file, tokenizer, end);
     });
   }
@@ -59,7 +62,10 @@ function understanding<T>(file: string, action: () => T): T {
     return action();
   } catch (error) {
     if (error instanceof DitrunError) throw error;
-    throw new DitrunError(`${file} is not a tokenizer that ditrun can read: ${shown(messageOf(error))}.`);
+    throw new DitrunError(
+      "ERR_TOKENIZER",
+      `${file} is not a tokenizer that ditrun can read: ${shown(messageOf(error))}.`,
+    );
   }
 }
 
@@ -68,6 +74,7 @@ async function readJson<T extends object>(path: string, schema: z.ZodType<T>): P
   if (checked.success) return checked.data;
   const [issue] = checked.error.issues;
   throw new DitrunError(
+    "ERR_TOKENIZER",
     `${path} is not a tokenizer that ditrun can read: at ${issue?.path.join(".") || "its top"}, ${issue?.message}.`,
   );
 }

@@ -116,6 +116,7 @@ export class Dit {
     const { device } = this.context;
     if (!Number.isInteger(y) || y < 0 || y > this.model.classes) {
       throw new DitrunError(
+        "ERR_TENSOR_VALUE",
         `The class y is ${y}; ${this.model.name} has classes 0 to ${this.model.classes - 1}, and ${this.model.classes} for none.`,
       );
     }
@@ -179,6 +180,7 @@ class Embedding {
     const split = plan.embeddings.tensorParallel && tp.size > 1;
     if (split && width % tp.size !== 0) {
       throw new DitrunError(
+        "ERR_PLAN_MESH",
         `The width of ${model.name} is ${width}, which tp ${tp.size} does not divide: set embeddings.tensorParallel to false.`,
       );
     }

@@ -1,6 +1,7 @@
 import type { Loader } from "../../layers/linear.js";
 import type { Range } from "../../layers/split.js";
 import type { Device } from "../../runtime/device.js";
+import { withStaging } from "../../runtime/staging.js";
 import type { Tensor } from "../../runtime/tensor.js";
 
 /** Distances fall into so many buckets, half of them for keys after the query. */
@@ -36,7 +37,7 @@ export class RelativeBias {
   static async load(loader: Loader, name: string, shape: readonly number[], own: Range, longest: number) {
     const { device } = loader.context;
     const [buckets = 0, heads = 0] = shape;
-    return device.withStaging("fp32", shape, async (whole) => {
+    return withStaging(device, "fp32", shape, async (whole) => {
       const part = { rows: [{ start: 0, count: buckets }], columns: { start: 0, count: heads } };
       const init = { kind: "normal", std: (2 * buckets * heads) ** -0.5 } as const;
       await loader.source.load({ name, shape, init }, part, whole);

@@ -29,7 +29,10 @@ export function textEncoderModelOf(file: TensorFile, naming: Naming): TextEncode
   const matrix = (name: string): [number, number] => {
     const [rows, columns, ...more] = file.info(naming(name)).shape;
     if (rows !== undefined && columns !== undefined && more.length === 0) return [rows, columns];
-    throw new DitrunError(`${file.path}: tensor ${naming(name)} is no matrix; is this a umT5 text encoder?`);
+    throw new DitrunError(
+      "ERR_TENSOR_SHAPE",
+      `${file.path}: tensor ${naming(name)} is no matrix; is this a umT5 text encoder?`,
+    );
   };
   const [vocabulary, width] = matrix("token_embedding.weight");
   const [inner] = matrix("blocks.0.attn.q.weight");
@@ -91,11 +94,15 @@ export class TextEncoder {
   async encode(ids: Int32Array | readonly number[]): Promise<Tensor> {
     const { device } = this.context;
     if (ids.length < 1 || ids.length > this.textLength) {
-      throw new DitrunError(`A prompt of ${ids.length} tokens cannot be encoded: give 1 to ${this.textLength}.`);
+      throw new DitrunError(
+        "ERR_PROMPT",
+        `A prompt of ${ids.length} tokens cannot be encoded: give 1 to ${this.textLength}.`,
+      );
     }
     const foreign = Array.from(ids).find((id) => !Number.isInteger(id) || id < 0 || id >= this.model.vocabulary);
     if (foreign !== undefined) {
       throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
         `The prompt has token ${foreign}, but the text encoder's table has ${this.model.vocabulary} rows: are its tokenizer and weights of one checkpoint?`,
       );
     }

@@ -1,6 +1,6 @@
 import { DitrunError } from "../../../failure.js";
 import { type LatentSize, type WanModel, wanTokens } from "../../../models/schema.js";
-import { checkWanParts } from "../../../plan/schema.js";
+import { checkWanParts } from "../../../models/wan/traits.js";
 import type { Context } from "../../comm/context.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
 import { type Precision, switchedRing, withoutQuantisation } from "../../layers/precision.js";
@@ -112,7 +112,10 @@ export class WanTransformer {
     const [textLength = 0, textWidth = 0] = this.prompt.shape;
     const rows = text instanceof Float32Array ? text.length / textWidth : (text.shape[0] ?? 0);
     if (rows < 1 || rows > textLength || !Number.isInteger(rows)) {
-      throw new DitrunError(`A text of ${rows} rows of ${textWidth} was given; the model takes 1 to ${textLength}.`);
+      throw new DitrunError(
+        "ERR_TENSOR_SHAPE",
+        `A text of ${rows} rows of ${textWidth} was given; the model takes 1 to ${textLength}.`,
+      );
     }
     device.clear(this.prompt);
     if (text instanceof Float32Array) {
@@ -186,11 +189,17 @@ export class WanTransformer {
     const { device, plan } = context;
     const text = this.#text.get(slot)?.get(this.precision?.quantised ?? true);
     if (!text)
-      throw new DitrunError(`The transformer was asked for its "${slot}" forward before it was given that text.`);
+      throw new DitrunError(
+        "ERR_INTERNAL",
+        `The transformer was asked for its "${slot}" forward before it was given that text.`,
+      );
     const expected = [model.channels, size.frames, size.height, size.width];
     for (const { shape } of [latent, out]) {
       if (shape.length === expected.length && shape.every((length, axis) => length === expected[axis])) continue;
-      throw new DitrunError(`A latent [${shape}] was given to a transformer that was loaded for [${expected}].`);
+      throw new DitrunError(
+        "ERR_INTERNAL",
+        `A latent [${shape}] was given to a transformer that was loaded for [${expected}].`,
+      );
     }
     const { count, start, tokensOfRank } = this.#tokens;
     const pixels = model.channels * model.patch ** 2;
@@ -228,12 +237,16 @@ function requireSupported({ plan, cp }: Context, model: WanModel, { height, widt
   const { patch, name } = model;
   if (height % patch !== 0 || width % patch !== 0) {
     throw new DitrunError(
+      "ERR_VIDEO_SIZE",
       `A latent of ${height} by ${width} cannot be cut into ${name}'s patches of ${patch}: choose a video whose sides are multiples of ${8 * patch}.`,
     );
   }
   const tokens = wanTokens(model, { frames, height, width });
   if (tokens < cp.size) {
-    throw new DitrunError(`The latent's ${tokens} tokens are fewer than the cp ${cp.size} ranks that share them.`);
+    throw new DitrunError(
+      "ERR_PLAN_MESH",
+      `The latent's ${tokens} tokens are fewer than the cp ${cp.size} ranks that share them.`,
+    );
   }
   checkWanParts(plan, name);
 }

@@ -1,11 +1,25 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
+import { loadModel } from "../../../../src/models/load.js";
 import { presetOf, published } from "../../../../src/models/wan/presets.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../../src/models/wan/text/texts.js";
-import { checkFrames, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
+import { checkFrames, chosenVideo, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
+import { planSchema } from "../../../../src/plan/schema.js";
+import type { WanGenerateTask } from "../../../../src/protocol/job.js";
+import type { WanGenerateRank } from "../../../../src/protocol/results.js";
+import { generateTable, summarizeGenerate } from "../../../../src/views/generate-report.js";
 import { duration, VideoProgress } from "../../../../src/views/video-progress.js";
 
 describe("the size of a video", () => {
+  test("is the model's own unless it is given", () => {
+    const video = (name: string | undefined, size?: string, frames?: number) =>
+      chosenVideo({ size, frames }, name === undefined ? undefined : presetOf(name));
+    expect(video("14B")).toEqual({ size: { width: 1280, height: 720 }, frames: 81 });
+    expect(video("tiny")).toEqual({ size: { width: 96, height: 64 }, frames: 9 });
+    expect(video(undefined)).toEqual({ size: { width: 832, height: 480 }, frames: 81 });
+    expect(video("14B", "64*32", 5)).toEqual({ size: { width: 64, height: 32 }, frames: 5 });
+  });
+
   test.each(["832*480", "832x480", "832×480"])("%s", (text) => {
     expect(parseSize(text)).toEqual({ width: 832, height: 480 });
   });
@@ -126,4 +140,31 @@ describe("progress", () => {
       ...["0 s", "59 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "1 h 3 min"],
     ]);
   });
+});
+
+test("a generation is summed up by its slowest rank; the total leaves out preparing, two forwards at once count as two", async () => {
+  const model = await loadModel("wan-tiny");
+  if (model.kind !== "wan") throw new Error("wan-tiny is a Wan model.");
+  const task: WanGenerateTask = {
+    ...{ kind: "wan-generate", model, plan: planSchema.parse({}), weights: { from: "random", seed: 1 } },
+    ...{ ids: { prompt: [1], negative: [1] }, size: { frames: 1, height: 8, width: 8 }, seed: 1 },
+    sampling: { solver: "unipc", steps: 2, shift: 5, guideScale: 5 },
+  };
+  const rank = (index: number): WanGenerateRank => ({
+    rank: index,
+    device: "cpu",
+    stages: { prepareMs: 1000, encodeMs: 10 + index, sampleMs: 200, decodeMs: 40 - index },
+    memory: { neededBytes: 1, availableBytes: 2, encoderFirst: false },
+    stepsMs: [100, 90 + 20 * index],
+    forwardsMs: [50, 50],
+    forwardsAtOnce: 2,
+    forwardFlops: 1e11,
+    peakMemoryBytes: (1 + index) * 2 ** 30,
+  });
+  const video = { out: "a.mp4", encoder: "none", width: 64, height: 64, frames: 1, fps: 16, finishMs: 7 };
+  const summary = summarizeGenerate(task, [rank(0), rank(1)], video, "weights");
+  expect(summary.stages).toEqual({ prepareMs: 1000, encodeMs: 11, sampleMs: 200, decodeMs: 40, videoMs: 7 });
+  expect([summary.totalMs, summary.secondsPerStep, summary.peakMemoryBytes]).toEqual([258, 0.105, 2 ** 31]);
+  expect(summary.forwardTflops).toBeCloseTo(4);
+  expect(generateTable(summary)).toContain("Both texts' forwards: 50.00 ms, 4.00 TFLOP/s.");
 });

@@ -31,12 +31,11 @@ export async function readIds(which: "prompt" | "negative"): Promise<Int32Array>
 }
 
 /** What a worker that is alone shares with itself. */
-export function soloStore(job: Store["job"]): Store {
+export function soloStore(): Store {
   const values = new Map<string, Uint8Array>();
   return {
     rank: 0,
     size: 1,
-    job,
     async put(key, value) {
       values.set(key, value);
     },
@@ -47,6 +46,9 @@ export function soloStore(job: Store["job"]): Store {
     },
     async barrier() {},
     async emit() {},
-    close() {},
+    step: () => async () => {},
+    async fault(error) {
+      throw error;
+    },
   };
 }

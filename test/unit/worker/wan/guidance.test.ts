@@ -1,10 +1,11 @@
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { toFloat32 } from "../../../../src/formats/numbers.js";
 import { loadWanModel } from "../../../../src/models/load.js";
 import { builtKernels } from "../../../../src/paths.js";
 import { planSchema } from "../../../../src/plan/schema.js";
 import { Context } from "../../../../src/worker/comm/context.js";
 import { Guidance } from "../../../../src/worker/models/wan/guidance.js";
+import { noTap } from "../../../../src/worker/models/wan/tap.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
 import { isQuantised } from "../../../../src/worker/tasks/wan-generate.js";
 import { loadTransformer } from "../../../../src/worker/tasks/wan-session.js";
@@ -29,15 +30,13 @@ async function velocities(
     guidance: { together },
   });
   const model = await loadWanModel(await checkpointOf("original"));
-  const store = soloStore({
-    ...{ id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 },
-    task: { kind: "links", plan, sizes: [64], repetitions: 1 },
-  });
+  const store = soloStore();
   const context = await Context.create(device, store, plan);
   const precision = both ? { quantised: true } : undefined;
   const transformer = await loadTransformer(context, model, await weightsOf("original"), 64, size, precision);
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);
   const guidance = new Guidance(context, transformer, latent, 5);
+  expect(guidance.forwardsAtOnce).toBe(together ? 2 : 1);
   await context.prepare(() => guidance.measure());
   await device.upload(latent, bytesOf(await readTensor(caseFile, "noise")));
   await transformer.setText("cond", await readTensor(caseFile, "t5.prompt"));
@@ -47,6 +46,13 @@ async function velocities(
   for (const quantised of wanted) {
     guidance.forward(quantised);
     outputs.push(toFloat32("F32", await device.download(guidance.velocity)));
+    if (!both) continue;
+    // What is run again, to look for a culprit, is what was run.
+    const precisions = vi.spyOn(transformer, "inPrecision");
+    guidance.replay(() => noTap);
+    await device.synchronize();
+    expect(precisions.mock.calls.map(([precision]) => precision)).toEqual([quantised, quantised]);
+    precisions.mockRestore();
   }
   guidance.close();
   await context.close();

@@ -9,6 +9,7 @@ import type { TextEncoder } from "../../../../src/worker/models/wan/text-encoder
 import type { WanTransformer } from "../../../../src/worker/models/wan/transformer.js";
 import { copy } from "../../../../src/worker/ops/copy.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
+import { freeGraph, launchGraph } from "../../../../src/worker/runtime/graph.js";
 import { elements, type Tensor, tensorBytes } from "../../../../src/worker/runtime/tensor.js";
 import { loadTextEncoder, loadTransformer } from "../../../../src/worker/tasks/wan-session.js";
 import { readTensor, relativeL2 } from "../../../compare.js";
@@ -25,17 +26,7 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
   const plan = planSchema.parse({ dtype });
   const model = await loadWanModel(await checkpointOf(layout));
   const weights = await weightsOf(layout);
-  const task = {
-    kind: "wan-forward",
-    model,
-    plan,
-    weights,
-    inputs: { file: "-", latent: "-", ids: "-" },
-    t: 0,
-    output: "-",
-  };
-  const job = { id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 } as const;
-  const context = await Context.create(device, soloStore({ ...job, task: { ...task, kind: "wan-forward" } }), plan);
+  const context = await Context.create(device, soloStore(), plan);
   const { value: encoder, free: freeEncoder } = await device.owning(() => loadTextEncoder(context, model, weights));
   const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);
@@ -136,14 +127,14 @@ describe.for(layouts)("the golden Wan in float32 on one worker, %s layout", (lay
     const graph = device.capture(() => transformer.forward("cond", latent, output));
     const replay = async (t: number) => {
       await transformer.setTime(t);
-      device.replay(graph);
+      launchGraph(device, graph);
       await device.synchronize();
       return values(device, output);
     };
     const other = await replay(100);
     expect(relativeL2(other, eager)).toBeGreaterThan(1e-3);
     expect(await replay(567)).toEqual(eager);
-    device.freeGraph(graph);
+    freeGraph(device, graph);
   });
 
   it("refuses what does not fit, with the numbers", async () => {

@@ -4,7 +4,6 @@ import type { TensorFile } from "../../../../src/formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../../../src/formats/torch-checkpoint.js";
 import { builtKernels } from "../../../../src/paths.js";
 import { type PlanDocument, planSchema } from "../../../../src/plan/schema.js";
-import type { Job } from "../../../../src/protocol/job.js";
 import { Context } from "../../../../src/worker/comm/context.js";
 import { WanVae } from "../../../../src/worker/models/wan/vae/vae.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
@@ -38,11 +37,7 @@ function enlarged(file: TensorFile, factor: number): TensorFile {
 async function run(direction: "decode" | "encode", document: PlanDocument, factor = 1): Promise<Float32Array> {
   const plan = planSchema.parse(document);
   const device = Device.open(builtKernels("cpu"), 0);
-  const job: Job = {
-    ...{ id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 },
-    task: { kind: "links", plan, sizes: [64], repetitions: 1 },
-  };
-  const context = await Context.create(device, soloStore(job), plan);
+  const context = await Context.create(device, soloStore(), plan);
   const file = await openTorchCheckpoint("models/wan-tiny/Wan2.1_VAE.pth");
   const decode = direction === "decode";
   const size = decode ? { frames: 3, height: 8, width: 12 } : { frames: 3, height: 4, width: 6 };

@@ -4,6 +4,7 @@ import type { VaeDtype } from "../../../../plan/schema.js";
 import type { Context } from "../../../comm/context.js";
 import { transpose } from "../../../ops/copy.js";
 import { cast, combine } from "../../../ops/elementwise.js";
+import { withStaging } from "../../../runtime/staging.js";
 import { elements, type Tensor, tensor } from "../../../runtime/tensor.js";
 import type { Init, Parameter, Part } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
@@ -43,9 +44,11 @@ export function detectVaeLayout(file: TensorFile): VaeLayout {
   const below = file.names().find((name) => /\.decoder\.(?:head\.2|conv_out)\.weight$/.test(name));
   if (below !== undefined)
     throw new DitrunError(
+      "ERR_TENSOR_NAME",
       `${file.path} has its tensors below "${below.replace(/decoder\..*$/, "")}": save them without that prefix.`,
     );
   throw new DitrunError(
+    "ERR_CHECKPOINT_UNSUPPORTED",
     `${file.path} is not a Wan 2.1 VAE: it has neither decoder.head.2.weight (Wan2.1_VAE.pth) nor decoder.conv_out.weight (the diffusers layout).`,
   );
 }
@@ -127,7 +130,7 @@ async function loadScaled(
     return;
   }
   const { device } = context;
-  await device.withStaging("fp32", out.shape, async (exact) => {
+  await withStaging(device, "fp32", out.shape, async (exact) => {
     await source.load(parameter, part, exact);
     combine(device, exact, [{ coefficient: scale, x: exact }]);
     cast(device, out, exact);
@@ -154,7 +157,7 @@ export async function loadKernel(
   const taps = kernelT * kernelH * kernelW;
   const out = device.allocatePersistent(dtype, shape);
   const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
-  await device.withStaging(dtype, [outChannels, inChannels * taps], async (flat) => {
+  await withStaging(device, dtype, [outChannels, inChannels * taps], async (flat) => {
     await loadScaled(loader, parameter, wholeOf(parameter), scale, flat);
     transpose(device, out, tensor(flat.address, dtype, [outChannels, inChannels, taps]));
   });

@@ -1,4 +1,4 @@
-import { DitrunError, exitCodes } from "../../../../failure.js";
+import { DitrunError } from "../../../../failure.js";
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import type { LatentSize } from "../../../../models/schema.js";
 import { type VaeDtype, vaeDtype } from "../../../../plan/schema.js";
@@ -113,7 +113,10 @@ export class WanVae {
     const [, frames = 0, height = 0, width = 0] = latent.shape;
     const size = { frames, height, width };
     if (!decoding || decoding.pixels !== pixels || !sameSize(decoding.size, size)) {
-      throw new DitrunError(`The VAE was not made ready to decode latents of ${sizeText(size)} to ${pixels}.`);
+      throw new DitrunError(
+        "ERR_INTERNAL",
+        `The VAE was not made ready to decode latents of ${sizeText(size)} to ${pixels}.`,
+      );
     }
     await decoding.begin(latent);
     let ready = decoding.queue(0);
@@ -159,7 +162,7 @@ export class WanVae {
     const { device } = this.context;
     const encoding = this.#encoding;
     if (!encoding || !this.encoder || !sameSize(encoding.size, size)) {
-      throw new DitrunError(`The VAE was not made ready to encode to latents of ${sizeText(size)}.`);
+      throw new DitrunError("ERR_INTERNAL", `The VAE was not made ready to encode to latents of ${sizeText(size)}.`);
     }
     const { frames, height, width } = size;
     const videoSize = { frames: videoFrames(frames), height: SPATIAL_FACTOR * height, width: SPATIAL_FACTOR * width };
@@ -214,8 +217,8 @@ function notFinite(
     fp32: "check the weights of the VAE",
   };
   return new DitrunError(
+    "ERR_NOT_FINITE",
     `${stage} gave values that are not finite, first in ${which} of ${videoFrames(latentFrames)} (latent frame ${latentFrame} of ${latentFrames}): ${ways[dtype]}.`,
-    exitCodes.mismatch,
   );
 }
 
@@ -227,6 +230,7 @@ const bytesOf = (x: Float32Array) => new Uint8Array(x.buffer, x.byteOffset, x.by
 function requireElements(x: Float32Array, channels: number, { frames, height, width }: LatentSize): void {
   if (x.length === channels * frames * height * width) return;
   throw new DitrunError(
+    "ERR_TENSOR_SHAPE",
     `A tensor [${channels}, ${frames}, ${height}, ${width}] has ${channels * frames * height * width} elements, but ${x.length} were given.`,
   );
 }

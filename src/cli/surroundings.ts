@@ -1,22 +1,8 @@
-import { readFileSync } from "node:fs";
-import { DitrunError, exitCodes } from "../failure.js";
+import { DitrunError } from "../failure.js";
+import { processLimit } from "../launcher/process-limit.js";
 
 /** Loading the launcher alone opens some 150 files at once. */
 const LEAST_OPEN_FILES = 256;
-
-/** What the process may do, of proc_pid_limits(5): a number, or Infinity; undefined where nobody says. */
-export function processLimit(name: string, text = limitsText()): number | undefined {
-  const [, soft] = new RegExp(`^${name} +(\\S+)`, "m").exec(text) ?? [];
-  return soft === undefined ? undefined : soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft);
-}
-
-function limitsText(): string {
-  try {
-    return readFileSync("/proc/self/limits", "utf8");
-  } catch {
-    return "";
-  }
-}
 
 /**
  * Looks for what no part of the launcher could name later.
@@ -26,14 +12,17 @@ export function checkSurroundings(): void {
   const files = processLimit("Max open files") ?? Number.POSITIVE_INFINITY;
   if (files < LEAST_OPEN_FILES) {
     throw new DitrunError(
+      "ERR_LIMIT",
       `Only ${files} files may be open at once, and the launcher needs ${LEAST_OPEN_FILES}: raise the limit with ulimit -n 1024, or where the container or service is set up.`,
-      exitCodes.environment,
     );
   }
   try {
     process.cwd();
   } catch {
-    throw new DitrunError("The working directory has been removed: go to one that exists, with cd for instance.");
+    throw new DitrunError(
+      "ERR_WORKING_FOLDER",
+      "The working directory has been removed: go to one that exists, with cd for instance.",
+    );
   }
 }
 

@@ -1,0 +1,253 @@
+import { availableParallelism } from "node:os";
+import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
+import type { Log } from "../launcher/logs.js";
+import { Rendezvous } from "../launcher/rendezvous/server.js";
+import { Supervisor } from "../launcher/supervisor.js";
+import { harmless } from "../launcher/terminal-text.js";
+import type { Program } from "../launcher/worker-process.js";
+import { workerEntry } from "../paths.js";
+import type { Job, Settings, Task } from "../protocol/job.js";
+import { rendezvousVariables } from "../protocol/variables.js";
+
+export interface WorkersOptions {
+  readonly settings: Settings;
+  /** Number of workers, all on this host. */
+  readonly nproc: number;
+  readonly log: Log;
+  /** The rendezvous's port on loopback; 0 for any free one. */
+  readonly port: number;
+  /** The workers' program; the package's own worker by default. */
+  readonly entry?: string | undefined;
+  /** Ends the workers; its reason, a DitrunError, is what every run is rejected with. */
+  readonly signal?: AbortSignal | undefined;
+  /** After that: nobody waits for workers to end by themselves any more. */
+  readonly urgent?: AbortSignal | undefined;
+}
+
+/** Takes what ranks hand over while they work, one after the other. What it throws ends the request. */
+export type EmitHandler = (rank: number, name: string, value: Uint8Array) => Promise<void>;
+
+export interface RunOptions {
+  readonly onEmit?: EmitHandler | undefined;
+  /** Ends the task before its next step on every rank; its reason is what the run is rejected with. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Workers that join once and then serve task after task, until they are told to end or one of them fails. */
+export class Workers {
+  readonly #supervisor: Supervisor;
+  readonly #rendezvous: Rendezvous;
+  /** The tasks before have ended. */
+  #turn: Promise<void> = Promise.resolve();
+  /** Of the task at hand. */
+  #emitting: Promise<void> = Promise.resolve();
+  #onEmit: EmitHandler | undefined;
+  #handlerFailure: { readonly error: unknown } | undefined;
+  #closing = false;
+  /** Whether a run was rejected with what ended the workers. */
+  #told = false;
+  /** Set once all is over: the workers have ended, or are being ended. */
+  #ended: Promise<DitrunError | undefined> | undefined;
+
+  private constructor(supervisor: Supervisor, rendezvous: Rendezvous) {
+    this.#supervisor = supervisor;
+    this.#rendezvous = rendezvous;
+  }
+
+  /** Starts the workers. They join by themselves; a run waits for them. @throws DitrunError where the port or the room for them is not to be had. */
+  static async start(options: WorkersOptions): Promise<Workers> {
+    const { settings, nproc, log, port, signal, urgent, entry = workerEntry } = options;
+    // Known before anything can fail, since whoever fails tells the workers.
+    let workers: Workers | undefined;
+    const supervisor = new Supervisor({
+      ...{ id: settings.id, nproc, log, signal, urgent },
+      mayEnd: () => workers?.mayEnd ?? false,
+      doing: (rank) => (workers?.owes(rank) ? "before it had reported a result" : "while it waited for a request"),
+    });
+    try {
+      const welcome = new TextEncoder().encode(JSON.stringify(settings));
+      const { timeoutSeconds } = settings;
+      const rendezvous = await Rendezvous.open(
+        { size: nproc, port, timeoutSeconds, welcome },
+        {
+          emitted: async (rank, name, value) => workers?.emitted(rank, name, value),
+          fault: (rank, message) => `${supervisor.nameOf(rank)} failed: ${harmless(message)}`,
+          failed: (rank, message, exitCode, cause) =>
+            supervisor.fail({
+              ...{ rank, exitCode, echo: cause === "peer" },
+              message: `${supervisor.nameOf(rank)} failed: ${harmless(message)}`,
+            }),
+          overdue: (message) => supervisor.fail({ message, exitCode: exitCodes.rendezvous, echo: false }),
+          warning: (message) => log.logger.warn(message),
+        },
+      );
+      workers = new Workers(supervisor, rendezvous);
+      supervisor.start((rank) => programOf(rank, nproc, rendezvous, settings, log.level, entry));
+      void workers.#watch();
+      return workers;
+    } catch (error) {
+      supervisor.release();
+      throw error;
+    }
+  }
+
+  private get mayEnd(): boolean {
+    return this.#closing;
+  }
+
+  private owes(rank: number): boolean {
+    return this.#rendezvous.joined <= rank || this.#rendezvous.owes(rank);
+  }
+
+  /**
+   * Runs a task on every rank, after those before it.
+   * @returns results by rank.
+   * @throws DitrunError: the task's own failure, after which others can be run, or what ended the workers. Or the signal's reason.
+   */
+  async run(task: Task, options: RunOptions = {}): Promise<unknown[]> {
+    const before = this.#turn;
+    let over = () => {};
+    this.#turn = new Promise((resolve) => {
+      over = resolve;
+    });
+    await before;
+    try {
+      return await this.#run(task, options);
+    } finally {
+      over();
+    }
+  }
+
+  async #run(task: Task, { onEmit, signal }: RunOptions): Promise<unknown[]> {
+    signal?.throwIfAborted();
+    if (this.#closing) throw new DitrunError("ERR_CLOSED", "The workers have been told to end.");
+    this.#onEmit = onEmit;
+    this.#handlerFailure = undefined;
+    const onAbort = () => this.#rendezvous.stop({ message: messageOf(signal?.reason), exitCode: exitCodes.internal });
+    signal?.addEventListener("abort", onAbort);
+    try {
+      const outcome = await Promise.race([
+        this.#rendezvous.hand(new TextEncoder().encode(JSON.stringify(task))),
+        this.#failure(),
+      ]);
+      await this.#emitting;
+      this.#throwHandlerFailure();
+      if (outcome.kind === "results") {
+        return outcome.results.map((result): unknown => JSON.parse(new TextDecoder().decode(result)));
+      }
+      if (signal?.aborted && outcome.stop.rank === undefined) throw signal.reason;
+      throw new DitrunError("ERR_RANK_FAILED", outcome.stop.message, { exitCode: outcome.stop.exitCode });
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      this.#onEmit = undefined;
+    }
+  }
+
+  /** Lets the workers end, and waits for that. @throws DitrunError where one of them fails on its way out, or failed before and no run told of it. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#rendezvous.end();
+    this.#supervisor.tell();
+    const error = await this.#watch();
+    if (error && !this.#told) throw error;
+  }
+
+  #throwHandlerFailure(): void {
+    if (this.#handlerFailure) throw this.#handlerFailure.error;
+  }
+
+  /** Rejects with what ended the workers, when that happens; else never settles. */
+  async #failure(): Promise<never> {
+    const error = await this.#watch();
+    this.#told = true;
+    throw error ?? new DitrunError("ERR_CLOSED", "The workers have been told to end.");
+  }
+
+  /** Resolves once the workers have ended, with the reason if there was one. */
+  #watch(): Promise<DitrunError | undefined> {
+    this.#ended ??= this.#untilEnd().catch((error: unknown) => asDitrunError(error));
+    return this.#ended;
+  }
+
+  async #untilEnd(): Promise<undefined> {
+    try {
+      const cause = await this.#supervisor.until(() => this.#closing);
+      await this.#supervisor.end(cause, (message) => this.#rendezvous.abort(message));
+    } finally {
+      this.#closing = true;
+      this.#supervisor.release();
+      this.#rendezvous.close();
+    }
+    return undefined;
+  }
+
+  /** Never rejects: a failure of the handler stops the task, and nothing more of it is handed on. */
+  private emitted(rank: number, name: string, value: Uint8Array): Promise<void> {
+    const onEmit = this.#onEmit;
+    this.#emitting = this.#emitting.then(async () => {
+      if (onEmit === undefined || onEmit !== this.#onEmit || this.#handlerFailure || this.#supervisor.failing) return;
+      try {
+        await onEmit(rank, name, value);
+      } catch (error) {
+        this.#handlerFailure = { error };
+        this.#rendezvous.stop({ message: messageOf(error), exitCode: exitCodes.internal });
+      }
+    });
+    return this.#emitting;
+  }
+}
+
+export interface JobOptions extends Omit<WorkersOptions, "settings"> {
+  readonly job: Job;
+  readonly onEmit?: EmitHandler | undefined;
+}
+
+/**
+ * Runs one task on workers of its own, and leaves no process behind, whatever happens.
+ * @returns the results by rank.
+ * @throws DitrunError saying what went wrong first, with that worker's exit code or 128 + its signal.
+ */
+export async function runJob({ job, onEmit, ...options }: JobOptions): Promise<unknown[]> {
+  const { task, ...settings } = job;
+  const workers = await Workers.start({ ...options, settings });
+  let results: unknown[];
+  try {
+    results = await workers.run(task, { onEmit });
+  } catch (error) {
+    // What a worker does on its way out matters less than why.
+    await workers.close().catch(() => undefined);
+    throw error;
+  }
+  await workers.close();
+  return results;
+}
+
+/** torchrun's variables, ditrun's keys, and thread counts that let all workers of a host share its cores. */
+function programOf(
+  rank: number,
+  nproc: number,
+  rendezvous: Rendezvous,
+  { timeoutSeconds }: Settings,
+  logLevel: string,
+  entry: string,
+): Program {
+  const threads = Math.max(1, Math.floor(availableParallelism() / nproc));
+  // Threads that wait must not spin: on a CPU the next worker needs the core.
+  const { OMP_NUM_THREADS = String(threads), OMP_WAIT_POLICY = "passive" } = process.env;
+  const environment = {
+    OMP_NUM_THREADS,
+    OMP_WAIT_POLICY,
+    RANK: String(rank),
+    LOCAL_RANK: String(rank),
+    WORLD_SIZE: String(nproc),
+    LOCAL_WORLD_SIZE: String(nproc),
+    MASTER_ADDR: rendezvous.address,
+    MASTER_PORT: String(rendezvous.port),
+    [rendezvousVariables.serverKey]: rendezvous.serverKey,
+    [rendezvousVariables.publicKey]: rendezvous.clientKeys.publicKey,
+    [rendezvousVariables.secretKey]: rendezvous.clientKeys.secretKey,
+    [rendezvousVariables.timeoutSeconds]: String(timeoutSeconds),
+    [rendezvousVariables.logLevel]: logLevel,
+  };
+  return { command: [process.execPath, entry], environment };
+}
