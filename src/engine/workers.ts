@@ -128,8 +128,12 @@ export class Workers {
     try {
       const outcome = await Promise.race([
         this.#rendezvous.hand(new TextEncoder().encode(JSON.stringify(task))),
-        this.#failure(),
+        this.#watch().then((error) => ({ kind: "ended" as const, error })),
       ]);
+      if (outcome.kind === "ended") {
+        this.#told = true;
+        throw outcome.error ?? new DitrunError("ERR_CLOSED", "The workers have been told to end.");
+      }
       await this.#emitting;
       this.#throwHandlerFailure();
       if (outcome.kind === "results") {
@@ -154,13 +158,6 @@ export class Workers {
 
   #throwHandlerFailure(): void {
     if (this.#handlerFailure) throw this.#handlerFailure.error;
-  }
-
-  /** Rejects with what ended the workers, when that happens; else never settles. */
-  async #failure(): Promise<never> {
-    const error = await this.#watch();
-    this.#told = true;
-    throw error ?? new DitrunError("ERR_CLOSED", "The workers have been told to end.");
   }
 
   /** Resolves once the workers have ended, with the reason if there was one. */

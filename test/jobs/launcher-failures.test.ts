@@ -65,7 +65,9 @@ describe("deadlines", () => {
   test("ranks that do not come to a barrier are named", async () => {
     const behaviour = { 0: "wait at a barrier", 1: "hang", 2: "wait at a barrier" };
     const { exitCode, stderr, pids } = await profileWith(3, behaviour, "--timeout", "6");
-    expect(stderr).toMatch(/^ditrun: Rank 1 did not come to barrier "lonely" within 6 s; rank 1 joined \d+ s ago\./m);
+    expect(stderr).toMatch(
+      /^ditrun: Rank 1 did not come to barrier "lonely" within 6 s; rank 1 took request 0 \d+ s ago\./m,
+    );
     expect(exitCode).toBe(4);
     await pids.expectGone(3);
   });
@@ -83,7 +85,7 @@ describe("deadlines", () => {
   test("a rank that is stopped is named, though nobody asks it for anything", async () => {
     const { exitCode, stderr, pids } = await profileWith(2, { 0: "hang", 1: "stop itself" }, "--timeout", "6");
     expect(stderr).toMatch(
-      /^ditrun: Rank 1 has given no sign of life for more than 6 s: stopped, or stuck in a driver; rank 1 joined \d+ s ago\.$/m,
+      /^ditrun: Rank 1 has given no sign of life for more than 6 s: stopped, or stuck in a driver; rank 1 took request 0 \d+ s ago\.$/m,
     );
     expect(exitCode).toBe(4);
     await pids.expectGone(2);

@@ -83,7 +83,7 @@ export class Requests {
   }
 
   next(question: Question): void {
-    this.whereabouts.saw(question.rank, "waits for a request");
+    this.whereabouts.saw(question.rank, "asked for a request");
     if (this.#over) this.answers.end(question);
     else if (this.#current && !this.#current.given.has(question.rank)) this.#give(question);
     else this.#waiting.set(question.rank, question);
@@ -127,7 +127,7 @@ export class Requests {
     if (!current) return;
     this.#waiting.delete(question.rank);
     current.given.add(question.rank);
-    this.whereabouts.saw(question.rank, `was given request ${current.number}`);
+    this.whereabouts.saw(question.rank, `took request ${current.number}`);
     this.answers.request(question, current.number, current.task);
   }
 

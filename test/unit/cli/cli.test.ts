@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { expandHome, switches } from "../../../src/cli/options.js";
+import { DitrunError } from "../../../src/failure.js";
 import * as device from "../../../src/engine/choose-device.js";
 
 let stdout = "";
@@ -230,7 +231,7 @@ describe("--json is one document on stdout, also of a failure", () => {
   test("what comes after the first document is left out", async () => {
     const document = new JsonDocument("");
     await document.write({ first: true });
-    await document.fail("later", 1);
+    await document.fail(new DitrunError("ERR_INTERNAL", "later"));
     expect(JSON.parse(stdout)).toEqual({ first: true });
   });
 

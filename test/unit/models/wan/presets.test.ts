@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
+import { chosenVideo } from "../../../../src/cli/wan-options.js";
 import { loadModel } from "../../../../src/models/load.js";
 import { presetOf, published } from "../../../../src/models/wan/presets.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../../src/models/wan/text/texts.js";
-import { checkFrames, chosenVideo, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
+import { checkFrames, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
 import { planSchema } from "../../../../src/plan/schema.js";
 import type { WanGenerateTask } from "../../../../src/protocol/job.js";
 import type { WanGenerateRank } from "../../../../src/protocol/results.js";

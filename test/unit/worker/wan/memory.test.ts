@@ -9,10 +9,7 @@ import { soloStore } from "./golden.js";
 it("loads the text encoder first on every rank where memory is short on one", async () => {
   const device = Device.open(builtKernels("cpu"), 0);
   const plan = planSchema.parse({});
-  const store = soloStore({
-    ...{ id: "test", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 10 },
-    task: { kind: "links", plan, sizes: [64], repetitions: 1 },
-  });
+  const store = soloStore();
   const context = await Context.create(device, store, plan);
   const models = { encoder: 3e9, others: 4e9 };
   const encoderFirst = async (limit: number, opinions: readonly string[]) => {
