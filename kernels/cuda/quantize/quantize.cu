@@ -101,10 +101,10 @@ static void launchNarrowRows(uint64_t out, uint64_t scale, uint64_t x, int64_t l
 template <bool isBf16, int threads, int runs>
 static void launchRows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, int rows, int columns, uint64_t stream) {
   constexpr int rowsAtOnce = threads < 128 ? 128 / threads : 1;
-  quantizeRows<isBf16, threads, runs> < <<(rows + rowsAtOnce - 1) / rowsAtOnce,
-                                          threads<128 ? 128 : threads, 0, asStream(stream)>>>(
-                                            asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx,
-                                            rows, columns);
+  constexpr int blockThreads = threads < 128 ? 128 : threads;
+  const int blocks = (rows + rowsAtOnce - 1) / rowsAtOnce;
+  quantizeRows<isBf16, threads, runs><<<blocks, blockThreads, 0, asStream(stream)>>>(
+      asPointer<uint8_t>(out), asPointer<float>(scale), asPointer<void>(x), ldx, rows, columns);
 }
 
 /** The smallest shape that holds a row; false if it is too wide for all. */
