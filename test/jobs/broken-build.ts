@@ -1,4 +1,4 @@
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { vi } from "vitest";
@@ -11,11 +11,11 @@ import type { ForwardTask, WanAccuracyTask } from "../../src/protocol/job.js";
 /** Code of the built worker that stands in its file once, and what a copy of the worker has in its place: there fault(name) asks whether a fault is on. */
 const edits: readonly { readonly file: string; readonly code: string; readonly instead: string }[] = [
   {
-    file: "layers/peer-ring.js",
-    code: "payload.q, [own, ...others],",
+    file: "layers/attention/ring.js",
+    code: "payload.q, blocks, {",
     instead:
       // Its own block in place of each other one, which gives the same as that block alone; the others are waited for as ever.
-      'payload.q, fault("dead ring") || (fault("dead ring on one rank") && rank === 1) ? [own, ...others.map(({ flag }) => ({ ...own, flag }))] : [own, ...others],',
+      'payload.q, fault("dead ring") || (fault("dead ring on one rank") && messages[0].rank === 1) ? blocks.map(({ flag }) => ({ ...blocks[0], flag })) : blocks, {',
   },
   {
     file: "layers/linear.js",
@@ -44,10 +44,10 @@ const edits: readonly { readonly file: string; readonly code: string; readonly i
         }`,
   },
   {
-    file: "layers/kv-payload.js",
+    file: "layers/attention/payload.js",
     code: "{ statistics, totalRows, heads }",
     instead:
-      '{ statistics: fault("own statistics") ? own : statistics, totalRows: fault("own statistics") ? tokens : fault("wrong smoothing mean") && cp.rank === 1 ? 1e9 : totalRows, heads }',
+      '{ statistics: fault("own statistics") ? own : statistics, totalRows: fault("own statistics") ? tokens : fault("wrong smoothing mean") && ring.rank === 1 ? 1e9 : totalRows, heads }',
   },
   {
     file: "ops/attention.js",
@@ -69,7 +69,8 @@ export type Fault =
 
 /** Copies the built worker to a folder, with the faults in it. @returns the program of a worker that runs a series of tasks. */
 export function breakBuild(folder: string): string {
-  for (const part of ["failure.js", "worker", "protocol", "formats", "files", "models", "plan", "sampling"]) {
+  const shared = readdirSync(join(packageRoot, "dist")).filter((name) => name.endsWith(".js"));
+  for (const part of ["worker", "protocol", "formats", "files", "models", "plan", "sampling", ...shared]) {
     cpSync(join(packageRoot, "dist", part), join(folder, part), { recursive: true });
   }
   symlinkSync(join(packageRoot, "node_modules"), join(folder, "node_modules"));

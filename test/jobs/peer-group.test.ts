@@ -24,17 +24,20 @@ function check(ranks: number, transport: "peer" | "nccl"): Promise<unknown[]> {
 const expected = (ranks: number) => {
   // One shape in each of three pairs of dtypes.
   const twoShots = ranks === 2 ? 0 : 3;
-  return Array.from({ length: ranks }, () => ({ checked: 17 * 3 * 3, twoShots, failures: [] }));
+  return Array.from({ length: ranks }, () => ({ checked: 18 * 3 * 3, twoShots, failures: [] }));
 };
 
-describe("sums and gathers over peer memory", () => {
-  it.for([2, 3, 4, 8])("give %i ranks every bit of the additions in float32, call after call", async (ranks) => {
-    expect(await check(ranks, "peer")).toEqual(expected(ranks));
-  });
+describe("sums, gathers and all-to-all over peer memory", () => {
+  it.for([2, 3, 4, 8])(
+    "give %i ranks every bit, of sums those of additions in float32, call after call",
+    async (ranks) => {
+      expect(await check(ranks, "peer")).toEqual(expected(ranks));
+    },
+  );
 });
 
-describe("sums and gathers over NCCL", () => {
-  it.for([2, 3])("give %i ranks every bit of the additions in float32, call after call", async (ranks) => {
+describe("sums, gathers and all-to-all over NCCL", () => {
+  it.for([2, 3])("give %i ranks every bit, of sums those of additions in float32, call after call", async (ranks) => {
     vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
     expect(await check(ranks, "nccl")).toEqual(expected(ranks));
   });

@@ -52,12 +52,14 @@ constexpr char magic[8] = {'s', 't', 'a', 'n', 'd', 'i', 'n', '1'};
 struct Id {
   char magic[8];
   int32_t process, descriptor;
+  int64_t number; /* among those of the process: a descriptor is used again */
 };
 static_assert(sizeof(Id) <= idBytes);
 
 /** Descriptors of memory that this process made and whose ranks have not all come yet. */
 std::mutex madeMutex;
-std::vector<int> made;
+std::vector<Id> made;
+int64_t numbersGiven = 0;
 
 struct flock byteOf(int rank) {
   struct flock lock {};
@@ -163,10 +165,11 @@ void makeId(uint8_t *id) {
   std::memcpy(all.magic, magic, sizeof magic);
   all.process = getpid();
   all.descriptor = file;
+  std::lock_guard lock(madeMutex);
+  all.number = ++numbersGiven;
+  made.push_back(all);
   std::memset(id, 0, idBytes);
   std::memcpy(id, &all, sizeof all);
-  std::lock_guard lock(madeMutex);
-  made.push_back(file);
 }
 
 Communicator::Communicator(const uint8_t *id, int ranks, int ownRank) : size(ranks), rank(ownRank) {
@@ -194,9 +197,9 @@ Communicator::Communicator(const uint8_t *id, int ranks, int ownRank) : size(ran
   }
   if (given.process == getpid()) {
     std::lock_guard guard(madeMutex);
-    const auto found = std::find(made.begin(), made.end(), given.descriptor);
+    const auto found = std::find_if(made.begin(), made.end(), [&](const Id &each) { return each.number == given.number; });
     if (found != made.end()) {
-      close(*found);
+      close(found->descriptor);
       made.erase(found);
     }
   }

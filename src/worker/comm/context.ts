@@ -1,80 +1,92 @@
 import { hostname } from "node:os";
-import { DitrunError } from "../../failure.js";
 import type { Plan } from "../../plan/schema.js";
 import type { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
 import type { Group } from "./group.js";
-import { NcclGroup } from "./nccl-group.js";
-import { PeerGroup } from "./peer-group.js";
-import { PeerHeap } from "./peer-heap.js";
-import { SoloGroup } from "./solo-group.js";
+import { type GroupName, groupAxes, groupNames, meshOf, ranksAlong } from "./mesh.js";
+import { NcclGroup } from "./nccl/group.js";
+import { PeerGroup } from "./peer/group.js";
+import { PeerHeap } from "./peer/heap.js";
+import { Peers } from "./peer/peers.js";
+import { SoloGroup } from "./solo/group.js";
+import { chooseTransports, gatherHosts } from "./transport.js";
 
-/** The axes of the mesh; tp is the fastest, so its ranks sit closest. */
-export const axes = ["world", "cfg", "cp", "tp"] as const;
-export type Axis = (typeof axes)[number];
-
-/** World ranks of the group along one axis that `rank` belongs to: rank = (cfgRank · cp + cpRank) · tp + tpRank. */
-export function ranksAlong(axis: Axis, mesh: Plan["mesh"], rank: number): number[] {
-  const { cfg, cp, tp } = mesh;
-  const run = (count: number, start: number, stride: number) =>
-    Array.from({ length: count }, (_, i) => start + i * stride);
-  switch (axis) {
-    case "world":
-      return run(cfg * cp * tp, 0, 1);
-    case "tp":
-      return run(tp, rank - (rank % tp), 1);
-    case "cp":
-      return run(cp, rank - (rank % (cp * tp)) + (rank % tp), tp);
-    case "cfg":
-      return run(cfg, rank % (cp * tp), cp * tp);
-  }
-}
-
-/** What every layer is given: the device, the plan, and the groups along each axis of the mesh. */
+/** What every layer is given: the device, the plan, and the groups along the axes of the mesh. */
 export class Context {
   private constructor(
     readonly device: Device,
     readonly plan: Plan,
-    readonly heap: PeerHeap,
-    readonly transport: "peer" | "nccl",
-    private readonly groups: Readonly<Record<Axis, Group>>,
+    private readonly heap: PeerHeap,
+    private readonly groups: ReadonlyMap<GroupName, Group>,
   ) {}
 
+  /** All ranks. */
   get world(): Group {
-    return this.groups.world;
+    return this.#group("world");
   }
+  /** Guidance parallel: each half computes one text's forward. */
   get cfg(): Group {
-    return this.groups.cfg;
+    return this.#group("cfg");
   }
+  /** Context parallel: the ranks that share the tokens, along ring and ulysses. */
   get cp(): Group {
-    return this.groups.cp;
+    return this.#group("cp");
   }
+  /** Those of cp between which keys and values go round. */
+  get ring(): Group {
+    return this.#group("ring");
+  }
+  /** Those of cp that exchange tokens for heads. */
+  get ulysses(): Group {
+    return this.#group("ulysses");
+  }
+  /** Tensor parallel: the ranks that share heads and columns. */
   get tp(): Group {
-    return this.groups.tp;
+    return this.#group("tp");
   }
 
-  /** Makes the groups. @throws DitrunError when the plan asks for peer copies between hosts, or NCCL fails. */
-  static async create(device: Device, store: Store, plan: Plan): Promise<Context> {
-    const transport = await chooseTransport(store, plan.ring.transport);
-    const heap = new PeerHeap(device, store);
-    const make = async (axis: Axis): Promise<Group> => {
-      const ranks = ranksAlong(axis, plan.mesh, store.rank);
-      const rank = ranks.indexOf(store.rank);
+  #group(name: GroupName): Group {
+    const group = this.groups.get(name);
+    if (!group) throw new Error(`There is no group ${name}.`);
+    return group;
+  }
+
+  /**
+   * Makes the groups, each over its own transport.
+   * @param host where this rank is: only ranks of one host can read each other's memory.
+   * @throws DitrunError when the plan asks for peer copies between hosts, or NCCL fails.
+   */
+  static async create(device: Device, store: Store, plan: Plan, host = hostname()): Promise<Context> {
+    const mesh = meshOf(plan.mesh);
+    const { rank: own, size } = store;
+    const wanted = plan.ring.transport;
+    const hosts = wanted === "nccl" ? Array<string>(size).fill(host) : await gatherHosts(store, host);
+    const transports = chooseTransports(mesh, hosts, wanted);
+    const heap = new PeerHeap(
+      device,
+      store,
+      hosts.flatMap((each, rank) => (each === host ? [rank] : [])),
+    );
+    const make = async (name: GroupName): Promise<Group> => {
+      const ranks = ranksAlong(groupAxes[name], mesh, own);
+      const rank = ranks.indexOf(own);
       if (ranks.length === 1) return new SoloGroup(device);
-      if (transport === "nccl") return NcclGroup.create(axis, device, store, ranks, rank);
-      return new PeerGroup(axis, device, heap, ranks, rank);
+      if (transports[name] === "nccl") return NcclGroup.create(name, device, store, ranks, rank);
+      return new PeerGroup(new Peers(name, device, heap, ranks, rank));
     };
+    const groups = new Map<GroupName, Group>();
     // One after the other: NCCL must see every rank make its groups in the same order.
-    const world = await make("world");
-    const cfg = await make("cfg");
-    const cp = await make("cp");
-    const tp = await make("tp");
-    return new Context(device, plan, heap, transport, { world, cfg, cp, tp });
+    for (const name of groupNames) {
+      const whole = name === "ring" || name === "ulysses" ? groups.get("cp") : undefined;
+      const [size] = mesh.flatMap(({ axis, size }) => (axis === name ? [size] : []));
+      groups.set(name, whole && whole.size === size ? whole : await make(name));
+    }
+    return new Context(device, plan, heap, groups);
   }
 
   /** The same device and groups for layers of another plan with the same mesh. */
   withPlan(plan: Plan): Context {
-    return new Context(this.device, plan, this.heap, this.transport, this.groups);
+    return new Context(this.device, plan, this.heap, this.groups);
   }
 
   /** Runs the body once for its memory, then gives the arena and the peer heap theirs. */
@@ -102,22 +114,9 @@ export class Context {
     await this.heap.open();
   }
 
+  /** Gives back the peer heap and what the groups hold; the device must be idle. */
   async close(): Promise<void> {
     await this.heap.close();
-    for (const group of Object.values(this.groups)) if (group instanceof NcclGroup) group.close();
+    for (const group of new Set(this.groups.values())) group.close();
   }
-}
-
-/** Peer copies if every rank is on this host and the plan leaves the choice, NCCL if the ranks span hosts. */
-async function chooseTransport(store: Store, wanted: Plan["ring"]["transport"]): Promise<"peer" | "nccl"> {
-  if (wanted === "nccl") return "nccl";
-  await store.put(`host/${store.rank}`, new TextEncoder().encode(hostname()));
-  const hosts = new Set<string>();
-  for (let rank = 0; rank < store.size; rank++) hosts.add(new TextDecoder().decode(await store.get(`host/${rank}`)));
-  if (hosts.size === 1) return "peer";
-  if (wanted === "auto") return "nccl";
-  throw new DitrunError(
-    "ERR_PLAN_TRANSPORT",
-    `The plan's ring.transport is peer, but the ranks are on ${hosts.size} hosts (${[...hosts].join(", ")}): use nccl or auto.`,
-  );
 }

@@ -1,5 +1,5 @@
 import type { Plan } from "../../plan/schema.js";
-import type { RingAttention } from "./ring-attention.js";
+import type { Attention } from "./attention/attention.js";
 
 /**
  * Which of two precisions a model that holds both computes in: as its plan says (quantised), or in the plan's dtype throughout.
@@ -16,8 +16,8 @@ export function withoutQuantisation(plan: Plan): Plan {
   return { ...plan, attention: plain(plan.attention), ring: plain(plan.ring), linear: plain(plan.linear) };
 }
 
-/** Attention by one of two rings, as the precision says. They may share peer memory: all ranks use them in the same order. */
-export function switchedRing(precision: Precision, quantised: RingAttention, plain: RingAttention): RingAttention {
+/** Attention by one of two, as the precision says. They may share peer memory: all ranks use them in the same order. */
+export function switchedAttention(precision: Precision, quantised: Attention, plain: Attention): Attention {
   const chosen = () => (precision.quantised ? quantised : plain);
   return {
     get queryDtype() {

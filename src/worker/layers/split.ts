@@ -1,28 +1,11 @@
 import type { Context } from "../comm/context.js";
+import type { Group } from "../comm/group.js";
+import { type Range, rangeOf, shares } from "../comm/shares.js";
 import { copyRows } from "../ops/copy.js";
+import type { Device } from "../runtime/device.js";
 import { dtypeBytes, matrixShape, type Tensor } from "../runtime/tensor.js";
 
-/** A half-open range of indices. */
-export interface Range {
-  readonly start: number;
-  readonly count: number;
-}
-
-type CpContext = Pick<Context, "cp" | "device">;
-
-/** How many of `total` each of `ranks` ranks holds: in order, blocks that differ by one at most. */
-export function shares(total: number, ranks: number): number[] {
-  return Array.from(
-    { length: ranks },
-    (_, rank) => Math.floor(((rank + 1) * total) / ranks) - Math.floor((rank * total) / ranks),
-  );
-}
-
-/** The range of rank `rank` among `shares`. */
-export function rangeOf(sharesOfRank: readonly number[], rank: number): Range {
-  const start = sharesOfRank.slice(0, rank).reduce((sum, count) => sum + count, 0);
-  return { start, count: sharesOfRank[rank] ?? 0 };
-}
+export { type Range, rangeOf, shares };
 
 /** The tokens that this rank's part of the sequence holds, and every cp rank's count. */
 export function splitTensorCp(context: Context, tokens: number): Range & { readonly tokensOfRank: readonly number[] } {
@@ -32,7 +15,7 @@ export function splitTensorCp(context: Context, tokens: number): Range & { reado
 
 /** Where a rank writes the rows that gatherTensorCp will collect: its part [tokens, columns]. */
 export function partForGatherCp(
-  context: CpContext,
+  context: Context,
   tokensOfRank: readonly number[],
   columns: number,
   dtype: Tensor["dtype"],
@@ -41,11 +24,16 @@ export function partForGatherCp(
 }
 
 /** The whole sequence [Σ tokens, columns] on every cp rank, from each rank's part. */
-export function gatherTensorCp(context: CpContext, part: Tensor, tokensOfRank: readonly number[]): Tensor {
-  if (context.cp.size === 1) return part;
-  const total = tokensOfRank.reduce((sum, tokens) => sum + tokens, 0);
-  const out = context.device.allocate(part.dtype, [total, matrixShape(part).columns]);
-  context.cp.allGather(part, tokensOfRank, out);
+export function gatherTensorCp(context: Context, part: Tensor, tokensOfRank: readonly number[]): Tensor {
+  return gatherRows(context.device, context.cp, part, tokensOfRank);
+}
+
+/** [Σ rows, columns] on every rank of a group, from each rank's part, which the group's gatherPart made. */
+export function gatherRows(device: Device, group: Group, part: Tensor, rowsOfRank: readonly number[]): Tensor {
+  if (group.size === 1) return part;
+  const total = rowsOfRank.reduce((sum, rows) => sum + rows, 0);
+  const out = device.allocate(part.dtype, [total, matrixShape(part).columns]);
+  group.allGather(part, rowsOfRank, out);
   return out;
 }
 

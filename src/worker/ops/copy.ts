@@ -1,7 +1,7 @@
 import type { Phase } from "../../protocol/results.js";
 import { type Address, deviceDtypes } from "../runtime/abi.js";
 import type { Device, StreamName } from "../runtime/device.js";
-import { dtypeBytes, elements, type Tensor, tensorBytes } from "../runtime/tensor.js";
+import { dtypeBytes, elements, matrixShape, type Tensor, tensorBytes } from "../runtime/tensor.js";
 import { moved, streamed } from "../runtime/work.js";
 
 // What moves elements and changes none.
@@ -15,9 +15,26 @@ export function copy(device: Device, out: Tensor, x: Tensor, bytes: number, phas
   });
 }
 
-/** Bytes from one address to another, either of them a peer's. */
-export function copyBytes(device: Device, to: Address, from: Address, bytes: number, stream?: StreamName): void {
-  device.launch("copy", { phase: "communication", work: () => moved(bytes), args: () => [to, from, bytes], stream });
+/** Whether the rows of a matrix lie one behind the other. */
+export function isContiguous(x: Tensor): boolean {
+  const { rows, columns } = matrixShape(x);
+  return rows <= 1 || x.rowStride === columns;
+}
+
+/** out = x, matrices of one shape and dtype, either of them a peer's, whose rows may be strided: by copy engine. Nothing is launched for none. */
+export function copyMatrix(device: Device, out: Tensor, x: Tensor, stream?: StreamName): void {
+  const { rows, columns } = matrixShape(x);
+  const rowBytes = columns * dtypeBytes(x.dtype);
+  if (rows * rowBytes === 0) return;
+  const bytes = rows * rowBytes;
+  if (isContiguous(x) && isContiguous(out)) {
+    const args = (): [number, number, number] => [out.address, x.address, bytes];
+    device.launch("copy", { phase: "communication", work: () => moved(bytes), args, stream });
+    return;
+  }
+  const pitch = ({ rowStride, dtype }: Tensor) => rowStride * dtypeBytes(dtype);
+  const spaced = (matrix: Tensor) => ({ address: matrix.address, pitch: pitch(matrix) });
+  copyRows(device, spaced(out), spaced(x), { rows, rowBytes, phase: "communication", stream });
 }
 
 /** A run of rows of as many bytes each, `pitch` bytes from one's start to the next's. */
@@ -31,12 +48,14 @@ export function copyRows(
   device: Device,
   to: SpacedRows,
   from: SpacedRows,
-  { rows, rowBytes, phase = "elementwise" }: { rows: number; rowBytes: number; phase?: Phase },
+  options: { rows: number; rowBytes: number; phase?: Phase; stream?: StreamName | undefined },
 ): void {
+  const { rows, rowBytes, phase = "elementwise", stream } = options;
   device.launch("copy2d", {
     phase,
     work: () => streamed(rows, rowBytes, 2),
     args: () => [to.address, to.pitch, from.address, from.pitch, rowBytes, rows],
+    stream,
   });
 }
 

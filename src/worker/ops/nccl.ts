@@ -1,4 +1,4 @@
-import { deviceDtypes, type Handle, NCCL_ID_BYTES } from "../runtime/abi.js";
+import { type Address, deviceDtypes, type Handle, NCCL_ID_BYTES } from "../runtime/abi.js";
 import type { Device, StreamName } from "../runtime/device.js";
 import { dtypeBytes, elements, type Tensor } from "../runtime/tensor.js";
 import { moved } from "../runtime/work.js";
@@ -52,10 +52,11 @@ export function ncclAllGather(
   });
 }
 
-/** Bytes that go to, or come from, a rank. */
-export interface Message {
-  readonly address: number;
+/** One side of a message over NCCL. */
+export interface NcclMessage {
+  readonly address: Address;
   readonly bytes: number;
+  /** Group rank of the other side. */
   readonly rank: number;
 }
 
@@ -63,7 +64,9 @@ export interface Message {
 export function ncclExchange(
   device: Device,
   comm: Handle,
-  { sends, receives, stream }: { sends: readonly Message[]; receives: readonly Message[]; stream?: StreamName },
+  sends: readonly NcclMessage[],
+  receives: readonly NcclMessage[],
+  stream?: StreamName,
 ): void {
   const bytes = [...sends, ...receives].reduce((sum, message) => sum + message.bytes, 0);
   device.launch("ncclExchange", {
@@ -74,7 +77,7 @@ export function ncclExchange(
   });
 }
 
-function columnsOf(messages: readonly Message[]): [number[], number[], number[], number] {
+function columnsOf(messages: readonly NcclMessage[]): [number[], number[], number[], number] {
   return [
     messages.map(({ address }) => address),
     messages.map(({ bytes }) => bytes),

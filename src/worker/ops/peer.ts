@@ -1,4 +1,4 @@
-import { type Address, deviceDtypes, HANDLE_BYTES, type Neighbour } from "../runtime/abi.js";
+import { type Address, deviceDtypes, HANDLE_BYTES, type PeerExchangeArgs } from "../runtime/abi.js";
 import type { Device, StreamName } from "../runtime/device.js";
 import { addressOf, dtypeBytes, elements, matrixShape, type Tensor } from "../runtime/tensor.js";
 import { moved, noWork, streamed } from "../runtime/work.js";
@@ -141,23 +141,13 @@ export function peerGather(
   });
 }
 
-/**
- * Sends rows of rowBytes, pitch bytes apart, to each neighbour and receives as many from it. Both sides of a pair call it with the
- * same rows and rowBytes. `neighbours` is not called while measuring.
- */
-export function peerExchange(
-  device: Device,
-  neighbours: () => readonly Neighbour[],
-  { pitch, rowBytes, rows }: { pitch: number; rowBytes: number; rows: number },
-): void {
-  device.launch("peerExchange", {
-    phase: "communication",
-    work: () => streamed(rows, rowBytes, 4 * neighbours().length),
-    args: () => {
-      const list = neighbours();
-      return [{ neighbours: list, pitch, rowBytes, rows, neighbourCount: list.length }];
-    },
-  });
+/** Exchanges rows with neighbours over peer memory, in one launch: ditrun_peer_exchange. `args` is not called while measuring. */
+export function peerExchange(device: Device, args: () => PeerExchangeArgs): void {
+  const work = () => {
+    const { rows, rowBytes, neighbourCount } = args();
+    return streamed(rows, rowBytes, 4 * neighbourCount);
+  };
+  device.launch("peerExchange", { phase: "communication", work, args: () => [args()] });
 }
 
 /** A handle to memory of kind "peer", for another process of this host. */
@@ -188,7 +178,7 @@ export function writeFlags(device: Device, flags: readonly Address[], value: 0 |
 }
 
 /** Holds the stream until every flag is 1, and resets each to 0 if asked. It moves nothing. */
-export function awaitFlags(
+export function waitFlags(
   device: Device,
   flags: readonly Address[],
   { reset, stream }: { reset: boolean; stream?: StreamName },

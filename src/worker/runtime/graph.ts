@@ -3,10 +3,10 @@ import type { Device } from "./device.js";
 
 /** Queues a captured graph on the compute stream. */
 export function launchGraph(device: Device, graph: Handle): void {
-  device.kernels.call("graphLaunch", graph, device.streams.compute);
+  launchGraph(device, graph);
 }
 
 /** Frees a captured graph; the device must have done what is queued of it. */
 export function freeGraph(device: Device, graph: Handle): void {
-  device.kernels.call("graphDestroy", graph);
+  freeGraph(device, graph);
 }

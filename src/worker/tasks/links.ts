@@ -4,14 +4,8 @@ import type { Job, LinksTask, linkPatterns } from "../../protocol/job.js";
 import type { LinksRank } from "../../protocol/results.js";
 import { Context } from "../comm/context.js";
 import type { Group } from "../comm/group.js";
-import { NcclGroup } from "../comm/nccl-group.js";
-import { PeerGroup } from "../comm/peer-group.js";
-import { makeHaloExchange } from "../layers/halo-exchange.js";
-import { passRound } from "../layers/nccl-round.js";
-import { PeerRounds } from "../layers/peer-round.js";
+import { awaitRound } from "../comm/ring.js";
 import { copy } from "../ops/copy.js";
-import { awaitFlags } from "../ops/peer.js";
-import type { Address } from "../runtime/abi.js";
 import { Device } from "../runtime/device.js";
 import { freeGraph, launchGraph } from "../runtime/graph.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
@@ -105,7 +99,7 @@ async function check(
     if (wrong !== undefined) {
       throw new DitrunError(
         "ERR_LINK_WRONG",
-        `The ${name} of ${bytes} bytes over ${context.transport} gave rank ${world.rank} the value ${wrong} instead of ${value}: the link, its driver or ditrun is at fault, so no time of it is reported.`,
+        `The ${name} of ${bytes} bytes over ${world.transport} gave rank ${world.rank} the value ${wrong} instead of ${value}: the link, its driver or ditrun is at fault, so no time of it is reported.`,
       );
     }
   }
@@ -134,7 +128,7 @@ function patternsOf(context: Context): [PatternName, Pattern][] {
     ["all-reduce", allReduce(context)],
     ["ring shift", ringShift(context)],
     ["halo", halo(context)],
-    ...(world instanceof NcclGroup ? [["NCCL all-reduce", ncclAllReduce(world)] satisfies [PatternName, Pattern]] : []),
+    ...(world.sumInPlace ? [["NCCL all-reduce", ownAllReduce(context)] satisfies [PatternName, Pattern]] : []),
   ];
 }
 
@@ -152,37 +146,29 @@ function allReduce({ device, world }: Context): Pattern {
   };
 }
 
-/** NCCL's own call, in place and in bf16, which no layer uses: what sums are compared with. */
-function ncclAllReduce(world: NcclGroup): Pattern {
+/** The transport's own call, in place and in bf16, which no layer uses: what sums are compared with. */
+function ownAllReduce({ world }: Context): Pattern {
   return (count) => {
     const sent = world.partial(1, count, "bf16");
-    return { sent, transfer: () => world.sumInPlace(sent), received: [{ place: sent, value: sumOver(world) }] };
+    return { sent, transfer: () => world.sumInPlace?.(sent), received: [{ place: sent, value: sumOver(world) }] };
   };
 }
 
 /** A whole round of ring attention's messages, by what carries them there, with a wait for each in place of attention. */
-function ringShift({ device, world, heap }: Context): Pattern {
-  const placeOf = (rank: number, address: Address, count: number) => ({
-    place: tensor(address, "bf16", [count]),
-    value: sentBy(rank),
-  });
-  const rounds = world instanceof PeerGroup ? new PeerRounds(heap, device, world) : undefined;
+function ringShift({ device, world }: Context): Pattern {
+  const ring = world.ring();
   return (count) => {
     const sent = device.allocate("bf16", [count]);
     const bytesOfRank = Array<number>(world.size).fill(count * dtypeBytes("bf16"));
     const received: { place: Tensor; value: number }[] = [];
     const transfer = () => {
-      if (world instanceof NcclGroup) {
-        const [, ...arrived] = passRound(device, world, sent.address, bytesOfRank);
-        for (const { arrival } of arrived) if (arrival !== undefined) device.waitFor("compute", arrival);
-        received.push(...arrived.map(({ rank, address }) => placeOf(rank, address, count)));
-        return;
-      }
-      if (!rounds) throw new Error("One rank has no ring.");
-      const { arrivals, finish } = rounds.start(sent.address, bytesOfRank);
-      for (const { flag } of arrivals) awaitFlags(device, [flag], { reset: false });
-      finish();
-      received.push(...arrivals.map(({ rank, address }) => placeOf(rank, address, count)));
+      const round = ring.start(sent.address, bytesOfRank);
+      awaitRound(device, round);
+      round.finish();
+      const [, ...arrived] = round.steps.flatMap(({ messages }) => messages);
+      received.push(
+        ...arrived.map(({ rank, address }) => ({ place: tensor(address, "bf16", [count]), value: sentBy(rank) })),
+      );
     };
     return { sent, transfer, received };
   };
@@ -191,7 +177,7 @@ function ringShift({ device, world, heap }: Context): Pattern {
 /** Every rank exchanges one row with the rank above and the rank below, as the video decoder does; the ends have one neighbour. */
 function halo(context: Context): Pattern {
   const { device, world } = context;
-  const exchange = makeHaloExchange(context);
+  const exchange = world.halo();
   const top = world.rank > 0 ? 1 : 0;
   const bottom = world.rank < world.size - 1 ? 1 : 0;
   return (count) => {

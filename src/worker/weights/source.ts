@@ -1,7 +1,7 @@
 import { DitrunError } from "../../failure.js";
 import { describe, expectShape, type FileDtype, type TensorFile, type TensorInfo } from "../../formats/tensor-file.js";
 import type { Seed } from "../../protocol/seed.js";
-import type { Range } from "../layers/split.js";
+import type { Range } from "../comm/shares.js";
 import { cast } from "../ops/elementwise.js";
 import { random } from "../ops/random.js";
 import type { Device } from "../runtime/device.js";

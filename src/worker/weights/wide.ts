@@ -1,4 +1,4 @@
-import type { Range } from "../layers/split.js";
+import type { Range } from "../comm/shares.js";
 import type { Init, Parameter } from "./parameter.js";
 
 /** Some rows of a parameter, or one column of them, and how their elements are drawn. */

@@ -5,8 +5,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { expandHome, switches } from "../../../src/cli/options.js";
-import { DitrunError } from "../../../src/failure.js";
 import * as device from "../../../src/engine/choose-device.js";
+import { DitrunError } from "../../../src/failure.js";
 
 let stdout = "";
 let stderr = "";

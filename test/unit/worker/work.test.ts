@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, expect, it, test, vi } from "vitest";
 import { builtKernels } from "../../../src/paths.js";
 import { attention, softmaxRows } from "../../../src/worker/ops/attention.js";
 import { conv3d } from "../../../src/worker/ops/conv.js";
-import { copy, copyBytes, copyRows, fillZero, transpose } from "../../../src/worker/ops/copy.js";
+import { copy, copyMatrix, copyRows, fillZero, transpose } from "../../../src/worker/ops/copy.js";
 import {
   activate,
   add,
@@ -28,7 +28,7 @@ import {
 import { gemm } from "../../../src/worker/ops/gemm.js";
 import { ncclAllGather, ncclAllReduce, ncclExchange } from "../../../src/worker/ops/nccl.js";
 import { channelNorm, layerNorm, rmsNorm, rowSumSquares } from "../../../src/worker/ops/norm.js";
-import { awaitFlags, peerExchange, peerGather, peerSum, sumOf, writeFlags } from "../../../src/worker/ops/peer.js";
+import { peerExchange, peerGather, peerSum, sumOf, waitFlags, writeFlags } from "../../../src/worker/ops/peer.js";
 import { kvStatistics, quantizeKv, quantizeRows } from "../../../src/worker/ops/quantize.js";
 import { random } from "../../../src/worker/ops/random.js";
 import { notLaunched, prototypes, structs } from "../../../src/worker/runtime/abi.js";
@@ -225,7 +225,14 @@ const cases: Record<string, { queue: () => void; kernel: string; bytes: number; 
     ...{ kernel: "rope3d", bytes: 96 * 4 },
   },
   copy: { queue: () => copy(device, of("u8", 100), of("u8", 100), 100), ...{ kernel: "copy", bytes: 200 } },
-  copyBytes: { queue: () => copyBytes(device, 1, 2, 100), ...{ kernel: "copy", bytes: 200 } },
+  copyMatrix: {
+    queue: () => copyMatrix(device, of("bf16", 5, 10), of("bf16", 5, 10)),
+    ...{ kernel: "copy", bytes: 200 },
+  },
+  "copyMatrix of strided rows": {
+    queue: () => copyMatrix(device, of("bf16", 5, 10), tensor(64, "bf16", [5, 10], 30)),
+    ...{ kernel: "copy2d", bytes: 200 },
+  },
   copyRows: {
     queue: () => copyRows(device, spaced, spaced, { rows: 5, rowBytes: 16 }),
     ...{ kernel: "copy2d", bytes: 160 },
@@ -252,11 +259,15 @@ const cases: Record<string, { queue: () => void; kernel: string; bytes: number; 
     ...{ kernel: "peerGather", bytes: 96 * 2 },
   },
   peerExchange: {
-    queue: () => peerExchange(device, () => [neighbour, neighbour], { pitch: 64, rowBytes: 16, rows: 3 }),
+    queue: () =>
+      peerExchange(device, () => ({
+        neighbours: [neighbour, neighbour],
+        ...{ pitch: 64, rowBytes: 16, rows: 3, neighbourCount: 2 },
+      })),
     ...{ kernel: "peerExchange", bytes: 48 * 4 * 2 },
   },
   writeFlags: { queue: () => writeFlags(device, [1], 1), ...{ kernel: "flagsWrite", bytes: 0 } },
-  awaitFlags: { queue: () => awaitFlags(device, [1], { reset: true }), ...{ kernel: "flagsWait", bytes: 0 } },
+  waitFlags: { queue: () => waitFlags(device, [1], { reset: true }), ...{ kernel: "flagsWait", bytes: 0 } },
   ncclAllReduce: {
     queue: () => ncclAllReduce(device, 9, of("bf16", 96)),
     ...{ kernel: "ncclAllReduce", bytes: 96 * 4 },
@@ -266,7 +277,7 @@ const cases: Record<string, { queue: () => void; kernel: string; bytes: number; 
     ...{ kernel: "ncclAllGather", bytes: 4 * 24 * 4 * 2 },
   },
   ncclExchange: {
-    queue: () => ncclExchange(device, 9, { sends: [message(64), message(32)], receives: [message(48)] }),
+    queue: () => ncclExchange(device, 9, [message(64), message(32)], [message(48)]),
     ...{ kernel: "ncclExchange", bytes: 64 + 32 + 48 },
   },
 };

@@ -2,6 +2,8 @@ import { DitrunError } from "../../../failure.js";
 import type { DitModel } from "../../../models/schema.js";
 import { attentionDtype } from "../../../plan/schema.js";
 import type { Context } from "../../comm/context.js";
+import type { Attention } from "../../layers/attention/attention.js";
+import { makeAttention } from "../../layers/attention/choose.js";
 import {
   ColumnParallelLinear,
   type Linear,
@@ -14,7 +16,6 @@ import {
 } from "../../layers/linear.js";
 import { Mlp } from "../../layers/mlp.js";
 import { LayerNorm } from "../../layers/norm.js";
-import { makeRingAttention, type RingAttention } from "../../layers/ring-attention.js";
 import {
   gatherColumnsTp,
   gatherTensorCp,
@@ -97,7 +98,7 @@ export class Dit {
     const embedding = await Embedding.load(loader, model, grid);
     const blocks: Block[] = [];
     const heads = loader.splitOf("blocks.0.attn.qkv") === "heads" ? model.heads / context.tp.size : model.heads;
-    const attention = makeRingAttention(context, heads);
+    const attention = makeAttention(context, heads);
     for (let index = 0; index < model.depth; index++)
       blocks.push(await Block.load(loader, model, `blocks.${index}`, attention));
     const norm = await LayerNorm.load(loader, "norm", width);
@@ -247,12 +248,12 @@ class Block {
     private readonly context: Context,
     private readonly norms: readonly [LayerNorm, LayerNorm],
     private readonly qkv: Linear,
-    readonly attention: RingAttention,
+    readonly attention: Attention,
     private readonly proj: ResidualLinear,
     private readonly mlp: Mlp,
   ) {}
 
-  static async load(loader: Loader, model: DitModel, path: string, attention: RingAttention): Promise<Block> {
+  static async load(loader: Loader, model: DitModel, path: string, attention: Attention): Promise<Block> {
     const { width, heads } = model;
     requirePair(loader, `${path}.attn.qkv`, "heads", `${path}.attn.proj`);
     const linear = (name: string, inFeatures: number, outFeatures: number) => ({

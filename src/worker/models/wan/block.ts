@@ -1,6 +1,7 @@
 import type { WanModel } from "../../../models/schema.js";
 import type { Context } from "../../comm/context.js";
-import { attentionOutput } from "../../layers/attention-output.js";
+import type { Attention } from "../../layers/attention/attention.js";
+import { attentionOutput } from "../../layers/attention/output.js";
 import {
   type Linear,
   type Loader,
@@ -10,7 +11,6 @@ import {
   requirePair,
 } from "../../layers/linear.js";
 import { Mlp } from "../../layers/mlp.js";
-import type { RingAttention } from "../../layers/ring-attention.js";
 import { WideRmsNorm } from "../../layers/rms-norm.js";
 import { attention } from "../../ops/attention.js";
 import { layerNorm } from "../../ops/norm.js";
@@ -53,7 +53,7 @@ export class WanBlock {
   ) {}
 
   /** @param ring shared by all blocks, made for the heads that `headsOf` gives for `self_attn`. */
-  static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<WanBlock> {
+  static async load(loader: Loader, model: WanModel, path: string, ring: Attention): Promise<WanBlock> {
     const { context, source } = loader;
     const { width, ffn } = model;
     const vector = async (name: string, value: number) => {
@@ -126,11 +126,11 @@ class SelfAttention {
     private readonly context: Context,
     private readonly qkv: Linear,
     private readonly norm: WideRmsNorm,
-    private readonly ring: RingAttention,
+    private readonly ring: Attention,
     readonly o: ResidualLinear,
   ) {}
 
-  static async load(loader: Loader, model: WanModel, path: string, ring: RingAttention): Promise<SelfAttention> {
+  static async load(loader: Loader, model: WanModel, path: string, ring: Attention): Promise<SelfAttention> {
     const { width, heads, epsilon } = model;
     requirePair(loader, `${path}.q`, "heads", `${path}.o`);
     const partPaths = ["q", "k", "v"].map((part) => `${path}.${part}`);

@@ -2,9 +2,10 @@ import { DitrunError } from "../../../failure.js";
 import { type LatentSize, type WanModel, wanTokens } from "../../../models/schema.js";
 import { checkWanParts } from "../../../models/wan/traits.js";
 import type { Context } from "../../comm/context.js";
+import type { Attention } from "../../layers/attention/attention.js";
+import { makeAttention } from "../../layers/attention/choose.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
-import { type Precision, switchedRing, withoutQuantisation } from "../../layers/precision.js";
-import { makeRingAttention, type RingAttention } from "../../layers/ring-attention.js";
+import { type Precision, switchedAttention, withoutQuantisation } from "../../layers/precision.js";
 import { gatherTensorCp, partForGatherCp, type Range, splitTensorCp } from "../../layers/split.js";
 import { copy } from "../../ops/copy.js";
 import { cast } from "../../ops/elementwise.js";
@@ -43,7 +44,7 @@ export class WanTransformer {
     private readonly context: Context,
     private readonly model: WanModel,
     private readonly size: LatentSize,
-    private readonly ring: RingAttention,
+    private readonly ring: Attention,
     private readonly layers: {
       readonly conditioning: Conditioning;
       readonly patch: Linear;
@@ -84,9 +85,9 @@ export class WanTransformer {
     ] as const;
     const conditioning = await Conditioning.load(loader, model);
     const ownHeads = headsOf(loader, "blocks.0.self_attn", heads);
-    const planned = makeRingAttention(context, ownHeads);
-    const plain = () => makeRingAttention(context.withPlan(withoutQuantisation(context.plan)), ownHeads);
-    const ring = precision ? switchedRing(precision, planned, plain()) : planned;
+    const planned = makeAttention(context, ownHeads);
+    const plain = () => makeAttention(context.withPlan(withoutQuantisation(context.plan)), ownHeads);
+    const ring = precision ? switchedAttention(precision, planned, plain()) : planned;
     const blocks: WanBlock[] = [];
     for (let index = 0; index < model.layers; index++) {
       blocks.push(await WanBlock.load(loader, model, `blocks.${index}`, ring));

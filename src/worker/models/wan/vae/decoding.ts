@@ -1,6 +1,6 @@
 import type { LatentSize } from "../../../../models/schema.js";
 import type { Context } from "../../../comm/context.js";
-import type { HaloExchange } from "../../../layers/halo-exchange.js";
+import type { HaloExchange } from "../../../comm/halo.js";
 import { rangeOf } from "../../../layers/split.js";
 import { copy, copyRows, fillZero, transpose } from "../../../ops/copy.js";
 import { addGated, addVector, cast, toBytes } from "../../../ops/elementwise.js";

@@ -1,5 +1,5 @@
 import type { Group } from "../../../comm/group.js";
-import type { HaloExchange, Neighbours } from "../../../layers/halo-exchange.js";
+import type { HaloExchange, Neighbours } from "../../../comm/halo.js";
 import { type Range, rangeOf, shares } from "../../../layers/split.js";
 import { copyRows } from "../../../ops/copy.js";
 import type { SpacedFrames } from "../../../ops/norm.js";

@@ -4,7 +4,7 @@ import type { LatentSize } from "../../../../models/schema.js";
 import { type VaeDtype, vaeDtype } from "../../../../plan/schema.js";
 import type { Seed } from "../../../../protocol/seed.js";
 import type { Context } from "../../../comm/context.js";
-import { type HaloExchange, makeHaloExchange } from "../../../layers/halo-exchange.js";
+import type { HaloExchange } from "../../../comm/halo.js";
 import { cast } from "../../../ops/elementwise.js";
 import { partOf, type Tensor, tensor } from "../../../runtime/tensor.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
@@ -64,7 +64,7 @@ export class WanVae {
     const loader = { context, source, nameOf, dtype: vaeDtype(context.plan) };
     const decoder = wanted.decoder ? await VaeDecoder.load(loader, width) : undefined;
     const encoder = wanted.encoder ? await VaeEncoder.load(loader, width) : undefined;
-    return new WanVae(context, makeHaloExchange(context), decoder, encoder);
+    return new WanVae(context, context.world.halo(), decoder, encoder);
   }
 
   /** Part of the body of Context.prepare: what a decode of latents of this size to such pixels needs. Every rank calls it. */

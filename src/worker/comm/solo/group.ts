@@ -1,11 +1,15 @@
-import { copy } from "../ops/copy.js";
-import { sumOf } from "../ops/peer.js";
-import type { Device } from "../runtime/device.js";
-import { type Tensor, tensorBytes } from "../runtime/tensor.js";
-import type { Group, SumTarget } from "./group.js";
+import { copy, copyMatrix } from "../../ops/copy.js";
+import { sumOf } from "../../ops/peer.js";
+import type { Device } from "../../runtime/device.js";
+import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
+import { exchangesOf } from "../all-to-all.js";
+import type { Group, SumTarget } from "../group.js";
+import type { HaloExchange } from "../halo.js";
+import type { Ring } from "../ring.js";
 
 /** The group of one rank: nothing travels. */
 export class SoloGroup implements Group {
+  readonly transport = "solo";
   readonly rank = 0;
   readonly size = 1;
 
@@ -32,5 +36,24 @@ export class SoloGroup implements Group {
     if (part.rowScale && out.rowScale) this.allGather(part.rowScale, rowsOfRank, out.rowScale);
   }
 
+  allToAll(parts: readonly Tensor[], outs: readonly Tensor[]): void {
+    const { own } = exchangesOf(this, parts, outs);
+    copyMatrix(this.device, own.out, own.part);
+  }
+
+  /** A round is this rank's own message. */
+  ring(): Ring {
+    const finish = () => {};
+    return {
+      start: (address) => ({ steps: [{ messages: [{ rank: 0, address }], hold: () => {} }], finish }),
+    };
+  }
+
+  halo(): HaloExchange {
+    return { exchange: () => {} };
+  }
+
   barrier(): void {}
+
+  close(): void {}
 }

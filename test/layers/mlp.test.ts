@@ -1,17 +1,18 @@
 import { expect, it } from "vitest";
-import { toFloat32 } from "../../../src/formats/numbers.js";
-import { builtKernels } from "../../../src/paths.js";
-import { planSchema } from "../../../src/plan/schema.js";
-import { Context } from "../../../src/worker/comm/context.js";
-import { Mlp } from "../../../src/worker/layers/mlp.js";
-import { cast } from "../../../src/worker/ops/elementwise.js";
-import { layerNorm } from "../../../src/worker/ops/norm.js";
-import { Device } from "../../../src/worker/runtime/device.js";
-import type { Tensor } from "../../../src/worker/runtime/tensor.js";
-import { RandomWeights, wholeOf } from "../../../src/worker/weights/source.js";
-import { relativeL2 } from "../../compare.js";
-import { sequence } from "../../kernels/module.js";
-import { soloStore } from "./wan/golden.js";
+import { toFloat32 } from "../../src/formats/numbers.js";
+import { builtKernels } from "../../src/paths.js";
+import { planSchema } from "../../src/plan/schema.js";
+import { Context } from "../../src/worker/comm/context.js";
+import { Mlp } from "../../src/worker/layers/mlp.js";
+import { cast } from "../../src/worker/ops/elementwise.js";
+import { layerNorm } from "../../src/worker/ops/norm.js";
+import { Device } from "../../src/worker/runtime/device.js";
+import type { Tensor } from "../../src/worker/runtime/tensor.js";
+import { RandomWeights, wholeOf } from "../../src/worker/weights/source.js";
+import { relativeL2 } from "../compare.js";
+import { sequence } from "../kernels/module.js";
+import { soloStore } from "../unit/worker/wan/golden.js";
+import { draw, loaderOf, onRanks, run } from "./ranks.js";
 
 const F32 = 0;
 const [rows, width, hidden] = [37, 96, 320];
@@ -94,3 +95,17 @@ it.each([false, true])(
     }
   },
 );
+
+it("gives two ranks what one gives: its inside is divided by columns, its output summed", async () => {
+  const forward = async (context: Context) => {
+    const mlp = await Mlp.load(loaderOf(context), "gelu", {
+      up: { path: "in", inFeatures: width, outFeatures: hidden },
+      down: { path: "out", inFeatures: hidden, outFeatures: width },
+    });
+    const x = draw(context.device, "x", { count: rows, columns: width });
+    return run(context, () => mlp.down.forward(mlp.inside(x)));
+  };
+  const [alone = []] = await onRanks({ dtype: "fp32" }, forward);
+  const ranks = await onRanks({ dtype: "fp32", mesh: { tp: 2 } }, forward);
+  for (const result of ranks) expect(relativeL2(result, alone)).toBeLessThan(1e-6);
+});

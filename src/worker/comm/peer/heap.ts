@@ -1,11 +1,11 @@
 import { z } from "zod";
-import { DitrunError } from "../../failure.js";
-import { closeMemory, exportMemory, openMemory } from "../ops/peer.js";
-import type { Address } from "../runtime/abi.js";
-import { alignUp } from "../runtime/arena.js";
-import type { Device } from "../runtime/device.js";
-import { tensor } from "../runtime/tensor.js";
-import type { Store } from "../store.js";
+import { DitrunError } from "../../../failure.js";
+import { closeMemory, exportMemory, openMemory } from "../../ops/peer.js";
+import type { Address } from "../../runtime/abi.js";
+import { alignUp } from "../../runtime/arena.js";
+import type { Device } from "../../runtime/device.js";
+import { tensor } from "../../runtime/tensor.js";
+import type { Store } from "../../store.js";
 
 const FLAG_BYTES = 4;
 
@@ -39,11 +39,14 @@ export class PeerHeap {
   #flagWords = 0;
   /** Flags that are 1 before anything has happened: credits. */
   readonly #credits: Flag[] = [];
-  #bases: Address[] | undefined;
+  /** Where each rank's heap lies, by world rank. */
+  #bases: Map<number, Address> | undefined;
 
+  /** @param ranks the world ranks of this host, this one among them: the same list on each of them. */
   constructor(
     private readonly device: Device,
     private readonly store: Store,
+    private readonly ranks: readonly number[],
   ) {}
 
   /** The block of this name, at least `bytes` long on every rank. */
@@ -100,7 +103,7 @@ export class PeerHeap {
   }
 
   #base(worldRank: number): Address {
-    const base = this.#bases?.[worldRank];
+    const base = this.#bases?.get(worldRank);
     if (base === undefined) throw new Error(`Rank ${worldRank} has no peer heap.`);
     return base;
   }
@@ -114,7 +117,7 @@ export class PeerHeap {
     const { device, store } = this;
     const bytes = await this.#agreeOnLayout();
     if (this.#flags.size === 0 && this.#blocks.size === 0) {
-      this.#bases = [];
+      this.#bases = new Map();
       return;
     }
     const own = device.allocatePersistent("e4m3", [bytes], "peer").address;
@@ -126,11 +129,10 @@ export class PeerHeap {
     await device.synchronize();
 
     await store.put(`heap/${store.rank}/handle`, exportMemory(device, own));
-    this.#bases = await Promise.all(
-      Array.from({ length: store.size }, async (_, rank) =>
-        rank === store.rank ? own : openMemory(device, await store.get(`heap/${rank}/handle`)),
-      ),
-    );
+    this.#bases = new Map([[store.rank, own]]);
+    for (const rank of this.#others) {
+      this.#bases.set(rank, openMemory(device, await store.get(`heap/${rank}/handle`)));
+    }
     // Nobody may write a peer's flag before that peer has set its credits.
     await store.barrier("heap");
   }
@@ -143,8 +145,7 @@ export class PeerHeap {
       blocks: [...this.#blocks.values()].map(({ name, bytes }) => ({ name, bytes })),
     };
     await store.put(`heap/${store.rank}/layout`, new TextEncoder().encode(JSON.stringify(own)));
-    for (let rank = 0; rank < store.size; rank++) {
-      if (rank === store.rank) continue;
+    for (const rank of this.#others) {
       const message = new TextDecoder().decode(await store.get(`heap/${rank}/layout`));
       const theirs = announcement.parse(JSON.parse(message));
       const names = (layout: typeof theirs) => JSON.stringify([layout.flags, layout.blocks.map(({ name }) => name)]);
@@ -168,9 +169,14 @@ export class PeerHeap {
   async close(): Promise<void> {
     if (!this.#bases) return;
     await this.store.barrier("heap/close");
-    this.#bases.forEach((base, rank) => {
-      if (rank !== this.store.rank) closeMemory(this.device, base);
-    });
+    for (const rank of this.#others) {
+      const base = this.#bases.get(rank);
+      if (base !== undefined) closeMemory(this.device, base);
+    }
     this.#bases = undefined;
+  }
+
+  get #others(): number[] {
+    return this.ranks.filter((rank) => rank !== this.store.rank);
   }
 }

@@ -1,17 +1,18 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { builtKernels } from "../../../src/paths.js";
-import { PeerGroup } from "../../../src/worker/comm/peer-group.js";
-import { PeerHeap } from "../../../src/worker/comm/peer-heap.js";
-import { asTheyAre } from "../../../src/worker/layers/kv-payload.js";
-import { PeerRing } from "../../../src/worker/layers/peer-ring.js";
-import { attention } from "../../../src/worker/ops/attention.js";
-import { copy } from "../../../src/worker/ops/copy.js";
-import { Device } from "../../../src/worker/runtime/device.js";
-import { freeGraph, launchGraph } from "../../../src/worker/runtime/graph.js";
-import { partOf, type Tensor, tensorBytes } from "../../../src/worker/runtime/tensor.js";
-import { sequence } from "../../kernels/module.js";
-import { makeStores } from "./in-process-ranks.js";
+import { builtKernels } from "../../src/paths.js";
+import { PeerHeap } from "../../src/worker/comm/peer/heap.js";
+import { Peers } from "../../src/worker/comm/peer/peers.js";
+import { PeerRing } from "../../src/worker/comm/peer/ring.js";
+import { asTheyAre } from "../../src/worker/layers/attention/payload.js";
+import { RingAttention } from "../../src/worker/layers/attention/ring.js";
+import { attention } from "../../src/worker/ops/attention.js";
+import { copy } from "../../src/worker/ops/copy.js";
+import { Device } from "../../src/worker/runtime/device.js";
+import { freeGraph, launchGraph } from "../../src/worker/runtime/graph.js";
+import { partOf, type Tensor, tensorBytes } from "../../src/worker/runtime/tensor.js";
+import { sequence } from "../kernels/module.js";
+import { makeStores } from "../unit/worker/in-process-ranks.js";
 
 const heads = 1;
 const columns = 32;
@@ -48,9 +49,8 @@ function makeRanks(): Promise<Rank[]> {
   return Promise.all(
     makeStores(tokensOfRank.length).map(async (store, rank) => {
       const device = Device.open(builtKernels("cpu"), rank);
-      const heap = new PeerHeap(device, store);
-      const group = new PeerGroup("cp", device, heap, [0, 1], rank);
-      const ring = new PeerRing(heap, device, group, settings);
+      const heap = new PeerHeap(device, store, [0, 1]);
+      const ring = new RingAttention(device, new PeerRing(new Peers("cp", device, heap, [0, 1], rank)), settings);
       const tokens = tokensOfRank[rank] ?? 0;
       const q = await uploaded(device, [tokens, columns], 3 * rank + 1);
       const kv = await uploaded(device, [2, tokens, columns], 3 * rank + 2);

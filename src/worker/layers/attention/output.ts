@@ -1,7 +1,7 @@
-import type { Context } from "../comm/context.js";
-import { allocateByHead } from "../ops/quantize.js";
-import { matrixShape, type Tensor } from "../runtime/tensor.js";
-import type { ResidualLinear } from "./linear.js";
+import type { Context } from "../../comm/context.js";
+import { allocateByHead } from "../../ops/quantize.js";
+import { matrixShape, type Tensor } from "../../runtime/tensor.js";
+import type { ResidualLinear } from "../linear.js";
 
 /**
  * Where attention of q [tokens, heads · headDim] writes what `layer` multiplies: e4m3 with a scale for each row of a head, where the

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { float32ToBf16 } from "../../../src/formats/numbers.js";
-import { builtKernels } from "../../../src/paths.js";
-import { NcclGroup } from "../../../src/worker/comm/nccl-group.js";
-import { Device } from "../../../src/worker/runtime/device.js";
-import { standInEnvironment } from "../../jobs/nccl.js";
-import { makeStores } from "./in-process-ranks.js";
+import { float32ToBf16 } from "../../../../src/formats/numbers.js";
+import { builtKernels } from "../../../../src/paths.js";
+import { NcclGroup } from "../../../../src/worker/comm/nccl/group.js";
+import { Device } from "../../../../src/worker/runtime/device.js";
+import { standInEnvironment } from "../../../jobs/nccl.js";
+import { makeStores } from "../in-process-ranks.js";
 
 // Through the stand-in for NCCL.
 

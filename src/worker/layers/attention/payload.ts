@@ -1,9 +1,9 @@
-import type { Context } from "../comm/context.js";
-import type { KeyValues } from "../ops/attention.js";
-import { kvStatistics, paddedKeys, type QuantizedKv, quantizeKv, quantizeQueries } from "../ops/quantize.js";
-import { type Address, FP8_KEYS } from "../runtime/abi.js";
-import { matrixShape, partOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
-import { gatherTensorCp, partForGatherCp } from "./split.js";
+import type { Context } from "../../comm/context.js";
+import type { KeyValues } from "../../ops/attention.js";
+import { kvStatistics, paddedKeys, type QuantizedKv, quantizeKv, quantizeQueries } from "../../ops/quantize.js";
+import { type Address, FP8_KEYS } from "../../runtime/abi.js";
+import { matrixShape, partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
+import { gatherRows } from "../split.js";
 
 /** One layer's operands of attention, as the kernel reads them and as a rank's keys and values travel: in one message. */
 export interface KeyValuePayload {
@@ -21,7 +21,7 @@ export interface KeyValuePayload {
 
 /**
  * Queues what makes a payload of q [tokens, columns] and kv [2, tokens, columns], both contiguous; it lives in the arena. Where the
- * payload is e4m3, q may be so already (RingAttention.queryDtype).
+ * payload is e4m3, q may be so already (Attention.queryDtype).
  */
 export type MakePayload = (q: Tensor, kv: Tensor, tokensOfRank: readonly number[]) => KeyValuePayload;
 
@@ -57,12 +57,11 @@ function e4m3Message(address: Address, tokens: number, columns: number, heads: n
 }
 
 /**
- * Everything in e4m3, about half the bytes of bf16. What a rank's scales depend on crosses the cp group first, in float32: the
+ * Everything in e4m3, about half the bytes of bf16. What a rank's scales depend on crosses the ring's group first, in float32: the
  * mean of all keys, which smooths them (SageAttention, arXiv 2410.02367, section 4.2), and the largest value of each channel. So
  * all blocks are smoothed alike, and their log-sum-exps merge exactly.
  */
-export function inE4m3(context: Pick<Context, "cp" | "device">, heads: number): MakePayload {
-  const { device, cp } = context;
+export function inE4m3({ device, ring }: Pick<Context, "ring" | "device">, heads: number): MakePayload {
   return (q, kv, tokensOfRank) => {
     const { rows: tokens, columns } = matrixShape(q);
     const message = (address: Address, count: number) => e4m3Message(address, count, columns, heads);
@@ -71,10 +70,10 @@ export function inE4m3(context: Pick<Context, "cp" | "device">, heads: number): 
     const { address } = device.allocate("e4m3", [bytes(tokens)]);
     const vScale = device.allocate("fp32", [columns]);
     device.arena.scope(() => {
-      const twoOfRank = Array<number>(cp.size).fill(2);
-      const own = partForGatherCp(context, twoOfRank, columns, "fp32");
+      const twoOfRank = Array<number>(ring.size).fill(2);
+      const own = ring.gatherPart(twoOfRank, columns, "fp32");
       kvStatistics(device, own, kv);
-      const statistics = gatherTensorCp(context, own, twoOfRank); // [cp · 2, columns]
+      const statistics = gatherRows(device, ring, own, twoOfRank); // [ring · 2, columns]
       const totalRows = tokensOfRank.reduce((sum, count) => sum + count, 0);
       const parts: QuantizedKv = { ...message(address, tokens), vScale };
       quantizeKv(device, parts, kv, { statistics, totalRows, heads });

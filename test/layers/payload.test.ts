@@ -1,13 +1,13 @@
 import { expect, it } from "vitest";
-import { builtKernels } from "../../../src/paths.js";
-import type { Group } from "../../../src/worker/comm/group.js";
-import { inE4m3 } from "../../../src/worker/layers/kv-payload.js";
-import { attention } from "../../../src/worker/ops/attention.js";
-import { kvStatistics } from "../../../src/worker/ops/quantize.js";
-import { Device } from "../../../src/worker/runtime/device.js";
-import { partOf, rowsOf, type Tensor } from "../../../src/worker/runtime/tensor.js";
-import { relativeL2 } from "../../compare.js";
-import { sequence } from "../../kernels/module.js";
+import { builtKernels } from "../../src/paths.js";
+import type { Group } from "../../src/worker/comm/group.js";
+import { inE4m3 } from "../../src/worker/layers/attention/payload.js";
+import { attention } from "../../src/worker/ops/attention.js";
+import { kvStatistics } from "../../src/worker/ops/quantize.js";
+import { Device } from "../../src/worker/runtime/device.js";
+import { partOf, rowsOf, type Tensor } from "../../src/worker/runtime/tensor.js";
+import { relativeL2 } from "../compare.js";
+import { sequence } from "../kernels/module.js";
 
 const heads = 2;
 const columns = heads * 32;
@@ -47,14 +47,15 @@ it("smooths the keys of all ranks by one mean, that of all tokens, however uneve
       allGather: (_part, _rows, out) => {
         for (const [r, kv] of kvOfRank.entries()) kvStatistics(device, rowsOf(out, 2 * r, 2), kv);
       },
-      ...{ partial: never, allReduce: never, reduceScatter: never, barrier: never },
+      ...{ transport: "peer", partial: never, allReduce: never, reduceScatter: never, allToAll: never },
+      ...{ ring: never, halo: never, barrier: never, close: never },
     });
     const smoothed = device.allocatePersistent("fp32", [tokens, columns]);
     const exact = device.allocatePersistent("fp32", [tokens, columns]);
     const body = () => {
       const payloads = kvOfRank.map((kv, rank) => {
         const own = rowsOf(q, starts[rank] ?? 0, tokensOfRank[rank] ?? 0);
-        return inE4m3({ device, cp: groupOf(rank) }, heads)(own, kv, tokensOfRank);
+        return inE4m3({ device, ring: groupOf(rank) }, heads)(own, kv, tokensOfRank);
       });
       for (const [rank, payload] of payloads.entries()) {
         const out = rowsOf(smoothed, starts[rank] ?? 0, tokensOfRank[rank] ?? 0);
