@@ -3,10 +3,10 @@ import type { Device } from "./device.js";
 
 /** Queues a captured graph on the compute stream. */
 export function launchGraph(device: Device, graph: Handle): void {
-  launchGraph(device, graph);
+  device.kernels.call("graphLaunch", graph, device.streams.compute);
 }
 
 /** Frees a captured graph; the device must have done what is queued of it. */
 export function freeGraph(device: Device, graph: Handle): void {
-  freeGraph(device, graph);
+  device.kernels.call("graphDestroy", graph);
 }
