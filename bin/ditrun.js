@@ -10,6 +10,11 @@ const notLoaded = (error) => {
   end(`The launcher could not be loaded (${String(error.message).split("\n")[0]})${hint}.`, 3);
 };
 
+// A signal that comes while the launcher is loaded waits for it, so that it is answered as any later one.
+const early = [];
+const keep = (signal) => early.push(signal);
+const interrupts = ["SIGINT", "SIGTERM"];
+
 async function start() {
   // First, since until then a scheduler's warning (SIGUSR1) would open Node's debugger to every user of the host.
   const { checkSurroundings, tellOfWarnings } = await load("cli/surroundings").catch(notLoaded);
@@ -22,7 +27,10 @@ async function start() {
   const [cli, streams] = await Promise.all([load("cli/main"), load("cli/standard-streams")]).catch(notLoaded);
 
   streams.watchStandardStreams();
-  const exitCode = await cli.main(process.argv.slice(2));
+  const running = cli.main(process.argv.slice(2));
+  for (const signal of interrupts) process.off(signal, keep);
+  for (const signal of early) process.emit(signal, signal);
+  const exitCode = await running;
   process.exitCode = process.exitCode || exitCode;
   streams.endWithUnreadStderr();
 }
@@ -31,5 +39,6 @@ const [major, minor] = process.versions.node.split(".").map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
   end(`This is Node.js ${process.versions.node} (${process.execPath}), and ditrun needs 20.19 or newer.`, 3);
 } else {
+  for (const signal of interrupts) process.on(signal, keep);
   start();
 }

@@ -12,7 +12,8 @@ export type Inheritable = "SIGHUP" | "SIGQUIT" | "SIGINT";
 /**
  * The signals that whoever started this process had it ignore: nohup SIGHUP, a shell without job control SIGINT and SIGQUIT of
  * what it starts with `&`. Node.js resets them to their defaults before any JavaScript runs, and thereby leaves a trace: these
- * alone were set by the C library. SIGINT's is lost, since Node.js catches that one itself; SIGQUIT's tells of both.
+ * alone were set by the C library. SIGINT's is lost, since Node.js catches that one itself; SIGQUIT's tells of both. SIGINT
+ * alone therefore cannot be seen, and the parent's own signals prove nothing: time(1) ignores it while its child must not.
  * To be called before anything listens to SIGHUP or SIGQUIT.
  * @returns undefined where there is no such trace: on another processor, or where koffi cannot be loaded.
  */

@@ -74,6 +74,14 @@ function endWithout(starter: string): void {
   dispatch("SIGTERM");
 }
 
+/** True once a signal has been taken by endOnInterrupt: the process will exit. */
+let isEnding = false;
+
+/** To be awaited before more work is begun; never returns where a signal is about to end the launcher. */
+export async function unlessEnding(): Promise<void> {
+  if (isEnding) await new Promise<never>(() => {});
+}
+
 /** The signals as those of work that knows how to end: the first one aborts `signal`, a second one `urgent`. */
 export interface InterruptSignals {
   readonly signal: AbortSignal;
@@ -108,6 +116,7 @@ const cleanUps: CleanUp[] = [];
 export function endOnInterrupt(cleanUp: CleanUp): () => void {
   cleanUps.push(cleanUp);
   const stopListening = listenForInterrupts((signal, count) => {
+    isEnding = true;
     const exit = () => process.exit(interruptExitCode(signal));
     if (count > 1) exit();
     process.stderr.write(`ditrun: ${interruption(signal).message}\n`);

@@ -1,40 +1,50 @@
 import type { DitrunError } from "../failure.js";
-import { checkDistinct, checkOutputFile, writeOutput } from "../files/output-file.js";
+import { checkApart, type NamedFile } from "../files/apart.js";
+import { checkOutputFile, writeOutput } from "../files/output-file.js";
 
 /** What --json asks for: exactly one JSON document, on stdout or in a file, whatever comes of the command. */
 export class JsonDocument {
   #written = false;
-  #mayWrite: boolean;
+  #checked: Promise<void> | undefined;
 
-  /** @param target of --json: a file, "" for stdout, undefined where no document was asked for. */
-  constructor(private readonly target: string | undefined) {
-    // A file is left alone until it is known to be what was meant.
-    this.#mayWrite = target === "";
+  /**
+   * @param target of --json: a file, "" for stdout, undefined where no document was asked for.
+   * @param others that the same line names.
+   */
+  constructor(
+    private readonly target: string | undefined,
+    private readonly others: readonly NamedFile[] = [],
+  ) {}
+
+  /** Finds out whether the file can be written, and is none of the others. @throws DitrunError when it is not so. */
+  check(): Promise<void> {
+    this.#checked ??= this.#check();
+    return this.#checked;
   }
 
-  /** Finds out whether the file can be written. @throws DitrunError when it cannot. */
-  async check(): Promise<void> {
-    if (this.target) await checkOutputFile(this.target, false);
-    this.#mayWrite = this.target !== undefined;
+  async #check(): Promise<void> {
+    if (!this.target) return;
+    await checkApart({ option: "--json", path: this.target, use: "written" }, this.others);
+    await checkOutputFile(this.target, false);
   }
 
-  /** Refuses options that name the same file, this document's among them, which is then left alone. @throws DitrunError as checkDistinct does. */
-  checkApart(files: Readonly<Record<string, string | undefined>>): void {
-    try {
-      checkDistinct({ ...files, "--json": this.target });
-    } catch (error) {
-      this.#mayWrite = this.target === "";
-      throw error;
-    }
-  }
-
-  /** The result; the first document counts. @throws DitrunError when the file cannot be written. */
+  /**
+   * The result; the first document counts. A file that is not what was meant is left alone.
+   * @throws DitrunError when the file cannot be written.
+   */
   async write(document: unknown): Promise<void> {
-    if (this.target === undefined || !this.#mayWrite || this.#written) return;
+    if (this.target === undefined || this.#written) return;
     this.#written = true;
     const text = `${JSON.stringify(document, null, 2)}\n`;
-    if (this.target === "") process.stdout.write(text);
-    else await writeOutput(this.target, text);
+    if (this.target === "") {
+      process.stdout.write(text);
+      return;
+    }
+    const isMeant = await this.check().then(
+      () => true,
+      () => false,
+    );
+    if (isMeant) await writeOutput(this.target, text);
   }
 
   /**

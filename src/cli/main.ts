@@ -1,9 +1,11 @@
 import yargs from "yargs";
 import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
+import { checkOutputs, type NamedFile } from "../files/apart.js";
 import { packageVersion } from "../version.js";
 import { commands } from "./commands/index.js";
-import { endOnInterrupt, interruption } from "./interrupts.js";
+import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
+import { globalFiles } from "./named-files.js";
 import { checkWords, expandHome, type GlobalArguments, globalOptions } from "./options.js";
 import { Session } from "./session.js";
 import { alternatives, usageMessage } from "./usage-message.js";
@@ -18,15 +20,27 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   let debug = false;
   // Also of a line that is not understood, as far as it says so.
   let document = new JsonDocument(withOptionalJsonFile(argv).includes("--json=") ? "" : undefined);
+  const select = async () => {
+    const selected = await parse(argv);
+    if (selected) document = new JsonDocument(selected.options.json, selected.files);
+    return selected;
+  };
   // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
   process.on("SIGXFSZ", ignore);
-  const stopListening = endOnInterrupt((signal) => document.fail(interruption(signal)));
+  const selecting = select();
+  const stopListening = endOnInterrupt(async (signal) => {
+    await selecting.catch(() => undefined);
+    await document.fail(interruption(signal));
+  });
   try {
-    const selected = await parse(argv);
+    const selected = await selecting;
     if (!selected) return exitCodes.ok;
     debug = selected.options.logLevel === "debug";
-    document = new JsonDocument(selected.options.json);
-    return await selected.run(await Session.open(selected.options, document, overrides.entry));
+    await document.check();
+    await checkOutputs(selected.files);
+    const session = await Session.open(selected.options, document, overrides.entry);
+    await unlessEnding();
+    return await selected.run(session);
   } catch (error) {
     const failure = asDitrunError(error);
     const stack = debug && !(error instanceof DitrunError) && error instanceof Error ? `\n${error.stack}` : "";
@@ -43,6 +57,8 @@ function ignore(): void {}
 
 interface Selected {
   options: GlobalArguments;
+  /** That it names, but for the file of --json. */
+  files: readonly NamedFile[];
   run(session: Session): Promise<number>;
 }
 
@@ -61,8 +77,8 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
     .parserConfiguration({ "duplicate-arguments-array": false })
     .options(globalOptions);
   for (const command of commands) {
-    parser = command.register(parser, (options, run) => {
-      selected = { options, run };
+    parser = command.register(parser, (options, files, run) => {
+      selected = { options, files: [...globalFiles(options), ...files], run };
     });
     parser.example(command.example.command, command.example.describe);
   }

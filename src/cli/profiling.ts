@@ -1,5 +1,6 @@
 import type { InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
+import type { NamedFile } from "../files/apart.js";
 import { checkDocument } from "../files/documents.js";
 import { checkOutputFile, writeOutput } from "../files/output-file.js";
 import { singleDevicePlan } from "../plan/resolve.js";
@@ -8,6 +9,7 @@ import { profileRankSchema } from "../protocol/results.js";
 import { kernelTable } from "../views/kernel-report.js";
 import { figures, profileTable, summarizeProfile } from "../views/profile-report.js";
 import { chromeTrace } from "../views/trace.js";
+import { writes } from "./named-files.js";
 import { wholeNumber } from "./options.js";
 import type { Session } from "./session.js";
 
@@ -48,12 +50,18 @@ export function timingOf({ warmup, iterations, trace }: ProfileOptions, session:
   };
 }
 
-/** @throws DitrunError when one of a profile's files cannot be written, or two are the same. */
-export async function checkProfileFiles(
-  { trace, dump }: { readonly trace: string | undefined; readonly dump?: string | undefined },
-  session: Session,
-): Promise<void> {
-  session.checkOutputs({ "--trace": trace, "--dump": dump });
+/** The files of a profile, by the options that name them. */
+interface ProfileFiles {
+  readonly trace: string | undefined;
+  readonly dump?: string | undefined;
+}
+
+export function profileFiles({ trace, dump }: ProfileFiles): NamedFile[] {
+  return writes({ "--trace": trace, "--dump": dump });
+}
+
+/** @throws DitrunError when one of a profile's files cannot be written. */
+export async function checkProfileFiles({ trace, dump }: ProfileFiles): Promise<void> {
   if (trace !== undefined) await checkOutputFile(trace, false);
   if (dump !== undefined) await checkOutputFile(dump, true);
 }

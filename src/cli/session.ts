@@ -11,7 +11,7 @@ import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
 import { type Seed, seedOf } from "../protocol/seed.js";
 import { counted } from "../text.js";
-import { interruptSignals } from "./interrupts.js";
+import { interruptSignals, unlessEnding } from "./interrupts.js";
 import type { JsonDocument } from "./json-document.js";
 import { type GlobalArguments, portNumber } from "./options.js";
 
@@ -27,9 +27,8 @@ export class Session {
     readonly seed: Seed,
   ) {}
 
-  /** @throws DitrunError when the log folder, the file for --json, the device or the kernel module cannot be had. */
+  /** @throws DitrunError when the log folder, the device or the kernel module cannot be had. */
   static async open(options: GlobalArguments, document: JsonDocument, entry?: string): Promise<Session> {
-    await document.check();
     const log = openLog(options.logLevel, options.logDir);
     const device = await chooseDevice(options.device, log, !options.dryRun);
     return new Session(options, device, log, document, entry, chosenSeed(options.seed, log));
@@ -82,6 +81,7 @@ export class Session {
 
   /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
   async run(task: Task, onEmit?: EmitHandler): Promise<unknown[]> {
+    await unlessEnding();
     const { device, kernels, count } = this.device;
     const nproc = meshSize(task.plan.mesh);
     const { timeout, masterPort } = this.options;
@@ -112,11 +112,6 @@ export class Session {
   print(text: string): void {
     const stream = this.options.json === undefined ? process.stdout : process.stderr;
     stream.write(`${text}\n`);
-  }
-
-  /** Refuses options that name the same file. @param files by the option that names each. @throws DitrunError with both options and the file. */
-  checkOutputs(files: Readonly<Record<string, string | undefined>>): void {
-    this.document.checkApart(files);
   }
 
   /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */

@@ -9,6 +9,12 @@ export function numbered(path: string, number: number): string {
   return path.includes("/") ? join(dirname(path), name) : name;
 }
 
+/** True for the name of a file that `numbered` makes of `path`, from 2 on. */
+export function isNumberOf(path: string, name: string): boolean {
+  const [, number] = /-([1-9]\d*)(?:\.[^.]*)?$/.exec(name) ?? [];
+  return number !== undefined && numbered(basename(path), Number(number)) === name;
+}
+
 /**
  * Gives a finished temporary file its name: `path`, or the next number where something has that name. Of two runs that
  * finish at once each keeps its file. @param overwrite takes `path` itself, whatever is there.

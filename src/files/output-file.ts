@@ -4,27 +4,6 @@ import { DitrunError } from "../failure.js";
 import { fileFailure } from "./file-failure.js";
 
 /**
- * Refuses options that would write over each other's file. @param files by the option that names each.
- * @throws DitrunError with both options and the file.
- */
-export function checkDistinct(files: Readonly<Record<string, string | undefined>>): void {
-  const taken = new Map<string, string>();
-  for (const [option, file] of Object.entries(files)) {
-    if (file === undefined || file === "") continue;
-    const path = resolve(file);
-    const other = taken.get(path);
-    // Devices take everything, /dev/null for instance.
-    if (other !== undefined && !path.startsWith("/dev/")) {
-      throw new DitrunError(
-        "ERR_FILE_SHARED",
-        `${other} and ${option} both name ${file}: give each a file of its own.`,
-      );
-    }
-    taken.set(path, option);
-  }
-}
-
-/**
  * Finds out before the work whether a file can be written at its end.
  * @param renamed the file is made under another name and then takes this one, which would put it in a device's place.
  * @throws DitrunError when it is a directory, or no regular file that a renamed one could replace, or its folder cannot be written.

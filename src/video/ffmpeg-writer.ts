@@ -25,7 +25,8 @@ function argumentsFor(format: VideoFormat, file: string): string[] {
     ...["-i", "pipe:0", "-an", "-vf", filters.join(",")],
     ...["-c:v", "libx264", "-crf", "17", "-pix_fmt", "yuv420p"],
     ...["-colorspace", ffmpegMatrix, "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"],
-    ...["-movflags", "+faststart", "-f", "mp4", file],
+    // Named as a file, since a colon in a bare name ends a protocol and a dash at its start makes it an option.
+    ...["-movflags", "+faststart", "-f", "mp4", `file:${file}`],
   ];
 }
 

@@ -8,7 +8,8 @@ import { isTaken, numbered } from "../files/free-name.js";
 import type { VideoFormat, VideoTarget, VideoWriter } from "./video-writer.js";
 
 const frameName = (index: number) => `frame-${String(index).padStart(5, "0")}.png`;
-const isFrame = (name: string) => /^frame-\d+\.png$/.test(name);
+/** True for the name of a frame of any such folder. */
+export const isFrame = (name: string) => /^frame-\d+\.png$/.test(name);
 
 /**
  * Writes frame-00000.png, frame-00001.png, … into a folder that has no such frames yet; to overwrite, into the folder itself,

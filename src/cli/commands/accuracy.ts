@@ -2,6 +2,7 @@ import { rm } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError, exitCodes } from "../../failure.js";
+import type { NamedFile } from "../../files/apart.js";
 import { withTemporaryFolder } from "../../files/temporary-folder.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
@@ -24,6 +25,7 @@ import {
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
+import { reads } from "../named-files.js";
 import { ownOptions } from "../options.js";
 import type { Session } from "../session.js";
 import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
@@ -77,9 +79,23 @@ export const accuracy: Command = {
           .options(options)
           .group(Object.keys(options), ownOptions)
           .example(accuracy.example.command, accuracy.example.describe),
-      (chosen) => select(chosen, (session) => run(chosen, session)),
+      (chosen) => select(chosen, accuracyFiles(chosen), (session) => run(chosen, session)),
     ),
 };
+
+/** The files that its options name; `ditrun wan accuracy` has --plans alone. */
+export function accuracyFiles({
+  plans,
+  weights,
+  reference,
+}: Partial<InferredOptionTypes<typeof options>>): NamedFile[] {
+  return [
+    ...reads({ "--weights": weights, "--reference": reference }),
+    ...(plans === undefined ? [] : namesIn(plans).flatMap((plan) => reads({ "--plans": plan }))),
+  ];
+}
+
+const namesIn = (plans: string): string[] => plans.split(",").map((name) => name.trim());
 
 /** `ditrun wan accuracy`: the same for Wan's transformer, by default for the model that the other commands of wan take. */
 export async function runWanAccuracy(
@@ -247,9 +263,8 @@ async function choosePlans(session: Session, model: Model, tokens: number, names
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
     throw new DitrunError("ERR_OPTION_CONFLICT", "--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
   }
-  const list = names.split(",").map((name) => name.trim());
   const { dtype, fp8, attention } = options;
-  return Promise.all(list.map((plan) => session.plan(model, { plan, dtype, fp8, attention }, tokens)));
+  return Promise.all(namesIn(names).map((plan) => session.plan(model, { plan, dtype, fp8, attention }, tokens)));
 }
 
 function inFloat32(plan: Plan): Plan {

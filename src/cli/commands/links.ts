@@ -68,7 +68,7 @@ export const links: Command = {
           .options(options)
           .group(Object.keys(options), ownOptions)
           .example(links.example.command, links.example.describe),
-      (chosen) => select(chosen, (session) => run(chosen, session)),
+      (chosen) => select(chosen, [], (session) => run(chosen, session)),
     ),
 };
 

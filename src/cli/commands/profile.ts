@@ -8,6 +8,7 @@ import {
   aloneOf,
   checkProfileFiles,
   type ProfileOptions,
+  profileFiles,
   profileOptions,
   profileTask,
   timingOf,
@@ -30,12 +31,12 @@ export const profile: Command = {
           .options(profileOptions)
           .group(Object.keys(profileOptions), ownOptions)
           .example(profile.example.command, profile.example.describe),
-      (chosen) => select(chosen, (session) => run(chosen, session)),
+      (chosen) => select(chosen, profileFiles(chosen), (session) => run(chosen, session)),
     ),
 };
 
 async function run(chosen: ArgumentsCamelCase<ProfileOptions>, session: Session): Promise<number> {
-  await checkProfileFiles(chosen, session);
+  await checkProfileFiles(chosen);
   const { seed } = session;
   const model = await session.model();
   const plan = await session.plan(model);

@@ -27,7 +27,7 @@ export async function runWanProfile(
   chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanProfileOptions>>,
   session: Session,
 ): Promise<number> {
-  await checkProfileFiles(chosen, session);
+  await checkProfileFiles(chosen);
   const name = wanModelName(session);
   const preset = presetOf(name);
   const video = chosenVideo(chosen, preset);

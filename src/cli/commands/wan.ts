@@ -1,8 +1,10 @@
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../../failure.js";
+import type { NamedFile } from "../../files/apart.js";
 import { checkDocument } from "../../files/documents.js";
+import { isNumberOf } from "../../files/free-name.js";
 import { checkNewFile } from "../../files/output-file.js";
 import type { Progress } from "../../hub/download.js";
 import type { Log } from "../../launcher/logs.js";
@@ -20,16 +22,19 @@ import { parseMessage } from "../../protocol/messages.js";
 import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import { checkVideo, freeName, openVideo } from "../../video/open-video.js";
+import { isFrame } from "../../video/png-writer.js";
 import type { VideoWriter } from "../../video/video-writer.js";
 import { generateTable, summarizeGenerate } from "../../views/generate-report.js";
 import { VideoProgress } from "../../views/video-progress.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
+import { reads, writes } from "../named-files.js";
 import { ownOptions, wholeNumber } from "../options.js";
+import { profileFiles } from "../profiling.js";
 import type { Session } from "../session.js";
 import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
-import { runWanAccuracy, wanAccuracyOptions } from "./accuracy.js";
+import { accuracyFiles, runWanAccuracy, wanAccuracyOptions } from "./accuracy.js";
 import { runWanProfile, wanProfileOptions } from "./wan-profile.js";
 
 function decimal(name: string, allowed: (value: number) => boolean, what: string) {
@@ -133,7 +138,7 @@ export const wan: Command = {
               .options(options)
               .group(Object.keys(options), ownOptions)
               .example(wan.example.command, wan.example.describe),
-          (chosen) => select(chosen, (session) => run(chosen, session)),
+          (chosen) => select(chosen, generateFiles(chosen), (session) => run(chosen, session)),
         )
         .command(
           "profile",
@@ -143,7 +148,7 @@ export const wan: Command = {
               .options(wanProfileOptions)
               .group(Object.keys(wanProfileOptions), ownOptions)
               .example("$0 wan --model 14B --size 832*480 profile", "One forward of the larger model"),
-          (chosen) => select(chosen, (session) => runWanProfile(chosen, session)),
+          (chosen) => select(chosen, profileFiles(chosen), (session) => runWanProfile(chosen, session)),
         )
         .command(
           "accuracy",
@@ -153,11 +158,23 @@ export const wan: Command = {
               .options(wanAccuracyOptions)
               .group(Object.keys(wanAccuracyOptions), ownOptions)
               .example("$0 --nproc 4 --cfg 2 --cp 2 wan accuracy", "Guidance and tokens divided over four workers"),
-          (chosen) => select(chosen, (session) => runWanAccuracy(chosen, session)),
+          (chosen) => select(chosen, accuracyFiles(chosen), (session) => runWanAccuracy(chosen, session)),
         )
         .demandCommand(1, "Name what to do with Wan: generate, profile or accuracy"),
     ),
 };
+
+/** The files that its options name. */
+function generateFiles({ out, overwrite, dump, ckptDir, initNoise }: GenerateArguments): NamedFile[] {
+  const takes = out.endsWith("/")
+    ? { folder: out, name: isFrame }
+    : { folder: dirname(out), name: (base: string) => !overwrite && isNumberOf(out, base) };
+  return [
+    ...reads({ "--ckpt-dir": ckptDir, "--init-noise": initNoise && noiseParts(initNoise).file }),
+    { option: "--out", path: out, use: "written", takes },
+    ...writes({ "--dump": dump }),
+  ];
+}
 
 async function run(chosen: GenerateArguments, session: Session): Promise<number> {
   const { log, options: globals, seed } = session;
@@ -169,7 +186,6 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   const noise = noiseOf(chosen);
   const { out, overwrite } = chosen;
   const target = { out, overwrite, ...size, frames, fps: chosen.fps ?? published.fps };
-  session.checkOutputs({ "--out": chosen.out, "--dump": chosen.dump });
   await checkVideo(target.out, target);
   if (chosen.dump !== undefined) await checkNewFile("--dump", chosen.dump, overwrite);
 
@@ -340,9 +356,15 @@ function noiseOf({ initNoise, noise }: GenerateArguments): Pick<WanGenerateTask,
   );
 }
 
-/** `FILE.safetensors[:TENSOR]`. */
-function noiseFile(text: string): { file: string; tensor: string } {
+/** `FILE.safetensors[:TENSOR]`; no file where it is anything else. */
+function noiseParts(text: string): { file: string | undefined; tensor: string } {
   const [, file, tensor = "noise"] = /^(.+\.safetensors)(?::(.+))?$/.exec(text) ?? [];
+  return { file, tensor };
+}
+
+/** @throws DitrunError for what names no such file. */
+function noiseFile(text: string): { file: string; tensor: string } {
+  const { file, tensor } = noiseParts(text);
   if (file !== undefined) return { file: resolve(file), tensor };
   throw new DitrunError(
     "ERR_OPTION_VALUE",

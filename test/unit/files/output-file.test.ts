@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { takeName } from "../../../src/files/free-name.js";
-import { checkDistinct, checkOutputFile } from "../../../src/files/output-file.js";
+import { checkOutputFile } from "../../../src/files/output-file.js";
 import { writeSafetensors } from "../../../src/formats/safetensors.js";
 
 let dir = "";
@@ -25,11 +25,6 @@ test.each([
   ["/dev/null", true, "Cannot write /dev/null: it is a device or a pipe; name a regular file."],
 ])("%j is refused (renamed: %s)", async (path, renamed, message) => {
   await expect(checkOutputFile(path, renamed)).rejects.toThrow(message);
-});
-
-test("options may name one device, but not one file, however it is spelt", () => {
-  checkDistinct({ "--json": "/dev/null", "--trace": "/dev/null" });
-  expect(() => checkDistinct({ "--json": "a", "--trace": "./a" })).toThrow("--json and --trace both name ./a");
 });
 
 test("a finished file takes the first name that is free", async () => {

@@ -30,7 +30,7 @@ function frame(index: number): Uint8Array {
 /** A stand-in for ffmpeg: its first run, the trial, does as it should, later ones do `body`, both with the last argument as $out. */
 async function fakeFfmpeg(name: string, body: string, trial = 'cat > "$out"'): Promise<string> {
   const path = join(dir, name);
-  const program = `for out; do :; done\nif [ ! -e "$0.tried" ]; then touch "$0.tried"; ${trial}; exit; fi\n${body}\n`;
+  const program = `for out; do :; done\nout="\${out#file:}"\nif [ ! -e "$0.tried" ]; then touch "$0.tried"; ${trial}; exit; fi\n${body}\n`;
   await writeFile(path, `#!/bin/sh\n${program}`);
   await chmod(path, 0o755);
   return path;
@@ -65,6 +65,25 @@ describe("mp4", () => {
     await video.finish();
     await expectMp4(out, { ...format, frames: 9 });
     expect(await temporaries()).toEqual([]);
+  });
+
+  testWithFfmpeg("ffmpeg writes to the very name, whatever it looks like", async () => {
+    const folder = join(dir, "names");
+    await mkdir(folder);
+    const before = process.cwd();
+    process.chdir(folder);
+    try {
+      const names = ["file:x.mp4", "take:2.mp4", "-y.mp4"];
+      for (const out of names) {
+        const video = await openVideo(out, format);
+        expect(video.encoder).toBe("ffmpeg (libx264)");
+        await video.write(frame(0));
+        await video.finish();
+      }
+      expect((await readdir(folder)).sort()).toEqual(names.sort());
+    } finally {
+      process.chdir(before);
+    }
   });
 
   test("ffmpeg gets the frames as they are, and the file appears only when it is done", async () => {

@@ -84,7 +84,7 @@ describe("the golden Wan VAE by what it computes in", () => {
 
   it("stops in fp16 where values of millions are too large, and says what takes them", async () => {
     await expect(run("decode", {}, 2 ** 16)).rejects.toThrow(
-      "Decoding gave values that are not finite, first in frame 1 of 9 (latent frame 1 of 3): its fp16 may be too narrow, try --vae-dtype bf16 or fp32; else check the weights of the VAE.",
+      "Decoding gave values that are not finite, first in frame 1 of 9 (latent frame 1 of 3): check the weights of the VAE, or try --vae-dtype bf16 or fp32, since its fp16 may be too narrow.",
     );
   });
 

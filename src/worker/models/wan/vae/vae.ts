@@ -212,7 +212,7 @@ function notFinite(
   const last = firstFrame === 0 ? 1 : firstFrame + TEMPORAL_FACTOR;
   const which = last === 1 ? "frame 1" : `frames ${firstFrame + 1} to ${last}`;
   const ways = {
-    fp16: "its fp16 may be too narrow, try --vae-dtype bf16 or fp32; else check the weights of the VAE",
+    fp16: "check the weights of the VAE, or try --vae-dtype bf16 or fp32, since its fp16 may be too narrow",
     bf16: "check the weights of the VAE, or try --vae-dtype fp32",
     fp32: "check the weights of the VAE",
   };
