@@ -13,6 +13,9 @@
  * - Arithmetic accumulates in float32. Tensors of dtype bf16 and f16 are rounded once, when stored (to nearest even; what f16 cannot
  *   hold becomes infinite). One call takes bf16 or f16, not both, unless it says so.
  *   Softmax probabilities are rounded to the dtype of V before they multiply it. The CPU module rounds where the GPU does.
+ * - kernels/abi reads this file and writes its TypeScript and Python twins: `node kernels/abi/generate.js` after every change. So it holds
+ *   no more C than that understands: enums, whole-number limits, structs of numbers and pointers, functions. A parameter that is
+ *   a pointer to something not const is written to.
  * - In the CPU module a stream is a thread with a queue, an event a point in it, a graph a recorded list of calls.
  */
 #ifndef DITRUN_H
@@ -39,7 +42,7 @@ enum ditrun_status {
   DITRUN_LIBRARY_MISSING = 3, /* NCCL, cuBLASLt or the driver could not be opened; the message names the file */
   DITRUN_UNSUPPORTED = 4,     /* this module or device has no such kernel */
   DITRUN_OUT_OF_MEMORY = 5,
-  DITRUN_PEER_ERROR = 6       /* another process or its memory could not be reached */
+  DITRUN_PEER_ERROR = 6 /* another process or its memory could not be reached */
 };
 
 enum ditrun_dtype {
@@ -59,6 +62,14 @@ enum ditrun_memory {
 };
 
 enum ditrun_random { DITRUN_UNIFORM = 0, DITRUN_NORMAL = 1 };
+
+/* Of attention and convolutions. */
+enum ditrun_kernel {
+  DITRUN_KERNEL_AUTO = 0,    /* the fastest that fits */
+  DITRUN_KERNEL_GENERIC = 1, /* float32 arithmetic */
+  DITRUN_KERNEL_SM80 = 2,    /* mma.sync */
+  DITRUN_KERNEL_SM90 = 3     /* wgmma */
+};
 
 /* ---- module and device ---- */
 
@@ -134,17 +145,20 @@ DITRUN_API int ditrun_flags_wait(const uint64_t *flags, int count, int reset, ui
  * 1 / outScale[row], saturating: the caller knows scales beforehand that are large enough (ditrun_layer_norm's bound). */
 typedef struct {
   uint64_t a, w, bias, residual, out; /* bias, residual may be 0 */
-  uint64_t aScale, wScale;            /* E4M3 only: [m] (or [m, k / aScaleColumns]) and [n] per batch, contiguous; one where the operand is shared */
+  /* E4M3 only: [m] (or [m, k / aScaleColumns]) and [n] per batch, contiguous; one where the operand is shared */
+  uint64_t aScale, wScale;
   uint64_t gate;
-  uint64_t outScale;                   /* E4M3 out only: float32 [m] per batch, contiguous */
+  uint64_t outScale; /* E4M3 out only: float32 [m] per batch, contiguous */
   int64_t lda, ldw, ldo, ldResidual;
   int64_t aStride, wStride, biasStride, outStride, residualStride; /* between batches */
   int32_t m, n, k, batch;
-  int32_t dtype;         /* of A and W: F32, BF16, F16 or E4M3 */
-  int32_t outDtype;      /* of out: F32; after BF16 and E4M3 also BF16 or F16; after F16 also F16; after E4M3 also E4M3, without gate and residual */
+  int32_t dtype; /* of A and W: F32, BF16, F16 or E4M3 */
+  /* of out: F32; after BF16 and E4M3 also BF16 or F16; after F16 also F16; after E4M3 also E4M3, without gate and residual */
+  int32_t outDtype;
   int32_t biasDtype, residualDtype; /* F32, or BF16 (F16 where A is F16) */
-  int32_t activation;    /* ditrun_activation */
-  int32_t kernel;        /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles.h); the CPU has one */
+  int32_t activation;               /* ditrun_activation */
+  /* 0 the fastest that fits, 1 cuBLASLt, 2 + i row i of the sm_90 tiles (kernels/cuda/tiles/tiles.h); the CPU has one */
+  int32_t kernel;
   int32_t aScaleColumns; /* E4M3 only: 0, or columns of A that share a scale */
   float alpha;
 } ditrun_gemm_args;
@@ -154,11 +168,12 @@ DITRUN_API int ditrun_gemm(const ditrun_gemm_args *args, uint64_t stream);
 
 /* One run of keys and values. The kernel reads them only once *flag == 1 (flag 0: at once); it does not reset the flag. */
 typedef struct {
-  uint64_t k, v;      /* [length, heads, headDim]; row strides below, heads adjacent. E4M3: as ditrun_quantize_kv writes them */
-  uint64_t flag;      /* address of a flag or 0 */
+  /* [length, heads, headDim]; row strides below, heads adjacent. E4M3: as ditrun_quantize_kv writes them */
+  uint64_t k, v;
+  uint64_t flag;            /* address of a flag or 0 */
   int64_t kStride, vStride; /* E4M3: vStride is the padded length */
-  uint64_t kScale;    /* E4M3 only: float32 [heads, padded length / DITRUN_FP8_KEYS] */
-  int32_t length;     /* > 0 */
+  uint64_t kScale;          /* E4M3 only: float32 [heads, padded length / DITRUN_FP8_KEYS] */
+  int32_t length;           /* > 0 */
   int32_t reserved;
 } ditrun_kv_block;
 
@@ -182,7 +197,8 @@ typedef struct {
   uint64_t q, o, lse;
   uint64_t previousO, previousLse;
   const ditrun_kv_block *blocks;
-  uint64_t relativeBias;    /* 0 or float32 [heads, queries + keys - 1]: bias[head, key - query + queries - 1] is added to the scaled score (T5) */
+  /* 0 or float32 [heads, queries + keys - 1]: bias[head, key - query + queries - 1] is added to the scaled score (T5) */
+  uint64_t relativeBias;
   uint64_t qScale, vScale;  /* E4M3 only: float32 [queries, heads] and [heads, headDim] */
   uint64_t waitNanoseconds; /* 0 or uint64[blockCount]: time spent waiting for each flag, added up by one observer */
   uint64_t oScale;          /* E4M3 o only: float32 [queries, heads] */
@@ -190,9 +206,9 @@ typedef struct {
   int64_t qStride, oStride; /* row strides; heads adjacent */
   int64_t workspaceBytes;   /* any number; DITRUN_ATTENTION_WORKSPACE is enough for all there is to gain */
   int32_t queries, heads, headDim, blockCount;
-  int32_t dtype;    /* of q, k, v: F32, BF16, F16 or E4M3 */
-  int32_t oDtype;   /* F32, BF16 or E4M3 */
-  int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
+  int32_t dtype;  /* of q, k, v: F32, BF16, F16 or E4M3 */
+  int32_t oDtype; /* F32, BF16 or E4M3 */
+  int32_t kernel; /* ditrun_kernel */
   float scale;
 } ditrun_attention_args;
 DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stream);
@@ -206,15 +222,17 @@ DITRUN_API int ditrun_attention(const ditrun_attention_args *args, uint64_t stre
 #define DITRUN_STATISTICS_PARTS 64
 /* statistics [2, columns] float32: Σ_r k[r, c], then max_r |v[r, c]|, in an order that does not change from run to run.
  * workspace float32 [DITRUN_STATISTICS_PARTS, 2, columns]. k, v F32 or BF16 [rows, columns] with leading dimensions ldk, ldv. */
-DITRUN_API int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv,
-                                    int rows, int columns, int dtype, uint64_t stream);
+DITRUN_API int ditrun_kv_statistics(uint64_t statistics, uint64_t workspace, uint64_t k, int64_t ldk, uint64_t v,
+                                    int64_t ldv, int rows, int columns, int dtype, uint64_t stream);
 typedef struct {
-  uint64_t k, v;         /* F32 or BF16 [rows, heads, headDim], heads adjacent */
-  uint64_t statistics;   /* float32 [statisticsCount, 2, heads · headDim]: those of each rank, in the same order on all */
-  uint64_t outK;         /* e4m3 [rows, heads, headDim], contiguous: (k - Σ statistics / totalRows) / kScale */
-  uint64_t outV;         /* e4m3 [heads, headDim, paddedRows]: v / vScale, keys in the order below, zeros behind the last */
-  uint64_t kScale;       /* float32 [heads, paddedRows / DITRUN_FP8_KEYS]: amax / 448 of those keys */
-  uint64_t vScale;       /* float32 [heads, headDim]: max of the statistics / 448 */
+  uint64_t k, v; /* F32 or BF16 [rows, heads, headDim], heads adjacent */
+  /* float32 [statisticsCount, 2, heads · headDim]: those of each rank, in the same order on all */
+  uint64_t statistics;
+  uint64_t outK; /* e4m3 [rows, heads, headDim], contiguous: (k - Σ statistics / totalRows) / kScale */
+  /* e4m3 [heads, headDim, paddedRows]: v / vScale, keys in the order below, zeros behind the last */
+  uint64_t outV;
+  uint64_t kScale; /* float32 [heads, paddedRows / DITRUN_FP8_KEYS]: amax / 448 of those keys */
+  uint64_t vScale; /* float32 [heads, headDim]: max of the statistics / 448 */
   int64_t ldk, ldv, totalRows;
   int32_t rows, heads, headDim, statisticsCount;
   int32_t dtype;
@@ -282,8 +300,9 @@ DITRUN_API int ditrun_sincos_2d(uint64_t out, int outDtype, int gridWidth, int f
 typedef struct {
   uint64_t x, weight, out;
   uint64_t quantized, quantizedScale;
-  uint64_t sumSquares; /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
-  uint64_t rope;       /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
+  /* 0, or float32 [rows]: Σ x² over all fullColumns, of which x holds only `columns` (tensor parallel) */
+  uint64_t sumSquares;
+  uint64_t rope; /* 0, or float32 [rows, headDim]: cos, sin of each pair in turn */
   int64_t ldx, ldo, groupStride;
   int32_t rows, columns, fullColumns, headDim; /* headDim only with rope or quantized */
   int32_t groupRows; /* 0: one group, and groupStride counts nothing; else out must not be x, nor 0 */
@@ -309,14 +328,16 @@ DITRUN_API int ditrun_multiply(uint64_t out, uint64_t x, uint64_t y, int64_t cou
 DITRUN_API int ditrun_combine(uint64_t out, const uint64_t *sources, const float *coefficients, int sourceCount,
                               int64_t count, uint64_t stream);
 /* out[r] = table[ids[r]]; ids device int32 [rows]; table [anything, columns]; an id outside [0, tableRows) gives NaN. */
-DITRUN_API int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows, uint64_t ids,
-                                  int rows, int columns, uint64_t stream);
+DITRUN_API int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtype, int tableRows,
+                                  uint64_t ids, int rows, int columns, uint64_t stream);
 /* latent [channels, frames, height, width] -> tokens of patches [1, patch, patch] in row-major order, each [channels · patch · patch]. */
-DITRUN_API int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent, int latentDtype, int channels, int frames,
-                                     int height, int width, int patch, int firstToken, int tokens, uint64_t stream);
+DITRUN_API int ditrun_patchify_video(uint64_t out, int outDtype, uint64_t latent, int latentDtype, int channels,
+                                     int frames, int height, int width, int patch, int firstToken, int tokens,
+                                     uint64_t stream);
 /* The head's output [tokens, patch · patch · channels] (row, column, channel: Wan2.1's unpatchify) -> latent. */
-DITRUN_API int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels, int frames,
-                                       int height, int width, int patch, int firstToken, int tokens, uint64_t stream);
+DITRUN_API int ditrun_unpatchify_video(uint64_t latent, int latentDtype, uint64_t x, int xDtype, int channels,
+                                       int frames, int height, int width, int patch, int firstToken, int tokens,
+                                       uint64_t stream);
 
 /* ---- Wan's VAE: convolutions over [frames, height, width, channels], channels adjacent ---- */
 
@@ -333,17 +354,18 @@ typedef struct {
   int32_t padTop, padBottom, padLeft, padRight;
   int32_t upsample; /* 1 or 2 */
   int32_t dtype;    /* of all tensors: F32, BF16 or F16 */
-  int32_t kernel;   /* 0 the fastest that fits, 1 generic (float32 arithmetic), 2 sm_80 (mma.sync), 3 sm_90 (wgmma) */
+  int32_t kernel;   /* ditrun_kernel */
 } ditrun_conv3d_args;
 DITRUN_API int ditrun_conv3d(const ditrun_conv3d_args *args, uint64_t stream);
 /* out [rows, columns] -> [columns, rows] of each of `batch` contiguous matrices. */
 DITRUN_API int ditrun_transpose(uint64_t out, uint64_t x, int batch, int rows, int columns, int dtype, uint64_t stream);
 /* out = softmax(scale * row) of each row of x, contiguous; float32 inside. out may be x where the dtype stays. */
-DITRUN_API int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns, float scale,
-                                   uint64_t stream);
+DITRUN_API int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int rows, int columns,
+                                   float scale, uint64_t stream);
 /* Pixels: out[i], 8 bits, = (x[i] + 1) * 127.5, in float32, clamped to 0 … 255 and rounded to nearest even; NaN becomes 0.
  * Where an x[i] is NaN or infinite, *nonfinite (device uint32) becomes 1; else it stays as it was. */
-DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream);
+DITRUN_API int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count,
+                               uint64_t stream);
 
 /* ---- random weights and noise, the same bits on every device and layout ----
  * Element (r, c) of a full tensor with fullColumns columns has index i = r · fullColumns + c and takes the four words of
@@ -373,8 +395,8 @@ DITRUN_API int ditrun_fill_random(const ditrun_random_args *args, uint64_t strea
 /* out[i] = base[i] + Σ_p sources[p][i], summed in the order given in float32, rounded once. base may be 0; out may be base.
  * Sources may be peers' memory. bias (columns long, or 0) is added to every row of columns elements. out, base and bias are of
  * dtype, the sources of sourceDtype. */
-DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount,
-                          int64_t count, int dtype, int sourceDtype, uint64_t stream);
+DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources,
+                          int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream);
 
 /* ---- sums, gathers and exchanges over peer memory, one launch each ----
  * Every rank of a group makes the same call, each with the group's memory as its own process maps it. The launch tells the
@@ -393,7 +415,8 @@ DITRUN_API int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int column
  * ⌊rank · units / ranks⌋ and on; what is left over is summed in one shot. */
 #define DITRUN_SHARE_UNIT 8
 typedef struct {
-  const uint64_t *blocks;  /* each rank's block, in rank order: total elements of sourceDtype; its contents are consumed */
+  /* each rank's block, in rank order: total elements of sourceDtype; its contents are consumed */
+  const uint64_t *blocks;
   const uint64_t *signals; /* each rank's signals, in rank order */
   uint64_t out, base;      /* of dtype; base may be 0 or out */
   uint64_t bias;           /* of biasDtype [columns], or 0 */
@@ -402,19 +425,20 @@ typedef struct {
   int64_t first, count;    /* this rank's; count may be 0 */
   int32_t rank, ranks, columns;
   int32_t dtype, sourceDtype, biasDtype; /* F32 or BF16 */
-  int32_t shots, reserved; /* 1 or 2, the same on every rank */
+  int32_t shots, reserved;               /* 1 or 2, the same on every rank */
 } ditrun_peer_sum_args;
 DITRUN_API int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream);
 /* out = the first bytes[p] bytes of blocks[p], one rank's after the other's in rank order. bytes is the same on every rank. */
-DITRUN_API int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals, int rank,
-                                  int ranks, uint64_t stream);
+DITRUN_API int ditrun_peer_gather(uint64_t out, const uint64_t *blocks, const int64_t *bytes, const uint64_t *signals,
+                                  int rank, int ranks, uint64_t stream);
 
 /* A rank with which rows are exchanged, both ways, each time that this rank calls with it as it calls with this rank. */
 typedef struct {
-  uint64_t send, receive;     /* first row that goes to it, and where its first row comes to */
+  uint64_t send, receive;       /* first row that goes to it, and where its first row comes to */
   uint64_t theirEven, theirOdd; /* in its peer memory: slots that this rank fills in turn */
-  uint64_t ownEven, ownOdd;   /* in this rank's peer memory: those that it fills */
-  uint64_t theirSignals, ownSignals; /* uint32 [2, DITRUN_PEER_BLOCKS] for this pair alone on each of the two, 0 before the first call */
+  uint64_t ownEven, ownOdd;     /* in this rank's peer memory: those that it fills */
+  /* uint32 [2, DITRUN_PEER_BLOCKS] for this pair alone on each of the two, 0 before the first call */
+  uint64_t theirSignals, ownSignals;
 } ditrun_neighbour;
 #define DITRUN_MAX_NEIGHBOURS 2
 /* Sends rows of rowBytes, pitch bytes apart, to each neighbour and receives as many from it; it ends when they are in place. Both sides of
@@ -438,8 +462,10 @@ DITRUN_API int ditrun_nccl_init(const uint8_t *id, int rank, int size, uint64_t 
 DITRUN_API int ditrun_nccl_destroy(uint64_t comm);
 DITRUN_API int ditrun_nccl_check(uint64_t comm); /* an error that NCCL met in the background */
 /* out = Σ x over the ranks, in NCCL's order and rounded to dtype as NCCL does it. F32 or BF16; the CUDA module also F16. */
-DITRUN_API int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
-DITRUN_API int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype, uint64_t stream);
+DITRUN_API int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype,
+                                      uint64_t stream);
+DITRUN_API int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype,
+                                      uint64_t stream);
 /* One grouped exchange: sends[i] to toRanks[i], receives[j] from fromRanks[j]. */
 DITRUN_API int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks,
                                     int sendCount, const uint64_t *receives, const int64_t *receiveBytes,

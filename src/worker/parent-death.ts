@@ -1,5 +1,5 @@
 import koffi from "koffi";
-import { defineStructs } from "./runtime/kernels.js";
+import { defineStructs } from "./runtime/abi.js";
 
 /** Of prctl(2). */
 const PR_SET_PDEATHSIG = 1;

@@ -160,25 +160,24 @@ def check_nccl(module):
     import torch
     identity = ctypes.create_string_buffer(128)
     module.nccl_unique_id(identity)
-    comm = ctypes.c_uint64()
-    module.nccl_init(identity, 0, 1, ctypes.byref(comm))
+    comm = module.nccl_init(identity, 0, 1)
     for dtype, code in ((torch.float32, F32), (torch.bfloat16, BF16)):
         x = torch.randn(1001, device="cuda").to(dtype)
         for name in ("all_reduce", "all_gather"):
             out = torch.full_like(x, float("nan"))
             torch.cuda.synchronize()
-            getattr(module, f"nccl_{name}")(comm.value, out.data_ptr(), x.data_ptr(), x.numel(), code, 0)
+            getattr(module, f"nccl_{name}")(comm, out.data_ptr(), x.data_ptr(), x.numel(), code, 0)
             torch.cuda.synchronize()
             report(f"nccl {name} {dtype}, one rank", float((out.float() - x.float()).abs().max()), 0)
     x, out = torch.randn(1000, device="cuda"), torch.full((1000,), float("nan"), device="cuda")
     torch.cuda.synchronize()
     array = lambda kind, value: (kind * 1)(value)
-    module.nccl_exchange(comm.value, array(ctypes.c_uint64, x.data_ptr()), array(ctypes.c_int64, 4000), array(ctypes.c_int, 0), 1,
+    module.nccl_exchange(comm, array(ctypes.c_uint64, x.data_ptr()), array(ctypes.c_int64, 4000), array(ctypes.c_int, 0), 1,
                          array(ctypes.c_uint64, out.data_ptr()), array(ctypes.c_int64, 4000), array(ctypes.c_int, 0), 1, 0)
     torch.cuda.synchronize()
     report("nccl exchange with itself", float((out - x).abs().max()), 0)
-    module.nccl_check(comm.value)
-    module.nccl_destroy(comm.value)
+    module.nccl_check(comm)
+    module.nccl_destroy(comm)
 
 
 # ---- two processes on one GPU ----
@@ -210,16 +209,12 @@ def peer_work(rank, path, pipe):
     module.peer_export(ready, export[1])
     pipe.send(("handles", [bytes(export[0].raw), bytes(export[1].raw)]))
     theirs = pipe.recv()
-    opened = [ctypes.c_uint64(), ctypes.c_uint64()]
-    for handle, address in zip(theirs, opened):
-        module.peer_open(handle, ctypes.byref(address))
-    peer_window, peer_ready = opened[0].value, opened[1].value
+    peer_window, peer_ready = [module.peer_open(handle) for handle in theirs]
     peer_credit = peer_ready + 4
     results.append(("peers: two opens of one allocation agree", abs(peer_ready - peer_window - 2 * size)))
-    own = ctypes.c_uint64()
-    module.peer_open(export[1].raw, ctypes.byref(own))
-    results.append(("peers: an own handle opens as itself", abs(own.value - ready)))
-    module.peer_close(own.value)
+    own = module.peer_open(export[1].raw)
+    results.append(("peers: an own handle opens as itself", abs(own - ready)))
+    module.peer_close(own)
 
     source, sink, stream = module.malloc(size, DEVICE), module.malloc(size, DEVICE), module.stream_create(1)
     flags = lambda *addresses: (ctypes.c_uint64 * len(addresses))(*addresses)

@@ -13,7 +13,7 @@ SHORT = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16", tor
 LIMIT = {torch.float32: 2e-6, torch.bfloat16: 2.3e-3, torch.float16: 2.9e-4}
 TWICE = {torch.float32: 2e-6, torch.bfloat16: 3.5e-3, torch.float16: 4.4e-4}
 NAN = float("nan")
-GEMM_TILES = 7  # rows of kernels/cuda/gemm_sm90.cu's table
+GEMM_TILES = 7  # rows of kernels/cuda/gemm/sm90.cu's table
 
 
 def relative(out, reference):

@@ -6,11 +6,10 @@ from ctypes import byref, c_int64, c_uint64, create_string_buffer
 
 import numpy as np
 
-from ditrun_abi import PEER, Module, Neighbour, PeerExchange, PeerSum
+from ditrun_abi import PEER, PEER_BLOCKS, Module, Neighbour, PeerExchange, PeerSum
 
 NAMES = """device_open device_close malloc free peer_export peer_open peer_close upload download copy fill_zero stream_create stream_synchronize
 event_create event_record event_elapsed capture_begin capture_end graph_launch graph_destroy peer_sum peer_gather peer_exchange""".split()
-PEER_BLOCKS = 128
 
 
 class Rank:
@@ -42,9 +41,7 @@ class Rank:
         return self.link.recv()
 
     def opened(self, handle):
-        address = c_uint64()
-        self.module.peer_open(handle, byref(address))
-        return address.value
+        return self.module.peer_open(handle)
 
     def made(self, array):
         address = self.module.malloc(max(array.nbytes, 16), 0)

@@ -39,7 +39,8 @@ const edits: readonly { readonly file: string; readonly code: string; readonly i
     instead: `quantizeRows(device, w, exact);
         if (fault("wrong scale of weights") && part.columns.count < spec.inFeatures) {
             const { address } = w.rowScale;
-            device.launch("elementwise", "copy", () => [address, address + 2 * rows, 2 * rows]);
+            const work = () => ({ flops: 0, bytes: 4 * rows, shape: "" });
+            device.launch("copy", { phase: "elementwise", work, args: () => [address, address + 2 * rows, 2 * rows] });
         }`,
   },
   {
@@ -49,7 +50,7 @@ const edits: readonly { readonly file: string; readonly code: string; readonly i
       '{ statistics: fault("own statistics") ? own : statistics, totalRows: fault("own statistics") ? tokens : fault("wrong smoothing mean") && ring.rank === 1 ? 1e9 : totalRows, heads }',
   },
   {
-    file: "ops/ops.js",
+    file: "ops/attention.js",
     code: "scale: options.scale ?? headDim ** -0.5,",
     instead: 'scale: fault("wrong scale of scores") ? (2 * headDim) ** -0.5 : (options.scale ?? headDim ** -0.5),',
   },

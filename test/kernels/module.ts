@@ -4,8 +4,7 @@ import koffi from "koffi";
 export { relativeL2 } from "../compare.js";
 
 import { builtKernels } from "../../src/paths.js";
-import { type KernelName, prototypes } from "../../src/worker/runtime/abi.js";
-import { defineStructs } from "../../src/worker/runtime/kernels.js";
+import { defineStructs, type KernelName, prototypes } from "../../src/worker/runtime/abi.js";
 
 // The test's own view of the module: statuses instead of exceptions, from the very prototypes that workers use.
 defineStructs();

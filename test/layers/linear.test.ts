@@ -3,7 +3,7 @@ import type { Context } from "../../src/worker/comm/context.js";
 import { rangeOf, shares } from "../../src/worker/comm/shares.js";
 import { loadColumnLinear, loadRowLinear } from "../../src/worker/layers/linear.js";
 import { gatherColumnsTp } from "../../src/worker/layers/split.js";
-import { copy } from "../../src/worker/ops/ops.js";
+import { copy } from "../../src/worker/ops/copy.js";
 import { tensorBytes } from "../../src/worker/runtime/tensor.js";
 import { relativeL2 } from "../compare.js";
 import { columnsOf, draw, loaderOf, onRanks, run, stacked } from "./ranks.js";

@@ -6,8 +6,10 @@ import { Peers } from "../../src/worker/comm/peer/peers.js";
 import { PeerRing } from "../../src/worker/comm/peer/ring.js";
 import { asTheyAre } from "../../src/worker/layers/attention/payload.js";
 import { RingAttention } from "../../src/worker/layers/attention/ring.js";
-import { attention, copy } from "../../src/worker/ops/ops.js";
+import { attention } from "../../src/worker/ops/attention.js";
+import { copy } from "../../src/worker/ops/copy.js";
 import { Device } from "../../src/worker/runtime/device.js";
+import { freeGraph, launchGraph } from "../../src/worker/runtime/graph.js";
 import { partOf, type Tensor, tensorBytes } from "../../src/worker/runtime/tensor.js";
 import { sequence } from "../kernels/module.js";
 import { makeStores } from "../unit/worker/in-process-ranks.js";
@@ -69,7 +71,7 @@ describe("the ring over peer memory", () => {
     const ranks = await makeRanks();
     const [quick, slow] = ranks;
     if (!quick || !slow) throw new Error("There are two ranks.");
-    const launch = ({ device, graph }: Rank) => device.kernels.call("graphLaunch", graph, device.streams.compute);
+    const launch = ({ device, graph }: Rank) => launchGraph(device, graph);
     /** One launch over both ranks' blocks, this rank's first. */
     const expected = async ({ device, q }: Rank, blocks: readonly Tensor[]) => {
       const whole = device.allocatePersistent("fp32", q.shape);
@@ -92,7 +94,7 @@ describe("the ring over peer memory", () => {
     // Only after success: a ring that failed holds streams that wait for ever.
     await Promise.all(ranks.map(({ heap }) => heap.close()));
     for (const { device, graph } of ranks) {
-      device.kernels.call("graphDestroy", graph);
+      freeGraph(device, graph);
       device.close();
     }
   });

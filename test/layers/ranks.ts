@@ -3,6 +3,7 @@ import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.j
 import { Context } from "../../src/worker/comm/context.js";
 import type { Range } from "../../src/worker/comm/shares.js";
 import type { Loader } from "../../src/worker/layers/linear.js";
+import { copyRows } from "../../src/worker/ops/copy.js";
 import { Device } from "../../src/worker/runtime/device.js";
 import { matrixShape, type Tensor } from "../../src/worker/runtime/tensor.js";
 import { fillRandom, RandomWeights } from "../../src/worker/weights/source.js";
@@ -71,7 +72,12 @@ export function columnsOf(device: Device, x: Tensor, { start, count }: Range): T
   const { rows, columns } = matrixShape(x);
   const out = device.allocatePersistent("fp32", [rows, count]);
   const [from, bytes] = [x.address + 4 * start, 4 * count];
-  device.kernels.call("copy2d", out.address, bytes, from, 4 * columns, bytes, rows, device.streams.compute);
+  copyRows(
+    device,
+    { address: out.address, pitch: bytes },
+    { address: from, pitch: 4 * columns },
+    { rows, rowBytes: bytes },
+  );
   return out;
 }
 

@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, it, vi } from "vitest";
 import type { PlanDocument } from "../../src/plan/schema.js";
 import { rangeOf } from "../../src/worker/comm/shares.js";
 import { makeAttention } from "../../src/worker/layers/attention/choose.js";
-import { cast } from "../../src/worker/ops/ops.js";
+import { cast } from "../../src/worker/ops/elementwise.js";
 import { partOf } from "../../src/worker/runtime/tensor.js";
 import { relativeL2 } from "../compare.js";
 import { standInEnvironment } from "../jobs/nccl.js";

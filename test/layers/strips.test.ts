@@ -2,6 +2,7 @@ import { beforeAll, expect, it, vi } from "vitest";
 import type { PlanDocument } from "../../src/plan/schema.js";
 import { CausalConv3d, type ConvSpec } from "../../src/worker/models/wan/vae/conv.js";
 import { Strip } from "../../src/worker/models/wan/vae/strip.js";
+import { copy } from "../../src/worker/ops/copy.js";
 import { relativeL2 } from "../compare.js";
 import { standInEnvironment } from "../jobs/nccl.js";
 import { draw, loaderOf, onRanks, run } from "./ranks.js";
@@ -32,7 +33,7 @@ async function convolve(document: PlanDocument, spec: Pick<ConvSpec, "kernel" | 
         const x = strip.allocate(device, "fp32", [frames, count, width, channels]);
         for (const [frame, part] of parts.entries()) {
           const to = strip.frame(x, frame);
-          device.launch("elementwise", "copy", () => [to.address, part.address, 4 * count * width * channels]);
+          copy(device, to, part, 4 * count * width * channels);
         }
         const out = device.allocate("fp32", conv.outShape([frames, count, width]));
         conv.forward(x, strip, out);

@@ -1,5 +1,5 @@
-// Wide warpgroup matrix products with both operands in shared memory, D[64, N] = A[64, K] B[N, K]ᵀ (+ D), float32 accumulators
-// in wgmma.cuh's layout (PTX ISA, "wgmma"). K is 32 bytes: 16 of bf16 or 32 of e4m3.
+// Wide warpgroup matrix products with both operands in shared memory, D[64, N] = A[64, K] B[N, K]ᵀ (+ D), float32
+// accumulators in wgmma.cuh's layout (PTX ISA, "wgmma"). K is 32 bytes: 16 of bf16 or 32 of e4m3.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -28,19 +28,23 @@ namespace ptx {
 #define SUMS96(d) SUMS64(d), SUMS16(d, 64), SUMS16(d, 80)
 #define SUMS128(d) SUMS96(d), SUMS16(d, 96), SUMS16(d, 112)
 
-/** product(d, a, b, accumulate): accumulate 0 overwrites d. a and b are descriptors of operands that are contiguous along K. */
+/** product(d, a, b, accumulate): accumulate 0 overwrites d. a and b are descriptors of operands that are contiguous
+ * along K. */
 template <class Element, int N>
 struct WideProduct;
 
-#define WIDE_PRODUCT(Element, N, count, shape, types, text, sums, a, b, p, transposes)                                       \
-  template <>                                                                                                                \
-  struct WideProduct<Element, N> {                                                                                           \
-    static __device__ __forceinline__ void product(float (&d)[count], uint64_t descA, uint64_t descB, int accumulate) {       \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " p ", 0;\n"                                                             \
-                   "wgmma.mma_async.sync.aligned." shape ".f32." types " {" text "}, " a ", " b ", p, 1, 1" transposes ";\n}\n" \
-                   : sums(d)                                                                                                 \
-                   : "l"(descA), "l"(descB), "r"(accumulate));                                                               \
-    }                                                                                                                        \
+#define WIDE_PRODUCT(Element, N, count, shape, types, text, sums, a, b, p, transposes)                                 \
+  template <>                                                                                                          \
+  struct WideProduct<Element, N> {                                                                                     \
+    static __device__ __forceinline__ void product(float (&d)[count], uint64_t descA, uint64_t descB,                  \
+                                                   int accumulate) {                                                   \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " p                                                               \
+                   ", 0;\n"                                                                                            \
+                   "wgmma.mma_async.sync.aligned." shape ".f32." types " {" text "}, " a ", " b ", p, 1, 1" transposes \
+                   ";\n}\n"                                                                                            \
+                   : sums(d)                                                                                           \
+                   : "l"(descA), "l"(descB), "r"(accumulate));                                                         \
+    }                                                                                                                  \
   };
 
 WIDE_PRODUCT(__nv_bfloat16, 128, 64, "m64n128k16", "bf16.bf16", TEXT64, SUMS64, "%64", "%65", "%66", ", 0, 0")

@@ -1,4 +1,4 @@
-import type { SumTarget } from "../ops/ops.js";
+import type { SumTarget } from "../ops/peer.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { HaloExchange } from "./halo.js";
 import type { Ring } from "./ring.js";

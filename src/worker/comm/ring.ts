@@ -1,4 +1,4 @@
-import { waitFlags } from "../ops/messages.js";
+import { waitFlags } from "../ops/peer.js";
 import type { Address } from "../runtime/abi.js";
 import type { Device } from "../runtime/device.js";
 

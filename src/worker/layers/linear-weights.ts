@@ -1,9 +1,11 @@
 import type { Split } from "../../plan/schema.js";
 import type { Context } from "../comm/context.js";
-import { cast, quantizeRows } from "../ops/ops.js";
-import { rowSumSquares } from "../ops/wan-ops.js";
+import { cast } from "../ops/elementwise.js";
+import { rowSumSquares } from "../ops/norm.js";
+import { quantizeRows } from "../ops/quantize.js";
 import type { Device } from "../runtime/device.js";
-import { matrixShape, rowsOf, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import { withStaging } from "../runtime/staging.js";
+import { matrixShape, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
 import { type KeptWeights, keep, type LoadedPart, needed } from "../weights/kept.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
@@ -87,15 +89,11 @@ function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) 
 async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Promise<Bound> {
   const { rows } = matrixShape(w);
   const largest = async (queue: (out: Tensor) => void) => {
-    const address = device.kernels.create("malloc", tensorBytes("fp32", [rows]), 0);
-    try {
-      const out = tensor(address, "fp32", [rows]);
+    const bytes = await withStaging(device, "fp32", [rows], (out) => {
       queue(out);
-      const values = new Float32Array((await device.download(out)).buffer);
-      return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    } finally {
-      device.kernels.call("free", address);
-    }
+      return device.download(out);
+    });
+    return new Float32Array(bytes.buffer).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   };
   const squares = await largest((out) => rowSumSquares(device, out, w));
   const offset = bias ? await largest((out) => cast(device, out, bias)) : 0;
@@ -164,9 +162,7 @@ async function loadParts(loader: Loader, spec: LinearSpec, part: Part, outDtype:
     await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
     return { tensors: { w, ...(bias && { bias }) } };
   }
-  const staging = device.kernels.create("malloc", tensorBytes("fp32", [rows, columns]), 0);
-  try {
-    const exact = tensor(staging, "fp32", [rows, columns]);
+  return withStaging(device, "fp32", [rows, columns], async (exact) => {
     await loadWeight(exact);
     const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
     quantizeRows(device, w, exact);
@@ -176,7 +172,5 @@ async function loadParts(loader: Loader, spec: LinearSpec, part: Part, outDtype:
     const bound = spec.bounded ? await boundOf(device, exact, bias) : undefined;
     const tensors = { w, ...(bias && { bias }), ...(plain && { plain }) };
     return { tensors, ...(bound && { numbers: [bound.factor, bound.term] }) };
-  } finally {
-    device.kernels.call("free", staging);
-  }
+  });
 }

@@ -1,7 +1,8 @@
 import { DitrunError } from "../../failure.js";
 import type { Split } from "../../plan/schema.js";
 import type { Context } from "../comm/context.js";
-import { type GemmOptions, gemm, quantizeRows } from "../ops/ops.js";
+import { type GemmOptions, gemm } from "../ops/gemm.js";
+import { quantizeRows } from "../ops/quantize.js";
 import { matrixShape, type Tensor } from "../runtime/tensor.js";
 import {
   type Bound,

@@ -1,4 +1,5 @@
-import type { BoundOptions, GemmOptions } from "../ops/ops.js";
+import type { GemmOptions } from "../ops/gemm.js";
+import type { BoundOptions } from "../ops/norm.js";
 import type { Device } from "../runtime/device.js";
 import type { Tensor } from "../runtime/tensor.js";
 import {

@@ -1,5 +1,5 @@
 import type { Context } from "../comm/context.js";
-import { type BoundOptions, layerNorm } from "../ops/ops.js";
+import { type BoundOptions, layerNorm } from "../ops/norm.js";
 import { matrixShape, type Tensor } from "../runtime/tensor.js";
 import type { Loader } from "./linear.js";
 

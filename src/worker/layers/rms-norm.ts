@@ -1,5 +1,5 @@
 import type { Context } from "../comm/context.js";
-import { rmsNorm, rowSumSquares } from "../ops/wan-ops.js";
+import { rmsNorm, rowSumSquares } from "../ops/norm.js";
 import { rowsOf, type Tensor } from "../runtime/tensor.js";
 import { keepTensor } from "../weights/kept.js";
 import type { Loader } from "./linear.js";

@@ -1,6 +1,7 @@
 import type { Context } from "../comm/context.js";
 import type { Group } from "../comm/group.js";
 import { type Range, rangeOf, shares } from "../comm/shares.js";
+import { copyRows } from "../ops/copy.js";
 import type { Device } from "../runtime/device.js";
 import { dtypeBytes, matrixShape, type Tensor } from "../runtime/tensor.js";
 
@@ -54,7 +55,8 @@ export function gatherColumnsTp(context: Context, part: Tensor, out: Tensor): vo
       const destination = out.address + rank * partBytes;
       const source = stacked.address + rank * rows * partBytes;
       const pitch = tp.size * partBytes;
-      device.launch("communication", "copy2d", () => [destination, pitch, source, partBytes, partBytes, rows]);
+      const own = { address: source, pitch: partBytes };
+      copyRows(device, { address: destination, pitch }, own, { rows, rowBytes: partBytes, phase: "communication" });
     }
   });
 }

@@ -1,11 +1,11 @@
 import { DitrunError } from "../../failure.js";
 import type { Phase, TraceEvent } from "../../protocol/results.js";
-import { type Handle, memoryKinds } from "./abi.js";
+import { type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
-import { type Argument, type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
+import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { Region } from "./region.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
-import { type LaunchedKernel, noWork, type Work, workOf } from "./work.js";
+import { noWork, type Work } from "./work.js";
 
 export type StreamName = "compute" | "copy" | "aside";
 
@@ -16,6 +16,17 @@ interface Interval {
   work: Work;
   start: Handle;
   end: Handle;
+}
+
+/** One launch of a kernel. Neither function is called while measuring. */
+export interface Launch<Name extends LaunchedKernel> {
+  /** What of a forward's time the launch is counted as. */
+  readonly phase: Phase;
+  /** What it costs; asked for only where launches are recorded. */
+  readonly work: () => Work;
+  readonly args: () => OnStream[Name];
+  /** Where it goes: with the other computing, unless said. */
+  readonly stream?: StreamName | undefined;
 }
 
 /**
@@ -57,6 +68,11 @@ export class Device {
     return this.#rehearsed === undefined ? this.realKernels : this.#noKernels;
   }
 
+  /** Devices of this host that its workers share. */
+  get devices(): number {
+    return this.kernels.create("deviceCount");
+  }
+
   /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
   static open(kernelFile: string, localRank: number): Device {
     const kernels = new Kernels(kernelFile);
@@ -66,20 +82,19 @@ export class Device {
     return new Device(kernels);
   }
 
-  /**
-   * Queues one kernel on a stream. `args` is not evaluated while measuring. The stream is passed as the last argument.
-   * @param said the launch's work, where its arguments do not say it.
-   */
-  launch(phase: Phase, name: LaunchedKernel, args: () => Argument[], stream = this.#computing, said?: Work) {
+  /** Queues one kernel on a stream; nothing while measuring, when addresses mean nothing. */
+  launch<Name extends LaunchedKernel>(name: Name, { phase, work, args, stream = this.#computing }: Launch<Name>): void {
     if (this.measuring) return;
-    const recording = this.#recording;
     const queue = this.streams[stream];
-    if (!recording) return this.kernels.call(name, ...args(), queue);
+    const recording = this.#recording;
+    if (!recording) {
+      this.kernels.queue(name, args(), queue);
+      return;
+    }
     const values = args();
-    const work = said ?? workOf(name, values);
     const start = this.#timestamp(queue);
-    this.kernels.call(name, ...values, queue);
-    recording.push({ name, phase, stream, work, start, end: this.#timestamp(queue) });
+    this.kernels.queue(name, values, queue);
+    recording.push({ name, phase, stream, work: work(), start, end: this.#timestamp(queue) });
   }
 
   #timestamp(queue: Handle): Handle {
@@ -275,6 +290,11 @@ export class Device {
     const bytes = new Uint8Array(tensorBytes(source.dtype, source.shape));
     await this.kernels.callBlocking("download", bytes, source.address, bytes.byteLength, this.streams[stream]);
     return bytes;
+  }
+
+  /** Zeros in a tensor that outlives a forward, while one is measured too. */
+  clear(out: Tensor): void {
+    this.kernels.call("fillZero", out.address, tensorBytes(out.dtype, out.shape), this.streams.compute);
   }
 
   /** Whether a rehearsal runs: nothing that is made is to be kept. */

@@ -1,13 +1,23 @@
 import koffi from "koffi";
 import { DitrunError, messageOf, PeerFailure } from "../../failure.js";
-import { ABI_VERSION, type KernelName, PEER_ERROR, prototypes, structs } from "./abi.js";
-import type { Struct } from "./abi-arguments.js";
+import {
+  ABI_VERSION,
+  type Calls,
+  type CreatingKernel,
+  defineStructs,
+  type Handle,
+  type KernelName,
+  type LaunchedKernel,
+  type OnStream,
+  type Output,
+  prototypes,
+  statuses,
+} from "./abi.js";
 
-const NATIVE_STACK_BYTES = 8 * 2 ** 20;
-
-export type Argument = number | number[] | Uint8Array | Struct | [null];
-type Native = ((...args: Argument[]) => unknown) & {
-  async: (...args: [...Argument[], (error: Error | null, status: number) => void]) => void;
+/** What functions take, without the output of one number at the end. */
+type Inputs<Name extends CreatingKernel> = Calls[Name] extends [...infer Rest, Output] ? Rest : never;
+type Native = ((...args: readonly unknown[]) => unknown) & {
+  async: (...args: [...unknown[], (error: Error | null, status: number) => void]) => void;
 };
 
 export interface DeviceInfo {
@@ -22,17 +32,6 @@ export interface DeviceInfo {
   /** Of the device's memory, in 10^9 bytes a second. */
   peakGBs: number | null;
   libraries: Record<string, string | null>;
-}
-
-let structsDefined = false;
-
-/** Tells koffi the structs of the C ABI, once a process. */
-export function defineStructs(): void {
-  if (structsDefined) return;
-  structsDefined = true;
-  // NCCL and the CUDA driver need far more stack than the 128 KiB that koffi gives calls on other threads.
-  koffi.config({ sync_stack_size: NATIVE_STACK_BYTES, async_stack_size: NATIVE_STACK_BYTES, resident_async_pools: 2 });
-  for (const [name, definition] of Object.entries(structs)) koffi.struct(name, definition);
 }
 
 /**
@@ -67,18 +66,33 @@ export class Kernels {
     this.module = this.#function("module")() === "cuda" ? "cuda" : "cpu";
   }
 
-  call(name: KernelName, ...args: Argument[]): void {
+  call<Name extends KernelName>(name: Name, ...args: Calls[Name]): void {
     this.#check(name, this.#function(name)(...args));
   }
 
+  /** Queues one kernel on a stream. */
+  queue<Name extends LaunchedKernel>(name: Name, args: OnStream[Name], stream: Handle): void {
+    this.#check(name, this.#function(name)(...args, stream));
+  }
+
   /** For functions whose last parameter is an output of one number. */
-  create(name: KernelName, ...args: Argument[]): number {
-    const out: [null] = [null];
-    this.call(name, ...args, out);
+  create<Name extends CreatingKernel>(name: Name, ...args: Inputs<Name>): number {
+    const out: Output = [null];
+    this.#check(name, this.#function(name)(...args, out));
     return numberFrom(out);
   }
 
-  callBlocking(name: KernelName, ...args: Argument[]): Promise<void> {
+  callBlocking<Name extends KernelName>(name: Name, ...args: Calls[Name]): Promise<void> {
+    return this.#onThread(name, args);
+  }
+
+  async createBlocking<Name extends CreatingKernel>(name: Name, ...args: Inputs<Name>): Promise<number> {
+    const out: Output = [null];
+    await this.#onThread(name, [...args, out]);
+    return numberFrom(out);
+  }
+
+  #onThread(name: KernelName, args: readonly unknown[]): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#function(name).async(...args, (error, status) => {
         if (error) return reject(error);
@@ -92,12 +106,6 @@ export class Kernels {
     });
   }
 
-  async createBlocking(name: KernelName, ...args: Argument[]): Promise<number> {
-    const out: [null] = [null];
-    await this.callBlocking(name, ...args, out);
-    return numberFrom(out);
-  }
-
   deviceInfo(): DeviceInfo {
     const json = new Uint8Array(4096);
     this.call("deviceInfo", json, json.length);
@@ -105,8 +113,8 @@ export class Kernels {
   }
 
   memoryUsed(): { now: number; peak: number } {
-    const now: [null] = [null];
-    const peak: [null] = [null];
+    const now: Output = [null];
+    const peak: Output = [null];
     this.call("memoryUsed", now, peak);
     return { now: numberFrom(now), peak: numberFrom(peak) };
   }
@@ -122,14 +130,23 @@ export class Kernels {
     const why = String(this.#function("lastError")());
     const message = why || `${name} of ${this.file} failed with status ${status}.`;
     // A peer that cannot be reached has most likely failed first: the launcher prefers its own story.
-    throw status === PEER_ERROR ? new PeerFailure(message) : new DitrunError("ERR_KERNEL", message);
+    throw status === statuses.peerError ? new PeerFailure(message) : new DitrunError("ERR_KERNEL", message);
   }
+}
+
+/** How many devices a module sees, and what the first is. @throws DitrunError where it cannot be loaded or opened. */
+export function probeModule(file: string): { readonly devices: number; readonly info: DeviceInfo | null } {
+  const kernels = new Kernels(file);
+  const devices = kernels.create("deviceCount");
+  if (devices === 0) return { devices, info: null };
+  kernels.call("deviceOpen", 0);
+  return { devices, info: kernels.deviceInfo() };
 }
 
 /** What the rest of the worker calls of a kernel module. */
 export type KernelCalls = Pick<
   Kernels,
-  "module" | "call" | "create" | "callBlocking" | "createBlocking" | "memoryUsed" | "deviceInfo"
+  "module" | "call" | "queue" | "create" | "callBlocking" | "createBlocking" | "memoryUsed" | "deviceInfo"
 >;
 
 /** A kernel module behind which there is nothing: all calls succeed at once, all numbers are 0. */
@@ -137,6 +154,7 @@ export function noKernels({ module, deviceInfo }: { module: Kernels["module"]; d
   return {
     module,
     call() {},
+    queue() {},
     create: () => 0,
     async callBlocking() {},
     createBlocking: async () => 0,

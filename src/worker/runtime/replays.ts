@@ -1,5 +1,6 @@
 import type { Handle } from "./abi.js";
 import type { Device } from "./device.js";
+import { freeGraph, launchGraph } from "./graph.js";
 
 /** Pieces of work that are queued again and again, by name: each a graph from its second time on. */
 export class Replays {
@@ -24,13 +25,13 @@ export class Replays {
     }
     const graph = known === "not yet" ? this.device.capture(queue) : known;
     this.#graphs.set(name, graph);
-    return () => this.device.kernels.call("graphLaunch", graph, this.device.streams.compute);
+    return () => launchGraph(this.device, graph);
   }
 
   /** Frees the graphs; the device must have done what is queued. */
   close(): void {
     for (const graph of this.#graphs.values()) {
-      if (graph !== "not yet") this.device.kernels.call("graphDestroy", graph);
+      if (graph !== "not yet") freeGraph(this.device, graph);
     }
     this.#graphs.clear();
   }

@@ -29,6 +29,11 @@ export function tensor(
   return { address, dtype, shape, rowStride };
 }
 
+/** Where a tensor that may be absent lies; 0 is nowhere. */
+export function addressOf(x: Tensor | undefined): Address {
+  return x?.address ?? 0;
+}
+
 export function elements(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }

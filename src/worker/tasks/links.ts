@@ -5,7 +5,7 @@ import type { LinksRank } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
 import type { Group } from "../comm/group.js";
 import { awaitRound } from "../comm/ring.js";
-import { copy } from "../ops/ops.js";
+import { copy } from "../ops/copy.js";
 import type { Device } from "../runtime/device.js";
 import { freeGraph, launchGraph } from "../runtime/graph.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";

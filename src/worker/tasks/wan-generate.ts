@@ -7,7 +7,7 @@ import type { NonfiniteCounter } from "../models/wan/nonfinite.js";
 import type { TextEncoder } from "../models/wan/text-encoder.js";
 import type { TextSlot } from "../models/wan/transformer.js";
 import { videoFrames } from "../models/wan/vae/vae.js";
-import { copy } from "../ops/ops.js";
+import { copy } from "../ops/copy.js";
 import type { Device } from "../runtime/device.js";
 import { rowsOf, type Tensor, tensorBytes } from "../runtime/tensor.js";
 import { RequestFault, Stopped, type Store } from "../store.js";

@@ -16,7 +16,7 @@ export class Budget {
    * @param limit in bytes; by default what was free when the device was opened, shared among the workers on it.
    */
   constructor(device: Device, workers: number, limit?: number) {
-    const sharing = Math.ceil(workers / device.kernels.create("deviceCount"));
+    const sharing = Math.ceil(workers / device.devices);
     this.bytes = limit ?? device.info.freeBytes / sharing;
   }
 

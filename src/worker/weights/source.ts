@@ -2,8 +2,8 @@ import { DitrunError } from "../../failure.js";
 import { describe, expectShape, type FileDtype, type TensorFile, type TensorInfo } from "../../formats/tensor-file.js";
 import type { Seed } from "../../protocol/seed.js";
 import type { Range } from "../comm/shares.js";
-import { cast } from "../ops/ops.js";
-import { deviceDtypes, distributions } from "../runtime/abi.js";
+import { cast } from "../ops/elementwise.js";
+import { random } from "../ops/random.js";
 import type { Device } from "../runtime/device.js";
 import { withStaging } from "../runtime/staging.js";
 import { dtypeBytes, elements, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
@@ -101,26 +101,17 @@ export function fillRandom(
   },
 ): void {
   const { out, init } = options;
-  const columns = out.shape.at(-1) ?? 1;
   const amplitude = init.kind === "uniform" ? init.bound : init.kind === "normal" ? init.std : 0;
-  device.launch("elementwise", "fillRandom", () => [
-    {
-      out: out.address,
-      seed: BigInt(options.seed),
-      row0: options.row0 ?? 0,
-      column0: options.column0 ?? 0,
-      fullColumns: options.fullColumns,
-      ldo: out.rowStride,
-      rows: elements(out.shape) / columns,
-      columns,
-      tensorId: tensorId(options.name),
-      distribution: distributions[init.kind === "normal" ? "normal" : "uniform"],
-      amplitude,
-      offset: init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0,
-      outDtype: deviceDtypes[out.dtype],
-      reserved: 0,
-    },
-  ]);
+  random(device, out, {
+    seed: BigInt(options.seed),
+    tensorId: tensorId(options.name),
+    fullColumns: options.fullColumns,
+    row0: options.row0,
+    column0: options.column0,
+    distribution: init.kind === "normal" ? "normal" : "uniform",
+    amplitude,
+    offset: init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0,
+  });
 }
 
 const fileDtypes: Partial<Record<FileDtype, Tensor["dtype"]>> = { F32: "fp32", BF16: "bf16", F16: "fp16" };

@@ -1,47 +1,7 @@
 import { expect, test } from "vitest";
 import { phaseNames, type TraceEvent } from "../../../src/protocol/results.js";
 import { kernelTable } from "../../../src/views/kernel-report.js";
-import { deviceDtypes } from "../../../src/worker/runtime/abi.js";
-import { workOf } from "../../../src/worker/runtime/work.js";
 import { kernelTotals, phasesOf } from "../../../src/worker/tasks/profile.js";
-
-const { fp32, bf16, e4m3 } = deviceDtypes;
-const none = { residualStride: 0, aStride: 0, wStride: 0, biasStride: 0, outStride: 0, lda: 0, ldw: 0, ldo: 0 };
-const gemm = {
-  ...{
-    ...none,
-    a: 1,
-    w: 1,
-    bias: 1,
-    residual: 1,
-    out: 1,
-    gate: 0,
-    outScale: 0,
-    aScale: 0,
-    wScale: 0,
-    ldResidual: 0,
-    alpha: 1,
-    activation: 0,
-    kernel: 0,
-    aScaleColumns: 0,
-  },
-  ...{ m: 10, n: 20, k: 30, batch: 3, dtype: bf16, outDtype: fp32, biasDtype: fp32, residualDtype: fp32 },
-};
-
-test("a product's work: its operations, and each matrix once", () => {
-  const bytes = (10 * 30 + 3 * 20 * 30) * 2 + 3 * 10 * 20 * (4 + 4);
-  expect(workOf("gemm", [gemm, 0])).toEqual({ flops: 2 * 3 * 6000, bytes, dtype: "bf16", shape: "10×3·20×30 bf16" });
-  expect(workOf("gemm", [{ ...gemm, batch: 1, residual: 0, dtype: e4m3 }, 0])).toMatchObject({
-    ...{ bytes: 10 * 30 + 20 * 30 + 10 * 20 * 4, dtype: "e4m3", shape: "10×20×30 e4m3" },
-  });
-});
-
-test("elementwise work: a pass over each tensor", () => {
-  expect(workOf("addGated", [1, 2, fp32, 3, bf16, 4, 5, 7, 0])).toMatchObject({ flops: 0, bytes: 35 * (4 + 4 + 2) });
-  expect(workOf("addRows", [1, 2, 0, 3, 5, 7, bf16, 0])).toMatchObject({ bytes: 35 * 4 });
-  expect(workOf("sum", [1, 0, 0, 7, [1, 2, 3], 3, 35, fp32, bf16, 0])).toMatchObject({ bytes: 35 * (4 + 6) });
-  expect(workOf("flagsWait", [[1], 1, 1, 0])).toMatchObject({ flops: 0, bytes: 0 });
-});
 
 const event: TraceEvent = {
   ...{ name: "gemm", phase: "gemm", stream: "compute", shape: "a", dtype: "bf16" },

@@ -10,7 +10,7 @@ import { planSchema } from "../../../src/plan/schema.js";
 import { type Job, jobSchema, type WanGenerateTask, type WanVaeTask } from "../../../src/protocol/job.js";
 import { Context } from "../../../src/worker/comm/context.js";
 import { WanVae } from "../../../src/worker/models/wan/vae/vae.js";
-import { copy } from "../../../src/worker/ops/ops.js";
+import { copy, fillZero } from "../../../src/worker/ops/copy.js";
 import { Device } from "../../../src/worker/runtime/device.js";
 import { runTask } from "../../../src/worker/tasks/index.js";
 import { profileForward } from "../../../src/worker/tasks/profile.js";
@@ -87,7 +87,7 @@ describe("the DiT stops at an output that is not finite", () => {
       ...{ output, flops: 0, takeRingWaits: async () => [] },
       forward: () => {
         if (forwards++ > 0) copy(device, output, source, 16);
-        else device.launch("elementwise", "fillZero", () => [output.address, 16]);
+        else fillZero(device, output);
       },
     };
     if (job.task.kind !== "profile") throw new Error("not a profile");

@@ -1,4 +1,5 @@
-import { copyMatrix, isContiguous, type NcclMessage } from "../../ops/messages.js";
+import { copyMatrix, isContiguous } from "../../ops/copy.js";
+import type { NcclMessage } from "../../ops/nccl.js";
 import type { Tensor } from "../../runtime/tensor.js";
 import { exchangesOf, packedAt, partBytes } from "../all-to-all.js";
 import type { Communicator } from "./communicator.js";

@@ -1,5 +1,14 @@
-import { type NcclMessage, ncclAllGather, ncclAllReduce, ncclExchange } from "../../ops/messages.js";
-import { type Handle, NCCL_ID_BYTES } from "../../runtime/abi.js";
+import {
+  checkNccl,
+  joinNccl,
+  leaveNccl,
+  type NcclMessage,
+  ncclAllGather,
+  ncclAllReduce,
+  ncclExchange,
+  ncclUniqueId,
+} from "../../ops/nccl.js";
+import type { Handle } from "../../runtime/abi.js";
 import type { Device, StreamName } from "../../runtime/device.js";
 import type { Tensor } from "../../runtime/tensor.js";
 import type { Store } from "../../store.js";
@@ -18,7 +27,7 @@ export class Communicator {
   ) {
     // What NCCL meets in the background (a peer or a link that is gone) would leave the stream waiting for ever. Thrown here,
     // it ends the worker as any uncaught failure does.
-    this.#check = setInterval(() => device.kernels.call("ncclCheck", comm), CHECK_EVERY_MS).unref();
+    this.#check = setInterval(() => checkNccl(device, comm), CHECK_EVERY_MS).unref();
   }
 
   /** The group's first rank makes the NCCL unique ID; it travels through the store. @throws DitrunError from NCCL. */
@@ -31,12 +40,10 @@ export class Communicator {
   ): Promise<Communicator> {
     const key = `nccl/${name}/${ranks.join(",")}`;
     if (rank === 0) {
-      const id = new Uint8Array(NCCL_ID_BYTES);
-      device.kernels.call("ncclUniqueId", id);
-      await store.put(key, id);
+      await store.put(key, ncclUniqueId(device));
     }
     const id = await store.get(key);
-    const comm = await device.kernels.createBlocking("ncclInit", id, rank, ranks.length);
+    const comm = await joinNccl(device, id, rank, ranks.length);
     return new Communicator(device, comm, rank, ranks.length);
   }
 
@@ -62,6 +69,6 @@ export class Communicator {
 
   close(): void {
     clearInterval(this.#check);
-    this.device.kernels.call("ncclDestroy", this.comm);
+    leaveNccl(this.device, this.comm);
   }
 }

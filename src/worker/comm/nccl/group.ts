@@ -1,4 +1,4 @@
-import { sumOf } from "../../ops/ops.js";
+import { sumOf } from "../../ops/peer.js";
 import { type Address, SHARE_UNIT } from "../../runtime/abi.js";
 import type { Device } from "../../runtime/device.js";
 import { dtypeBytes, elements, matrixShape, type Tensor } from "../../runtime/tensor.js";

@@ -1,4 +1,5 @@
-import { copyMatrix, waitFlags } from "../../ops/messages.js";
+import { copyMatrix } from "../../ops/copy.js";
+import { waitFlags } from "../../ops/peer.js";
 import type { Tensor } from "../../runtime/tensor.js";
 import { exchangesOf, packedAt, partBytes } from "../all-to-all.js";
 import type { Peers } from "./peers.js";

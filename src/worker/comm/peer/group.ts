@@ -1,5 +1,4 @@
-import { waitFlags, writeFlags } from "../../ops/messages.js";
-import { type PeerMemory, peerGather, peerSum } from "../../ops/peer-ops.js";
+import { type PeerMemory, peerGather, peerSum, waitFlags, writeFlags } from "../../ops/peer.js";
 import { PEER_BLOCKS } from "../../runtime/abi.js";
 import { dtypeBytes, elements, matrixShape, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 import type { Group, SumTarget } from "../group.js";

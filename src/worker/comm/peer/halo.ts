@@ -1,4 +1,4 @@
-import { peerExchange } from "../../ops/messages.js";
+import { peerExchange } from "../../ops/peer.js";
 import { PEER_BLOCKS } from "../../runtime/abi.js";
 import type { Tensor } from "../../runtime/tensor.js";
 import { boundaryOf, type HaloExchange, type Neighbours, type Side } from "../halo.js";

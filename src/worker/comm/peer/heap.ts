@@ -1,8 +1,10 @@
 import { z } from "zod";
 import { DitrunError } from "../../../failure.js";
-import { type Address, HANDLE_BYTES } from "../../runtime/abi.js";
+import { closeMemory, exportMemory, openMemory } from "../../ops/peer.js";
+import type { Address } from "../../runtime/abi.js";
 import { alignUp } from "../../runtime/arena.js";
 import type { Device } from "../../runtime/device.js";
+import { tensor } from "../../runtime/tensor.js";
 import type { Store } from "../../store.js";
 
 const FLAG_BYTES = 4;
@@ -119,19 +121,17 @@ export class PeerHeap {
       return;
     }
     const own = device.allocatePersistent("e4m3", [bytes], "peer").address;
-    device.kernels.call("fillZero", own, this.#flagWords * FLAG_BYTES, device.streams.compute);
+    device.clear(tensor(own, "u8", [this.#flagWords * FLAG_BYTES]));
     const one = new Uint8Array(new Uint32Array([1]).buffer);
     for (const { offset } of this.#credits) {
-      await device.kernels.callBlocking("upload", own + offset, one, FLAG_BYTES, device.streams.compute);
+      await device.upload(tensor(own + offset, "u8", [FLAG_BYTES]), one);
     }
     await device.synchronize();
 
-    const handle = new Uint8Array(HANDLE_BYTES);
-    device.kernels.call("peerExport", own, handle);
-    await store.put(`heap/${store.rank}/handle`, handle);
+    await store.put(`heap/${store.rank}/handle`, exportMemory(device, own));
     this.#bases = new Map([[store.rank, own]]);
     for (const rank of this.#others) {
-      this.#bases.set(rank, device.kernels.create("peerOpen", await store.get(`heap/${rank}/handle`)));
+      this.#bases.set(rank, openMemory(device, await store.get(`heap/${rank}/handle`)));
     }
     // Nobody may write a peer's flag before that peer has set its credits.
     await store.barrier("heap");
@@ -171,7 +171,7 @@ export class PeerHeap {
     await this.store.barrier("heap/close");
     for (const rank of this.#others) {
       const base = this.#bases.get(rank);
-      if (base !== undefined) this.device.kernels.call("peerClose", base);
+      if (base !== undefined) closeMemory(this.device, base);
     }
     this.#bases = undefined;
   }

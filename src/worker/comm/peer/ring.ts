@@ -1,4 +1,4 @@
-import { writeFlags } from "../../ops/messages.js";
+import { writeFlags } from "../../ops/peer.js";
 import type { Address } from "../../runtime/abi.js";
 import { tensor } from "../../runtime/tensor.js";
 import type { Ring, Round } from "../ring.js";

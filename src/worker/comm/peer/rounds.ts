@@ -1,4 +1,5 @@
-import { copyMatrix, waitFlags, writeFlags } from "../../ops/messages.js";
+import { copyMatrix } from "../../ops/copy.js";
+import { waitFlags, writeFlags } from "../../ops/peer.js";
 import type { Address } from "../../runtime/abi.js";
 import type { Tensor } from "../../runtime/tensor.js";
 import type { Peers } from "./peers.js";

@@ -1,5 +1,5 @@
-import { copyMatrix } from "../../ops/messages.js";
-import { copy, sumOf } from "../../ops/ops.js";
+import { copy, copyMatrix } from "../../ops/copy.js";
+import { sumOf } from "../../ops/peer.js";
 import type { Device } from "../../runtime/device.js";
 import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
 import { exchangesOf } from "../all-to-all.js";

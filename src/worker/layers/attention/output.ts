@@ -1,5 +1,5 @@
 import type { Context } from "../../comm/context.js";
-import { allocateByHead } from "../../ops/fp8-ops.js";
+import { allocateByHead } from "../../ops/quantize.js";
 import { matrixShape, type Tensor } from "../../runtime/tensor.js";
 import type { ResidualLinear } from "../linear.js";
 

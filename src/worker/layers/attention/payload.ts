@@ -1,6 +1,6 @@
 import type { Context } from "../../comm/context.js";
-import { kvStatistics, paddedKeys, type QuantizedKv, quantizeKv, quantizeQueries } from "../../ops/fp8-ops.js";
-import type { KeyValues } from "../../ops/ops.js";
+import type { KeyValues } from "../../ops/attention.js";
+import { kvStatistics, paddedKeys, type QuantizedKv, quantizeKv, quantizeQueries } from "../../ops/quantize.js";
 import { type Address, FP8_KEYS } from "../../runtime/abi.js";
 import { matrixShape, partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 import { gatherRows } from "../split.js";

@@ -1,5 +1,5 @@
 import type { Message, Ring } from "../../comm/ring.js";
-import { attention } from "../../ops/ops.js";
+import { attention } from "../../ops/attention.js";
 import type { Device } from "../../runtime/device.js";
 import { matrixShape, type Tensor } from "../../runtime/tensor.js";
 import type { AttendOptions, Attention } from "./attention.js";
@@ -76,7 +76,7 @@ export class RingAttention implements Attention {
     if (!this.#waits) {
       const { device } = this;
       this.#waits = device.allocatePersistent("i32", [messages.length, 2]);
-      device.kernels.call("fillZero", this.#waits.address, messages.length * 8, device.streams.compute);
+      device.clear(this.#waits);
     }
     return this.#waits;
   }
@@ -85,7 +85,7 @@ export class RingAttention implements Attention {
     if (!this.#waits) return [];
     const { device } = this;
     const words = await device.download(this.#waits);
-    device.kernels.call("fillZero", this.#waits.address, words.byteLength, device.streams.compute);
+    device.clear(this.#waits);
     return [...new BigUint64Array(words.buffer)].map((nanoseconds) => Number(nanoseconds) / 1e6);
   }
 }

@@ -26,8 +26,9 @@ import {
   shares,
   splitTensorCp,
 } from "../../layers/split.js";
-import { addRows, type PatchGrid, patchify, sincos2d, sincosEmbedding, unpatchify } from "../../ops/dit-ops.js";
-import { activate, add, copy } from "../../ops/ops.js";
+import { copy } from "../../ops/copy.js";
+import { activate, add, addRows } from "../../ops/elementwise.js";
+import { type PatchGrid, patchify, sincos2d, sincosEmbedding, unpatchify } from "../../ops/embedding.js";
 import { matrixShape, partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 
 /** Tokens of the model's patch grid. */

@@ -12,8 +12,9 @@ import {
 } from "../../layers/linear.js";
 import { Mlp } from "../../layers/mlp.js";
 import { WideRmsNorm } from "../../layers/rms-norm.js";
-import { allocateByHead } from "../../ops/fp8-ops.js";
-import { attention, layerNorm } from "../../ops/ops.js";
+import { attention } from "../../ops/attention.js";
+import { layerNorm } from "../../ops/norm.js";
+import { allocateByHead } from "../../ops/quantize.js";
 import { attentionKernels } from "../../runtime/abi.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";

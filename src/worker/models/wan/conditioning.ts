@@ -1,8 +1,7 @@
 import type { WanModel } from "../../../models/schema.js";
 import type { Context } from "../../comm/context.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
-import { activate } from "../../ops/ops.js";
-import { addVector } from "../../ops/wan-ops.js";
+import { activate, addVector } from "../../ops/elementwise.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
 import type { Tap } from "./tap.js";

@@ -1,7 +1,7 @@
 import type { SamplingPlan } from "../../../sampling/scheduler.js";
 import type { SolverTensor, Term } from "../../../sampling/solver-steps.js";
-import { copy } from "../../ops/ops.js";
-import { combine } from "../../ops/wan-ops.js";
+import { copy } from "../../ops/copy.js";
+import { combine } from "../../ops/elementwise.js";
 import type { Device } from "../../runtime/device.js";
 import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
 

@@ -1,6 +1,6 @@
 import type { Context } from "../../comm/context.js";
-import { copy } from "../../ops/ops.js";
-import { combine } from "../../ops/wan-ops.js";
+import { copy } from "../../ops/copy.js";
+import { combine } from "../../ops/elementwise.js";
 import { Replays } from "../../runtime/replays.js";
 import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 import type { Tap } from "./tap.js";

@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { deviceDtypes } from "../../runtime/abi.js";
+import { countNonfinite } from "../../ops/elementwise.js";
 import type { Device } from "../../runtime/device.js";
-import { elements, partOf, type Tensor } from "../../runtime/tensor.js";
+import { partOf, type Tensor } from "../../runtime/tensor.js";
 import type { Store } from "../../store.js";
 import type { Guidance } from "./guidance.js";
 
@@ -67,13 +67,7 @@ export class NonfiniteCounter {
   }
 
   #queue(index: number, x: Tensor): void {
-    const { address } = partOf(this.#counts, index);
-    this.device.launch("elementwise", "countNonfinite", () => [
-      address,
-      x.address,
-      elements(x.shape),
-      deviceDtypes[x.dtype],
-    ]);
+    countNonfinite(this.device, partOf(this.#counts, index), x);
   }
 
   async #read(length: number): Promise<Uint32Array> {

@@ -12,8 +12,10 @@ import {
 } from "../../layers/linear.js";
 import { loadNormWeight } from "../../layers/rms-norm.js";
 import { rangeOf, shares } from "../../layers/split.js";
-import { attention } from "../../ops/ops.js";
-import { gatherRows, multiply, rmsNorm } from "../../ops/wan-ops.js";
+import { attention } from "../../ops/attention.js";
+import { multiply } from "../../ops/elementwise.js";
+import { gatherRows } from "../../ops/embedding.js";
+import { rmsNorm } from "../../ops/norm.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
 import type { Naming } from "./names.js";

@@ -7,8 +7,10 @@ import { makeAttention } from "../../layers/attention/choose.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
 import { type Precision, switchedAttention, withoutQuantisation } from "../../layers/precision.js";
 import { gatherTensorCp, partForGatherCp, type Range, splitTensorCp } from "../../layers/split.js";
-import { cast, copy, layerNorm } from "../../ops/ops.js";
-import { patchifyVideo, rope3d, unpatchifyVideo } from "../../ops/wan-ops.js";
+import { copy } from "../../ops/copy.js";
+import { cast } from "../../ops/elementwise.js";
+import { patchifyVideo, rope3d, unpatchifyVideo } from "../../ops/embedding.js";
+import { layerNorm } from "../../ops/norm.js";
 import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
 import { headsOf, WanBlock } from "./block.js";
 import { Conditioning } from "./conditioning.js";
@@ -116,12 +118,7 @@ export class WanTransformer {
         `A text of ${rows} rows of ${textWidth} was given; the model takes 1 to ${textLength}.`,
       );
     }
-    device.kernels.call(
-      "fillZero",
-      this.prompt.address,
-      tensorBytes("fp32", this.prompt.shape),
-      device.streams.compute,
-    );
+    device.clear(this.prompt);
     if (text instanceof Float32Array) {
       await device.upload(this.prompt, new Uint8Array(text.buffer, text.byteOffset, text.byteLength));
     } else copy(device, this.prompt, text, tensorBytes("fp32", [rows, textWidth]));

@@ -2,6 +2,8 @@ import { beforeAll, describe, expect, it, vi } from "vitest";
 import type { PlanDocument } from "../../../../src/plan/schema.js";
 import type { Context } from "../../../../src/worker/comm/context.js";
 import { type Range, rangeOf } from "../../../../src/worker/comm/shares.js";
+import { copy, copyMatrix, fillZero } from "../../../../src/worker/ops/copy.js";
+import { freeGraph, launchGraph } from "../../../../src/worker/runtime/graph.js";
 import { rowsOf, type Tensor, tensor } from "../../../../src/worker/runtime/tensor.js";
 import { standInEnvironment } from "../../../jobs/nccl.js";
 import { floats, onRanks } from "../../../layers/ranks.js";
@@ -52,7 +54,7 @@ async function turn({ device, world }: Context, prepare: Context["prepare"]): Pr
   const delay = device.allocatePersistent("fp32", [1 << 16]);
   const queue = () => {
     for (const { call, mine, turned, back } of calls) {
-      device.launch("elementwise", "fillZero", () => [delay.address, 4 << ((5 * rank + 7 * call) % 17)]);
+      fillZero(device, tensor(delay.address, "u8", [4 << ((5 * rank + 7 * call) % 17)]));
       const columnsFor = (x: Tensor) => columns.map((_, r) => columnsOf(x, rangeOf(columns, r)));
       const tokensOf = tokens.map((count, r) => rowsOf(turned, rangeOf(tokens, r).start, count));
       world.allToAll(columnsFor(mine), tokensOf);
@@ -97,10 +99,10 @@ async function turn({ device, world }: Context, prepare: Context["prepare"]): Pr
   const graph = device.capture(queue);
   for (let round = 1; round <= REPLAYS; round++) {
     await fill(round);
-    device.kernels.call("graphLaunch", graph, device.streams.compute);
+    launchGraph(device, graph);
     found.push(...(await wrong(round)));
   }
-  device.kernels.call("graphDestroy", graph);
+  freeGraph(device, graph);
   return found;
 }
 
@@ -141,18 +143,19 @@ describe("all-to-all", () => {
         next,
         new Uint8Array(Float32Array.from({ length: launches }, (_, i) => 10 * rank + i).buffer),
       );
-      const copy = (to: number, from: number) => device.launch("elementwise", "copy", () => [to, from, 4], "compute");
+      const copy = (to: number, from: number) =>
+        copyMatrix(device, tensor(to, "u8", [1, 4]), tensor(from, "u8", [1, 4]));
       const exchange = () => world.allToAll(parts, outs);
       device.measure(exchange);
       await context.allocate();
       const graph = device.capture(exchange);
       for (let launch = 0; launch < launches; launch++) {
         for (const { address } of parts) copy(address, next.address + 4 * launch);
-        device.kernels.call("graphLaunch", graph, device.streams.compute);
+        launchGraph(device, graph);
         copy(got.address + 4 * launch, outs[1]?.address ?? 0);
       }
       const values = [...(await floats(device, got))];
-      device.kernels.call("graphDestroy", graph);
+      freeGraph(device, graph);
       return values;
     });
     expect(results).toEqual(Array(3).fill([10, 11, 12]));
@@ -182,7 +185,7 @@ describe("the groups of a mesh on two hosts", () => {
         const queue = () => {
           for (const [index, group] of [cp, tp].entries()) {
             const partial = group.partial(1, 4, "fp32");
-            device.launch("elementwise", "copy", () => [partial.address, value.address, 16]);
+            copy(device, partial, value, 16);
             group.allReduce(partial, { out: rowsOf(out, index, 1) });
           }
           world.barrier();

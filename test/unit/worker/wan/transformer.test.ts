@@ -7,7 +7,9 @@ import { Context } from "../../../../src/worker/comm/context.js";
 import { relativeBucket } from "../../../../src/worker/models/wan/relative-bias.js";
 import type { TextEncoder } from "../../../../src/worker/models/wan/text-encoder.js";
 import type { WanTransformer } from "../../../../src/worker/models/wan/transformer.js";
+import { copy } from "../../../../src/worker/ops/copy.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
+import { freeGraph, launchGraph } from "../../../../src/worker/runtime/graph.js";
 import { Region } from "../../../../src/worker/runtime/region.js";
 import { elements, type Tensor, tensorBytes } from "../../../../src/worker/runtime/tensor.js";
 import { loadTextEncoder, loadTransformer } from "../../../../src/worker/tasks/wan-session.js";
@@ -57,7 +59,7 @@ describe.for(layouts)("the golden Wan in float32 on one worker, %s layout", (lay
     const tap = (name: string, x: Tensor) => {
       const kept = device.allocatePersistent(x.dtype, x.shape);
       taps.set(name, kept);
-      device.launch("elementwise", "copy", () => [kept.address, x.address, tensorBytes(x.dtype, x.shape)]);
+      copy(device, kept, x, tensorBytes(x.dtype, x.shape));
     };
     await transformer.setText("cond", await golden("t5.prompt"), tap);
     await transformer.setTime(567);
@@ -127,14 +129,14 @@ describe.for(layouts)("the golden Wan in float32 on one worker, %s layout", (lay
     const graph = device.capture(() => transformer.forward("cond", latent, output));
     const replay = async (t: number) => {
       await transformer.setTime(t);
-      device.kernels.call("graphLaunch", graph, device.streams.compute);
+      launchGraph(device, graph);
       await device.synchronize();
       return values(device, output);
     };
     const other = await replay(100);
     expect(relativeL2(other, eager)).toBeGreaterThan(1e-3);
     expect(await replay(567)).toEqual(eager);
-    device.kernels.call("graphDestroy", graph);
+    freeGraph(device, graph);
   });
 
   it("refuses what does not fit, with the numbers", async () => {

@@ -1,7 +1,9 @@
 import type { VaeDtype } from "../../../../plan/schema.js";
 import type { Context } from "../../../comm/context.js";
-import { copy, gemm } from "../../../ops/ops.js";
-import { channelNorm, softmaxRows, transpose } from "../../../ops/video-ops.js";
+import { softmaxRows } from "../../../ops/attention.js";
+import { copy, copyRows, transpose } from "../../../ops/copy.js";
+import { gemm } from "../../../ops/gemm.js";
+import { channelNorm } from "../../../ops/norm.js";
 import type { Device } from "../../../runtime/device.js";
 import {
   dtypeBytes,
@@ -257,7 +259,12 @@ export class Upsample {
     for (let frame = 0; frame < 2 * frames; frame++) {
       const to = strip.frame(volume, frame).address;
       const from = partOf(pairs, Math.floor(frame / 2)).address + (frame % 2) * pixelBytes;
-      device.launch("elementwise", "copy2d", () => [to, pixelBytes, from, 2 * pixelBytes, pixelBytes, rows * width]);
+      copyRows(
+        device,
+        { address: to, pitch: pixelBytes },
+        { address: from, pitch: 2 * pixelBytes },
+        { rows: rows * width, rowBytes: pixelBytes },
+      );
     }
   }
 }

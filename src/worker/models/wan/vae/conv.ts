@@ -1,5 +1,6 @@
-import { copy } from "../../../ops/ops.js";
-import { channelNorm, conv3d } from "../../../ops/video-ops.js";
+import { conv3d } from "../../../ops/conv.js";
+import { copy, fillZero } from "../../../ops/copy.js";
+import { channelNorm } from "../../../ops/norm.js";
 import type { Device } from "../../../runtime/device.js";
 import { type DType, partOf, partsOf, type Tensor, tensorBytes } from "../../../runtime/tensor.js";
 import { convInit, loadKernel, loadParameter, type StreamSide, streamScales, type VaeLoader } from "./parameters.js";
@@ -123,9 +124,7 @@ export class CausalConv3d {
 
   /** A new video begins: the frames before it are zeros. */
   reset(): void {
-    const cache = this.#cache;
-    if (cache)
-      this.device.launch("elementwise", "fillZero", () => [cache.address, tensorBytes(cache.dtype, cache.shape)]);
+    if (this.#cache) fillZero(this.device, this.#cache);
   }
 
   /** The two frames before x, as they were given. Made while the first forward is measured. */

@@ -2,9 +2,8 @@ import type { LatentSize } from "../../../../models/schema.js";
 import type { Context } from "../../../comm/context.js";
 import type { HaloExchange } from "../../../comm/halo.js";
 import { rangeOf } from "../../../layers/split.js";
-import { cast, copy } from "../../../ops/ops.js";
-import { toBytes, transpose } from "../../../ops/video-ops.js";
-import { addGated, addVector } from "../../../ops/wan-ops.js";
+import { copy, copyRows, fillZero, transpose } from "../../../ops/copy.js";
+import { addGated, addVector, cast, toBytes } from "../../../ops/elementwise.js";
 import type { Handle } from "../../../runtime/abi.js";
 import { Replays } from "../../../runtime/replays.js";
 import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
@@ -66,9 +65,8 @@ export class Decoding {
    */
   async warmUp(): Promise<void> {
     const { device } = this.context;
-    const { address, dtype, shape } = this.#latent;
     await this.#uploadStatistics();
-    device.launch("elementwise", "fillZero", () => [address, tensorBytes(dtype, shape)]);
+    fillZero(device, this.#latent);
     for (let time = 0; time < 2; time++) {
       for (let frame = 0; frame < Math.min(2, this.size.frames); frame++) this.queue(frame);
     }
@@ -84,7 +82,7 @@ export class Decoding {
     transpose(device, this.#latent, tensor(latent.address, "fp32", [LATENT_CHANNELS, pixels]));
     addGated(device, this.#latent, this.#latent, this.#latent, gain); // x + x · (std - 1)
     addVector(device, this.#latent, this.#latent, mean);
-    device.launch("elementwise", "fillZero", () => [this.#nonfinite.address, 4]);
+    fillZero(device, this.#nonfinite);
     this.decoder.reset();
   }
 
@@ -180,7 +178,8 @@ export class Decoding {
       const to = output.address + (start / frames) * lineBytes;
       const from = gathered.address + start * lineBytes;
       const run = (count / frames) * lineBytes;
-      device.launch("communication", "copy2d", () => [to, height * lineBytes, from, run, run, frames]);
+      const there = { address: to, pitch: height * lineBytes };
+      copyRows(device, there, { address: from, pitch: run }, { rows: frames, rowBytes: run, phase: "communication" });
     });
   }
 }

@@ -1,7 +1,8 @@
 import type { Group } from "../../../comm/group.js";
 import type { HaloExchange, Neighbours } from "../../../comm/halo.js";
 import { type Range, rangeOf, shares } from "../../../layers/split.js";
-import type { SpacedFrames } from "../../../ops/video-ops.js";
+import { copyRows } from "../../../ops/copy.js";
+import type { SpacedFrames } from "../../../ops/norm.js";
 import type { Device } from "../../../runtime/device.js";
 import { dtypeBytes, elements, partOf, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
 
@@ -61,7 +62,12 @@ export class Strip implements Neighbours {
     const to = this.frames(volume);
     const pitch = to.stride * dtypeBytes(x.dtype);
     const bytes = tensorBytes(x.dtype, to.first.shape);
-    device.launch("elementwise", "copy2d", () => [to.first.address, pitch, x.address, bytes, bytes, frames]);
+    copyRows(
+      device,
+      { address: to.first.address, pitch },
+      { address: x.address, pitch: bytes },
+      { rows: frames, rowBytes: bytes },
+    );
     return volume;
   }
 

@@ -5,7 +5,7 @@ import { type VaeDtype, vaeDtype } from "../../../../plan/schema.js";
 import type { Seed } from "../../../../protocol/seed.js";
 import type { Context } from "../../../comm/context.js";
 import type { HaloExchange } from "../../../comm/halo.js";
-import { cast } from "../../../ops/ops.js";
+import { cast } from "../../../ops/elementwise.js";
 import { partOf, type Tensor, tensor } from "../../../runtime/tensor.js";
 import type { KeptWeights } from "../../../weights/kept.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../../../weights/source.js";
