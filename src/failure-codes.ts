@@ -124,6 +124,7 @@ export const failureCodes = {
   ERR_RESULT: of(worker, "A rank's result or message is too large, or is no plain JSON. Please report it."),
   ERR_INTERRUPTED: of(ended, "A signal ended the job. The exit code is 128 + the signal's number."),
   ERR_CLOSED: of(internal, "The workers have been told to end. Start or open them again."),
+  ERR_DEADLINE: of(ended, "The request was not done by its deadline. Give it more time, or a smaller video."),
   ERR_ABORTED: of(ended, "The caller's AbortSignal ended the work. Nothing is wrong."),
 
   // Results.

@@ -1,4 +1,13 @@
 /** The library: everything public, and nothing else. docs/library.md says how to use it, docs/errors.md what it throws. */
+export {
+  type Engine,
+  type EngineEvent,
+  type EngineOptions,
+  openEngine,
+  type RunRequestOptions,
+  type VideoResult,
+} from "./engine/engine.js";
+export type { VideoRequest } from "./engine/requests.js";
 export { DitrunError, type FailureCode, type FailureDetails } from "./failure.js";
 export {
   type LaunchEvent,

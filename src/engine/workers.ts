@@ -114,12 +114,27 @@ export class Workers {
     this.#turn = new Promise((resolve) => {
       over = resolve;
     });
-    await before;
+    await this.#turnOf(before, options.signal, over);
     try {
       return await this.#run(task, options);
     } finally {
       over();
     }
+  }
+
+  /** Waits for the tasks before; one that is called off meanwhile need not. */
+  async #turnOf(before: Promise<void>, signal: AbortSignal | undefined, over: () => void): Promise<void> {
+    if (!signal) return before;
+    let stop = () => {};
+    const called = new Promise<void>((resolve) => {
+      stop = resolve;
+      signal.addEventListener("abort", stop);
+    });
+    await Promise.race([before, called]);
+    signal.removeEventListener("abort", stop);
+    if (!signal.aborted) return;
+    void before.then(over);
+    signal.throwIfAborted();
   }
 
   async #run(task: Task, { onEmit, signal }: RunOptions): Promise<unknown[]> {

@@ -7,6 +7,11 @@ import { homeFolder } from "../files/home-folder.js";
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** A folder that a variable names; an empty variable counts as none, and `~` at the start is the home folder. */
+/** The variables of this process. */
+export function hubEnvironment(): Environment {
+  return process.env;
+}
+
 function folderOf(environment: Environment, name: string): string | undefined {
   return environment[name]?.replace(/^~(?=\/|$)/, () => homeFolder("HF_HOME")) || undefined;
 }

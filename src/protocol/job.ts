@@ -109,6 +109,12 @@ export const wanGenerateTaskSchema = z.strictObject({
 });
 export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
 
+export const wanLoadTaskSchema = wanGenerateTaskSchema.omit({ kind: true }).extend({
+  /** Loads the weights, and makes ready what such a video needs. */
+  kind: z.literal("wan-load"),
+});
+export type WanLoadTask = z.infer<typeof wanLoadTaskSchema>;
+
 export const wanProfileTaskSchema = z.strictObject({
   /** Times the transformer's forward with random weights and inputs, for videos of one size. */
   kind: z.literal("wan-profile"),
@@ -187,6 +193,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   forwardTaskSchema,
   wanForwardTaskSchema,
   wanGenerateTaskSchema,
+  wanLoadTaskSchema,
   wanProfileTaskSchema,
   wanAccuracyTaskSchema,
   wanVaeTaskSchema,

@@ -12,7 +12,7 @@ import {
 } from "../../src/index.js";
 
 test("the library is these names, and no other", () => {
-  expect(Object.keys(library).sort()).toEqual(["DitrunError", "launch", "loadPlan"]);
+  expect(Object.keys(library).sort()).toEqual(["DitrunError", "launch", "loadPlan", "openEngine"]);
 });
 
 describe("loadPlan", () => {

@@ -7,7 +7,7 @@ import { runLinks } from "./links.js";
 import { runProfile } from "./profile.js";
 import { runWanAccuracy } from "./wan-accuracy.js";
 import { runWanForward } from "./wan-forward.js";
-import { runWanGenerate } from "./wan-generate.js";
+import { runWanGenerate, runWanLoad } from "./wan-generate.js";
 import { runWanProfile } from "./wan-profile.js";
 import { runWanVae } from "./wan-vae.js";
 
@@ -28,6 +28,8 @@ export class Tasks implements Server {
         return runWanForward(frame, task, store);
       case "wan-generate":
         return runWanGenerate(frame, task, store);
+      case "wan-load":
+        return runWanLoad(frame, task, store);
       case "wan-profile":
         return runWanProfile(frame, task, store);
       case "wan-accuracy":

@@ -1,5 +1,5 @@
 import type { DitrunError } from "../../failure.js";
-import type { WanGenerateTask } from "../../protocol/job.js";
+import type { WanGenerateTask, WanLoadTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import type { Context } from "../comm/context.js";
@@ -75,6 +75,13 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
       peakMemoryBytes: device.kernels.memoryUsed().peak,
     };
   });
+}
+
+/** Loads the weights of a model that stays, and makes ready what a video of this size needs. */
+export async function runWanLoad(frame: Frame, task: WanLoadTask, store: Store): Promise<null> {
+  const wan = await frame.openWan(task, store);
+  await wan.prepare(task, store);
+  return null;
 }
 
 interface Run extends VideoProgram {

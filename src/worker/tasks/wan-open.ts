@@ -30,6 +30,7 @@ export interface VideoProgram {
 }
 
 type Shape = Pick<WanGenerateTask, "size" | "sampling" | "bf16Steps" | "dump">;
+type Request = Omit<WanGenerateTask, "kind">;
 
 /** What a program is made for: requests that agree in this share one. */
 const keyOf = ({ size, sampling, dump }: Shape) =>
@@ -82,7 +83,7 @@ export class OpenWan {
    * @returns the encoder, how much memory all takes, and the program if it is there; else `program` makes it, once the texts are encoded.
    * @throws RequestFault on every rank where the request cannot be done.
    */
-  async prepare(task: WanGenerateTask, store: Store) {
+  async prepare(task: Request, store: Store) {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     const known = this.#known(task);
     const encoder = await this.#prepareEncoder(task, store, budget);
@@ -101,7 +102,7 @@ export class OpenWan {
   }
 
   /** The program of the request's shape, for which the text encoder may have to go. @throws RequestFault as prepare does. */
-  async program(task: WanGenerateTask, store: Store): Promise<Program<VideoProgram>> {
+  async program(task: Request, store: Store): Promise<Program<VideoProgram>> {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     const { program } = await this.#makeProgram(task, store, budget, true);
     if (!program) throw new Error("A program that must be made was not.");
@@ -140,7 +141,7 @@ export class OpenWan {
     return program;
   }
 
-  async #prepareEncoder(task: WanGenerateTask, store: Store, budget: Budget): Promise<TextEncoder> {
+  async #prepareEncoder(task: Request, store: Store, budget: Budget): Promise<TextEncoder> {
     if (this.#encoder) return this.#encoder.value;
     const program = await Program.open<TextEncoder>(this.base, store, `program-${this.#made++}`);
     const build = async (context: Context) => {
@@ -175,7 +176,7 @@ export class OpenWan {
 
   /** @param must false: only where it fits beside the text encoder. */
   async #makeProgram(
-    task: Shape & Pick<WanGenerateTask, "model">,
+    task: Shape,
     store: Store,
     budget: Budget,
     must: boolean,

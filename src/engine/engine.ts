@@ -1,0 +1,211 @@
+import { randomBytes } from "node:crypto";
+import { Writable } from "node:stream";
+import { z } from "zod";
+import { DitrunError, messageOf } from "../failure.js";
+import { checkDocument } from "../files/documents.js";
+import { hubEnvironment } from "../hub/hub-cache.js";
+import type { LaunchLog } from "../launcher/launch.js";
+import { type Log, openLog } from "../launcher/logs.js";
+import { wanTokens } from "../models/schema.js";
+import { modelSource } from "../models/wan/model-source.js";
+import { presetOf } from "../models/wan/presets.js";
+import { checkPlan, checkWorkers, resolvePlan } from "../plan/resolve.js";
+import { meshSize, type Plan } from "../plan/schema.js";
+import { parseMessage } from "../protocol/messages.js";
+import {
+  type WanGenerateRank,
+  type WanProgress,
+  wanGenerateRankSchema,
+  wanProgressSchema,
+} from "../protocol/results.js";
+import { seedOf } from "../protocol/seed.js";
+import { chooseDevice, type DeviceName } from "./choose-device.js";
+import { type RequestBase, taskOf, type VideoRequest } from "./requests.js";
+import { Workers } from "./workers.js";
+
+export interface EngineOptions {
+  /** A model of the Wan family by name, as `1.4B`, `14B` or `tiny`, or a YAML file. */
+  readonly model: string;
+  /** `random` needs no file: to measure, and for tests. */
+  readonly weights?: "checkpoint" | "random" | undefined;
+  /** The checkpoint's folder; by default it is looked for in the Hugging Face cache. */
+  readonly directory?: string | undefined;
+  /** Whether a checkpoint that is not there is downloaded. */
+  readonly download?: boolean | undefined;
+  /** A plan of loadPlan, or what loadPlan reads; by default all GPUs share the work. */
+  readonly plan?: Plan | string | undefined;
+  /** Workers; the plan's mesh must fill them. */
+  readonly nproc?: number | undefined;
+  readonly device?: DeviceName | undefined;
+  /** Bytes of device memory that each worker may use; by default what is free. */
+  readonly memoryBytes?: number | undefined;
+  /** Seconds that ranks wait for each other; 300 by default. */
+  readonly timeoutSeconds?: number | undefined;
+  /** The rendezvous's port on loopback; a free one by default. */
+  readonly masterPort?: number | undefined;
+  /** By default nothing is written anywhere. */
+  readonly log?: LaunchLog | undefined;
+  /** Ends the engine: its workers, and with its reason the requests at hand. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What happens while a request runs. */
+export type EngineEvent =
+  /** A stage has ended: texts encoded, all steps sampled, all frames decoded. `prepare` is short once the video's size is known. */
+  | { readonly kind: "stage"; readonly stage: WanProgress["stage"]; readonly milliseconds: number }
+  | {
+      readonly kind: "step";
+      readonly done: number;
+      readonly total: number;
+      /** Until all steps are done, as fast as those before. */
+      readonly millisecondsLeft: number;
+    }
+  /** A frame of the video, RGB of 8 bits: [height, width, 3]. */
+  | {
+      readonly kind: "frame";
+      readonly index: number;
+      readonly width: number;
+      readonly height: number;
+      readonly pixels: Uint8Array;
+    }
+  | { readonly kind: "warning"; readonly message: string };
+
+export interface RunRequestOptions {
+  /** Ends the request at its next step or decoded frames; the run is rejected with its reason, and the engine goes on. */
+  readonly signal?: AbortSignal | undefined;
+  /** So many milliseconds from now the request ends as by a signal, with ERR_DEADLINE. */
+  readonly deadlineMs?: number | undefined;
+  /** Called for each event, in order. Where it returns a promise, it is waited for. What it throws ends the request, and the run is rejected with it. */
+  readonly onEvent?: ((event: EngineEvent) => void | Promise<void>) | undefined;
+}
+
+export interface VideoResult {
+  readonly frames: number;
+  readonly width: number;
+  readonly height: number;
+  readonly seed: bigint;
+  /** What each rank measured. */
+  readonly ranks: readonly WanGenerateRank[];
+}
+
+/** A model that stays loaded and makes one video after the other. */
+export interface Engine extends AsyncDisposable {
+  readonly plan: Plan;
+  readonly device: "cpu" | "cuda";
+  /**
+   * Makes a video; requests run in the order of their calls.
+   * @throws DitrunError: a request that cannot be done fails alone, ERR_VIDEO_SIZE or ERR_NOT_FINITE for instance. Where a
+   * worker fails, the engine has ended, and can be opened again.
+   */
+  run(request: VideoRequest, options?: RunRequestOptions): Promise<VideoResult>;
+  /** Ends the workers, once the requests before have ended. @throws DitrunError where a worker fails on its way out. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts workers and loads a model's weights, once.
+ * @throws DitrunError when the model, its files, the plan, the device or the workers cannot be had.
+ */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const { model: name, signal, timeoutSeconds = 300, masterPort = 0 } = options;
+  signal?.throwIfAborted();
+  const { level, folder } = options.log ?? {};
+  const log = openLog(level ?? "silent", folder, level === undefined ? nowhere() : process.stderr);
+  const preset = presetOf(name);
+  const source = await modelSource({
+    ...{ model: name, preset, weights: options.weights ?? "checkpoint", seed: seedOf(0n) },
+    ...{ directory: options.directory, download: options.download ?? false, verify: false },
+    environment: hubEnvironment(),
+    onProgress: () => undefined,
+    onNote: (sentence) => log.logger.info(sentence),
+  });
+  const { device, kernels, count } = await chooseDevice(options.device ?? "auto", log);
+  const { model, weights, tokenizer } = source;
+  const plan = await planOf(options, model, count);
+  const base = { model, plan, weights, preset, tokenizer, memoryBytes: options.memoryBytes };
+  const id = `engine-${randomBytes(4).toString("hex")}`;
+  const workers = await Workers.start({
+    settings: { id, device, kernels, timeoutSeconds, stays: true },
+    ...{ nproc: meshSize(plan.mesh), log, port: masterPort, signal },
+  });
+  try {
+    // The usual video's texts, program and weights; they tell of every fault of the checkpoint.
+    const { kind: _, ...usual } = await taskOf({ prompt: "-", guideScale: plan.mesh.cfg > 1 ? 5 : undefined }, base);
+    await workers.run({ ...usual, kind: "wan-load" });
+  } catch (error) {
+    await workers.close().catch(() => undefined);
+    throw error;
+  }
+  return new WanEngine(workers, base, device, log);
+}
+
+async function planOf({ plan, nproc }: EngineOptions, model: RequestBase["model"], count: number): Promise<Plan> {
+  if (plan === undefined || typeof plan === "string") return resolvePlan({ plan }, model, nproc, count);
+  checkPlan(plan, model, model.patch);
+  if (nproc !== undefined) checkWorkers(plan, nproc);
+  return plan;
+}
+
+class WanEngine implements Engine {
+  constructor(
+    private readonly workers: Workers,
+    private readonly base: RequestBase,
+    readonly device: "cpu" | "cuda",
+    private readonly log: Log,
+  ) {}
+
+  get plan(): Plan {
+    return this.base.plan;
+  }
+
+  async run(request: VideoRequest, { signal, deadlineMs, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {
+    signal?.throwIfAborted();
+    const task = await taskOf(request, this.base);
+    checkPlan(task.plan, task.model, wanTokens(task.model, task.size));
+    const { height, width } = task.size;
+    const pixels = { width: 8 * width, height: 8 * height };
+    let frames = 0;
+    const deadline = deadlineMs === undefined ? undefined : deadlineSignal(deadlineMs);
+    const signals = [signal, deadline?.signal].filter((each) => each !== undefined);
+    try {
+      const results = await this.workers.run(task, {
+        signal: AbortSignal.any(signals),
+        onEmit: async (_rank, name, value) => {
+          if (name === "frame") await onEvent?.({ kind: "frame", index: frames++, ...pixels, pixels: value });
+          else if (name === "progress") await onEvent?.(eventOf(parseMessage(wanProgressSchema, value)));
+        },
+      });
+      const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), "ERR_INTERNAL");
+      return { frames, ...pixels, seed: BigInt(task.seed), ranks };
+    } catch (error) {
+      this.log.logger.debug(`A request failed: ${messageOf(error)}`);
+      throw error;
+    } finally {
+      deadline?.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.workers.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+function eventOf({ stage, done, total, milliseconds }: WanProgress): EngineEvent {
+  if (stage !== "sample" || done === total) return { kind: "stage", stage, milliseconds };
+  return { kind: "step", done, total, millisecondsLeft: (milliseconds / done) * (total - done) };
+}
+
+function deadlineSignal(milliseconds: number): { readonly signal: AbortSignal; close(): void } {
+  const controller = new AbortController();
+  const timer = setTimeout(
+    () => controller.abort(new DitrunError("ERR_DEADLINE", `The request was not done within ${milliseconds} ms.`)),
+    milliseconds,
+  );
+  return { signal: controller.signal, close: () => clearTimeout(timer) };
+}
+
+const nowhere = (): Writable => new Writable({ write: (_chunk, _encoding, done) => done() });

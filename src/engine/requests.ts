@@ -1,0 +1,96 @@
+import { DitrunError } from "../failure.js";
+import type { WanModel } from "../models/schema.js";
+import { published, type WanPreset } from "../models/wan/presets.js";
+import { bytesAsTokens, checkPrompt, type TokenizedTexts, tokenize } from "../models/wan/text/texts.js";
+import { checkFrames, latentOf, parseSize } from "../models/wan/video-size.js";
+import type { noiseGenerators, WanGenerateTask } from "../protocol/job.js";
+import { seedOf } from "../protocol/seed.js";
+import { planSampling } from "../sampling/scheduler.js";
+
+/** A video to be made. What is left out is as the model's authors publish it. */
+export interface VideoRequest {
+  readonly prompt: string;
+  readonly negativePrompt?: string | undefined;
+  /** Pixels, each a multiple of 16. */
+  readonly width?: number | undefined;
+  readonly height?: number | undefined;
+  /** 4n + 1. */
+  readonly frames?: number | undefined;
+  readonly steps?: number | undefined;
+  readonly solver?: "unipc" | "dpm++" | undefined;
+  /** Above 1: more of the steps at high noise. */
+  readonly shift?: number | undefined;
+  /** How much the prompt counts; 1 leaves the negative prompt out. */
+  readonly guideScale?: number | undefined;
+  /** 0 to 2^64 - 1; 0 by default. */
+  readonly seed?: bigint | number | undefined;
+  /** Whose random numbers the seed stands for. */
+  readonly noise?: (typeof noiseGenerators)[number] | undefined;
+  /** The initial noise itself, float32 [channels, latent frames, height / 8, width / 8] of a safetensors file. */
+  readonly initNoise?: { readonly file: string; readonly tensor: string } | undefined;
+  /** In a plan with fp8, so many of the first and of the last steps in bf16. */
+  readonly bf16Steps?: number | undefined;
+  /** A safetensors file for texts, latents after each step, and the video in float32. */
+  readonly dump?: string | undefined;
+}
+
+/** What a request shares with all others of its engine. */
+export interface RequestBase extends Pick<WanGenerateTask, "model" | "plan" | "weights"> {
+  readonly preset: WanPreset | undefined;
+  /** A folder with tokenizer.json; without one a text's bytes are its tokens. */
+  readonly tokenizer: string | undefined;
+  readonly memoryBytes: number | undefined;
+}
+
+/** The task that makes the video. @throws DitrunError when there is no such video: its size, frames, steps, seed or texts. */
+export async function taskOf(request: VideoRequest, base: RequestBase): Promise<WanGenerateTask> {
+  const { model, plan, weights, preset, tokenizer, memoryBytes } = base;
+  const size = sizeOf(request, preset);
+  const solver = request.solver ?? published.solver;
+  const steps = request.steps ?? preset?.steps ?? 50;
+  const shift = request.shift ?? published.shift;
+  const guideScale = request.guideScale ?? published.guideScale;
+  planSampling(solver, steps, shift);
+  if (guideScale === 1 && plan.mesh.cfg > 1) {
+    throw new DitrunError(
+      "ERR_PLAN_MESH",
+      `A guideScale of 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}.`,
+    );
+  }
+  checkPrompt(request.prompt);
+  const texts = { prompt: request.prompt, negative: request.negativePrompt ?? published.negativePrompt };
+  const { prompt, negative } = await idsOf(texts, model, tokenizer, request.negativePrompt !== undefined);
+  const { noise, initNoise, bf16Steps, dump } = request;
+  return {
+    ...{ kind: "wan-generate", model, plan, weights, ids: { prompt, negative }, size },
+    ...{ sampling: { solver, steps, shift, guideScale }, seed: seedOf(BigInt(request.seed ?? 0)) },
+    ...(noise !== undefined && { generator: noise }),
+    ...(initNoise !== undefined && { noise: initNoise }),
+    ...(bf16Steps !== undefined && bf16Steps > 0 && { bf16Steps }),
+    ...(memoryBytes !== undefined && { memoryBytes }),
+    ...(dump !== undefined && { dump, replace: false }),
+  };
+}
+
+/** The latent of the request's video. @throws DitrunError as parseSize and checkFrames. */
+function sizeOf({ width, height, frames }: VideoRequest, preset: WanPreset | undefined) {
+  const usual = parseSize(preset?.size ?? published.size);
+  const size = parseSize(`${width ?? usual.width}*${height ?? usual.height}`);
+  return latentOf(size, checkFrames(frames ?? preset?.frames ?? published.frames));
+}
+
+/** @throws DitrunError where a text is longer than the model takes, but for a negative prompt that nobody wrote. */
+async function idsOf(
+  texts: { readonly prompt: string; readonly negative: string },
+  model: WanModel,
+  tokenizer: string | undefined,
+  ownNegative: boolean,
+): Promise<TokenizedTexts> {
+  const ids =
+    tokenizer === undefined
+      ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
+      : await tokenize(texts, tokenizer, model.textLength);
+  const [cut] = ids.warnings;
+  if (cut === undefined || (!ownNegative && ids.prompt.length < model.textLength)) return ids;
+  throw new DitrunError("ERR_PROMPT", cut);
+}
