@@ -9,6 +9,7 @@ import { type Log, openLog } from "../launcher/logs.js";
 import { wanTokens } from "../models/schema.js";
 import { modelSource } from "../models/wan/model-source.js";
 import { presetOf } from "../models/wan/presets.js";
+import { TokenizerThread } from "../models/wan/text/texts.js";
 import { checkPlan, checkWorkers, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import { parseMessage } from "../protocol/messages.js";
@@ -120,7 +121,8 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     onNote: (sentence) => log.logger.info(sentence),
   });
   const { device, kernels, count } = await chooseDevice(options.device ?? "auto", log);
-  const { model, weights, tokenizer } = source;
+  const { model, weights } = source;
+  const tokenizer = source.tokenizer === undefined ? undefined : new TokenizerThread(source.tokenizer);
   const plan = await planOf(options, model, count);
   const base = { model, plan, weights, preset, tokenizer, memoryBytes: options.memoryBytes };
   const id = `engine-${randomBytes(4).toString("hex")}`;
@@ -133,7 +135,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     const { kind: _, ...usual } = await taskOf({ prompt: "-", guideScale: plan.mesh.cfg > 1 ? 5 : undefined }, base);
     await workers.run({ ...usual, kind: "wan-load" });
   } catch (error) {
-    await workers.close().catch(() => undefined);
+    await Promise.all([workers.close().catch(() => undefined), tokenizer?.close()]);
     throw error;
   }
   return new WanEngine(workers, base, device, log);
@@ -186,7 +188,7 @@ class WanEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    await this.workers.close();
+    await Promise.all([this.workers.close(), this.base.tokenizer?.close()]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,7 +1,7 @@
 import { DitrunError } from "../failure.js";
 import type { WanModel } from "../models/schema.js";
 import { published, type WanPreset } from "../models/wan/presets.js";
-import { bytesAsTokens, checkPrompt, type TokenizedTexts, tokenize } from "../models/wan/text/texts.js";
+import { bytesAsTokens, checkPrompt, type TokenizedTexts, type TokenizerThread } from "../models/wan/text/texts.js";
 import { checkFrames, latentOf, parseSize } from "../models/wan/video-size.js";
 import type { noiseGenerators, WanGenerateTask } from "../protocol/job.js";
 import { seedOf } from "../protocol/seed.js";
@@ -37,8 +37,8 @@ export interface VideoRequest {
 /** What a request shares with all others of its engine. */
 export interface RequestBase extends Pick<WanGenerateTask, "model" | "plan" | "weights"> {
   readonly preset: WanPreset | undefined;
-  /** A folder with tokenizer.json; without one a text's bytes are its tokens. */
-  readonly tokenizer: string | undefined;
+  /** Without one a text's bytes are its tokens. */
+  readonly tokenizer: TokenizerThread | undefined;
   readonly memoryBytes: number | undefined;
 }
 
@@ -83,13 +83,13 @@ function sizeOf({ width, height, frames }: VideoRequest, preset: WanPreset | und
 async function idsOf(
   texts: { readonly prompt: string; readonly negative: string },
   model: WanModel,
-  tokenizer: string | undefined,
+  tokenizer: TokenizerThread | undefined,
   ownNegative: boolean,
 ): Promise<TokenizedTexts> {
   const ids =
     tokenizer === undefined
       ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
-      : await tokenize(texts, tokenizer, model.textLength);
+      : await tokenizer.tokenize(texts, model.textLength);
   const [cut] = ids.warnings;
   if (cut === undefined || (!ownNegative && ids.prompt.length < model.textLength)) return ids;
   throw new DitrunError("ERR_PROMPT", cut);

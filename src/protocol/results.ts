@@ -127,6 +127,8 @@ export const wanGenerateRankSchema = z.strictObject({
   forwardsAtOnce: z.int(),
   /** Floating-point operations of one forward, all ranks of its group together. */
   forwardFlops: z.number(),
+  /** Of device memory that this worker holds when the video is done: weights, and the programs of the sizes that it knows. */
+  heldMemoryBytes: z.number(),
   peakMemoryBytes: z.number(),
 });
 export type WanGenerateRank = z.infer<typeof wanGenerateRankSchema>;

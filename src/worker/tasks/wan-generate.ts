@@ -72,6 +72,7 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
       forwardsMs,
       forwardsAtOnce: guidance.forwardsAtOnce,
       forwardFlops: transformer.flops,
+      heldMemoryBytes: device.kernels.memoryUsed().now,
       peakMemoryBytes: device.kernels.memoryUsed().peak,
     };
   });

@@ -36,46 +36,96 @@ const DEADLINE_MS = 120_000;
 const HEAP_MIB = 2048;
 
 /**
- * Token ids of both texts, at most `limit` of each: the model takes no more, and the rest of a text is cut.
- * They are found on a thread, which is ended where the tokenizer's own patterns take for ever or all memory.
- * @param directory with the tokenizer. @throws DitrunError when it cannot be read, or does not come to an end.
+ * A tokenizer on a thread, which is ended where the tokenizer's own patterns take for ever or all memory. Its file is read at the
+ * first texts, and again after such an end.
  */
+export class TokenizerThread {
+  #thread: Worker | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** @param directory with the tokenizer. */
+  constructor(
+    private readonly directory: string,
+    private readonly deadlineMs = DEADLINE_MS,
+  ) {}
+
+  /**
+   * Token ids of both texts, at most `limit` of each: the model takes no more, and the rest of a text is cut.
+   * @throws DitrunError when the tokenizer cannot be read, or does not come to an end.
+   */
+  async tokenize({ prompt, negative }: Texts, limit: number): Promise<TokenizedTexts> {
+    const asked = this.#turn.then(() => this.#ask([prompt, negative]));
+    this.#turn = asked.catch(() => undefined);
+    const answer = await asked;
+    if ("message" in answer) throw new DitrunError(answer.code, answer.message);
+    const [promptIds = [], negativeIds = []] = answer.ids;
+    return cutBoth({ prompt: promptIds, negative: negativeIds }, limit);
+  }
+
+  async close(): Promise<void> {
+    const thread = this.#thread;
+    this.#thread = undefined;
+    await thread?.terminate();
+  }
+
+  async #ask(texts: readonly string[]): Promise<TokenizerAnswer> {
+    this.#thread ??= new Worker(tokenizerThread, {
+      workerData: { directory: this.directory },
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
+    });
+    const thread = this.#thread;
+    const over = new AbortController();
+    try {
+      return await new Promise<TokenizerAnswer>((resolve, reject) => {
+        const fail = (why: string) => reject(this.#refuse(why));
+        const timer = setTimeout(
+          () => fail(`has not come to an end after ${this.deadlineMs / 1000} s`),
+          this.deadlineMs,
+        );
+        over.signal.addEventListener("abort", () => clearTimeout(timer));
+        const listen = (event: "message" | "error" | "exit", listener: (value: unknown) => void) => {
+          thread.on(event, listener);
+          over.signal.addEventListener("abort", () => thread.off(event, listener), { once: true });
+        };
+        listen("message", (message) => resolve(answerSchema.parse(message)));
+        listen("error", (error) => {
+          const exhausted = error instanceof Error && "code" in error && error.code === "ERR_WORKER_OUT_OF_MEMORY";
+          fail(exhausted ? `needs more than ${HEAP_MIB} MiB` : `failed (${shown(messageOf(error))})`);
+        });
+        listen("exit", () => fail("ended without an answer"));
+        thread.ref();
+        thread.postMessage(texts);
+      });
+    } catch (error) {
+      await this.close();
+      throw error;
+    } finally {
+      over.abort();
+      // A thread that waits for texts keeps no process alive.
+      thread.unref();
+    }
+  }
+
+  #refuse(why: string): DitrunError {
+    return new DitrunError(
+      "ERR_TOKENIZER",
+      `The tokenizer in ${this.directory} ${why}; take the published one of google/umt5-xxl.`,
+    );
+  }
+}
+
+/** The same for one pair of texts. */
 export async function tokenize(
-  { prompt, negative }: Texts,
+  texts: Texts,
   directory: string,
   limit: number,
   deadlineMs = DEADLINE_MS,
 ): Promise<TokenizedTexts> {
-  const answer = await askThread([prompt, negative], directory, deadlineMs);
-  if ("message" in answer) throw new DitrunError(answer.code, answer.message);
-  const [promptIds = [], negativeIds = []] = answer.ids;
-  return cutBoth({ prompt: promptIds, negative: negativeIds }, limit);
-}
-
-async function askThread(texts: readonly string[], directory: string, deadlineMs: number): Promise<TokenizerAnswer> {
-  const refuse = (why: string) =>
-    new DitrunError(
-      "ERR_TOKENIZER",
-      `The tokenizer in ${directory} ${why}; take the published one of google/umt5-xxl.`,
-    );
-  const thread = new Worker(tokenizerThread, {
-    workerData: { directory, texts },
-    resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
-  });
-  let timer: NodeJS.Timeout | undefined;
+  const thread = new TokenizerThread(directory, deadlineMs);
   try {
-    return await new Promise<TokenizerAnswer>((resolve, reject) => {
-      timer = setTimeout(() => reject(refuse(`has not come to an end after ${deadlineMs / 1000} s`)), deadlineMs);
-      thread.once("message", (message: unknown) => resolve(answerSchema.parse(message)));
-      thread.once("error", (error) => {
-        const exhausted = "code" in error && error.code === "ERR_WORKER_OUT_OF_MEMORY";
-        reject(refuse(exhausted ? `needs more than ${HEAP_MIB} MiB` : `failed (${shown(messageOf(error))})`));
-      });
-      thread.once("exit", () => reject(refuse("ended without an answer")));
-    });
+    return await thread.tokenize(texts, limit);
   } finally {
-    clearTimeout(timer);
-    await thread.terminate();
+    await thread.close();
   }
 }
 

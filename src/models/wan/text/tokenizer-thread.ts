@@ -4,18 +4,22 @@ import { asDitrunError } from "../../../failure.js";
 import type { TokenizerAnswer } from "./texts.js";
 import { WanTokenizer } from "./tokenizer.js";
 
-// What a thread of tokenize (texts.ts) runs: a pattern of tokenizer.json may take for ever, and only a thread can be ended then.
+// What the thread of TokenizerThread (texts.ts) runs: a pattern of tokenizer.json may take for ever, and only a thread can be ended then.
 
-const request = z.object({ directory: z.string(), texts: z.array(z.string()) }).parse(workerData);
+const { directory } = z.object({ directory: z.string() }).parse(workerData);
+let tokenizer: Promise<WanTokenizer> | undefined;
 
-async function answer(): Promise<TokenizerAnswer> {
+async function answer(texts: readonly string[]): Promise<TokenizerAnswer> {
   try {
-    const tokenizer = await WanTokenizer.open(request.directory);
-    return { ids: request.texts.map((text) => [...tokenizer.encode(text, Number.POSITIVE_INFINITY)]) };
+    tokenizer ??= WanTokenizer.open(directory);
+    const opened = await tokenizer;
+    return { ids: texts.map((text) => [...opened.encode(text, Number.POSITIVE_INFINITY)]) };
   } catch (error) {
     const { code, message } = asDitrunError(error);
     return { message, code };
   }
 }
 
-parentPort?.postMessage(await answer());
+parentPort?.on("message", (message: unknown) => {
+  void answer(z.array(z.string()).parse(message)).then((ids) => parentPort?.postMessage(ids));
+});

@@ -160,6 +160,7 @@ test("a generation is summed up by its slowest rank; the total leaves out prepar
     forwardsMs: [50, 50],
     forwardsAtOnce: 2,
     forwardFlops: 1e11,
+    heldMemoryBytes: 1,
     peakMemoryBytes: (1 + index) * 2 ** 30,
   });
   const video = { out: "a.mp4", encoder: "none", width: 64, height: 64, frames: 1, fps: 16, finishMs: 7 };
