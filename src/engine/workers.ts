@@ -130,7 +130,7 @@ export class Workers {
       stop = resolve;
       signal.addEventListener("abort", stop);
     });
-    await Promise.race([before, called]);
+    if (!signal.aborted) await Promise.race([before, called]);
     signal.removeEventListener("abort", stop);
     if (!signal.aborted) return;
     void before.then(over);

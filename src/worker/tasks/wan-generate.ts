@@ -214,9 +214,14 @@ async function decode({ task, store, vae, sampler, dump, steps }: Run, sender: F
         await sender.send({ ...chunk, pixels: bytesOfPixels(chunk.pixels) });
       }
     }
-  } finally {
+  } catch (error) {
+    // What is on its way is answered, whoever wants it, before this rank says that it has stopped.
     await sender.flush();
+    throw error;
   }
-  if (fault) throw new Stopped(fault.message);
+  if (fault) {
+    await sender.flush();
+    throw new Stopped(fault.message);
+  }
   return total;
 }
