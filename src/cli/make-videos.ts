@@ -47,15 +47,20 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
       return;
     }
     const videos: (GenerateSummary & { prompt: string })[] = [];
+    const { logger } = session.log;
     const what = { kind: first.task.kind, subject: `${first.task.model.name}, ${counted(wanted.length, "video")}` };
     await session.withWorkers(first.task.plan, what, async (workers, signal) => {
       for (const [index, each] of wanted.entries()) {
         const title = `Video ${index + 1} of ${wanted.length}, ${each.prompt.name}: ${shown(each.prompt.text)}`;
-        session.log.logger.info(title);
+        logger.info(title);
         open ??= await openTarget(session, each.target);
         const results = (onEmit: OnEmit) => workers.run(each.task, { onEmit });
         const run = { session, weights, results, video: open, signal, title, again: index > 0 };
-        videos.push({ prompt: each.prompt.text, ...(await makeVideo(run, each)) });
+        const summary = await makeVideo(run, each).catch((error: unknown) => {
+          if (index > 0) logger.warn(`Video ${index + 1} of ${wanted.length} was not finished; ${kept(index)} kept.`);
+          throw error;
+        });
+        videos.push({ prompt: each.prompt.text, ...summary });
         open = undefined;
       }
     });
@@ -67,6 +72,8 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
     stopListening();
   }
 }
+
+const kept = (videos: number) => (videos === 1 ? "the one before it is" : `the ${videos} before it are`);
 
 async function openTarget({ log: { logger } }: Session, target: Target): Promise<VideoWriter> {
   const { out, overwrite } = target;
