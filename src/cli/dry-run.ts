@@ -2,15 +2,17 @@ import { parameterCount, tokenCount } from "../models/cost.js";
 import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision, weightBytes } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
+import { counted } from "../text.js";
 import { formatTable } from "../views/table.js";
 import type { Session } from "./session.js";
 
-/** What would run, for --dry-run: shown as a table and as JSON. */
+/** What would run, for --dry-run: shown as a table and as JSON. @param videos to be made, where it is about videos. */
 export async function describeRuns(
   session: Session,
   model: Model,
   plans: readonly Plan[],
   tokens = tokenCount(model),
+  videos?: number,
 ): Promise<void> {
   const { device, kernels } = session.device;
   const parameters = parameterCount(model);
@@ -41,9 +43,9 @@ export async function describeRuns(
   });
   session.print(
     [
-      `Dry run: ${model.name} (${tokens} tokens, ${(parameters / 1e6).toFixed(1)} million parameters) on ${device} with ${kernels}`,
+      `Dry run: ${model.name} (${tokens} tokens, ${(parameters / 1e6).toFixed(1)} million parameters) on ${device} with ${kernels}${videos === undefined ? "" : `: ${counted(videos, "video")}`}`,
       formatTable(head, rows),
     ].join("\n"),
   );
-  await session.emit({ dryRun: true, model, tokens, parameters, device, kernels, runs });
+  await session.emit({ dryRun: true, model, tokens, parameters, device, kernels, runs, videoCount: videos });
 }

@@ -74,7 +74,6 @@ async function parse(argv: readonly string[]): Promise<Selected | undefined> {
     .usage("$0 COMMAND [OPTIONS]\n\nThe torchrun of diffusion transformers.")
     .locale("en")
     .updateStrings({ "Options:": "Of every command:" })
-    .parserConfiguration({ "duplicate-arguments-array": false })
     .options(globalOptions);
   for (const command of commands) {
     parser = command.register(parser, (options, files, run) => {

@@ -121,7 +121,7 @@ export const switches = ["fp8", "dry-run", "baseline", "download", "overwrite", 
 
 /**
  * What yargs would take without a word: any value of a switch but true for false, `--no-NAME` of an option that takes a value for
- * false, and the last value of an option that is given twice. @throws DitrunError for each.
+ * false, and several values of an option that takes one. @throws DitrunError for each.
  */
 export function checkWords(argv: readonly string[]): void {
   const seen = new Set<string>();
@@ -139,7 +139,7 @@ export function checkWords(argv: readonly string[]): void {
     }
     if (no !== "" && !isSwitch)
       throw new DitrunError("ERR_COMMAND_LINE", `There is no option --no-${name}.${insteadOf[name] ?? ""}`);
-    if (seen.has(name))
+    if (seen.has(name) && !repeatable.includes(name))
       throw new DitrunError(
         "ERR_OPTION_CONFLICT",
         `--${name} is given twice, but takes effect once: leave one of them out.`,
@@ -147,6 +147,9 @@ export function checkWords(argv: readonly string[]): void {
     seen.add(name);
   }
 }
+
+/** Options that may be given several times. */
+const repeatable: readonly string[] = ["prompt"];
 
 /** What those mean who leave an option out by --no-NAME. */
 const insteadOf: Readonly<Record<string, string>> = {

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice, hasNccl } from "../engine/choose-device.js";
-import { type EmitHandler, runJob } from "../engine/workers.js";
+import { type EmitHandler, runJob, Workers, type WorkersOptions } from "../engine/workers.js";
 import { DitrunError } from "../failure.js";
 import { type Log, openLog } from "../launcher/logs.js";
 import { isForGpu } from "../models/cost.js";
@@ -14,6 +14,12 @@ import { counted } from "../text.js";
 import { interruptSignals, unlessEnding } from "./interrupts.js";
 import type { JsonDocument } from "./json-document.js";
 import { type GlobalArguments, portNumber } from "./options.js";
+
+/** What workers are started for: a kind of task, and the model or what else it is about. */
+export interface Undertaking {
+  readonly kind: Task["kind"];
+  readonly subject: string;
+}
 
 /** What a command works with: the global options made real, and the ways to run jobs and to say what came out. */
 export class Session {
@@ -81,31 +87,70 @@ export class Session {
 
   /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
   async run(task: Task, onEmit?: EmitHandler): Promise<unknown[]> {
+    const subject = task.kind === "links" ? "messages" : task.model.name;
+    return this.#launch(task.plan, { kind: task.kind, subject }, ({ settings, ...options }) =>
+      runJob({ ...options, job: { ...settings, task }, onEmit }),
+    );
+  }
+
+  /**
+   * Starts the workers of a plan, has `body` run tasks on them one after the other, and ends them, whatever comes of it.
+   * @param what is done, for the log. @param body is told by the signal that the user ends the workers.
+   * @throws DitrunError as Workers does, and what `body` throws.
+   */
+  async withWorkers<T>(
+    plan: Plan,
+    what: Undertaking,
+    body: (workers: Workers, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    return this.#launch(plan, what, async (options) => {
+      const workers = await Workers.start({ ...options, settings: { ...options.settings, stays: true } });
+      let result: T;
+      try {
+        result = await body(workers, options.signal);
+      } catch (error) {
+        // What a worker does on its way out matters less than why.
+        await workers.close().catch(() => undefined);
+        throw error;
+      }
+      await workers.close();
+      return result;
+    });
+  }
+
+  /** Has `body` start workers; signals are theirs meanwhile. */
+  async #launch<T>(
+    plan: Plan,
+    { kind, subject }: Undertaking,
+    body: (options: WorkersOptions & { readonly signal: AbortSignal }) => Promise<T>,
+  ): Promise<T> {
     await unlessEnding();
     const { device, kernels, count } = this.device;
-    const nproc = meshSize(task.plan.mesh);
+    const nproc = meshSize(plan.mesh);
     const { timeout, masterPort } = this.options;
     const { MASTER_PORT } = process.env;
     const workers = `${counted(nproc, "worker")} on ${device}`;
-    const subject = task.kind === "links" ? "messages" : task.model.name;
-    this.log.logger.info(`${task.kind}: ${subject}, plan ${task.plan.name}, ${workers}.`);
+    this.log.logger.info(`${kind}: ${subject}, plan ${plan.name}, ${workers}.`);
     if (device === "cuda" && nproc > count) {
       const gpus = count === 1 ? "the one GPU" : `${count} GPUs`;
       this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);
     }
-    const id = `${task.kind}-${randomBytes(4).toString("hex")}`;
+    const id = `${kind}-${randomBytes(4).toString("hex")}`;
     const what = nproc === 1 ? "the worker" : workers;
     const interrupts = interruptSignals((sentence) => this.log.logger.info(sentence), what);
-    const { signal, urgent } = interrupts;
-    return runJob({
-      ...{ signal, urgent },
-      job: { id, task, device, kernels, timeoutSeconds: timeout },
-      nproc,
-      log: this.log,
-      port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
-      entry: this.entry,
-      onEmit,
-    }).finally(() => interrupts.close());
+    try {
+      const { signal, urgent } = interrupts;
+      return await body({
+        ...{ signal, urgent },
+        settings: { id, device, kernels, timeoutSeconds: timeout },
+        nproc,
+        log: this.log,
+        port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
+        entry: this.entry,
+      });
+    } finally {
+      interrupts.close();
+    }
   }
 
   /** Text for people: on stdout, or on stderr where a JSON document was asked for. */

@@ -1,7 +1,7 @@
 import { DitrunError } from "../failure.js";
 import type { WanModel } from "../models/schema.js";
 import { published, type WanPreset } from "../models/wan/presets.js";
-import { bytesAsTokens, checkPrompt, type TokenizedTexts, type TokenizerThread } from "../models/wan/text/texts.js";
+import { bytesAsTokens, checkPrompt, type TokenizerThread } from "../models/wan/text/texts.js";
 import { checkFrames, latentOf, parseSize } from "../models/wan/video-size.js";
 import type { noiseGenerators, WanGenerateTask } from "../protocol/job.js";
 import { seedOf } from "../protocol/seed.js";
@@ -57,12 +57,11 @@ export async function taskOf(request: VideoRequest, base: RequestBase): Promise<
       `A guideScale of 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}.`,
     );
   }
-  checkPrompt(request.prompt);
-  const texts = { prompt: request.prompt, negative: request.negativePrompt ?? published.negativePrompt };
-  const { prompt, negative } = await idsOf(texts, model, tokenizer, request.negativePrompt !== undefined);
+  checkPrompt(request.prompt, "The prompt");
+  const ids = await idsOf(request, model, tokenizer);
   const { noise, initNoise, bf16Steps, dump } = request;
   return {
-    ...{ kind: "wan-generate", model, plan, weights, ids: { prompt, negative }, size },
+    ...{ kind: "wan-generate", model, plan, weights, ids, size },
     ...{ sampling: { solver, steps, shift, guideScale }, seed: seedOf(BigInt(request.seed ?? 0)) },
     ...(noise !== undefined && { generator: noise }),
     ...(initNoise !== undefined && { noise: initNoise }),
@@ -79,18 +78,22 @@ function sizeOf({ width, height, frames }: VideoRequest, preset: WanPreset | und
   return latentOf(size, checkFrames(frames ?? preset?.frames ?? published.frames));
 }
 
-/** @throws DitrunError where a text is longer than the model takes, but for a negative prompt that nobody wrote. */
+/** @throws DitrunError where a text is longer than the model takes, but for the published negative prompt. */
 async function idsOf(
-  texts: { readonly prompt: string; readonly negative: string },
+  { prompt, negativePrompt }: VideoRequest,
   model: WanModel,
   tokenizer: TokenizerThread | undefined,
-  ownNegative: boolean,
-): Promise<TokenizedTexts> {
-  const ids =
+): Promise<WanGenerateTask["ids"]> {
+  const texts = [
+    { name: "The prompt", text: prompt },
+    { name: "The negative prompt", text: negativePrompt ?? published.negativePrompt },
+  ];
+  const { ids, warnings } =
     tokenizer === undefined
       ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
       : await tokenizer.tokenize(texts, model.textLength);
-  const [cut] = ids.warnings;
-  if (cut === undefined || (!ownNegative && ids.prompt.length < model.textLength)) return ids;
-  throw new DitrunError("ERR_PROMPT", cut);
+  const cut = warnings.find((warning) => negativePrompt !== undefined || warning.startsWith("The prompt"));
+  if (cut !== undefined) throw new DitrunError("ERR_PROMPT", cut);
+  const [own = [], negative = []] = ids;
+  return { prompt: own, negative };
 }

@@ -55,6 +55,10 @@ export function keepFrames(
       await current.write(frame).catch((error: unknown) => goOn(error, async () => undefined));
     },
     finish: () => current.finish().catch((error: unknown) => goOn(error, (other) => other.finish())),
-    abort: () => current.abort(),
+    abort: () => {
+      // What the encoder says of its end is no fault to find a way out of.
+      left.length = 0;
+      return current.abort();
+    },
   };
 }

@@ -18,13 +18,19 @@ export class VideoProgress {
   constructor(
     private readonly target: ProgressTarget,
     private readonly frames: number,
+    /** The same workers have made a video before. */
+    private readonly again = false,
   ) {}
 
   report({ stage, done, total, milliseconds }: WanProgress): void {
     const seconds = milliseconds / 1e3;
     switch (stage) {
       case "prepare":
-        this.#say(`Prepared the models in ${figures(seconds)} s: rehearsed, loaded and warmed up.`);
+        this.#say(
+          this.again
+            ? `Made the models ready again in ${figures(seconds)} s.`
+            : `Prepared the models in ${figures(seconds)} s: rehearsed, loaded and warmed up.`,
+        );
         break;
       case "encode":
         this.#say(`Encoded the texts in ${figures(seconds)} s.`);

@@ -1,11 +1,7 @@
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
-import { z } from "zod";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
-import { checkDocument } from "../../files/documents.js";
-import { isNumberOf } from "../../files/free-name.js";
-import { checkNewFile } from "../../files/output-file.js";
 import type { Progress } from "../../hub/download.js";
 import type { Log } from "../../launcher/logs.js";
 import { loadModel } from "../../models/load.js";
@@ -13,26 +9,21 @@ import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
 import { modelSource } from "../../models/wan/model-source.js";
 import { presetOf, published, type WanPreset } from "../../models/wan/presets.js";
-import { bytesAsTokens, checkPrompt, tokenize } from "../../models/wan/text/texts.js";
+import { bytesAsTokens, tokenize } from "../../models/wan/text/texts.js";
 import { latentOf } from "../../models/wan/video-size.js";
 import { planPrecision } from "../../plan/resolve.js";
 import { type Plan, vaeDtypeSchema } from "../../plan/schema.js";
 import { noiseGenerators, type WanGenerateTask } from "../../protocol/job.js";
-import { parseMessage } from "../../protocol/messages.js";
-import { wanGenerateRankSchema, wanProgressSchema } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
-import { checkVideo, freeName, openVideo } from "../../video/open-video.js";
-import { isFrame } from "../../video/png-writer.js";
-import type { VideoWriter } from "../../video/video-writer.js";
-import { generateTable, summarizeGenerate } from "../../views/generate-report.js";
-import { VideoProgress } from "../../views/video-progress.js";
 import type { Command } from "../command.js";
 import { describeRuns } from "../dry-run.js";
-import { endOnInterrupt } from "../interrupts.js";
-import { reads, writes } from "../named-files.js";
+import { makeVideos } from "../make-videos.js";
+import { globalFiles, reads } from "../named-files.js";
 import { ownOptions, wholeNumber } from "../options.js";
 import { profileFiles } from "../profiling.js";
+import { checkPromptOptions, promptsOf } from "../prompts.js";
 import type { Session } from "../session.js";
+import { filesWritten, outputsOf } from "../video-outputs.js";
 import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
 import { accuracyFiles, runWanAccuracy, wanAccuracyOptions } from "./accuracy.js";
 import { runWanProfile, wanProfileOptions } from "./wan-profile.js";
@@ -51,7 +42,16 @@ function decimal(name: string, allowed: (value: number) => boolean, what: string
 const text = { type: "string", requiresArg: true } as const;
 
 const options = {
-  prompt: { ...text, demandOption: true, describe: "What the video should show" },
+  prompt: {
+    ...text,
+    describe: "What the video should show; given again, another video of the same load",
+    // yargs gives a list of what is given several times.
+    coerce: (given: string | string[] | undefined) => (given === undefined ? undefined : [given].flat()),
+  },
+  prompts: {
+    ...text,
+    describe: "FILE with a prompt a line, each for a video; blank lines and lines that start with # do not count",
+  },
   "negative-prompt": { ...text, describe: "What it should not show [default: the published one]" },
   ...videoOptions,
   steps: { ...text, describe: "Sampling steps [default: 50; tiny: 6]", coerce: wholeNumber("steps", 1) },
@@ -86,9 +86,14 @@ const options = {
   out: {
     ...text,
     default: "video.mp4",
-    describe: "FILE.mp4, or FOLDER/ for PNG frames; where that is there already, the next free number is taken",
+    describe:
+      "FILE.mp4, or FOLDER/ for PNG frames; where that is there already, and for each prompt after the first, the next free number is taken",
   },
-  overwrite: { type: "boolean", default: false, describe: "Replace what --out and --dump name" },
+  overwrite: {
+    type: "boolean",
+    default: false,
+    describe: "Replace what --out and --dump name; prompt N replaces number N",
+  },
   "ckpt-dir": { ...text, describe: "Folder with the checkpoint [default: the Hugging Face cache]" },
   download: { type: "boolean", default: false, describe: "Download the checkpoint into the cache if it is not there" },
   verify: {
@@ -114,7 +119,10 @@ const options = {
       "What --seed draws: torch-cpu as ComfyUI, torch-cuda as the published code on an H100 or H200 [default: ditrun]",
   },
   "init-noise": { ...text, describe: "Initial noise: FILE.safetensors[:TENSOR] [default tensor: noise]" },
-  dump: { ...text, describe: "Write context, context_null, latent.N and video to FILE.safetensors" },
+  dump: {
+    ...text,
+    describe: "Write context, context_null, latent.N and video to FILE.safetensors, of prompt N to FILE-N.safetensors",
+  },
 } as const satisfies Record<string, Options>;
 
 type GenerateArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
@@ -137,6 +145,7 @@ export const wan: Command = {
             generate
               .options(options)
               .group(Object.keys(options), ownOptions)
+              .check(checkPromptOptions)
               .example(wan.example.command, wan.example.describe),
           (chosen) => select(chosen, generateFiles(chosen), (session) => run(chosen, session)),
         )
@@ -164,30 +173,29 @@ export const wan: Command = {
     ),
 };
 
+/** The files that its options read. */
+function filesRead({ prompts, ckptDir, initNoise }: GenerateArguments): NamedFile[] {
+  const noise = initNoise && noiseParts(initNoise).file;
+  return reads({ "--prompts": prompts, "--ckpt-dir": ckptDir, "--init-noise": noise });
+}
+
 /** The files that its options name. */
-function generateFiles({ out, overwrite, dump, ckptDir, initNoise }: GenerateArguments): NamedFile[] {
-  const takes = out.endsWith("/")
-    ? { folder: out, name: isFrame }
-    : { folder: dirname(out), name: (base: string) => !overwrite && isNumberOf(out, base) };
-  return [
-    ...reads({ "--ckpt-dir": ckptDir, "--init-noise": initNoise && noiseParts(initNoise).file }),
-    { option: "--out", path: out, use: "written", takes },
-    ...writes({ "--dump": dump }),
-  ];
+function generateFiles(chosen: GenerateArguments): NamedFile[] {
+  const several = chosen.prompts !== undefined || (chosen.prompt?.length ?? 0) > 1;
+  return [...filesRead(chosen), ...filesWritten(chosen, several)];
 }
 
 async function run(chosen: GenerateArguments, session: Session): Promise<number> {
   const { log, options: globals, seed } = session;
   const name = wanModelName(session);
   const preset = presetOf(name);
-  checkPrompt(chosen.prompt);
+  const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
   const noise = noiseOf(chosen);
-  const { out, overwrite } = chosen;
-  const target = { out, overwrite, ...size, frames, fps: chosen.fps ?? published.fps };
-  await checkVideo(target.out, target);
-  if (chosen.dump !== undefined) await checkNewFile("--dump", chosen.dump, overwrite);
+  const { overwrite } = chosen;
+  const format = { ...size, frames, fps: chosen.fps ?? published.fps };
+  const outputs = await outputsOf(chosen, prompts, format, [...globalFiles(globals), ...filesRead(chosen)]);
 
   const latent = latentOf(size, frames);
   if (preset !== undefined) {
@@ -218,25 +226,34 @@ async function run(chosen: GenerateArguments, session: Session): Promise<number>
   }
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   if (globals.dryRun) {
-    await describeRuns(session, model, [plan], tokens);
+    await describeRuns(session, model, [plan], tokens, prompts.length);
     return exitCodes.ok;
   }
 
-  const texts = { prompt: chosen.prompt, negative: chosen.negativePrompt ?? published.negativePrompt };
-  const { warnings, ...ids } =
+  const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
+  const texts = [...prompts, negative];
+  const { warnings, ids } =
     source.tokenizer === undefined
       ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
       : await tokenize(texts, source.tokenizer, model.textLength);
   for (const warning of warnings) log.logger.warn(warning);
-  const task: WanGenerateTask = {
-    ...{ kind: "wan-generate", model, plan, weights, ids, size: latent, sampling, seed },
+  const task: Omit<WanGenerateTask, "ids"> = {
+    ...{ kind: "wan-generate", model, plan, weights, size: latent, sampling, seed },
     ...noise,
     ...(bf16Steps === 0 ? {} : { bf16Steps }),
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
-    ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
     ...(overwrite ? {} : { replace: false }),
   };
-  await generate(session, task, target, source.description);
+  const wanted = outputs.map(({ prompt, out, dump }, index) => ({
+    prompt,
+    task: {
+      ...task,
+      ids: { prompt: ids[index] ?? [], negative: ids.at(-1) ?? [] },
+      ...(dump === undefined ? {} : { dump: resolve(dump) }),
+    },
+    target: { out, overwrite, ...format },
+  }));
+  await makeVideos(session, wanted, source.description);
   return exitCodes.ok;
 }
 
@@ -274,76 +291,6 @@ function downloadLines({ logger }: Log): (progress: Progress) => void {
     percent = now;
     logger.info(`Downloading: ${now} % of ${(totalBytes / 1e9).toFixed(1)} GB (${file}).`);
   };
-}
-
-interface Target {
-  readonly out: string;
-  readonly overwrite: boolean;
-  readonly width: number;
-  readonly height: number;
-  readonly frames: number;
-  readonly fps: number;
-}
-
-async function generate(session: Session, task: WanGenerateTask, target: Target, weights: string): Promise<void> {
-  const { logger } = session.log;
-  // Opened first: a target that cannot be written is known before anything is computed.
-  const video = await openVideo(target.out, target, "ffmpeg", {
-    overwrite: target.overwrite,
-    warn: (sentence) => logger.warn(sentence),
-  });
-  const name = await freeName(target);
-  if (name !== target.out) logger.info(`${target.out} is there already: the video will be ${name}.`);
-  const stopListening = endOnInterrupt(() => video.abort());
-  try {
-    await generateInto(video, session, task, target, weights);
-  } finally {
-    stopListening();
-  }
-}
-
-async function generateInto(
-  video: VideoWriter,
-  session: Session,
-  task: WanGenerateTask,
-  target: Target,
-  weights: string,
-): Promise<void> {
-  const { log } = session;
-  log.logger.info(`${task.model.name}: ${weights}.`);
-  const { stderr } = process;
-  const shown = stderr.isTTY && ["info", "debug"].includes(log.level);
-  const info = (line: string) => log.logger.info(line);
-  const progress = new VideoProgress({ info, terminal: shown ? stderr : undefined }, target.frames);
-  let results: unknown[];
-  let sampled = performance.now();
-  let decoded = sampled;
-  try {
-    results = await session.run(task, async (_rank, name, value) => {
-      if (name === "frame") {
-        await video.write(value);
-        progress.frame();
-      } else if (name === "progress") {
-        const report = parseMessage(wanProgressSchema, value);
-        if (report.stage === "sample") sampled = performance.now();
-        // This report comes behind the last frame, which may have waited for the encoder.
-        if (report.stage === "decode") decoded = sampled + report.milliseconds;
-        progress.report(report);
-      }
-    });
-  } catch (error) {
-    progress.clear();
-    await video.abort();
-    throw error;
-  }
-  const { overwrite, ...format } = target;
-  const written = { ...format, out: await video.finish() };
-  progress.clear();
-  const finishMs = performance.now() - decoded;
-  const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), "ERR_INTERNAL");
-  const summary = summarizeGenerate(task, ranks, { ...written, encoder: video.encoder, finishMs }, weights);
-  session.print(generateTable(summary));
-  await session.emit(summary);
 }
 
 /** @throws DitrunError where noise is to be drawn and read at once. */

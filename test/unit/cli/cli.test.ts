@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { expandHome, switches } from "../../../src/cli/options.js";
@@ -93,7 +93,16 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --cp 2 --cp=4", "--cp is given twice"],
     ["profile --fp8 --no-fp8", "--fp8 is given twice"],
     ["profile --json a.json --json b.json", "--json is given twice"],
-    ["wan generate --prompt a --prompt b", "--prompt is given twice"],
+    ["wan generate --prompt a --prompt b --steps 1 --steps 2", "--steps is given twice"],
+    ["wan generate --prompt a --prompts p.txt", "--prompt and --prompts p.txt both say what to show: leave one"],
+    ["wan generate --prompts a.txt --prompts b.txt", "--prompts is given twice"],
+    ["wan generate --device cpu --prompt a --prompt \u00a0", "--prompt number 2 is empty"],
+    ["wan generate --device cpu --prompts /nowhere/p", "--prompts /nowhere/p could not be read: there is no such file"],
+    ["wan generate --device cpu --prompt a --prompt b --out ./", "--out ./ has no name to number for 2 videos"],
+    [
+      "wan generate --device cpu --prompt a --prompt b --dump d.safetensors --json d-2.safetensors",
+      "may come to be one",
+    ],
     ["wan generate --prompt a --negative-prompt b --negativePrompt=c", "--negative-prompt is given twice"],
     ["accuracy --plans cp2 --plans tp2", "--plans is given twice"],
     ["links --nproc 2 --sizes 1 --sizes 2", "--sizes is given twice"],
@@ -138,7 +147,7 @@ describe("bad input is one sentence and exit code 2", () => {
     ["accuracy --dry-run --device cpu --plans cp2,cp3", 'There is no plan named "cp3"'],
     ["wan", "Name what to do with Wan: generate"],
     ["wan paint", '"paint" is not understood after wan'],
-    ["wan generate", "--prompt must be given"],
+    ["wan generate", "--prompt or --prompts must be given"],
     ["wan generate --device cpu --prompt \u00a0", "--prompt is empty"],
     ["wan generate --device cpu --prompt x --size 832*472", "the nearest is 832*480"],
     ["wan generate --device cpu --prompt x --size hd", '--size is "hd"; it must be WIDTH*HEIGHT'],
@@ -231,7 +240,7 @@ describe("--json is one document on stdout, also of a failure", () => {
   test.each([
     ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", "ERR_PLAN_MESH", "needs 6 workers, but --nproc is 4"],
     ["profile --json --cpp 2", "ERR_COMMAND_LINE", "There is no option --cpp."],
-    ["wan generate --json", "ERR_COMMAND_LINE", "--prompt must be given"],
+    ["wan generate --json", "ERR_COMMAND_LINE", "--prompt or --prompts must be given"],
     ["--json", "ERR_COMMAND_LINE", "Name a command"],
   ])("ditrun %s", async (line, code, message) => {
     expect(await run(line)).toBe(2);
@@ -315,6 +324,47 @@ describe("no output is written over what the same line reads or writes", () => {
     expect(await run("profile --device cpu --dry-run --json /dev/null --trace /dev/null")).toBe(0);
     expect(await run(`${generate} --device cpu --ckpt-dir ${folder}/ck --json ${folder}/ck/new.json`)).toBe(2);
     expect(JSON.parse(readFileSync(at("ck/new.json"), "utf8")).error.message).not.toContain("choose another file");
+  });
+});
+
+describe("a file of prompts", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-prompts-"));
+  const file = join(folder, "p.txt");
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const dryRun = (text: string | Uint8Array, more = "") => {
+    writeFileSync(file, text);
+    return run(`wan generate --model tiny --device cpu --dry-run --json --prompts ${file} ${more}`);
+  };
+
+  test.each([
+    ["# none\n\n \t\n", `--prompts ${file} has no prompt: write one a line`],
+    ["", `--prompts ${file} has no prompt: write one a line`],
+    ["a\r\n# b\r\n\r\n &nbsp; \r\n", `${file} line 4 is empty: say what the video should show`],
+    [Buffer.from("a\nM\xe4rz\n", "latin1"), `${file} line 2 is not UTF-8: save the file as that`],
+  ])("%j is refused", async (text, message) => {
+    expect(await dryRun(text)).toBe(2);
+    expect(JSON.parse(stdout).error).toMatchObject({ code: "ERR_PROMPT", message: expect.stringContaining(message) });
+  });
+
+  test("a dry run says how many videos; a line of any script is a prompt", async () => {
+    expect(await dryRun("\uFEFF#a\nein Bär\n\n  猫  \nc # d")).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ dryRun: true, videoCount: 3 });
+    expect(stderr).toContain(": 3 videos");
+  });
+
+  test("no output of a later prompt is what the line reads, or is there already", async () => {
+    const dump = join(folder, "d.safetensors");
+    writeFileSync(join(folder, "d-2.safetensors"), "kept");
+    expect(await dryRun("a\nb", `--dump ${dump}`)).toBe(2);
+    expect(stderr).toContain("d-2.safetensors, which is there already");
+    expect(await dryRun("a", `--dump ${dump}`)).toBe(0);
+    const noise = `--overwrite --init-noise ${join(folder, "d-2.safetensors")}`;
+    expect(await dryRun("a\nb", `--dump ${dump} ${noise}`)).toBe(2);
+    expect(stderr).toMatch(/--dump \S+d-2\.safetensors would write over \S+, which --init-noise reads/);
+    mkdirSync(join(folder, "v-3.mp4"));
+    expect(await dryRun("a\nb\nc", `--out ${folder}/v.mp4 --overwrite`)).toBe(2);
+    expect(stderr).toContain("v-3.mp4: it is a directory");
+    expect(await dryRun("a\nb\nc", `--out ${folder}/v.mp4`)).toBe(0);
   });
 });
 

@@ -185,6 +185,27 @@ describe("mp4", () => {
     expect(said.length).toBe(1);
   });
 
+  test("an encoder that is ended while it finishes is no fault to mend", async () => {
+    let end = (_error: Error) => {};
+    const ended = new Promise<string>((_resolve, reject) => {
+      end = reject;
+    });
+    const first = {
+      ...{ encoder: "a", write: async () => {}, finish: () => ended },
+      abort: async () => end(new Error("a was ended.")),
+    };
+    let opened = 0;
+    const open = async () => {
+      opened++;
+      return { ...first, finish: async () => "b" };
+    };
+    const video = keepFrames(first, [{ what: "b is next", open }], () => {});
+    const finishing = expect(video.finish()).rejects.toThrow("a was ended.");
+    await video.abort();
+    await finishing;
+    expect(opened).toBe(0);
+  });
+
   test("a frame is taken when the encoder has room for it, not before", async () => {
     const slow = await fakeFfmpeg("waiting", 'while [ ! -e "$0.go" ]; do sleep 0.05; done; cat > "$out"');
     const video = await openVideo(join(dir, "waiting.mp4"), format, slow);

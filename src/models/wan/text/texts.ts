@@ -6,22 +6,23 @@ import { tokenizerThread } from "../../../paths.js";
 import { failureCodeSchema } from "../../../protocol/failure-code.js";
 import { cleanText } from "./clean-text.js";
 
-export interface Texts {
-  readonly prompt: string;
-  readonly negative: string;
+export interface NamedText {
+  /** For messages, at the beginning of a sentence: `The prompt`. */
+  readonly name: string;
+  readonly text: string;
 }
 
 export interface TokenizedTexts {
-  readonly prompt: number[];
-  readonly negative: number[];
+  /** Of each text, in their order. */
+  readonly ids: number[][];
   /** A sentence for each text that was cut. */
   readonly warnings: readonly string[];
 }
 
-/** @throws DitrunError when nothing is left of the prompt once it is cleaned. */
-export function checkPrompt(prompt: string): void {
+/** @param where it was given. @throws DitrunError when nothing is left of the prompt once it is cleaned. */
+export function checkPrompt(prompt: string, where = "--prompt"): void {
   if (cleanText(prompt) === "")
-    throw new DitrunError("ERR_PROMPT", "--prompt is empty: say what the video should show.");
+    throw new DitrunError("ERR_PROMPT", `${where} is empty: say what the video should show.`);
 }
 
 const answerSchema = z.union([
@@ -50,16 +51,15 @@ export class TokenizerThread {
   ) {}
 
   /**
-   * Token ids of both texts, at most `limit` of each: the model takes no more, and the rest of a text is cut.
+   * Token ids of texts, at most `limit` of each: the model takes no more, and the rest of a text is cut.
    * @throws DitrunError when the tokenizer cannot be read, or does not come to an end.
    */
-  async tokenize({ prompt, negative }: Texts, limit: number): Promise<TokenizedTexts> {
-    const asked = this.#turn.then(() => this.#ask([prompt, negative]));
+  async tokenize(texts: readonly NamedText[], limit: number): Promise<TokenizedTexts> {
+    const asked = this.#turn.then(() => this.#ask(texts.map(({ text }) => text)));
     this.#turn = asked.catch(() => undefined);
     const answer = await asked;
     if ("message" in answer) throw new DitrunError(answer.code, answer.message);
-    const [promptIds = [], negativeIds = []] = answer.ids;
-    return cutBoth({ prompt: promptIds, negative: negativeIds }, limit);
+    return cutAll(texts, answer.ids, limit);
   }
 
   async close(): Promise<void> {
@@ -114,9 +114,9 @@ export class TokenizerThread {
   }
 }
 
-/** The same for one pair of texts. */
+/** The same for texts of which there is but one set. */
 export async function tokenize(
-  texts: Texts,
+  texts: readonly NamedText[],
   directory: string,
   limit: number,
   deadlineMs = DEADLINE_MS,
@@ -132,23 +132,27 @@ export async function tokenize(
 const END = 1;
 
 /** The same where weights are random and no tokenizer is there: a token for each byte of a text, and one for its end. */
-export function bytesAsTokens({ prompt, negative }: Texts, vocabulary: number, limit: number): TokenizedTexts {
+export function bytesAsTokens(texts: readonly NamedText[], vocabulary: number, limit: number): TokenizedTexts {
   const encode = (text: string) => [
     ...[...new TextEncoder().encode(cleanText(text))].map((byte) => (byte + 2) % vocabulary),
     END,
   ];
-  return cutBoth({ prompt: encode(prompt), negative: encode(negative) }, limit);
+  return cutAll(
+    texts,
+    texts.map(({ text }) => encode(text)),
+    limit,
+  );
 }
 
-type Ids = readonly number[];
-
 /** A text that is too long loses its last tokens, but keeps the one for its end. */
-function cutBoth({ prompt, negative }: { prompt: Ids; negative: Ids }, limit: number): TokenizedTexts {
-  const warnings = Object.entries({ prompt, negative }).flatMap(([name, { length }]) => {
-    if (length <= limit) return [];
-    const which = name === "prompt" ? "The prompt" : "The negative prompt";
-    return [`${which} has ${length} tokens; the model takes ${limit}, so the last ${length - limit} are cut off.`];
+function cutAll(texts: readonly NamedText[], uncut: readonly number[][], limit: number): TokenizedTexts {
+  const warnings: string[] = [];
+  const ids = texts.map(({ name }, index) => {
+    const all = uncut[index] ?? [];
+    const { length } = all;
+    if (length <= limit) return all;
+    warnings.push(`${name} has ${length} tokens; the model takes ${limit}, so the last ${length - limit} are cut off.`);
+    return [...all.slice(0, limit - 1), ...all.slice(-1)];
   });
-  const cut = (ids: Ids) => (ids.length > limit ? [...ids.slice(0, limit - 1), ...ids.slice(-1)] : [...ids]);
-  return { prompt: cut(prompt), negative: cut(negative), warnings };
+  return { ids, warnings };
 }

@@ -66,7 +66,11 @@ test("the published negative prompt is Wan's, character for character", () => {
 });
 
 describe("texts", () => {
-  const texts = { prompt: "A red   car", negative: "" };
+  const named = (prompt: string, negative: string) => [
+    { name: "The prompt", text: prompt },
+    { name: "The negative prompt", text: negative },
+  ];
+  const texts = named("A red   car", "");
   const directory = presetOf("tiny")?.bundled ?? "";
 
   test("a prompt must have something in it", () => {
@@ -76,13 +80,17 @@ describe("texts", () => {
 
   test("are tokenised with the checkpoint's tokenizer; an empty negative prompt is its end token", async () => {
     const folder = `${directory}/google/umt5-xxl`;
-    const { prompt, negative, warnings } = await tokenize(texts, folder, 512);
+    const { ids, warnings } = await tokenize(texts, folder, 512);
+    const [prompt = [], negative] = ids;
     expect(negative).toEqual([1]);
     expect(prompt.at(-1)).toBe(1);
     expect(prompt.length).toBeGreaterThan(3);
     expect(warnings).toEqual([]);
-    const cut = await tokenize({ prompt: texts.prompt, negative: published.negativePrompt }, folder, 6);
-    expect([cut.prompt.length, cut.prompt.at(-1), cut.negative.length]).toEqual([6, 1, 6]);
+    const cut = await tokenize(named("A red car", published.negativePrompt), folder, 6);
+    expect(cut.ids.map((each) => [each.length, each.at(-1)])).toEqual([
+      [6, 1],
+      [6, 1],
+    ]);
     expect(cut.warnings).toEqual([
       `The prompt has ${prompt.length} tokens; the model takes 6, so the last ${prompt.length - 6} are cut off.`,
       expect.stringMatching(/^The negative prompt has \d+ tokens;/),
@@ -90,9 +98,9 @@ describe("texts", () => {
   });
 
   test("without a tokenizer, each byte of the cleaned text is a token of the vocabulary", () => {
-    expect(bytesAsTokens(texts, 1000, 512).prompt).toEqual([67, 34, 116, 103, 102, 34, 101, 99, 116, 1]);
-    const { prompt, warnings } = bytesAsTokens({ prompt: "é".repeat(4), negative: "" }, 153, 5);
-    expect(prompt).toEqual([0xc3 + 2 - 153, 0xa9 + 2 - 153, 0xc3 + 2 - 153, 0xa9 + 2 - 153, 1]);
+    expect(bytesAsTokens(texts, 1000, 512).ids[0]).toEqual([67, 34, 116, 103, 102, 34, 101, 99, 116, 1]);
+    const { ids, warnings } = bytesAsTokens(named("é".repeat(4), ""), 153, 5);
+    expect(ids[0]).toEqual([0xc3 + 2 - 153, 0xa9 + 2 - 153, 0xc3 + 2 - 153, 0xa9 + 2 - 153, 1]);
     expect(warnings).toEqual(["The prompt has 9 tokens; the model takes 5, so the last 4 are cut off."]);
   });
 });

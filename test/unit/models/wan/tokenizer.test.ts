@@ -61,7 +61,7 @@ describe("a tokenizer.json of another shape", () => {
   afterEach(() => rm(dir, { recursive: true }));
   const write = (changes: Record<string, unknown>) =>
     writeFile(join(dir, "tokenizer.json"), JSON.stringify({ ...published, ...changes }));
-  const asked = { prompt: `${"x".repeat(40)} a b`, negative: "" };
+  const asked = [{ name: "The prompt", text: `${"x".repeat(40)} a b` }];
 
   test.each([
     ["only a model's type", { model: { type: "Unigram" } }],
