@@ -14,7 +14,11 @@ async function example(name: string, ...args: string[]) {
 }
 
 test("every example is run here", () => {
-  expect(readdirSync(join(packageRoot, "examples"))).toEqual(["launch-a-command.js"]);
+  expect(readdirSync(join(packageRoot, "examples"))).toEqual([
+    "launch-a-command.js",
+    "plan-against-one-device.js",
+    "three-prompts.js",
+  ]);
 });
 
 test("launch-a-command: four ranks meet at one place, and a failure names its rank", async () => {
@@ -27,4 +31,19 @@ test("launch-a-command: four ranks meet at one place, and a failure names its ra
 
   const failed = await example("launch-a-command.js", "sh", "-c", "test $RANK != 2 || exit 9; sleep 100");
   expect(failed).toMatchObject({ exitCode: 9, stderr: expect.stringMatching(/^ERR_RANK_FAILED, rank 2: Rank 2 \(/) });
+});
+
+test("three-prompts: one engine makes three videos, and tells of each step", async () => {
+  const { exitCode, lines, stderr } = await example("three-prompts.js");
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  expect(lines.filter((line) => line === "step 1 of 2")).toHaveLength(3);
+  expect(lines.filter((line) => line.endsWith(": 9 frames of 96×64"))).toHaveLength(3);
+});
+
+test("plan-against-one-device: the frames of two workers are those of one, to rounding", async () => {
+  const { exitCode, lines, stderr } = await example("plan-against-one-device.js");
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  const [, largest] = /^cp2 and one worker: no byte of 165888 differs by more than (\d+)\.$/.exec(lines[0] ?? "") ?? [];
+  // In bf16: 4 as seen.
+  expect(Number(largest)).toBeLessThanOrEqual(8);
 });
