@@ -106,6 +106,21 @@ test("twenty requests of three sizes: each video is that of a fresh engine, and 
   }
 }, 120_000);
 
+test("where memory is short the text encoder and the other weights take turns, for the same videos", async () => {
+  const [first, second] = shapes;
+  if (!first || !second) throw new Error("no shapes");
+  const roomy = await open();
+  const wanted = [await make(roomy, first), await make(roomy, second)];
+  const options = { model: "tiny", plan: "cp2", nproc: 2, device: "cpu", timeoutSeconds: 60 } as const;
+  const tight = await openEngine({ ...options, memoryBytes: 2 ** 29 });
+  engines.push(tight);
+  for (const [index, request] of [first, second, first].entries()) {
+    const made = await make(tight, request);
+    expect(made.hash).toBe(wanted[index % 2]?.hash);
+    expect(Math.max(...made.held)).toBeLessThan(Math.max(...(wanted[index % 2]?.held ?? [0])));
+  }
+});
+
 describe("an engine", () => {
   test("has requests wait for each other, and calls off one that waits", async () => {
     const engine = await open();

@@ -85,8 +85,9 @@ export class OpenWan {
    */
   async prepare(task: Request, store: Store) {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
-    const known = this.#known(task);
     const encoder = await this.#prepareEncoder(task, store, budget);
+    // Only now: the encoder may have taken the place of what was there.
+    const known = this.#known(task);
     const { program, needed } = known
       ? { program: known, needed: 0 }
       : await this.#makeProgram(task, store, budget, false);
