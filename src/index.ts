@@ -11,12 +11,12 @@ export type { VideoRequest } from "./engine/requests.js";
 export { DitrunError, type FailureCode, type FailureDetails } from "./failure.js";
 export {
   type LaunchEvent,
-  type LaunchLog,
   type LaunchOptions,
   type LaunchRequest,
   type LaunchResult,
   launch,
   type RankExit,
 } from "./launcher/launch.js";
+export type { LaunchLog } from "./launcher/logs.js";
 export { loadPlan, type PlanRequest } from "./plan/load.js";
 export type { Plan, PlanDocument } from "./plan/schema.js";

@@ -1,11 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { Writable } from "node:stream";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../failure.js";
 import { checkDocument } from "../files/documents.js";
 import { hubEnvironment } from "../hub/hub-cache.js";
-import type { LaunchLog } from "../launcher/launch.js";
-import { type Log, openLog } from "../launcher/logs.js";
+import { type LaunchLog, type Log, openOwnLog } from "../launcher/logs.js";
 import { wanTokens } from "../models/schema.js";
 import { modelSource } from "../models/wan/model-source.js";
 import { presetOf } from "../models/wan/presets.js";
@@ -110,8 +108,7 @@ export interface Engine extends AsyncDisposable {
 export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { model: name, signal, timeoutSeconds = 300, masterPort = 0 } = options;
   signal?.throwIfAborted();
-  const { level, folder } = options.log ?? {};
-  const log = openLog(level ?? "silent", folder, level === undefined ? nowhere() : process.stderr);
+  const log = openOwnLog(options.log);
   const preset = presetOf(name);
   const source = await modelSource({
     ...{ model: name, preset, weights: options.weights ?? "checkpoint", seed: seedOf(0n) },
@@ -209,5 +206,3 @@ function deadlineSignal(milliseconds: number): { readonly signal: AbortSignal; c
   );
   return { signal: controller.signal, close: () => clearTimeout(timer) };
 }
-
-const nowhere = (): Writable => new Writable({ write: (_chunk, _encoding, done) => done() });

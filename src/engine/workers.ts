@@ -1,5 +1,6 @@
-import { availableParallelism, hostname } from "node:os";
+import { hostname } from "node:os";
 import { asDitrunError, DitrunError, messageOf } from "../failure.js";
+import { passiveWaiting, rankVariables } from "../launcher/cluster/rank-variables.js";
 import type { Log } from "../launcher/logs.js";
 import { Rendezvous } from "../launcher/rendezvous/server.js";
 import { Supervisor } from "../launcher/supervisor.js";
@@ -249,18 +250,10 @@ function programOf(
   logLevel: string,
   entry: string,
 ): Program {
-  const threads = Math.max(1, Math.floor(availableParallelism() / nproc));
-  // Threads that wait must not spin: on a CPU the next worker needs the core.
-  const { OMP_NUM_THREADS = String(threads), OMP_WAIT_POLICY = "passive" } = process.env;
+  const { address, port } = rendezvous;
   const environment = {
-    OMP_NUM_THREADS,
-    OMP_WAIT_POLICY,
-    RANK: String(rank),
-    LOCAL_RANK: String(rank),
-    WORLD_SIZE: String(nproc),
-    LOCAL_WORLD_SIZE: String(nproc),
-    MASTER_ADDR: rendezvous.address,
-    MASTER_PORT: String(rendezvous.port),
+    ...rankVariables({ rank, size: nproc, address, port }),
+    ...passiveWaiting(),
     [rendezvousVariables.serverKey]: rendezvous.serverKey,
     [rendezvousVariables.publicKey]: rendezvous.clientKeys.publicKey,
     [rendezvousVariables.secretKey]: rendezvous.clientKeys.secretKey,

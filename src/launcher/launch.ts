@@ -1,9 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:net";
-import { availableParallelism } from "node:os";
-import { Writable } from "node:stream";
 import { DitrunError, messageOf } from "../failure.js";
-import { type Log, type LogLevel, openLog } from "./logs.js";
+import { rankVariables } from "./cluster/rank-variables.js";
+import { type LaunchLog, type Log, openOwnLog } from "./logs.js";
 import { startReaper } from "./start-reaper.js";
 import { Supervisor } from "./supervisor.js";
 
@@ -19,14 +18,6 @@ export interface LaunchRequest {
   readonly masterPort?: number | undefined;
   /** By default nothing is written anywhere. */
   readonly log?: LaunchLog | undefined;
-}
-
-/** Where a launch and its ranks leave their lines, besides the events. */
-export interface LaunchLog {
-  /** Of sentences about the launch on stderr. With a level, the ranks' lines go there too, each after `[rank N]`. */
-  readonly level?: LogLevel | undefined;
-  /** A folder for launcher.log and for the lines of each rank. */
-  readonly folder?: string | undefined;
 }
 
 /** How a rank ended: with a code, or by a signal. */
@@ -69,12 +60,12 @@ const MOST_RANKS = 1024;
 export async function launch(request: LaunchRequest, { signal, onEvent }: LaunchOptions = {}): Promise<LaunchResult> {
   check(request);
   signal?.throwIfAborted();
-  const { command, nproc, masterPort, environment, log: { level, folder } = {} } = request;
+  const { command, nproc, masterPort, environment, log: wanted } = request;
   const id = `launch-${randomBytes(4).toString("hex")}`;
   const port = masterPort ?? (await freePort());
   const exits: RankExit[] = [];
   const events = new RankEvents(onEvent);
-  const log = openLog(level ?? "silent", folder, level === undefined ? nowhere() : process.stderr);
+  const log = openOwnLog(wanted);
   const supervisor = new Supervisor({
     ...{ id, nproc, mayEnd: () => true },
     log: onEvent === undefined ? log : withEvents(log, events),
@@ -91,7 +82,11 @@ export async function launch(request: LaunchRequest, { signal, onEvent }: Launch
   try {
     supervisor.start((rank) => ({
       command,
-      environment: { ...environment, ...rankVariables(rank, nproc, port, id) },
+      environment: {
+        ...environment,
+        ...rankVariables({ rank, size: nproc, address: "127.0.0.1", port }),
+        ...roleVariables(rank, nproc, id),
+      },
       stdin: "empty",
     }));
     await supervisor.end(await supervisor.until(ended), async () => undefined);
@@ -163,10 +158,6 @@ function withEvents(log: Log, events: RankEvents): Log {
   };
 }
 
-function nowhere(): Writable {
-  return new Writable({ write: (_chunk, _encoding, done) => done() });
-}
-
 /** A port of the loopback that nobody listens on now. @throws DitrunError where there is none. */
 async function freePort(): Promise<number> {
   const server = createServer();
@@ -184,23 +175,14 @@ async function freePort(): Promise<number> {
   }
 }
 
-/** torchrun's variables (PyTorch, torch/distributed/run.py, "Environment Variables"), for one host and no restarts. */
-function rankVariables(rank: number, nproc: number, port: number, id: string): Record<string, string> {
-  const threads = Math.max(1, Math.floor(availableParallelism() / nproc));
-  const { OMP_NUM_THREADS = String(threads) } = process.env;
+/** What torchrun tells besides a rank's place (PyTorch, torch/distributed/run.py, "Environment Variables"), for one host and no restarts. */
+function roleVariables(rank: number, nproc: number, id: string): Record<string, string> {
   return {
-    OMP_NUM_THREADS,
-    RANK: String(rank),
-    LOCAL_RANK: String(rank),
     ROLE_RANK: String(rank),
-    WORLD_SIZE: String(nproc),
-    LOCAL_WORLD_SIZE: String(nproc),
     ROLE_WORLD_SIZE: String(nproc),
     ROLE_NAME: "default",
     GROUP_RANK: "0",
     GROUP_WORLD_SIZE: "1",
-    MASTER_ADDR: "127.0.0.1",
-    MASTER_PORT: String(port),
     TORCHELASTIC_RUN_ID: id,
     TORCHELASTIC_RESTART_COUNT: "0",
     TORCHELASTIC_MAX_RESTARTS: "0",

@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
-import type { Writable } from "node:stream";
+import { Writable } from "node:stream";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
 import { DitrunError } from "../failure.js";
@@ -86,6 +86,20 @@ export function openLog(level: LogLevel, folder?: string, stderr: Writable = pro
       };
     },
   };
+}
+
+/** Where a launch and its ranks leave their lines, besides the events. */
+export interface LaunchLog {
+  /** Of sentences about the launch on stderr. With a level, the ranks' lines go there too, each after `[rank N]`. */
+  readonly level?: LogLevel | undefined;
+  /** A folder for launcher.log and for the lines of each rank. */
+  readonly folder?: string | undefined;
+}
+
+/** The log of work that a program asks for: nothing is written but what it wants. @throws DitrunError as openLog does. */
+export function openOwnLog({ level, folder }: LaunchLog = {}): Log {
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+  return openLog(level ?? "silent", folder, level === undefined ? nowhere : process.stderr);
 }
 
 /** What somebody who reads the log later wants to know first. */

@@ -20,10 +20,8 @@ const exceptions: readonly { rule: string; file: string; what?: string; until: s
   { rule: "arrows", file: "worker/weights/source.ts", until: "shares stand in comm/" },
   { rule: "arrows", file: "worker/weights/wide.ts", until: "shares stand in comm/" },
   { rule: "environment", file: "worker/life.ts", until: "worker/environment reads it" },
-  { rule: "environment", file: "launcher/launch.ts", until: "a launch is given its environment" },
   { rule: "environment", file: "launcher/starter.ts", until: "cli/interrupts passes it in" },
   { rule: "environment", file: "engine/choose-device.ts", until: "openEngine is given it" },
-  { rule: "environment", file: "engine/workers.ts", until: "openEngine is given it" },
 ];
 
 /** What several rooms stand on, and what knows no room. */

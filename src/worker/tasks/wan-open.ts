@@ -1,5 +1,4 @@
 import type { LatentSize, WanModel } from "../../models/schema.js";
-import type { Plan } from "../../plan/schema.js";
 import type { WanGenerateTask, WanWeights } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
@@ -48,11 +47,9 @@ export class OpenWan {
   #encoder: Program<TextEncoder> | undefined;
   /** Whether the transformer's linears are held in e4m3 and in the plan's dtype. */
   #bothPrecisions = false;
-  readonly #own = new Region();
   #texts: Record<TextSlot, Tensor> | undefined;
   #textWidth = 0;
   #made = 0;
-  readonly nonfinite: NonfiniteCounter;
 
   private constructor(
     private readonly device: Device,
@@ -61,21 +58,24 @@ export class OpenWan {
     private readonly weights: WanWeights,
     /** Whether what has to go may be wanted again. */
     private readonly stays: boolean,
-    nonfinite: NonfiniteCounter,
+    /** What is neither weights nor a program's. */
+    private readonly own: Region,
+    readonly nonfinite: NonfiniteCounter,
   ) {
     this.#encoderWeights = new KeptWeights(device);
     this.#weights = { transformer: new KeptWeights(device), vae: new KeptWeights(device) };
-    this.nonfinite = nonfinite;
   }
 
   /** @param base a context of the plan, with nothing allocated; it is closed with this. */
   static async open(
     base: Context,
-    { model, weights }: { readonly model: WanModel; readonly plan: Plan; readonly weights: WanWeights },
+    { model, weights }: { readonly model: WanModel; readonly weights: WanWeights },
     stays: boolean,
   ): Promise<OpenWan> {
     const { device } = base;
-    return new OpenWan(device, base, model, weights, stays, new NonfiniteCounter(device));
+    const own = new Region();
+    const nonfinite = await device.within(own, async () => new NonfiniteCounter(device));
+    return new OpenWan(device, base, model, weights, stays, own, nonfinite);
   }
 
   /**
@@ -122,14 +122,14 @@ export class OpenWan {
     await this.#freePrograms(this.#programs.size);
     await this.#encoder?.free();
     for (const weights of [this.#encoderWeights, this.#weights.transformer, this.#weights.vae]) weights.free();
-    this.device.free(this.#own);
+    this.device.free(this.own);
     await this.base.close();
   }
 
   get #used(): number {
     const programs = [...this.#programs.values(), ...(this.#encoder ? [this.#encoder] : [])];
     const weights = [this.#encoderWeights, this.#weights.transformer, this.#weights.vae];
-    return [...programs, ...weights, this.#own].reduce((sum, { bytes }) => sum + bytes, 0);
+    return [...programs, ...weights, this.own].reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   #known(task: Shape): Program<VideoProgram> | undefined {
@@ -157,7 +157,7 @@ export class OpenWan {
     await this.#encoderWeights.toDevice();
     const encoder = await program.make(build);
     this.#encoder = program;
-    this.#texts ??= await this.device.within(this.#own, async () => {
+    this.#texts ??= await this.device.within(this.own, async () => {
       const room = () => this.device.allocatePersistent("fp32", [this.model.textLength, this.#textWidth]);
       return { cond: room(), uncond: room() };
     });
