@@ -23,7 +23,7 @@ cudaError_t launch(const Parameters &p, const ditrun_attention_args &args, cudaS
 template <int headDim>
 int run(const ditrun_attention_args &args, cudaStream_t stream) {
   Parameters p;
-  const int status = takeRows<Shape<headDim>>(p, args, CU_TENSOR_MAP_DATA_TYPE_FLOAT16);
+  const int status = takeRows<Shape<headDim>>(p, args, DITRUN_F16);
   if (status != DITRUN_OK) return status;
   for (int i = 0; i < args.blockCount; ++i) {
     p.keys[i] = reinterpret_cast<const uint4 *>(args.blocks[i].k);

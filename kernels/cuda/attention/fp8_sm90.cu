@@ -6,7 +6,7 @@
 #include "attention/fp8_sm90_kernel.cuh"
 #include "attention/sm90_arguments.h"
 #include "runtime/device.h"
-#include "runtime/error.h"
+#include "runtime/check.h"
 #include "runtime/last_wave.h"
 #include "runtime/tensor_map.h"
 
@@ -21,17 +21,19 @@ int launch(const ditrun_attention_args &args, cudaStream_t stream) {
   using S = Shape<headDim>;
   Parameters p;
   const int64_t width = static_cast<int64_t>(args.heads) * headDim;
-  int status = encodeBytes(&p.q, "q", args.q, args.qStride, args.queries, width, S::queries, headDim);
-  for (int i = 0; i < args.blockCount && status == DITRUN_OK; ++i) {
+  const auto encode = [](CUtensorMap *map, const char *name, uint64_t address, int64_t stride, int64_t rows,
+                         int64_t columns, int boxRows, int boxColumns) {
+    return encodeTensorMap(map, matrixInBoxes(name, DITRUN_E4M3, address, stride, rows, columns, boxRows, boxColumns));
+  };
+  TRY(encode(&p.q, "q", args.q, args.qStride, args.queries, width, S::queries, headDim));
+  for (int i = 0; i < args.blockCount; ++i) {
     const ditrun_kv_block &block = args.blocks[i];
-    status = encodeBytes(&p.k[i], "k", block.k, block.kStride, block.length, width, kUnit, headDim);
-    if (status == DITRUN_OK)
-      status = encodeBytes(&p.v[i], "v", block.v, block.vStride, width, block.vStride, headDim, kUnit);
+    TRY(encode(&p.k[i], "k", block.k, block.kStride, block.length, width, kUnit, headDim));
+    TRY(encode(&p.v[i], "v", block.v, block.vStride, width, block.vStride, headDim, kUnit));
     p.flags[i] = reinterpret_cast<const uint32_t *>(block.flag);
     p.kScale[i] = reinterpret_cast<const float *>(block.kScale);
     p.length[i] = block.length;
   }
-  if (status != DITRUN_OK) return status;
   p.qScale = reinterpret_cast<const float *>(args.qScale);
   p.vScale = reinterpret_cast<const float *>(args.vScale);
   takeArguments(p, args);

@@ -441,6 +441,8 @@ template <int headDim, typename Output>
 __global__ void __launch_bounds__(256) joinSharesKernel(const __grid_constant__ Parameters p, int tiles) {
   using S = Shape<headDim>;
   constexpr int threadsPerRow = headDim / 4;
+  constexpr uint32_t lowestRow = threadsPerRow == 32 ? ~0u : (1u << threadsPerRow % 32) - 1;
+  const uint32_t rowMask = lowestRow << threadIdx.x % 32 / threadsPerRow * threadsPerRow;
   const int row = blockIdx.x * (256 / threadsPerRow) + threadIdx.x / threadsPerRow, lane = threadIdx.x % threadsPerRow;
   const int rowInTile = row % S::queries, first = row / S::queries, tile = p.wholeBlocks + first;
   const int head = tile / p.queryTiles, query = (tile - head * p.queryTiles) * S::queries + rowInTile;
@@ -472,7 +474,7 @@ __global__ void __launch_bounds__(256) joinSharesKernel(const __grid_constant__ 
     }
     const float own = 1.0f / total;
     sum.x *= own, sum.y *= own, sum.z *= own, sum.w *= own;
-    __syncwarp(__activemask());  // previousLse has been read, which lse may be
+    __syncwarp(rowMask);  // previousLse has been read, which lse may be
     if (p.lse && lane == 0) p.lse[index] = largest + logf(total);
   }
   [[maybe_unused]] float scale = 1;

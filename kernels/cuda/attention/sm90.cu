@@ -57,18 +57,15 @@ template <int headDim>
 int run(const ditrun_attention_args &args, cudaStream_t stream) {
   using S = Shape<headDim>;
   Parameters p;
-  int status = takeRows<S>(p, args, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
+  TRY(takeRows<S>(p, args, DITRUN_BF16));
   p.oScale = reinterpret_cast<float *>(args.oScale);
   const bool toE4m3 = args.oDtype == DITRUN_E4M3;
   const bool copied = args.previousO == 0 && (toE4m3 ? bytesAligned(args.o, args.oStride)
                                                      : args.oDtype == DITRUN_BF16 && rowsAligned(args.o, args.oStride));
   const bool fewKeys = copied && p.tiles <= S::Tile::fewTiles;
-  if (fewKeys && toE4m3 && status == DITRUN_OK)
-    status = encodeBytes(&p.output, "o", args.o, args.oStride, args.queries, args.heads * headDim, 64, headDim);
-  if (fewKeys && !toE4m3 && status == DITRUN_OK)
-    status = encodeRows(&p.output, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, "o", args.o, args.oStride, args.queries,
-                        args.heads * headDim, 64, S::columns);
-  if (status != DITRUN_OK) return status;
+  if (fewKeys)
+    TRY(encodeTensorMap(&p.output, matrixInBoxes("o", args.oDtype, args.o, args.oStride, args.queries,
+                                                 args.heads * headDim, 64, toE4m3 ? headDim : S::columns)));
   cudaError_t error = cudaSuccess;
   if constexpr (headDim == 128) {
     if (toE4m3)

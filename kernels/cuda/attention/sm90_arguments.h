@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "ditrun.h"
-#include "runtime/error.h"
+#include "runtime/check.h"
 #include "runtime/tensor_map.h"
 
 /** Fills in all but tensor maps, blocks and scales of e4m3. */
@@ -27,71 +27,35 @@ inline bool rowsAligned(uint64_t address, int64_t stride) {
   return address % 16 == 0 && stride % 8 == 0 && stride >= 0;
 }
 
-/** Describes a [rows, heads · headDim] matrix of bf16 or f16 read in boxes of boxRows rows and one swizzled row of
- * columns. */
-inline int encodeRows(CUtensorMap *map, CUtensorMapDataType type, const char *name, uint64_t address, int64_t stride,
-                      int rows, int width, int boxRows, int boxColumns) {
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(2 * stride)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUtensorMapSwizzle swizzle = boxColumns == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
-  const CUresult result = tensorMapEncoder()(map, type, 2, reinterpret_cast<void *>(address), sizes, strides, box,
-                                             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-                                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    return fail(
-        DITRUN_DEVICE_ERROR,
-        "The driver refused (CUresult %d) a tensor map of %s: address 0x%llx, %d rows of %d elements, row stride %lld.",
-        static_cast<int>(result), name, static_cast<unsigned long long>(address), rows, width,
-        static_cast<long long>(stride));
-  return DITRUN_OK;
+/** A [rows, width] matrix of this dtype in boxes of boxRows rows and one swizzled row of boxColumns columns. */
+inline BoxedTensor<2> matrixInBoxes(const char *name, int dtype, uint64_t address, int64_t stride, int64_t rows,
+                                    int64_t width, int boxRows, int boxColumns) {
+  return {name, dtype, address, {width, rows}, {stride}, {boxColumns, boxRows}};
 }
 
 inline bool bytesAligned(uint64_t address, int64_t stride) {
   return address % 16 == 0 && stride % 16 == 0 && stride >= 0;
 }
 
-/** Describes a [rows, width] matrix of bytes read in boxes of boxRows rows and boxColumns (32, 64 or 128) columns,
- * swizzled. */
-inline int encodeBytes(CUtensorMap *map, const char *name, uint64_t address, int64_t stride, int64_t rows,
-                       int64_t width, int boxRows, int boxColumns) {
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUtensorMapSwizzle swizzle = boxColumns == 32   ? CU_TENSOR_MAP_SWIZZLE_32B
-                                     : boxColumns == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
-                                                        : CU_TENSOR_MAP_SWIZZLE_128B;
-  const CUresult result = tensorMapEncoder()(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, reinterpret_cast<void *>(address),
-                                             sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-                                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    return fail(DITRUN_DEVICE_ERROR,
-                "The driver refused (CUresult %d) a tensor map of %s in e4m3: address 0x%llx, %lld rows of %lld "
-                "elements, row stride %lld.",
-                static_cast<int>(result), name, static_cast<unsigned long long>(address), static_cast<long long>(rows),
-                static_cast<long long>(width), static_cast<long long>(stride));
-  return DITRUN_OK;
-}
-
-/** Fills in tensor maps, blocks and all that is taken as it is. S is the kernel's Shape; type is bf16 or f16. */
+/** Fills in tensor maps, blocks and all that is taken as it is. S is the kernel's Shape; dtype is bf16 or f16. */
 template <class S, class Parameters>
-int takeRows(Parameters &p, const ditrun_attention_args &args, CUtensorMapDataType type) {
+int takeRows(Parameters &p, const ditrun_attention_args &args, int dtype) {
   const int width = args.heads * S::headDim;
-  int status = encodeRows(&p.q, type, "q", args.q, args.qStride, args.queries, width, S::queries, S::columns);
+  const auto encode = [&](CUtensorMap *map, const char *name, uint64_t address, int64_t stride, int rows, int boxRows) {
+    return encodeTensorMap(map, matrixInBoxes(name, dtype, address, stride, rows, width, boxRows, S::columns));
+  };
+  TRY(encode(&p.q, "q", args.q, args.qStride, args.queries, S::queries));
   p.tiles = 0;
-  for (int i = 0; i < args.blockCount && status == DITRUN_OK; ++i) {
+  for (int i = 0; i < args.blockCount; ++i) {
     const ditrun_kv_block &block = args.blocks[i];
-    status = encodeRows(&p.k[i], type, "k", block.k, block.kStride, block.length, width, S::Tile::keys, S::columns);
-    if (status == DITRUN_OK)
-      status = encodeRows(&p.v[i], type, "v", block.v, block.vStride, block.length, width, S::Tile::keys, S::columns);
+    TRY(encode(&p.k[i], "k", block.k, block.kStride, block.length, S::Tile::keys));
+    TRY(encode(&p.v[i], "v", block.v, block.vStride, block.length, S::Tile::keys));
     p.flags[i] = reinterpret_cast<const uint32_t *>(block.flag);
     p.length[i] = block.length;
     p.tiles += (block.length + S::Tile::keys - 1) / S::Tile::keys;
   }
   takeArguments(p, args);
-  return status;
+  return DITRUN_OK;
 }
 
 /** Whether a kernel of 16-bit rows takes these arguments: this dtype, head dimension 32, 64 or 128 (128 to e4m3), rows

@@ -193,38 +193,30 @@ int launchPart(BulkCopies::Args args, int firstTile, int tiles, int parts, int b
   return launchClusters(convSm90Kernel<L, dtype>, args, blocks, parts, threads, L::sharedBytes, stream);
 }
 
-/** Boxes of 32 channels of a tensor of four dimensions, the contiguous one first; strides in elements, of all but that.
- */
-inline int encode(CUtensorMap *map, int dtype, const char *name, const void *address, const cuuint64_t (&sizes)[4],
-                  const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
-  const cuuint64_t bytes[3] = {2 * strides[0], 2 * strides[1], 2 * strides[2]};
-  const cuuint32_t steps[4] = {1, 1, 1, 1};
-  const CUtensorMapDataType type =
-      dtype == DITRUN_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  const CUresult result = tensorMapEncoder()(map, type, 4, const_cast<void *>(address), sizes, bytes, box, steps,
-                                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B,
-                                             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result == CUDA_SUCCESS) return DITRUN_OK;
-  return fail(
-      DITRUN_DEVICE_ERROR,
-      "ditrun_conv3d: the driver cannot describe %s [%llu, %llu, %llu, %llu] at %p to the copy engine (error %d).",
-      name, (unsigned long long)sizes[3], (unsigned long long)sizes[2], (unsigned long long)sizes[1],
-      (unsigned long long)sizes[0], address, int(result));
-}
-
 template <class L, int dtype>
 int encodeAll(BulkCopies::Args &args) {
-  const cuuint64_t channels = args.inChannels, width = args.width, height = args.height,
-                   taps = args.kernelT * L::kernelSize * L::kernelSize;
-  const auto video = [&](CUtensorMap *map, const char *name, const void *address, int frames) {
-    return encode(map, dtype, name, address, {channels, width, height, cuuint64_t(frames)},
-                  {channels, width * channels, height * width * channels}, {chunk, L::inputColumns, L::inputRows, 1});
+  const int64_t channels = args.inChannels, width = args.width, height = args.height,
+                taps = args.kernelT * L::kernelSize * L::kernelSize;
+  const auto encode = [](CUtensorMap *map, BoxedTensor<4> tensor) {
+    tensor.promotion = CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+    return encodeTensorMap(map, tensor);
+  };
+  const auto video = [&](CUtensorMap *map, const char *name, const __nv_bfloat16 *address, int frames) {
+    return encode(map, {name,
+                        dtype,
+                        reinterpret_cast<uint64_t>(address),
+                        {channels, width, height, frames},
+                        {channels, width * channels, height * width * channels},
+                        {chunk, L::inputColumns, L::inputRows, 1}});
   };
   TRY(video(&args.xMap, "x", args.x, args.frames));
   if (args.history && args.kernelT > 1) TRY(video(&args.historyMap, "history", args.history, args.kernelT - 1));
-  return encode(&args.weightMap, dtype, "weight", args.weight,
-                {channels, cuuint64_t(args.outChannels), L::kernelSize, cuuint64_t(args.kernelT * L::kernelSize)},
-                {taps * channels, channels, L::kernelSize * channels}, {chunk, L::tileChannels, 1, L::kernelSize});
+  return encode(&args.weightMap, {"weight",
+                                  dtype,
+                                  reinterpret_cast<uint64_t>(args.weight),
+                                  {channels, args.outChannels, L::kernelSize, args.kernelT * L::kernelSize},
+                                  {taps * channels, channels, L::kernelSize * channels},
+                                  {chunk, L::tileChannels, 1, L::kernelSize}});
 }
 
 template <class L, int dtype>

@@ -190,10 +190,9 @@ struct RowStore {
   __device__ static int column(int item) { return (item * 32 + int(threadIdx.x) % 32) % runs * 8; }
 
   __device__ __forceinline__ void load(const Args &args, const Cursor<L> &at, int y, int x) {
-    if (!args.residual) return;
 #pragma unroll
     for (int item = 0; item < items; item++)
-      residual[item] = loadResidual(args, outputIndex(args, at, y, x + pixel(item), column(item)));
+      residual[item] = loadResidual(args, args.residual ? outputIndex(args, at, y, x + pixel(item), column(item)) : -1);
   }
   /** rows [16][epilogueStride]: sums, which this warp has written. */
   __device__ __forceinline__ void store(const Args &args, const Cursor<L> &at, int y, int x, const float *rows) const {
@@ -203,8 +202,7 @@ struct RowStore {
       if (index < 0) continue;
       float values[vectorWidth];
       load8(rows, pixel(item) * L::epilogueStride + column(item), false, values);
-      storeChannels<dtype>(args, index, at.n0 * L::tileChannels + column(item), values,
-                           args.residual ? residual[item] : make_uint4(0, 0, 0, 0));
+      storeChannels<dtype>(args, index, at.n0 * L::tileChannels + column(item), values, residual[item]);
     }
   }
 };

@@ -29,24 +29,12 @@ constexpr TileFacts tiles[gemmSm90Tiles] = {
 /** A [batches, rows, columns] tensor in boxes of boxRows rows of 128 bytes, or 64. */
 int encode(CUtensorMap *map, const char *name, int dtype, uint64_t address, int64_t ld, int64_t stride, int batches,
            int rows, int columns, int boxRows, int boxBytes = 128) {
-  const int bytes = dtypeBytes(dtype);
-  const CUtensorMapDataType type = dtype == DITRUN_F32    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
-                                   : dtype == DITRUN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                   : dtype == DITRUN_F16  ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                          : CU_TENSOR_MAP_DATA_TYPE_UINT8;
-  const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(batches)};
-  const cuuint64_t strides[2] = {cuuint64_t(ld * bytes), cuuint64_t((batches > 1 ? stride : ld) * bytes)};
-  const cuuint32_t box[3] = {cuuint32_t(boxBytes / bytes), cuuint32_t(boxRows), 1}, steps[3] = {1, 1, 1};
-  const CUresult result = tensorMapEncoder()(map, type, 3, asPointer<void>(address), sizes, strides, box, steps,
-                                             CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                             boxBytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-                                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result == CUDA_SUCCESS) return DITRUN_OK;
-  return fail(DITRUN_DEVICE_ERROR,
-              "The driver refused (CUresult %d) a tensor map of %s: address 0x%llx, %d × %d × %d elements of %s, "
-              "strides %lld and %lld.",
-              int(result), name, (unsigned long long)address, batches, rows, columns, dtypeName(dtype), (long long)ld,
-              (long long)stride);
+  return encodeTensorMap<3>(map, {name,
+                                  dtype,
+                                  address,
+                                  {columns, rows, batches},
+                                  {ld, batches > 1 ? stride : ld},
+                                  {boxBytes / dtypeBytes(dtype), boxRows, 1}});
 }
 
 bool copyable(uint64_t address, int64_t ld, int64_t stride, int dtype) {
