@@ -1,23 +1,59 @@
-import type { Argv } from "yargs";
 import type { NamedFile } from "../files/apart.js";
-import type { GlobalArguments, GlobalOptions } from "./options.js";
-import type { Session } from "./session.js";
+import type { JsonDocument } from "./json-document.js";
+import { type Options, readOptions, type Values } from "./option.js";
 
-/**
- * Says which command the line named: its global options, the files that its own options name, and what to run, which returns the
- * exit code.
- */
-export type Select = (
-  options: GlobalArguments,
-  files: readonly NamedFile[],
-  run: (session: Session) => Promise<number>,
-) => void;
+/** What every command is given besides its options. */
+export interface Context {
+  readonly document: JsonDocument;
+  /** Another program for the workers, for those who use the launcher as a library. */
+  readonly entry: string | undefined;
+  /** The words after the options of a command that takes them. */
+  readonly rest: readonly string[];
+}
 
-/** A command: one file in commands/, which tells the parser its options. */
-export interface Command {
+/** What a command does. It is loaded only when the command runs, so that --help and mistakes cost little. */
+export interface Body<Chosen> {
+  /** The files that its options name, except that of --json. @throws DitrunError for options that exclude each other. */
+  files?(chosen: Chosen): readonly NamedFile[];
+  /** @returns the exit code. */
+  run(chosen: Chosen, context: Context): Promise<number>;
+}
+
+/** What the command line and its help know of a command. */
+export interface Declaration {
+  /** One word, or two as `wan generate`. */
   readonly name: string;
-  /** Words that may follow the name. */
-  readonly subcommands?: readonly string[];
-  readonly example: { readonly command: string; readonly describe: string };
-  register(parser: Argv<GlobalOptions>, select: Select): Argv<GlobalOptions>;
+  /** A sentence for help. */
+  readonly summary: string;
+  /** It works as it stands. */
+  readonly example: { readonly line: string; readonly describe: string };
+  readonly options: Options;
+  /** Stands in help for words that are not ditrun's own, as `PROGRAM [ARGUMENTS]`: all from the first one on. */
+  readonly rest?: string;
+}
+
+/** A command that may be run: its options are read, its body is loaded. */
+export interface Prepared {
+  readonly files: readonly NamedFile[];
+  run(context: Context): Promise<number>;
+}
+
+export interface Command extends Declaration {
+  /** @param given texts of its options, by name. @throws DitrunError for values that they cannot have. */
+  prepare(given: ReadonlyMap<string, readonly string[]>): Promise<Prepared>;
+}
+
+/** A command out of its words and the module that holds its body. */
+export function defineCommand<O extends Options>(
+  declaration: Declaration & { readonly options: O; readonly load: () => Promise<Body<Values<O>>> },
+): Command {
+  const { load, ...words } = declaration;
+  return {
+    ...words,
+    async prepare(given) {
+      const chosen = readOptions(words.options, given);
+      const body = await load();
+      return { files: body.files?.(chosen) ?? [], run: (context) => body.run(chosen, context) };
+    },
+  };
 }

@@ -1,14 +1,15 @@
-import yargs from "yargs";
 import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
-import { checkOutputs, type NamedFile } from "../files/apart.js";
+import { checkOutputs } from "../files/apart.js";
 import { packageVersion } from "../version.js";
+import { readLine, understand, wantsJson } from "./command-line.js";
 import { commands } from "./commands/index.js";
+import { helpText } from "./help.js";
 import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
 import { globalFiles } from "./named-files.js";
-import { checkWords, expandHome, type GlobalArguments, globalOptions } from "./options.js";
-import { Session } from "./session.js";
-import { alternatives, usageMessage } from "./usage-message.js";
+import { readOptions } from "./option.js";
+import { modelOptions } from "./options/model.js";
+import { outputOptions } from "./options/output.js";
 
 export interface Overrides {
   /** Another program for the workers, for those who use the launcher as a library. */
@@ -17,13 +18,19 @@ export interface Overrides {
 
 /** Runs one command line (without node and the script). Never throws. @returns the exit code. */
 export async function main(argv: readonly string[], overrides: Overrides = {}): Promise<number> {
-  let debug = false;
+  const line = readLine(argv, commands);
   // Also of a line that is not understood, as far as it says so.
-  let document = new JsonDocument(withOptionalJsonFile(argv).includes("--json=") ? "" : undefined);
+  let document = new JsonDocument(wantsJson(line) ? "" : undefined);
   const select = async () => {
-    const selected = await parse(argv);
-    if (selected) document = new JsonDocument(selected.options.json, selected.files);
-    return selected;
+    const understood = understand(line, argv, commands);
+    if (understood.kind === "version") return show(packageVersion());
+    if (understood.kind === "help") return show(helpText(understood.path, commands, helpColumns()));
+    const { command, given, rest } = understood;
+    const prepared = await command.prepare(given);
+    const { json, ...named } = readOptions({ ...outputOptions, ...namesOfFiles }, given);
+    const files = [...globalFiles(named), ...prepared.files];
+    document = new JsonDocument(json, files);
+    return { files, run: () => prepared.run({ document, entry: overrides.entry, rest }) };
   };
   // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
   process.on("SIGXFSZ", ignore);
@@ -35,14 +42,13 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   try {
     const selected = await selecting;
     if (!selected) return exitCodes.ok;
-    debug = selected.options.logLevel === "debug";
     await document.check();
     await checkOutputs(selected.files);
-    const session = await Session.open(selected.options, document, overrides.entry);
     await unlessEnding();
-    return await selected.run(session);
+    return await selected.run();
   } catch (error) {
     const failure = asDitrunError(error);
+    const debug = line.options.some(({ name, text }) => name === "log-level" && text === "debug");
     const stack = debug && !(error instanceof DitrunError) && error instanceof Error ? `\n${error.stack}` : "";
     process.stderr.write(`ditrun: ${failure.message}${stack}\n`);
     await document.fail(failure).catch((more: unknown) => process.stderr.write(`ditrun: ${messageOf(more)}\n`));
@@ -53,59 +59,12 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   }
 }
 
+const namesOfFiles = { plan: modelOptions.plan, model: modelOptions.model };
+
 function ignore(): void {}
 
-interface Selected {
-  options: GlobalArguments;
-  /** That it names, but for the file of --json. */
-  files: readonly NamedFile[];
-  run(session: Session): Promise<number>;
+function show(text: string): undefined {
+  process.stdout.write(`${text}\n`);
 }
 
-const commandNames = commands.map(({ name }) => name);
-
-/** @returns undefined when the line only asked for help or the version. @throws DitrunError when it is not understood. */
-async function parse(argv: readonly string[]): Promise<Selected | undefined> {
-  if (argv.includes("--")) throw new DitrunError("ERR_COMMAND_LINE", '"--" ends no options here: leave it out.');
-  checkWords(argv);
-  let selected: Selected | undefined;
-  let parser = yargs()
-    .scriptName("ditrun")
-    .usage("$0 COMMAND [OPTIONS]\n\nThe torchrun of diffusion transformers.")
-    .locale("en")
-    .updateStrings({ "Options:": "Of every command:" })
-    .options(globalOptions);
-  for (const command of commands) {
-    parser = command.register(parser, (options, files, run) => {
-      selected = { options, files: [...globalFiles(options), ...files], run };
-    });
-    parser.example(command.example.command, command.example.describe);
-  }
-  await parser
-    .demandCommand(1, `Name a command: ${alternatives(commandNames)}`)
-    .strict()
-    .version(packageVersion())
-    .help()
-    .alias("help", "h")
-    .wrap(Math.min(120, process.stdout.columns || 120))
-    .exitProcess(false)
-    .fail((message, error) => {
-      throw error instanceof DitrunError
-        ? error
-        : new DitrunError("ERR_COMMAND_LINE", usageMessage(message ?? messageOf(error), argv, commandNames));
-    })
-    .parseAsync(withOptionalJsonFile(expandHome(argv)));
-  return selected;
-}
-
-/** `--json` takes a file only if one follows: not another option, and not the command. `-` is stdout, as everywhere. */
-function withOptionalJsonFile(argv: readonly string[]): string[] {
-  const names = commands.flatMap(({ name, subcommands = [] }) => [name, ...subcommands]);
-  return argv.flatMap((word, index) => {
-    const next = argv[index + 1];
-    if (word === "-" && argv[index - 1] === "--json") return [];
-    if (word === "--json=-") return ["--json="];
-    const bare = word === "--json" && (next === undefined || next.startsWith("-") || names.includes(next));
-    return [bare ? "--json=" : word];
-  });
-}
+const helpColumns = () => Math.min(120, process.stdout.columns || 120);

@@ -1,10 +1,16 @@
 import { join } from "node:path";
 import type { NamedFile } from "../files/apart.js";
 import { modelsDirectory, plansDirectory, tinyCheckpoint } from "../paths.js";
-import type { GlobalArguments } from "./options.js";
 
-/** The files that options of every command name, and those of the package, but for that of --json. */
-export function globalFiles({ plan, model, logDir }: GlobalArguments): NamedFile[] {
+/** Options of several commands that name files. */
+interface FileOptions {
+  readonly plan?: string | undefined;
+  readonly model?: string | undefined;
+  readonly logDir?: string | undefined;
+}
+
+/** The files that options of several commands name, and those of the package, except that of --json. */
+export function globalFiles({ plan, model, logDir }: FileOptions): NamedFile[] {
   return [
     ...reads({ "--plan": plan, "--model": model }),
     ...[modelsDirectory, plansDirectory, tinyCheckpoint].flatMap((path) => reads({ "ditrun itself": path })),

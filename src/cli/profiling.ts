@@ -1,4 +1,3 @@
-import type { InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
 import type { NamedFile } from "../files/apart.js";
 import { checkDocument } from "../files/documents.js";
@@ -10,35 +9,11 @@ import { kernelTable } from "../views/kernel-report.js";
 import { figures, profileTable, summarizeProfile } from "../views/profile-report.js";
 import { chromeTrace } from "../views/trace.js";
 import { writes } from "./named-files.js";
-import { wholeNumber } from "./options.js";
+import type { ProfileOptions } from "./options/profile.js";
 import type { Session } from "./session.js";
 
 /** Forwards before and under the clock: a GPU needs more to settle, a CPU takes longer for each. */
 const defaults = { cuda: { warmup: 3, iterations: 10 }, cpu: { warmup: 1, iterations: 3 } };
-
-/** Options of every command that times forwards. */
-export const profileOptions = {
-  warmup: {
-    type: "string",
-    requiresArg: true,
-    coerce: wholeNumber("warmup", 0),
-    describe: "Forwards before the clock starts [default: 3 on a GPU, 1 on a CPU]",
-  },
-  iterations: {
-    type: "string",
-    requiresArg: true,
-    coerce: wholeNumber("iterations", 1),
-    describe: "Timed forwards [default: 10 on a GPU, 3 on a CPU]",
-  },
-  baseline: { type: "boolean", default: false, describe: "Also measure one worker and print the speed-up" },
-  trace: {
-    type: "string",
-    requiresArg: true,
-    describe: "Write a Chrome trace of all ranks to FILE (opens in Perfetto)",
-  },
-} as const satisfies Record<string, Options>;
-
-export type ProfileOptions = InferredOptionTypes<typeof profileOptions>;
 
 /** The part of a task that those options say. */
 export function timingOf({ warmup, iterations, trace }: ProfileOptions, session: Session) {

@@ -10,13 +10,11 @@ interface PromptArguments {
   readonly prompts?: string | undefined;
 }
 
-/**
- * Refuses a line that gives no prompts, or gives them in two ways.
- * @returns true, as yargs wants it. @throws DitrunError, or an Error whose message is reworded as all of yargs' are.
- */
-export function checkPromptOptions({ prompt, prompts }: PromptArguments): true {
-  if (prompt === undefined && prompts === undefined) throw new Error("--prompt or --prompts must be given");
-  if (prompt === undefined || prompts === undefined) return true;
+/** Refuses a line that gives no prompts, or gives them in two ways. @throws DitrunError for both. */
+export function checkPromptOptions({ prompt, prompts }: PromptArguments): void {
+  if (prompt === undefined && prompts === undefined)
+    throw new DitrunError("ERR_COMMAND_LINE", "--prompt or --prompts must be given. See ditrun wan generate --help.");
+  if (prompt === undefined || prompts === undefined) return;
   throw new DitrunError(
     "ERR_OPTION_CONFLICT",
     `--prompt and --prompts ${prompts} both say what to show: leave one of them out.`,

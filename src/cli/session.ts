@@ -1,19 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { chooseDevice, type DeviceChoice, hasNccl } from "../engine/choose-device.js";
+import { chooseDevice, type DeviceChoice } from "../engine/choose-device.js";
 import { type EmitHandler, runJob, Workers, type WorkersOptions } from "../engine/workers.js";
-import { DitrunError } from "../failure.js";
 import { type Log, openLog } from "../launcher/logs.js";
-import { isForGpu } from "../models/cost.js";
-import { loadDitModel } from "../models/load.js";
-import type { DitModel, Model } from "../models/schema.js";
-import { type PlanFlags, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
-import { type Seed, seedOf } from "../protocol/seed.js";
 import { counted } from "../text.js";
+import type { Context } from "./command.js";
 import { interruptSignals, unlessEnding } from "./interrupts.js";
-import type { JsonDocument } from "./json-document.js";
-import { type GlobalArguments, portNumber } from "./options.js";
+import { type LaunchOptions, portNumber } from "./options/launch.js";
+import type { OutputOptions } from "./options/output.js";
 
 /** What workers are started for: a kind of task, and the model or what else it is about. */
 export interface Undertaking {
@@ -21,68 +16,40 @@ export interface Undertaking {
   readonly subject: string;
 }
 
-/** What a command works with: the global options made real, and the ways to run jobs and to say what came out. */
+/** What every session is opened by. */
+export type SessionOptions = LaunchOptions & OutputOptions;
+
+/** The log and the device that the options ask for. @throws DitrunError as Session.open does. */
+export async function surroundings({ logLevel, logDir, device, dryRun }: SessionOptions) {
+  const log = openLog(logLevel, logDir);
+  return { log, device: await chooseDevice(device, log, !dryRun) };
+}
+
+/** What a command works with: the shared options made real, and the ways to run jobs and to say what came out. */
 export class Session {
-  private constructor(
-    readonly options: GlobalArguments,
+  /** Sentences that wait for the first job or table. */
+  readonly #notes: string[] = [];
+
+  protected constructor(
+    readonly options: SessionOptions,
     readonly device: DeviceChoice,
     readonly log: Log,
-    private readonly document: JsonDocument,
-    private readonly entry: string | undefined,
-    /** Of all that is random. */
-    readonly seed: Seed,
+    private readonly context: Context,
   ) {}
 
   /** @throws DitrunError when the log folder, the device or the kernel module cannot be had. */
-  static async open(options: GlobalArguments, document: JsonDocument, entry?: string): Promise<Session> {
-    const log = openLog(options.logLevel, options.logDir);
-    const device = await chooseDevice(options.device, log, !options.dryRun);
-    return new Session(options, device, log, document, entry, chosenSeed(options.seed, log));
+  static async open(options: SessionOptions, context: Context): Promise<Session> {
+    const { log, device } = await surroundings(options);
+    return new Session(options, device, log, context);
   }
 
-  /** --model, else the benchmark on a GPU and its small sibling on a CPU. */
-  async model(): Promise<DitModel> {
-    if (this.options.model !== undefined) return loadDitModel(this.options.model);
-    if (this.device.device === "cuda") return loadDitModel("dit");
-    this.log.logger.info("No --model was given: the small dit-tiny runs on the CPU, the benchmark is --model dit.");
-    return loadDitModel("dit-tiny");
+  /** Tells something once the first job starts or the first table is shown: not before a mistake of the same line. */
+  tellLater(sentence: string): void {
+    this.#notes.push(sentence);
   }
 
-  /**
-   * Refuses work that is for a GPU where the CPU is all there is and nobody has chosen it. A dry run may look at it.
-   * @param tokens of one forward, where they depend on more than the model. @throws DitrunError with the reason and both ways out.
-   */
-  refuseOnCpu(model: Model, tokens?: number): void {
-    const { noGpu } = this.device;
-    if (noGpu === undefined || this.options.dryRun || !isForGpu(model, tokens)) return;
-    throw new DitrunError(
-      "ERR_NO_DEVICE",
-      `A forward of ${model.name} is work for a GPU. ${noGpu} Choose a smaller model or size, or add --device cpu to wait for the CPU.`,
-    );
-  }
-
-  /**
-   * The plan that the options describe; other flags may stand in for --plan and the mesh.
-   * @param tokens of one forward, where they depend on more than the model. @throws DitrunError as refuseOnCpu does, too.
-   */
-  async plan(model: Model, flags: PlanFlags = this.options, tokens?: number): Promise<Plan> {
-    this.refuseOnCpu(model, tokens);
-    const { nproc } = this.options;
-    if (nproc === "gpu" && this.device.device !== "cuda") {
-      throw new DitrunError(
-        "ERR_NPROC",
-        "--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.",
-      );
-    }
-    const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
-    const plan = await resolvePlan(flags, model, wanted, this.device.count, tokens);
-    if (plan.ring.transport === "nccl" && !hasNccl(this.device) && meshSize(plan.mesh) > 1) {
-      throw new DitrunError(
-        "ERR_PLAN_TRANSPORT",
-        `Plan ${plan.name} has ring.transport nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.`,
-      );
-    }
-    return plan;
+  #tellNotes(): void {
+    for (const note of this.#notes.splice(0)) this.log.logger.info(note);
   }
 
   /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
@@ -125,6 +92,7 @@ export class Session {
     body: (options: WorkersOptions & { readonly signal: AbortSignal }) => Promise<T>,
   ): Promise<T> {
     await unlessEnding();
+    this.#tellNotes();
     const { device, kernels, count } = this.device;
     const nproc = meshSize(plan.mesh);
     const { timeout, masterPort } = this.options;
@@ -145,8 +113,8 @@ export class Session {
         settings: { id, device, kernels, timeoutSeconds: timeout },
         nproc,
         log: this.log,
-        port: masterPort ?? portNumber("MASTER_PORT", MASTER_PORT) ?? 0,
-        entry: this.entry,
+        port: masterPort ?? (MASTER_PORT ? portNumber(MASTER_PORT, "MASTER_PORT") : undefined) ?? 0,
+        entry: this.context.entry,
       });
     } finally {
       interrupts.close();
@@ -155,20 +123,13 @@ export class Session {
 
   /** Text for people: on stdout, or on stderr where a JSON document was asked for. */
   print(text: string): void {
+    this.#tellNotes();
     const stream = this.options.json === undefined ? process.stdout : process.stderr;
     stream.write(`${text}\n`);
   }
 
   /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */
   async emit(document: unknown): Promise<void> {
-    await this.document.write(document);
+    await this.context.document.write(document);
   }
-}
-
-/** Draws a seed for -1, below 2^63 as the published code does, and tells it. */
-function chosenSeed(seed: bigint, { logger }: Log): Seed {
-  if (seed >= 0n) return seedOf(seed);
-  const drawn = BigInt.asUintN(63, randomBytes(8).readBigUInt64LE());
-  logger.info(`--seed -1 drew the seed ${drawn}.`);
-  return seedOf(drawn);
 }

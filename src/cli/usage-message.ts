@@ -1,39 +1,86 @@
-/**
- * A sentence for a command line that is not understood.
- * @param message what yargs says of it, or a sentence of our own.
- * @param argv the line's words.
- * @param commands what a line may name.
- */
-export function usageMessage(message: string, argv: readonly string[], commands: readonly string[]): string {
-  const line = message.replace(/\s*\n\s*/g, " ").trim();
-  const sentence = reworded(line, argv, commands);
-  return `${/[.!?]$/.test(sentence) ? sentence : `${sentence}.`} See ditrun --help.`;
-}
-
-function reworded(line: string, argv: readonly string[], commands: readonly string[]): string {
-  const [, unknown] = /^Unknown arguments?: (.*)$/.exec(line) ?? [];
-  if (unknown !== undefined) return unknownWord(unknown.split(", "), argv, commands);
-  const [, name, given, choices] =
-    /^Invalid values: Argument: (.+?), Given: (.*?), Choices: (.*?)(?: Argument: .*)?$/.exec(line) ?? [];
-  if (choices !== undefined) return `--${name} is ${given}; it must be one of ${choices.replaceAll('"', "")}`;
-  const [, bare] = /^Not enough arguments following: (.*)$/.exec(line) ?? [];
-  if (bare !== undefined) return `--${bare} needs a value; one that begins with a dash is written --${bare}=VALUE`;
-  const [, missing] = /^Missing required arguments?: (.*)$/.exec(line) ?? [];
-  if (missing !== undefined) return `${missing.replace(/[\w-]+/g, "--$&")} must be given`;
-  return line;
-}
-
-/** The first such word as it was typed: yargs leaves out the dashes, and lists `--a-b` as `aB` too. */
-function unknownWord(names: readonly string[], argv: readonly string[], commands: readonly string[]): string {
-  const typed = argv.find((word) => names.includes(word.replace(/^--?(no-)?/, "").replace(/=.*$/s, "")));
-  const word = typed ?? names[0] ?? "";
-  if (word.startsWith("-")) return `There is no option ${word.replace(/=.*$/s, "")}`;
-  const before = argv[argv.indexOf(word) - 1];
-  if (before !== undefined) return `"${word.replaceAll('"', "")}" is not understood after ${before}`;
-  return `There is no command "${word.replaceAll('"', "")}": name ${alternatives(commands)}`;
-}
+import { nearest } from "../nearest.js";
+import type { Command } from "./command.js";
 
 /** `a, b or c`. */
 export function alternatives(names: readonly string[]): string {
-  return `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
+  return names.length < 2 ? (names[0] ?? "") : `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
+}
+
+/** Where more is said. @param name of a command. */
+export function seeHelp(name?: string): string {
+  return `See ditrun ${name === undefined || name === "" ? "" : `${name} `}--help.`;
+}
+
+const quoted = (text: string) => `"${text.replaceAll('"', "")}"`;
+
+/** Options of one letter that other programs have. */
+const letters: Readonly<Record<string, string>> = {
+  ...{ "-p": "prompt", "-v": "version", "-V": "version", "-n": "nproc", "-o": "out", "-m": "model", "-s": "seed" },
+};
+
+/** Options that no command has. @param command of the line, if it is known. */
+export function noOption(typed: string, command: Command | undefined, commands: readonly Command[]): string {
+  const options = (command ? [command] : commands).flatMap((each) => Object.entries(each.options));
+  const names = options.flatMap(([name, { value }]) =>
+    value === undefined ? [`--${name}`, `--no-${name}`] : [`--${name}`],
+  );
+  const letter = letters[typed];
+  const meant = letter
+    ? `--${letter}`
+    : /^--?no-/.test(typed)
+      ? nearestNo(typed, names)
+      : nearest(typed, [...names, "--help", "--version"]);
+  const instead =
+    typed === "--no-negative-prompt"
+      ? ': give --negative-prompt "" for an empty one, or --guide-scale 1 to leave it out.'
+      : undefined;
+  return `There is no option ${typed}${instead ?? (meant === undefined ? `. ${seeHelp(command?.name)}` : `: did you mean ${meant}?`)}`;
+}
+
+const nearestNo = (typed: string, names: readonly string[]) =>
+  nearest(
+    typed,
+    names.filter((name) => name.startsWith("--no-")),
+  );
+
+/** An option of other commands. */
+export function otherCommands(name: string, typed: string, command: Command, commands: readonly Command[]): string {
+  const others = commands.filter(({ options }) => name in options).map((each) => each.name);
+  return `${command.name} takes no ${typed.replace(/^--.*/, `--${name}`)}, which is of ${alternatives(others)}: leave it out.`;
+}
+
+/** A word where a command is expected. @param word if there is one. @param before it: the first word of a command of two. */
+export function noCommand(word: string | undefined, before: string, commands: readonly Command[]): string {
+  const names = commands.map(({ name }) => name);
+  const here = [
+    ...new Set(
+      names
+        .filter((name) => before === "" || name.startsWith(`${before} `))
+        .map((name) => name.slice(before === "" ? 0 : before.length + 1).split(" ")[0] ?? ""),
+    ),
+  ];
+  if (word === undefined)
+    return `${before === "" ? "Name a command" : `Name what to do with ${before}`}: ${alternatives(here)}. ${seeHelp(before)}`;
+  const of = before === "" ? "" : ` of ${before}`;
+  const seconds = before === "" ? names.filter((name) => name.includes(" ")) : [];
+  const second = nearest(
+    word,
+    seconds.map((name) => name.split(" ")[1] ?? ""),
+  );
+  const first = nearest(word, here);
+  const meant = first ?? (second === undefined ? undefined : seconds.find((name) => name.endsWith(` ${second}`)));
+  if (meant !== undefined)
+    return `There is no command ${quoted(word)}${of}: did you mean ditrun ${before === "" ? "" : `${before} `}${meant}?`;
+  return `There is no command ${quoted(word)}${of}: name ${alternatives(here)}. ${seeHelp(before)}`;
+}
+
+/** A word after all that a command takes. @param before the word on the line before it. @param option the line's last one. */
+export function notUnderstood(
+  word: string,
+  before: string | undefined,
+  _option: string | undefined,
+  command: Command,
+): string {
+  const after = before === undefined ? "" : ` after ${before}`;
+  return `${quoted(word)} is not understood${after}. ${seeHelp(command.name)}`;
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { DitrunError } from "../failure.js";
+import { mostWorkers } from "../limits.js";
 
 /** How the weight of one linear layer is divided over the tensor-parallel group. */
 export const splitSchema = z.enum(["heads", "column", "row", "replicated"]);
@@ -17,9 +18,6 @@ export type AttentionDtype = z.infer<typeof attentionDtypeSchema>;
 /** What Wan's VAE may compute in: fp16 has the bytes of bf16, three bits more precision and a range of 65504. */
 export const vaeDtypeSchema = z.enum(["fp32", "bf16", "fp16"]);
 export type VaeDtype = z.infer<typeof vaeDtypeSchema>;
-
-/** Of one job: more are a slip of the finger. */
-export const mostWorkers = 1024;
 
 const degree = z.int().min(1).max(mostWorkers);
 

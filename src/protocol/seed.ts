@@ -10,8 +10,6 @@ export const seedSchema = z.union([
 ]);
 export type Seed = z.infer<typeof seedSchema>;
 
-export const largestSeed = 2n ** 64n - 1n;
-
 /** @param value 0 … 2^64 - 1. */
 export function seedOf(value: bigint): Seed {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : String(value);

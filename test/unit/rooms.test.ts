@@ -25,7 +25,7 @@ const exceptions: readonly { rule: string; file: string; what?: string; until: s
 ];
 
 /** What several rooms stand on, and what knows no room. */
-const ground = ["failure", "failure-codes", "text", "paths", "version"];
+const ground = ["failure", "failure-codes", "limits", "nearest", "text", "paths", "version"];
 const bytes = ["files", "formats", ...ground];
 /** What both processes are told: shapes of models, plans, tasks and messages. */
 const said = ["schemas", "protocol", ...ground];

@@ -1,6 +1,5 @@
 import { rm } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
 import { withTemporaryFolder } from "../../files/temporary-folder.js";
@@ -22,73 +21,32 @@ import {
   compareOutputs,
   type OutputTensor,
 } from "../../views/accuracy-report.js";
-import type { Command } from "../command.js";
+import type { Body } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
+import { ModelSession } from "../model-session.js";
 import { reads } from "../named-files.js";
-import { ownOptions } from "../options.js";
-import type { Session } from "../session.js";
-import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
+import type { AccuracyOptions, WanAccuracyOptions } from "../options/accuracy.js";
+import type { ModelRun } from "../options/model-run.js";
+import { chosenVideo, wanModelName } from "../wan-options.js";
 
-const comparing = {
-  plans: {
-    type: "string",
-    requiresArg: true,
-    describe: "Several plans, separated by commas [default: the given plan]",
-  },
-  against: {
-    choices: ["same", "fp32"],
-    requiresArg: true,
-    describe:
-      "One device in the plan's own dtypes, or in float32 [default: same, and then one device with one in float32]",
-  },
-} as const satisfies Record<string, Options>;
+type WanChosen = WanAccuracyOptions & ModelRun;
+type Chosen = AccuracyOptions & ModelRun;
 
-/** Of a Wan model's forward: `ditrun wan accuracy`. */
-export const wanAccuracyOptions = { ...comparing, ...videoOptions } as const satisfies Record<string, Options>;
+/** `ditrun accuracy`. */
+export const accuracy: Body<Chosen> = {
+  files: accuracyFiles,
+  run: async (chosen, context) => run(chosen, await ModelSession.open(chosen, context)),
+};
 
-const options = {
-  ...wanAccuracyOptions,
-  weights: {
-    type: "string",
-    requiresArg: true,
-    describe: "Folder with config.json and model.safetensors [default: random]",
-  },
-  reference: {
-    type: "string",
-    requiresArg: true,
-    describe: "Safetensors file with inputs img, t, y and the expected output, instead of a single-device run",
-  },
-} as const satisfies Record<string, Options>;
-
-type AccuracyArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
-
-const purpose =
-  "Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the limits";
-
-/** Compare a plan's output with the single-device model's, or with a recorded one; exit code 1 above the limits. */
-export const accuracy: Command = {
-  name: "accuracy",
-  example: { command: "$0 accuracy --plans cp2,tp2,cp4-tp2", describe: "Three plans, each against one device" },
-  register: (parser, select) =>
-    parser.command(
-      accuracy.name,
-      purpose,
-      (command) =>
-        command
-          .options(options)
-          .group(Object.keys(options), ownOptions)
-          .example(accuracy.example.command, accuracy.example.describe),
-      (chosen) => select(chosen, accuracyFiles(chosen), (session) => run(chosen, session)),
-    ),
+/** `ditrun wan accuracy`. */
+export const wanAccuracy: Body<WanChosen> = {
+  files: accuracyFiles,
+  run: async (chosen, context) => runWanAccuracy(chosen, await ModelSession.open(chosen, context)),
 };
 
 /** The files that its options name; `ditrun wan accuracy` has --plans alone. */
-export function accuracyFiles({
-  plans,
-  weights,
-  reference,
-}: Partial<InferredOptionTypes<typeof options>>): NamedFile[] {
+function accuracyFiles({ plans, weights, reference }: Partial<AccuracyOptions>): NamedFile[] {
   return [
     ...reads({ "--weights": weights, "--reference": reference }),
     ...(plans === undefined ? [] : namesIn(plans).flatMap((plan) => reads({ "--plans": plan }))),
@@ -98,10 +56,7 @@ export function accuracyFiles({
 const namesIn = (plans: string): string[] => plans.split(",").map((name) => name.trim());
 
 /** `ditrun wan accuracy`: the same for Wan's transformer, by default for the model that the other commands of wan take. */
-export async function runWanAccuracy(
-  chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanAccuracyOptions>>,
-  session: Session,
-): Promise<number> {
+async function runWanAccuracy(chosen: WanChosen, session: ModelSession): Promise<number> {
   const name = wanModelName(session);
   const model = await loadModel(presetOf(name)?.config ?? name);
   if (!isWan(model)) {
@@ -130,7 +85,7 @@ interface Pair {
   readonly other: Plan | undefined;
 }
 
-async function run(chosen: AccuracyArguments, session: Session, name = session.options.model): Promise<number> {
+async function run(chosen: AccuracyOptions, session: ModelSession, name = session.options.model): Promise<number> {
   const { weights, reference } = chosen;
   if (weights !== undefined && session.options.model !== undefined) {
     throw new DitrunError(
@@ -198,7 +153,7 @@ async function run(chosen: AccuracyArguments, session: Session, name = session.o
 const keyOf = ({ name: _name, ...plan }: Plan): string => JSON.stringify(plan);
 
 /** Each plan with one device; then, unless told otherwise, one device in each of their dtypes with one in float32. */
-function pairsOf(plans: readonly Plan[], { against, reference }: AccuracyArguments): Pair[] {
+function pairsOf(plans: readonly Plan[], { against, reference }: AccuracyOptions): Pair[] {
   if (reference !== undefined) return plans.map((plan) => ({ plan, comparison: "arithmetic", other: undefined }));
   const exact = (plan: Plan) => singleDevicePlan(inFloat32(plan));
   if (against === "fp32") return plans.map((plan) => ({ plan, comparison: "arithmetic", other: exact(plan) }));
@@ -221,7 +176,7 @@ function runsOf(pairs: readonly Pair[]): Plan[] {
   });
 }
 
-async function subjectOf(chosen: AccuracyArguments, session: Session, name: string | undefined): Promise<Subject> {
+async function subjectOf(chosen: AccuracyOptions, session: ModelSession, name: string | undefined): Promise<Subject> {
   const { seed } = session;
   const { weights, reference } = chosen;
   const preset = name === undefined ? undefined : presetOf(name);
@@ -257,7 +212,12 @@ async function subjectOf(chosen: AccuracyArguments, session: Session, name: stri
   return { model, tokens: tokenCount(model), task };
 }
 
-async function choosePlans(session: Session, model: Model, tokens: number, names: string | undefined): Promise<Plan[]> {
+async function choosePlans(
+  session: ModelSession,
+  model: Model,
+  tokens: number,
+  names: string | undefined,
+): Promise<Plan[]> {
   const { options } = session;
   if (names === undefined) return [await session.plan(model, options, tokens)];
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {

@@ -1,8 +1,63 @@
-import type { Command } from "../command.js";
-import { accuracy } from "./accuracy.js";
-import { links } from "./links.js";
-import { profile } from "./profile.js";
-import { wan } from "./wan.js";
+import { type Command, defineCommand } from "../command.js";
+import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
+import { generateOptions } from "../options/generate.js";
+import { launchOptions } from "../options/launch.js";
+import { linksOptions } from "../options/links.js";
+import { modelRunOptions } from "../options/model-run.js";
+import { outputOptions } from "../options/output.js";
+import { profileOptions, wanProfileOptions } from "../options/profile.js";
 
 /** Every command, in the order of --help. */
-export const commands: readonly Command[] = [profile, accuracy, wan, links];
+export const commands: readonly Command[] = [
+  defineCommand({
+    name: "profile",
+    summary: "Measure a model's forward under a plan: latency, throughput, memory, time by phase and by kernel",
+    example: {
+      line: "ditrun profile --nproc 8 --cp 4 --tp 2",
+      describe: "Eight workers: four share the tokens, in pairs",
+    },
+    options: { ...profileOptions, ...modelRunOptions },
+    load: async () => (await import("./profile.js")).profile,
+  }),
+  defineCommand({
+    name: "accuracy",
+    summary: "Compare a plan's output with one device's, or with a recorded one; exit code 1 above the limits",
+    example: { line: "ditrun accuracy --plans cp2,tp2,cp4-tp2", describe: "Three plans, each against one device" },
+    options: { ...accuracyOptions, ...modelRunOptions },
+    load: async () => (await import("./accuracy.js")).accuracy,
+  }),
+  defineCommand({
+    name: "wan generate",
+    summary: "Make a video from a prompt with Wan 2.1",
+    example: {
+      line: 'ditrun wan generate --model tiny --prompt "A red car" --nproc 2',
+      describe: "Two workers: one for the prompt, one for the negative prompt",
+    },
+    options: { ...generateOptions, ...modelRunOptions },
+    load: async () => (await import("./wan.js")).wanGenerate,
+  }),
+  defineCommand({
+    name: "wan profile",
+    summary: "Measure one forward of Wan's transformer with random weights",
+    example: { line: "ditrun wan profile --model tiny --nproc 2 --cp 2", describe: "Two workers share the tokens" },
+    options: { ...wanProfileOptions, ...modelRunOptions },
+    load: async () => (await import("./wan-profile.js")).wanProfile,
+  }),
+  defineCommand({
+    name: "wan accuracy",
+    summary: "Compare one step of guidance under a plan with one device's, with random weights",
+    example: {
+      line: "ditrun wan accuracy --model tiny --nproc 4 --cfg 2 --cp 2",
+      describe: "Guidance and tokens divided over four workers",
+    },
+    options: { ...wanAccuracyOptions, ...modelRunOptions },
+    load: async () => (await import("./accuracy.js")).wanAccuracy,
+  }),
+  defineCommand({
+    name: "links",
+    summary: "Measure all-reduce, ring shift and halo exchange between the workers, over peer copies and NCCL",
+    example: { line: "ditrun links --nproc 8", describe: "What the links between eight workers carry" },
+    options: { ...linksOptions, ...launchOptions, ...outputOptions },
+    load: async () => (await import("./links.js")).links,
+  }),
+];

@@ -1,4 +1,3 @@
-import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { z } from "zod";
 import { hasNccl } from "../../engine/choose-device.js";
 import { DitrunError, exitCodes } from "../../failure.js";
@@ -10,39 +9,17 @@ import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
 import { figures } from "../../views/profile-report.js";
 import { percentile } from "../../views/statistics.js";
 import { formatTable } from "../../views/table.js";
-import type { Command } from "../command.js";
-import { ownOptions, wholeNumber } from "../options.js";
-import type { Session } from "../session.js";
+import type { Body, Context } from "../command.js";
+import { type LinksOptions, usualSizes } from "../options/links.js";
+import { Session, type SessionOptions } from "../session.js";
 
 type Transport = (typeof linkTransports)[number];
 type Pattern = (typeof linkPatterns)[number];
 
-const usualSizes = { cuda: "64K,256K,1M,4M,16M,64M,256M", cpu: "1K,64K,1M" };
-
-const options = {
-  sizes: {
-    type: "string",
-    requiresArg: true,
-    describe: `Bytes of a message, separated by commas; K is 1024 and M 1024 K [default: ${usualSizes.cuda}; on a CPU ${usualSizes.cpu}]`,
-  },
-  repetitions: {
-    type: "string",
-    requiresArg: true,
-    default: "10",
-    coerce: wholeNumber("repetitions", 1),
-    describe: "Times that each pattern and size is measured",
-  },
-  transports: {
-    type: "string",
-    requiresArg: true,
-    describe: "peer, nccl or peer,nccl [default: both where each worker has its own GPU, else peer]",
-  },
-} as const satisfies Record<string, Options>;
-
 /** bf16 holds the sums that links checks exactly up to so many ranks (worker/tasks/links.ts). */
 const MOST_EXACT = 85;
 
-type LinksArguments = ArgumentsCamelCase<InferredOptionTypes<typeof options>>;
+type Chosen = LinksOptions & SessionOptions;
 
 /** One line of the result. */
 interface LinkSummary {
@@ -55,24 +32,12 @@ interface LinkSummary {
   gigabytesPerSecond: number;
 }
 
-/** Measure all-reduce, ring shift and halo exchange between the workers, over peer copies and NCCL. */
-export const links: Command = {
-  name: "links",
-  example: { command: "$0 --nproc 8 links", describe: "What the links between eight GPUs carry" },
-  register: (parser, select) =>
-    parser.command(
-      links.name,
-      "Measure all-reduce, ring shift and halo exchange between the workers, over peer copies and NCCL",
-      (command) =>
-        command
-          .options(options)
-          .group(Object.keys(options), ownOptions)
-          .example(links.example.command, links.example.describe),
-      (chosen) => select(chosen, [], (session) => run(chosen, session)),
-    ),
-};
+/** `ditrun links`. */
+export const links: Body<Chosen> = { run };
 
-async function run({ sizes, repetitions, transports }: LinksArguments, session: Session): Promise<number> {
+async function run(chosen: Chosen, context: Context): Promise<number> {
+  const session = await Session.open(chosen, context);
+  const { sizes, repetitions, transports } = chosen;
   const workers = workersOf(session);
   const bytes = parseSizes(sizes ?? usualSizes[session.device.device]);
   const carriers = transportsOf(transports, session, workers);
@@ -94,7 +59,7 @@ async function run({ sizes, repetitions, transports }: LinksArguments, session: 
       mesh: { cp: workers },
       ring: { transport },
     });
-    return { transport, task: { kind: "links", plan, sizes: bytes, repetitions: repetitions ?? 10 } as const };
+    return { transport, task: { kind: "links", plan, sizes: bytes, repetitions } as const };
   });
   if (session.options.dryRun) {
     session.print(`Dry run: ${tasks.map(({ task }) => task.plan.name).join(", ")}; ${bytes.join(", ")} bytes`);
@@ -118,12 +83,8 @@ async function measure(session: Session, task: LinksTask): Promise<LinksRank[]> 
   return checkDocument("The workers' results", await session.run(task), z.array(linksRankSchema), "ERR_INTERNAL");
 }
 
-/** --nproc, else all GPUs. @throws DitrunError for options that a measurement without a model has no use for. */
+/** --nproc, else all GPUs. @throws DitrunError for a single worker. */
 function workersOf({ options, device }: Session): number {
-  for (const name of ["plan", "cfg", "cp", "tp", "model", "dtype", "fp8", "attention"] as const) {
-    if (options[name] !== undefined)
-      throw new DitrunError("ERR_OPTION_CONFLICT", `links runs no model: leave out --${name}, give --nproc.`);
-  }
   const workers = typeof options.nproc === "number" ? options.nproc : device.count;
   if (workers >= 2) return workers;
   throw new DitrunError("ERR_NPROC", `There are no links within ${workers} worker: give --nproc 2 or more.`);

@@ -1,41 +1,19 @@
-import type { ArgumentsCamelCase } from "yargs";
 import { exitCodes } from "../../failure.js";
 import type { ProfileTask } from "../../protocol/job.js";
-import type { Command } from "../command.js";
+import type { Body, Context } from "../command.js";
 import { describeRuns } from "../dry-run.js";
-import { ownOptions } from "../options.js";
-import {
-  aloneOf,
-  checkProfileFiles,
-  type ProfileOptions,
-  profileFiles,
-  profileOptions,
-  profileTask,
-  timingOf,
-} from "../profiling.js";
-import type { Session } from "../session.js";
+import { ModelSession } from "../model-session.js";
+import type { ModelRun } from "../options/model-run.js";
+import type { ProfileOptions } from "../options/profile.js";
+import { aloneOf, checkProfileFiles, profileFiles, profileTask, timingOf } from "../profiling.js";
 
-/** Measure a model's forward under a plan: latency, throughput, TFLOP/s, memory, time by phase and by kernel. */
-export const profile: Command = {
-  name: "profile",
-  example: {
-    command: "$0 --nproc 8 --cp 4 --tp 2 profile",
-    describe: "Eight workers: four share the tokens, in pairs",
-  },
-  register: (parser, select) =>
-    parser.command(
-      profile.name,
-      "Measure a model's forward under a plan: latency, throughput, TFLOP/s, memory, time by phase and by kernel",
-      (command) =>
-        command
-          .options(profileOptions)
-          .group(Object.keys(profileOptions), ownOptions)
-          .example(profile.example.command, profile.example.describe),
-      (chosen) => select(chosen, profileFiles(chosen), (session) => run(chosen, session)),
-    ),
-};
+type Chosen = ProfileOptions & ModelRun;
 
-async function run(chosen: ArgumentsCamelCase<ProfileOptions>, session: Session): Promise<number> {
+/** `ditrun profile`. */
+export const profile: Body<Chosen> = { files: profileFiles, run };
+
+async function run(chosen: Chosen, context: Context): Promise<number> {
+  const session = await ModelSession.open(chosen, context);
   await checkProfileFiles(chosen);
   const { seed } = session;
   const model = await session.model();

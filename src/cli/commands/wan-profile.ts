@@ -1,5 +1,4 @@
 import { resolve } from "node:path";
-import type { ArgumentsCamelCase, InferredOptionTypes, Options } from "yargs";
 import { DitrunError, exitCodes } from "../../failure.js";
 import { loadModel } from "../../models/load.js";
 import { isWan } from "../../models/registry.js";
@@ -7,26 +6,22 @@ import { wanTokens } from "../../models/schema.js";
 import { presetOf } from "../../models/wan/presets.js";
 import { latentOf } from "../../models/wan/video-size.js";
 import type { WanProfileTask } from "../../protocol/job.js";
+import type { Body, Context } from "../command.js";
 import { describeRuns } from "../dry-run.js";
-import { aloneOf, checkProfileFiles, profileOptions, profileTask, timingOf } from "../profiling.js";
-import type { Session } from "../session.js";
-import { chosenVideo, videoOptions, wanModelName } from "../wan-options.js";
+import { ModelSession } from "../model-session.js";
+import type { ModelRun } from "../options/model-run.js";
+import type { WanProfileOptions } from "../options/profile.js";
+import { aloneOf, checkProfileFiles, profileFiles, profileTask, timingOf } from "../profiling.js";
+import { chosenVideo, wanModelName } from "../wan-options.js";
 
-export const wanProfileOptions = {
-  ...videoOptions,
-  ...profileOptions,
-  dump: {
-    type: "string",
-    requiresArg: true,
-    describe: "Write latent, text, t and the forward's output to FILE.safetensors",
-  },
-} as const satisfies Record<string, Options>;
+type Chosen = WanProfileOptions & ModelRun;
+
+/** `ditrun wan profile`. */
+export const wanProfile: Body<Chosen> = { files: profileFiles, run };
 
 /** Measures one forward of Wan's transformer with random weights, as `ditrun profile` does for the benchmark. */
-export async function runWanProfile(
-  chosen: ArgumentsCamelCase<InferredOptionTypes<typeof wanProfileOptions>>,
-  session: Session,
-): Promise<number> {
+async function run(chosen: Chosen, context: Context): Promise<number> {
+  const session = await ModelSession.open(chosen, context);
   await checkProfileFiles(chosen);
   const name = wanModelName(session);
   const preset = presetOf(name);

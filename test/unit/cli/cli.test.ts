@@ -14,7 +14,8 @@ import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
-import { expandHome, switches } from "../../../src/cli/options.js";
+import { asPath, readOptions } from "../../../src/cli/option.js";
+import { generateOptions } from "../../../src/cli/options/generate.js";
 import * as device from "../../../src/engine/choose-device.js";
 import { DitrunError } from "../../../src/failure.js";
 import { packageRoot } from "../../../src/paths.js";
@@ -34,9 +35,6 @@ beforeEach(() => {
     stderr += text;
     return true;
   });
-  vi.spyOn(console, "log").mockImplementation((text) => {
-    stdout += `${text}\n`;
-  });
 });
 afterEach(() => {
   vi.restoreAllMocks();
@@ -45,23 +43,11 @@ afterEach(() => {
 
 const run = (line: string) => main(line.split(" ").filter((word) => word !== ""));
 
-test("~ at the beginning of an option's value is the home folder, but not of a prompt", () => {
+test("~ at the beginning of a path is the home folder, but not of a prompt", () => {
+  expect(readOptions(generateOptions, new Map([["prompt", ["~/x"]]])).prompt).toEqual(["~/x"]);
   const home = homedir();
-  const line = [
-    "--log-dir=~/logs",
-    "--out",
-    "~/a.mp4",
-    "--dump=~",
-    "--prompt=~/x",
-    "--prompt",
-    "~/x",
-    "--out=a~/b",
-    "~/x",
-  ];
-  expect(expandHome(line)).toEqual([
-    ...[`--log-dir=${home}/logs`, "--out", `${home}/a.mp4`, `--dump=${home}`],
-    ...["--prompt=~/x", "--prompt", "~/x", "--out=a~/b", "~/x"],
-  ]);
+  const paths = ["~/a.mp4", "~", "a~/b", "~root/a"].map((text) => asPath(text, "--out"));
+  expect(paths).toEqual([`${home}/a.mp4`, home, "a~/b", "~root/a"]);
 });
 
 test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writes to stdout", async (line) => {
@@ -71,9 +57,9 @@ test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writ
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
-    ["", "Name a command: profile, accuracy, wan or links"],
+    ["", "Name a command: profile, accuracy, wan or links. See ditrun --help."],
     ["bench", 'There is no command "bench": name profile, accuracy, wan or links'],
-    ["profile --cpp 2", "There is no option --cpp."],
+    ["profile --cpp 2", "There is no option --cpp: did you mean --cp?"],
     ["profile extra", '"extra" is not understood after profile'],
     ["profile --cp two", '--cp is "two"; it must be a whole number of at least 1'],
     ["profile --cp 0", '--cp is "0"; it must be a whole number of at least 1'],
@@ -106,14 +92,14 @@ describe("bad input is one sentence and exit code 2", () => {
     ["wan generate --prompt a --negative-prompt b --negativePrompt=c", "--negative-prompt is given twice"],
     ["accuracy --plans cp2 --plans tp2", "--plans is given twice"],
     ["links --nproc 2 --sizes 1 --sizes 2", "--sizes is given twice"],
-    ["wan generate --prompt a --no-negative-prompt", 'Give --negative-prompt "" for an empty one'],
-    ["profile --no-json", "There is no option --no-json."],
+    ["wan generate --prompt a --no-negative-prompt", 'give --negative-prompt "" for an empty one'],
+    ["profile --no-json", "There is no option --no-json"],
     ["profile --no-dry-run=1", '--dry-run is "1"; it takes no value'],
     ["profile --log-dir /proc/x", '--log-dir "/proc/x" cannot be written: there is no such file or directory'],
     ["profile --device cpu --json x.json --trace ./x.json", "--trace and --json both name x.json: give each a file"],
     ["profile --device cpu --dry-run --trace /nowhere/x", "Cannot write /nowhere/x"],
     ["links --device cpu --nproc 2 --transports nccl", "--transports has nccl, but the CPU module has no NCCL"],
-    ["profile --cpp-cpp=1", "There is no option --cpp-cpp."],
+    ["profile --cpp-cpp=1", "There is no option --cpp-cpp. See ditrun profile --help."],
     ["profile -- --cp 2", '"--" ends no options here'],
     ["profile --master-port 0x50", '--master-port is "0x50"; it must be a port'],
     ["profile --json /nowhere/x.json", "Cannot write /nowhere/x.json: there is no such file or directory"],
@@ -145,8 +131,8 @@ describe("bad input is one sentence and exit code 2", () => {
       "config.json could not be read: there is no such file or directory",
     ],
     ["accuracy --dry-run --device cpu --plans cp2,cp3", 'There is no plan named "cp3"'],
-    ["wan", "Name what to do with Wan: generate"],
-    ["wan paint", '"paint" is not understood after wan'],
+    ["wan", "Name what to do with wan: generate, profile or accuracy."],
+    ["wan paint", 'There is no command "paint" of wan: name generate, profile or accuracy'],
     ["wan generate", "--prompt or --prompts must be given"],
     ["wan generate --device cpu --prompt \u00a0", "--prompt is empty"],
     ["wan generate --device cpu --prompt x --size 832*472", "the nearest is 832*480"],
@@ -191,12 +177,7 @@ describe("bad input is one sentence and exit code 2", () => {
   ])("ditrun %s", async (line, message) => {
     expect(await run(line)).toBe(2);
     expect(stderr).toContain(message);
-    expect(
-      stderr
-        .trim()
-        .split("\n")
-        .filter((text) => !text.includes("No --model was given")),
-    ).toHaveLength(1);
+    expect(stderr.trim().split("\n")).toHaveLength(1);
     expect(stdout).toBe("");
   });
 
@@ -239,7 +220,7 @@ describe("bad input is one sentence and exit code 2", () => {
 describe("--json is one document on stdout, also of a failure", () => {
   test.each([
     ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", "ERR_PLAN_MESH", "needs 6 workers, but --nproc is 4"],
-    ["profile --json --cpp 2", "ERR_COMMAND_LINE", "There is no option --cpp."],
+    ["profile --json --cpp 2", "ERR_COMMAND_LINE", "There is no option --cpp: did"],
     ["wan generate --json", "ERR_COMMAND_LINE", "--prompt or --prompts must be given"],
     ["--json", "ERR_COMMAND_LINE", "Name a command"],
   ])("ditrun %s", async (line, code, message) => {
@@ -438,24 +419,13 @@ describe("global options stand before or after the command", () => {
 });
 
 describe("help and version", () => {
-  test.each([
-    ["profile", ["fp8", "dry-run", "baseline"]],
-    ["wan generate", ["fp8", "dry-run", "download"]],
-  ])("%s: every option without a value is one of the known switches", async (command, expected) => {
-    expect(await run(`${command} --help`)).toBe(0);
-    const found = [...stdout.matchAll(/--([\w-]+)[^[]*\[boolean\]/g)].map(([, name]) => name);
-    expect(found).toEqual(expect.arrayContaining(expected));
-    for (const name of found) expect(switches).toContain(name);
-  });
-
   test("--help shows each command with an example", async () => {
     expect(await run("--help")).toBe(0);
     for (const text of [
-      "ditrun profile",
-      "ditrun accuracy",
-      "ditrun --nproc 8 --cp 4 --tp 2 profile",
+      "  wan generate ",
+      "ditrun profile --nproc 8 --cp 4 --tp 2",
       "ditrun accuracy --plans",
-      "ditrun wan",
+      "ditrun links --nproc 8",
     ]) {
       expect(stdout).toContain(text);
     }
@@ -464,7 +434,7 @@ describe("help and version", () => {
   test("profile --help shows its own options", async () => {
     expect(await run("profile --help")).toBe(0);
     expect(stdout).toContain("--baseline");
-    expect(stdout).toContain("ditrun --nproc 8 --cp 4 --tp 2 profile");
+    expect(stdout).toContain("ditrun profile --nproc 8 --cp 4 --tp 2");
   });
 
   test("--version", async () => {

@@ -1,0 +1,188 @@
+import { existsSync } from "node:fs";
+import { DitrunError } from "../failure.js";
+import { alias, type Foreign } from "./aliases.js";
+import type { Command } from "./command.js";
+import type { Option } from "./option.js";
+import { noCommand, noOption, notUnderstood, otherCommands, seeHelp } from "./usage-message.js";
+
+/** What a command line asks for. */
+export type Understood =
+  | { readonly kind: "version" }
+  /** Of the command with this name, of all whose names begin with it, or with "" of ditrun. */
+  | { readonly kind: "help"; readonly path: string }
+  | {
+      readonly kind: "command";
+      readonly command: Command;
+      /** The options' texts by name, in the order of the line. */
+      readonly given: ReadonlyMap<string, readonly string[]>;
+      /** The words of a program and its own, for a command that takes them. */
+      readonly rest: readonly string[];
+    };
+
+interface OptionWord {
+  readonly kind: "option";
+  readonly typed: string;
+  /** The option's own name; undefined for one that no command has. */
+  readonly name: string | undefined;
+  /** Undefined where a value is missing. */
+  readonly text: string | undefined;
+  readonly foreign?: Foreign;
+  readonly index: number;
+}
+
+interface PlainWord {
+  readonly kind: "plain";
+  readonly text: string;
+  readonly index: number;
+}
+
+/** A command line by its words, whether they make sense or not. */
+export interface Line {
+  readonly options: readonly OptionWord[];
+  readonly words: readonly PlainWord[];
+  readonly rest: readonly string[];
+  /** The place of `--` where nothing comes to take what is after it. */
+  readonly dashes: number | undefined;
+}
+
+const builtIn: readonly string[] = ["help", "version"];
+
+/** Splits a line into options with their values and plain words. Options may stand before and after the command. */
+export function readLine(argv: readonly string[], commands: readonly Command[]): Line {
+  const known = new Map(commands.flatMap(({ options }) => Object.entries(options)));
+  const program = commands.find(({ rest }) => rest !== undefined);
+  const heads = new Set(commands.flatMap(({ name }) => name.split(" ")));
+  const options: OptionWord[] = [];
+  const words: PlainWord[] = [];
+  const path = () => words.map(({ text }) => text).join(" ");
+  const line = (rest: readonly string[], dashes?: number): Line => ({ options, words, rest, dashes });
+
+  for (let index = 0; index < argv.length; index++) {
+    const word = argv[index] ?? "";
+    const takesRest = path() === program?.name;
+    if (word === "--") return takesRest ? line(argv.slice(index + 1)) : line([], index);
+    if (!/^-[^\d.]/.test(word)) {
+      if (takesRest) return line(argv.slice(index));
+      if (program && words.length === 0 && !heads.has(word) && isFile(word)) {
+        words.push({ kind: "plain", text: program.name, index });
+        return line(argv.slice(index));
+      }
+      words.push({ kind: "plain", text: word, index });
+      continue;
+    }
+    const option = readOption(word, index, known);
+    options.push(option);
+    const spec = option.name === undefined ? undefined : known.get(option.name);
+    if (!spec || option.text !== undefined) continue;
+    const next = argv[index + 1];
+    const isValue = next !== undefined && takesNext(spec, next, heads);
+    if (isValue) index++;
+    const bare = spec.value === undefined ? "true" : spec.mayBeBare ? "" : undefined;
+    const text = !isValue ? bare : spec.value === undefined ? next.toLowerCase() : next;
+    options[options.length - 1] = { ...option, text };
+  }
+  return line([]);
+}
+
+const isFile = (word: string) => word !== "" && existsSync(word);
+
+/** Whether the word after an option is its value. */
+function takesNext({ value, mayBeBare }: Option<unknown>, next: string, heads: ReadonlySet<string>): boolean {
+  if (value === undefined) return /^(?:true|false)$/i.test(next);
+  return /^(?:-?$|[^-]|-[\d.])/.test(next) && !(mayBeBare && heads.has(next));
+}
+
+function readOption(word: string, index: number, known: ReadonlyMap<string, Option<unknown>>): OptionWord {
+  const [, typed = word, inline] = /^(--?[^=]+)(?:=(.*))?$/s.exec(word) ?? [];
+  const named = (name: string | undefined, text = inline, foreign?: Foreign): OptionWord => ({
+    ...{ kind: "option", typed, name, text, index },
+    ...(foreign && { foreign }),
+  });
+  if (typed === "-h") return named("help");
+  if (!typed.startsWith("--")) return named(undefined);
+  // Underscores as argparse's programs have them, and names as a program's fields.
+  const name = typed
+    .slice(2)
+    .replace(/([a-z\d])([A-Z])/g, "$1-$2")
+    .replaceAll("_", "-")
+    .toLowerCase();
+  if (known.has(name) || builtIn.includes(name)) return named(name);
+  const positive = name.replace(/^no-/, "");
+  const spec = known.get(positive);
+  if (positive !== name && spec && spec.value === undefined)
+    return named(
+      positive,
+      inline === undefined ? "false" : inline === "true" ? "false" : inline === "false" ? "true" : inline,
+    );
+  const foreign = alias(name);
+  if (foreign === undefined) return named(undefined);
+  return "to" in foreign ? named(foreign.to) : named(undefined, inline, foreign);
+}
+
+/** Whether the line asks for a document on stdout, as far as it is understood. */
+export function wantsJson({ options }: Line): boolean {
+  return options.some(({ name, text }) => name === "json" && (text === "" || text === "-"));
+}
+
+/** @throws DitrunError for the first word of the line that is not understood, with what was probably meant. */
+export function understand(line: Line, argv: readonly string[], commands: readonly Command[]): Understood {
+  const { options, words, rest } = line;
+  const has = (name: string) => options.some((option) => option.name === name);
+  if (has("version")) return { kind: "version" };
+  const mistakes: { index: number; sentence: string; code?: "ERR_OPTION_CONFLICT" }[] = [];
+  const { command, prefix, used, sentence } = findCommand(words, commands);
+  if (sentence !== undefined) mistakes.push({ index: words[used]?.index ?? argv.length, sentence });
+  if (has("help") && (sentence === undefined || words[used] === undefined)) return { kind: "help", path: prefix };
+
+  const given = new Map<string, string[]>();
+  for (const { typed, name, text, foreign, index } of options) {
+    if (name === undefined) {
+      mistakes.push({ index, sentence: foreign?.sentence ?? noOption(typed, command, commands) });
+      continue;
+    }
+    if (name === "help") continue;
+    const spec = command?.options[name];
+    if (command && !spec) {
+      const code = "ERR_OPTION_CONFLICT";
+      mistakes.push({ index, code, sentence: otherCommands(name, typed, command, commands) });
+    } else if (text === undefined) {
+      const value = `${typed}=VALUE`;
+      mistakes.push({ index, sentence: `${typed} needs a value; one that begins with a dash is written ${value}.` });
+    } else if (given.has(name) && !spec?.repeats) {
+      const code = "ERR_OPTION_CONFLICT";
+      const sentence = `--${name} is given twice, but takes effect once: leave one of them out.`;
+      mistakes.push({ index, code, sentence });
+    } else {
+      given.set(name, [...(given.get(name) ?? []), text]);
+    }
+  }
+  if (command)
+    for (const { text, index } of words.slice(used))
+      mistakes.push({ index, sentence: notUnderstood(text, argv[index - 1], options.at(-1)?.name, command) });
+  if (line.dashes !== undefined)
+    mistakes.push({
+      index: line.dashes,
+      sentence: `"--" ends no options here: leave it out. ${seeHelp(command?.name)}`,
+    });
+  const [first] = mistakes.sort((a, b) => a.index - b.index);
+  if (first) throw new DitrunError(first.code ?? "ERR_COMMAND_LINE", first.sentence);
+  if (!command) throw new Error("A line without a command is a mistake.");
+  return { kind: "command", command, given, rest };
+}
+
+/** The command that the plain words name. @returns how many of them name it, and else what is wrong with the next one. */
+function findCommand(
+  words: readonly PlainWord[],
+  commands: readonly Command[],
+): { command?: Command; prefix: string; used: number; sentence?: string } {
+  let prefix = "";
+  for (const [index, { text }] of words.entries()) {
+    const longer = prefix === "" ? text : `${prefix} ${text}`;
+    const command = commands.find(({ name }) => name === longer);
+    if (command) return { command, prefix: longer, used: index + 1 };
+    if (!commands.some(({ name }) => name.startsWith(`${longer} `)))
+      return { prefix, used: index, sentence: noCommand(text, prefix, commands) };
+    prefix = longer;
+  }
+  return { prefix, used: words.length, sentence: noCommand(undefined, prefix, commands) };
+}

@@ -1,0 +1,115 @@
+import { published } from "../../models/wan/presets.js";
+import type { VaeDtype } from "../../plan/schema.js";
+import type { WanGenerateTask } from "../../protocol/job.js";
+import {
+  asPath,
+  asText,
+  choice,
+  choiceOr,
+  decimal,
+  flag,
+  type Option,
+  optional,
+  path,
+  type Values,
+  whole,
+  withDefault,
+} from "../option.js";
+import { videoOptions } from "./video.js";
+
+const solvers: readonly WanGenerateTask["sampling"]["solver"][] = ["unipc", "dpm++"];
+const vaeDtypes: readonly VaeDtype[] = ["fp32", "bf16", "fp16"];
+const noises: readonly NonNullable<WanGenerateTask["generator"]>[] = ["ditrun", "torch-cpu", "torch-cuda"];
+
+const prompt: Option<readonly string[] | undefined> = {
+  value: "TEXT",
+  repeats: true,
+  describe: "What the video should show, in quotes; given again, another video of the same load",
+  otherwise: undefined,
+  read: (texts) => texts,
+};
+
+/** Of `ditrun wan generate`. */
+export const generateOptions = {
+  prompt,
+  prompts: path("FILE", "file", {
+    describe: "A prompt a line, each for a video; blank lines and lines that start with # do not count",
+  }),
+  "negative-prompt": optional(
+    { value: "TEXT", describe: "What it should not show", usual: "the published one" },
+    asText,
+  ),
+  ...videoOptions,
+  steps: optional({ value: "N", describe: "Sampling steps", usual: "50; tiny: 6" }, whole(1)),
+  solver: choiceOr(published.solver, solvers, { describe: "How to sample" }),
+  shift: optional(
+    {
+      value: "X",
+      describe: "Above 1: more of the steps at high noise; the authors advise 8 to 12 for 1.4B",
+      usual: `${published.shift}, as in their code`,
+    },
+    decimal((value) => value > 0, "a number above 0"),
+  ),
+  "guide-scale": optional(
+    {
+      value: "X",
+      describe: "How much the prompt counts; 1 leaves out the negative prompt; the authors advise 6 for 1.4B",
+      usual: `${published.guideScale}, as in their code`,
+    },
+    decimal((value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
+  ),
+  "bf16-steps": optional(
+    {
+      value: "N",
+      describe: "With --fp8: leave the first N and the last N steps in bf16; the weights are held twice",
+      usual: "0",
+    },
+    whole(0),
+  ),
+  "vae-dtype": choice(vaeDtypes, {
+    describe:
+      "What the VAE computes in; fp16 is eight times finer than bf16 at 1.05 times the time, up to values of a million",
+    usual: "the plan's, else fp16; with --dtype fp32 fp32",
+  }),
+  fps: optional(
+    { value: "X", describe: "Frames per second", usual: `${published.fps}` },
+    decimal((value) => value >= 1 && value <= 1000, "a number from 1 to 1000"),
+  ),
+  out: withDefault(
+    {
+      value: "FILE",
+      completes: "file",
+      describe:
+        "FILE.mp4, or FOLDER/ for PNG frames; where that is there already, and for each prompt after the first, the next free number is taken",
+      usual: "video.mp4",
+    },
+    "video.mp4",
+    asPath,
+  ),
+  overwrite: flag("Replace what --out and --dump name; prompt N replaces number N"),
+  "ckpt-dir": path("FOLDER", "folder", {
+    describe: "Folder with the checkpoint",
+    usual: "the Hugging Face cache",
+  }),
+  download: flag("Download the checkpoint into the cache if it is not there"),
+  verify: flag("Hash every file of a checkpoint in the cache before it is used"),
+  weights: choiceOr("checkpoint", ["checkpoint", "random"], {
+    describe: "random: a full size without any file, to measure",
+  }),
+  memory: optional(
+    { value: "GIB", describe: "Device memory that each worker may use", usual: "what is free" },
+    decimal((value) => value > 0 && value <= 1e6, "a number of GiB above 0 and at most 1000000"),
+  ),
+  noise: choice(noises, {
+    describe: "What --seed draws: torch-cpu as ComfyUI, torch-cuda as the published code on an H100 or H200",
+    usual: "ditrun",
+  }),
+  "init-noise": path("FILE", "file", {
+    describe: "Initial noise: FILE.safetensors[:TENSOR]; the tensor is noise where it is not named",
+  }),
+  dump: path("FILE", "file", {
+    describe: "Write context, context_null, latent.N and video to FILE.safetensors, of prompt N to FILE-N.safetensors",
+  }),
+} satisfies Record<string, Option<unknown>>;
+
+export type GenerateOptions = Values<typeof generateOptions>;
