@@ -1,26 +1,28 @@
 /**
- * The name that was probably meant, if one is near enough: a third of its letters, and at least one, may be missing, wrong, extra or swapped.
+ * The name that was probably meant, if one is near enough: a third of its letters, and at least one, may be missing, wrong, extra
+ * or swapped; else the first that begins with what was typed, or the longest that it begins with.
  * Capital letters, `_`, `-` and spaces do not count. @param names to choose from; of equally near ones the first is taken.
  */
-export function nearest(typed: string, names: Iterable<string>): string | undefined {
+export function nearest(typed: string, names: readonly string[]): string | undefined {
   const plain = (name: string) => name.toLowerCase().replace(/[\s_-]/g, "");
   const wanted = plain(typed);
   let best: { name: string; distance: number } | undefined;
   for (const name of names) {
     const distance = editDistance(wanted, plain(name));
-    const limit = Math.max(1, Math.floor(Math.max(wanted.length, plain(name).length) / 3));
-    // Two names of one letter have nothing in common.
-    const isNear = distance === 0 || (distance <= limit && distance < Math.min(wanted.length, plain(name).length));
+    const [least, most] = [wanted.length, plain(name).length].sort((a, b) => a - b);
+    const limit = Math.max(1, Math.floor((most ?? 0) / 3));
+    // Names of two letters have too little in common.
+    const isNear = distance === 0 || (distance <= limit && distance < (least ?? 0) && (most ?? 0) > 2);
     if (isNear && distance < (best?.distance ?? Number.POSITIVE_INFINITY)) best = { name, distance };
   }
-  return best?.name;
+  if (best || wanted.length < LEAST_BEGINNING) return best?.name;
+  const longer = names.find((name) => plain(name).startsWith(wanted));
+  const shorter = names.filter((name) => plain(name).length >= LEAST_BEGINNING && wanted.startsWith(plain(name)));
+  return longer ?? shorter.sort((a, b) => b.length - a.length)[0];
 }
 
-/** `: did you mean NAME?` for the end of a sentence, or nothing. */
-export function didYouMean(typed: string, names: Iterable<string>, shown = (name: string) => name): string {
-  const name = nearest(typed, names);
-  return name === undefined ? "" : `: did you mean ${shown(name)}?`;
-}
+/** Fewer letters are the beginning of too much. */
+const LEAST_BEGINNING = 4;
 
 /** Letters to insert, delete, replace or swap with their neighbour (optimal string alignment, Damerau 1964). */
 export function editDistance(a: string, b: string): number {

@@ -1,9 +1,9 @@
 import { existsSync } from "node:fs";
 import { DitrunError } from "../failure.js";
-import { alias, type Foreign } from "./aliases.js";
+import { type Foreign, foreignOption } from "./aliases.js";
 import type { Command } from "./command.js";
 import type { Option } from "./option.js";
-import { noCommand, noOption, notUnderstood, otherCommands, seeHelp } from "./usage-message.js";
+import { noCommand, noOption, notTaken, notUnderstood, seeHelp } from "./usage-message.js";
 
 /** What a command line asks for. */
 export type Understood =
@@ -72,7 +72,7 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
     }
     const option = readOption(word, index, known);
     options.push(option);
-    const spec = option.name === undefined ? undefined : known.get(option.name);
+    const spec = option.foreign && "side" in option.foreign ? side : known.get(option.name ?? "");
     if (!spec || option.text !== undefined) continue;
     const next = argv[index + 1];
     const isValue = next !== undefined && takesNext(spec, next, heads);
@@ -84,10 +84,16 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
   return line([]);
 }
 
+const side: Pick<Option<unknown>, "value" | "mayBeBare"> = { value: "N" };
+
 const isFile = (word: string) => word !== "" && existsSync(word);
 
 /** Whether the word after an option is its value. */
-function takesNext({ value, mayBeBare }: Option<unknown>, next: string, heads: ReadonlySet<string>): boolean {
+function takesNext(
+  { value, mayBeBare }: Pick<Option<unknown>, "value" | "mayBeBare">,
+  next: string,
+  heads: ReadonlySet<string>,
+): boolean {
   if (value === undefined) return /^(?:true|false)$/i.test(next);
   return /^(?:-?$|[^-]|-[\d.])/.test(next) && !(mayBeBare && heads.has(next));
 }
@@ -114,9 +120,8 @@ function readOption(word: string, index: number, known: ReadonlyMap<string, Opti
       positive,
       inline === undefined ? "false" : inline === "true" ? "false" : inline === "false" ? "true" : inline,
     );
-  const foreign = alias(name);
-  if (foreign === undefined) return named(undefined);
-  return "to" in foreign ? named(foreign.to) : named(undefined, inline, foreign);
+  const foreign = foreignOption(name);
+  return named(foreign && "to" in foreign ? foreign.to : undefined, inline, foreign);
 }
 
 /** Whether the line asks for a document on stdout, as far as it is understood. */
@@ -135,30 +140,41 @@ export function understand(line: Line, argv: readonly string[], commands: readon
   if (has("help") && (sentence === undefined || words[used] === undefined)) return { kind: "help", path: prefix };
 
   const given = new Map<string, string[]>();
-  for (const { typed, name, text, foreign, index } of options) {
-    if (name === undefined) {
-      mistakes.push({ index, sentence: foreign?.sentence ?? noOption(typed, command, commands) });
-      continue;
-    }
+  const sides = new Map<string, OptionWord>();
+  for (const option of options) {
+    const { typed, name, text, foreign, index } = option;
     if (name === "help") continue;
-    const spec = command?.options[name];
-    if (command && !spec) {
-      const code = "ERR_OPTION_CONFLICT";
-      mistakes.push({ index, code, sentence: otherCommands(name, typed, command, commands) });
+    const spec = name === undefined ? undefined : command?.options[name];
+    if (foreign && "side" in foreign && (command === undefined || "size" in command.options)) {
+      sides.set(foreign.side, option);
+    } else if (name === undefined) {
+      const instead = foreign && "sentence" in foreign ? foreign.sentence : noOption(typed, command, commands);
+      mistakes.push({ index, sentence: instead });
+    } else if (command && !spec) {
+      mistakes.push({ index, code: "ERR_OPTION_CONFLICT", sentence: notTaken(name, command) });
     } else if (text === undefined) {
       const value = `${typed}=VALUE`;
       mistakes.push({ index, sentence: `${typed} needs a value; one that begins with a dash is written ${value}.` });
     } else if (given.has(name) && !spec?.repeats) {
-      const code = "ERR_OPTION_CONFLICT";
       const sentence = `--${name} is given twice, but takes effect once: leave one of them out.`;
-      mistakes.push({ index, code, sentence });
+      mistakes.push({ index, code: "ERR_OPTION_CONFLICT", sentence });
     } else {
-      given.set(name, [...(given.get(name) ?? []), text]);
+      const value = foreign && "to" in foreign ? foreign.value?.(text) : undefined;
+      given.set(name, [...(given.get(name) ?? []), value ?? text]);
     }
   }
-  if (command)
-    for (const { text, index } of words.slice(used))
-      mistakes.push({ index, sentence: notUnderstood(text, argv[index - 1], options.at(-1)?.name, command) });
+  const size = sizeOf(sides, given);
+  if (size && "sentence" in size) mistakes.push(size);
+  else if (size) given.set("size", [size.text]);
+  if (command) {
+    const hasPrompt = given.has("prompt");
+    for (const { text, index } of words.slice(used)) {
+      const option = options.findLast(
+        (each) => each.index < index && each.index > (words[used - 1]?.index ?? -1),
+      )?.name;
+      mistakes.push({ index, sentence: notUnderstood(text, { before: argv[index - 1], option, hasPrompt }, command) });
+    }
+  }
   if (line.dashes !== undefined)
     mistakes.push({
       index: line.dashes,
@@ -185,4 +201,17 @@ function findCommand(
     prefix = longer;
   }
   return { prefix, used: words.length, sentence: noCommand(undefined, prefix, commands) };
+}
+
+/** --width and --height are together what --size is; undefined where neither is given. */
+function sizeOf(
+  sides: ReadonlyMap<string, OptionWord>,
+  given: ReadonlyMap<string, unknown>,
+): { text: string } | { index: number; sentence: string } | undefined {
+  const [width, height] = [sides.get("width"), sides.get("height")];
+  const first = width ?? height;
+  if (!first) return undefined;
+  if (width?.text === undefined || height?.text === undefined || given.has("size"))
+    return { index: first.index, sentence: "--width W and --height H go together: give both, or --size W*H alone." };
+  return { text: `${width.text}*${height.text}` };
 }

@@ -58,7 +58,7 @@ type Row = readonly [left: string, right: string];
 
 function optionRow([name, { value, mayBeBare, describe, usual }]: [string, Option<unknown>]): Row {
   const shown = value === undefined ? "" : mayBeBare ? ` [${value}]` : ` ${value}`;
-  return [`--${name}${shown}`, `${describe}${usual === undefined ? "" : ` [${usual}]`}`];
+  return [`--${name}${shown}`, `${describe}${usual === undefined ? "" : ` [default: ${usual}]`}`];
 }
 
 /** The widest left column; what is longer has a line of its own. */

@@ -1,15 +1,20 @@
+import { type FoundModel, findCheckpointModel, findModel } from "../models/wan/find-model.js";
 import { published, type WanPreset } from "../models/wan/presets.js";
 import { checkFrames, parseSize, type VideoSize } from "../models/wan/video-size.js";
 import type { ModelSession } from "./model-session.js";
 import type { VideoOptions } from "./options/video.js";
 
-/** --model, else the smaller model on a GPU and the bundled one on a CPU. */
-export function wanModelName(session: ModelSession): string {
+/**
+ * What --model names, else what --ckpt-dir holds, else the smaller model on a GPU and the bundled one on a CPU.
+ * @throws DitrunError as findModel does.
+ */
+export async function chosenWan(session: ModelSession, checkpoint?: string): Promise<FoundModel> {
   const { options, device } = session;
-  if (options.model !== undefined) return options.model;
+  if (options.model !== undefined) return findModel(options.model);
+  if (checkpoint !== undefined) return findCheckpointModel(checkpoint);
   const name = device.device === "cuda" ? "1.4B" : "tiny";
   session.tellLater(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
-  return name;
+  return findModel(name);
 }
 
 /** The video that those options, or else the model's preset, ask for. @throws DitrunError as parseSize and checkFrames. */

@@ -5,8 +5,8 @@ import { checkDocument } from "../files/documents.js";
 import { hubEnvironment } from "../hub/hub-cache.js";
 import { type LaunchLog, type Log, openOwnLog } from "../launcher/logs.js";
 import { wanTokens } from "../models/schema.js";
+import { findModel } from "../models/wan/find-model.js";
 import { modelSource } from "../models/wan/model-source.js";
-import { presetOf } from "../models/wan/presets.js";
 import { TokenizerThread } from "../models/wan/text/texts.js";
 import { checkPlan, checkWorkers, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
@@ -23,7 +23,7 @@ import { type RequestBase, taskOf, type VideoRequest } from "./requests.js";
 import { Workers } from "./workers.js";
 
 export interface EngineOptions {
-  /** A model of the Wan family by name, as `1.4B`, `14B` or `tiny`, or a YAML file. */
+  /** A model of the Wan family by name, as `1.4B`, `14B` or `tiny`, a YAML file, or a checkpoint's folder. */
   readonly model: string;
   /** `random` needs no file: to measure, and for tests. */
   readonly weights?: "checkpoint" | "random" | undefined;
@@ -109,9 +109,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { model: name, signal, timeoutSeconds = 300, masterPort = 0 } = options;
   signal?.throwIfAborted();
   const log = openOwnLog(options.log);
-  const preset = presetOf(name);
+  const found = await findModel(name);
   const source = await modelSource({
-    ...{ model: name, preset, weights: options.weights ?? "checkpoint", seed: seedOf(0n) },
+    ...{ found, weights: options.weights ?? "checkpoint", seed: seedOf(0n) },
     ...{ directory: options.directory, download: options.download ?? false, verify: false },
     environment: hubEnvironment(),
     onProgress: () => undefined,
@@ -121,7 +121,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { model, weights } = source;
   const tokenizer = source.tokenizer === undefined ? undefined : new TokenizerThread(source.tokenizer);
   const plan = await planOf(options, model, count);
-  const base = { model, plan, weights, preset, tokenizer, memoryBytes: options.memoryBytes };
+  const base = { model, plan, weights, preset: found.preset, tokenizer, memoryBytes: options.memoryBytes };
   const id = `engine-${randomBytes(4).toString("hex")}`;
   const workers = await Workers.start({
     settings: { id, device, kernels, timeoutSeconds, stays: true },

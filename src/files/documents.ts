@@ -3,23 +3,34 @@ import { basename, join } from "node:path";
 import { type Document, parseDocument } from "yaml";
 import { z } from "zod";
 import { DitrunError, type FailureCode, messageOf } from "../failure.js";
+import { nearest } from "../nearest.js";
 import { fileFailure } from "./file-failure.js";
 import { shownPath } from "./shown-path.js";
 import { readTextFile } from "./text-file.js";
 
 /**
  * Finds a YAML document by file or by name.
- * @param nameOrFile a path (with a slash or a .yaml/.yml ending) or the name of a file in the folder, without its ending.
+ * @param nameOrFile a path (with a slash or an ending: .yaml, .yml, or .json, which is YAML too) or the name of a file in the
+ * folder, without its ending.
+ * @param others names that the caller understands as well, for messages.
  * @throws DitrunError when no shipped document has that name.
  */
-export async function findDocument(kind: string, folder: string, nameOrFile: string): Promise<string> {
-  if (/\.ya?ml$/.test(nameOrFile) || nameOrFile.includes("/")) return nameOrFile;
+export async function findDocument(
+  kind: string,
+  folder: string,
+  nameOrFile: string,
+  others: readonly string[] = [],
+): Promise<string> {
+  if (/\.(?:ya?ml|json)$/.test(nameOrFile) || nameOrFile.includes("/")) return nameOrFile;
   const names = (await readdir(folder)).filter((file) => file.endsWith(".yaml")).map((file) => basename(file, ".yaml"));
   if (names.includes(nameOrFile)) return join(folder, `${nameOrFile}.yaml`);
-  throw new DitrunError(
-    "ERR_DOCUMENT_UNKNOWN",
-    `There is no ${kind} named "${nameOrFile}": choose one of ${names.sort().join(", ")}, or give a file that ends in .yaml.`,
-  );
+  const all = [...names.sort(), ...others];
+  const meant = nearest(nameOrFile, all);
+  const way =
+    meant === undefined
+      ? `choose one of ${all.join(", ")}, or give a file that ends in .yaml.`
+      : `did you mean ${meant}?`;
+  throw new DitrunError("ERR_DOCUMENT_UNKNOWN", `There is no ${kind} named "${nameOrFile}": ${way}`);
 }
 
 /**
@@ -86,11 +97,19 @@ function describe(issue: z.core.$ZodIssue, document: unknown, schema: z.ZodType)
   if (issue.code === "unrecognized_keys") {
     const parts = issue.keys.map((key) => pathText([...issue.path, key])).join(", ");
     const allowed = keysAllowed(schema, issue.path, document);
-    return `${parts} is not a known key${allowed.length > 0 ? `; allowed here: ${allowed.join(", ")}` : ""}`;
+    const meant = nearest(issue.keys[0] ?? "", allowed);
+    const guess = meant === undefined ? "" : ` (did you mean ${meant}?)`;
+    return `${parts} is not a known key${guess}${allowed.length > 0 ? `; allowed here: ${allowed.join(", ")}` : ""}`;
   }
   const value = valueAt(document, issue.path);
   if (value === undefined) return `${path} is missing; it must be ${allowedBy(issue)}`;
-  return `${path} is ${shortText(value)}; it must be ${allowedBy(issue)}`;
+  return `${path} is ${shortText(value)}; it must be ${allowedBy(issue)}${guessOf(issue, value)}`;
+}
+
+function guessOf(issue: z.core.$ZodIssue, value: unknown): string {
+  if (issue.code !== "invalid_value" || typeof value !== "string") return "";
+  const meant = nearest(value, issue.values.map(String));
+  return meant === undefined ? "" : ` (did you mean ${meant}?)`;
 }
 
 const MOST_CHARACTERS = 100;

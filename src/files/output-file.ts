@@ -20,8 +20,12 @@ export async function checkOutputFile(path: string, renamed: boolean): Promise<v
     return;
   }
   // What is written in place needs its own permission, what replaces it or is new its folder's.
-  const written = present !== undefined && !renamed ? path : dirname(resolve(path));
-  await access(written, constants.W_OK).catch((error: unknown) => refuse(fileFailure(error)));
+  const folder = dirname(resolve(path));
+  const written = present !== undefined && !renamed ? path : folder;
+  await access(written, constants.W_OK).catch((error: unknown) => {
+    const isGone = error instanceof Error && "code" in error && error.code === "ENOENT";
+    refuse(isGone ? `there is no folder ${folder}` : fileFailure(error));
+  });
 }
 
 /**

@@ -9,9 +9,12 @@ import { isDit, traitsOf } from "./registry.js";
 import { type DitModel, layerCountSchema, type Model, modelSchema, sizeSchema, type WanModel } from "./schema.js";
 import type { WanCheckpoint } from "./wan/checkpoint-layout.js";
 
-/** A model by name (configs/models) or from a YAML file. @throws DitrunError when it is unknown or impossible. */
-export async function loadModel(nameOrFile: string): Promise<Model> {
-  const file = await findDocument("model", modelsDirectory, nameOrFile);
+/**
+ * A model by name (configs/models) or from a YAML file.
+ * @param others names that the caller understands as well, for messages. @throws DitrunError when it is unknown or impossible.
+ */
+export async function loadModel(nameOrFile: string, others?: readonly string[]): Promise<Model> {
+  const file = await findDocument("model", modelsDirectory, nameOrFile, others);
   return checkModel(await readDocument(file, modelSchema), file);
 }
 

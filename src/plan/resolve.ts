@@ -1,4 +1,5 @@
-import { basename } from "node:path";
+import { access } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { DitrunError } from "../failure.js";
 import { findDocument, readDocument } from "../files/documents.js";
 import { tokenCount } from "../models/cost.js";
@@ -20,6 +21,7 @@ import {
   type Split,
   type VaeDtype,
 } from "./schema.js";
+import { writtenPlan } from "./written.js";
 
 /** What the command line says about the plan; each overrides the plan's file. */
 export interface PlanFlags {
@@ -68,7 +70,14 @@ export async function resolvePlan(
   );
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
-  checkPlan(plan, model, tokens);
+  try {
+    checkPlan(plan, model, tokens);
+  } catch (error) {
+    if (meshGiven || !(error instanceof DitrunError) || error.code !== "ERR_PLAN_MESH") throw error;
+    const { cfg, cp, tp } = plan.mesh;
+    const whose = nproc === undefined ? "" : `--nproc ${nproc} makes cfg ${cfg} × cp ${cp} × tp ${tp}. `;
+    throw new DitrunError(error.code, `${whose}${error.message}`);
+  }
   if (nproc !== undefined) checkWorkers(plan, nproc);
   return plan;
 }
@@ -84,15 +93,27 @@ export function checkWorkers({ mesh }: Plan, nproc: number): void {
   );
 }
 
-/** A plan by name (configs/plans) or from a YAML file. @throws DitrunError when it is unknown or not valid. */
+/**
+ * A plan by name (configs/plans), written out as tables print it (`cp4×tp2`), or from a YAML file.
+ * @throws DitrunError when it is unknown or not valid.
+ */
 export async function readPlan(nameOrFile: string): Promise<Plan> {
-  const file = await findDocument("plan", plansDirectory, nameOrFile);
+  const written = writtenPlan(nameOrFile);
+  const shipped = written && join(plansDirectory, `${written.name}.yaml`);
+  if (written && shipped && !(await isThere(shipped))) return written.plan;
+  const file = shipped ?? (await findDocument("plan", plansDirectory, nameOrFile));
   const plan = await readDocument(file, planSchema);
   plan.name ??= basename(file)
     .replace(/\.ya?ml$/, "")
     .replace(/\p{Cc}/gu, "?");
   return plan;
 }
+
+const isThere = (file: string) =>
+  access(file).then(
+    () => true,
+    () => false,
+  );
 
 /** The plan's coarsest arithmetic: e4m3 if any part uses it, else bf16 if any part does, else fp32. */
 export function planPrecision(plan: Plan): "fp32" | "bf16" | "e4m3" {

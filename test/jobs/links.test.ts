@@ -54,7 +54,7 @@ describe("ditrun links", () => {
     [["--nproc", "2", "--sizes", "64,3"], '--sizes has "3"'],
     [["--nproc", "2", "--transports", "tcp"], '--transports has "tcp"'],
     [["--nproc", "2", "--transports", "nccl"], "the CPU module has no NCCL"],
-    [["--nproc", "2", "--model", "dit"], "leave out --model"],
+    [["--nproc", "2", "--model", "dit"], "links takes no --model: leave it out."],
   ] as const)("refuses %j", async ([args, message]) => {
     const { exitCode, stderr } = await links(args);
     expect(stderr).toContain(message);

@@ -6,10 +6,10 @@ import { withTemporaryFolder } from "../../files/temporary-folder.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors } from "../../formats/safetensors.js";
 import { tokenCount } from "../../models/cost.js";
-import { loadCheckpointModel, loadModel } from "../../models/load.js";
+import { loadCheckpointModel } from "../../models/load.js";
 import { isWan } from "../../models/registry.js";
 import { type Model, wanTokens } from "../../models/schema.js";
-import { presetOf } from "../../models/wan/presets.js";
+import { type FoundModel, findModel } from "../../models/wan/find-model.js";
 import { latentOf } from "../../models/wan/video-size.js";
 import { planPrecision, singleDevicePlan } from "../../plan/resolve.js";
 import { meshSize, type Plan } from "../../plan/schema.js";
@@ -28,7 +28,7 @@ import { ModelSession } from "../model-session.js";
 import { reads } from "../named-files.js";
 import type { AccuracyOptions, WanAccuracyOptions } from "../options/accuracy.js";
 import type { ModelRun } from "../options/model-run.js";
-import { chosenVideo, wanModelName } from "../wan-options.js";
+import { chosenVideo, chosenWan } from "../wan-options.js";
 
 type WanChosen = WanAccuracyOptions & ModelRun;
 type Chosen = AccuracyOptions & ModelRun;
@@ -57,15 +57,15 @@ const namesIn = (plans: string): string[] => plans.split(",").map((name) => name
 
 /** `ditrun wan accuracy`: the same for Wan's transformer, by default for the model that the other commands of wan take. */
 async function runWanAccuracy(chosen: WanChosen, session: ModelSession): Promise<number> {
-  const name = wanModelName(session);
-  const model = await loadModel(presetOf(name)?.config ?? name);
+  const found = await chosenWan(session);
+  const { name, model } = found;
   if (!isWan(model)) {
     throw new DitrunError(
       "ERR_MODEL_KIND",
       `This command compares Wan 2.1, but ${name} is a ${model.kind} model: use ditrun accuracy.`,
     );
   }
-  return run({ ...chosen, weights: undefined, reference: undefined }, session, name);
+  return run({ ...chosen, weights: undefined, reference: undefined }, session, found);
 }
 
 /** Of the smallest model, whose own videos have 72 tokens: too few for rounding to average out over a sixteenth of them. */
@@ -85,7 +85,7 @@ interface Pair {
   readonly other: Plan | undefined;
 }
 
-async function run(chosen: AccuracyOptions, session: ModelSession, name = session.options.model): Promise<number> {
+async function run(chosen: AccuracyOptions, session: ModelSession, found?: FoundModel): Promise<number> {
   const { weights, reference } = chosen;
   if (weights !== undefined && session.options.model !== undefined) {
     throw new DitrunError(
@@ -102,7 +102,7 @@ async function run(chosen: AccuracyOptions, session: ModelSession, name = sessio
   if (reference !== undefined && chosen.against !== undefined) {
     throw new DitrunError("ERR_OPTION_CONFLICT", "--reference is what plans are compared with: leave out --against.");
   }
-  const subject = await subjectOf(chosen, session, name);
+  const subject = await subjectOf(chosen, session, found);
   const { model, tokens } = subject;
   const pairs = pairsOf(await choosePlans(session, model, tokens, chosen.plans), chosen);
   if (session.options.dryRun) {
@@ -176,16 +176,13 @@ function runsOf(pairs: readonly Pair[]): Plan[] {
   });
 }
 
-async function subjectOf(chosen: AccuracyOptions, session: ModelSession, name: string | undefined): Promise<Subject> {
+async function subjectOf(chosen: AccuracyOptions, session: ModelSession, wanted?: FoundModel): Promise<Subject> {
   const { seed } = session;
   const { weights, reference } = chosen;
-  const preset = name === undefined ? undefined : presetOf(name);
-  const model =
-    weights !== undefined
-      ? await loadCheckpointModel(weights)
-      : name === undefined
-        ? await session.model()
-        : await loadModel(preset?.config ?? name);
+  const name = session.options.model;
+  const found = wanted ?? (name === undefined ? undefined : await findModel(name));
+  const preset = found?.preset;
+  const model = weights === undefined ? (found?.model ?? (await session.model())) : await loadCheckpointModel(weights);
   if (isWan(model)) {
     const video = chosenVideo(chosen, preset?.name === "tiny" ? { ...preset, ...enoughTokens } : preset);
     const size = latentOf(video.size, video.frames);

@@ -1,9 +1,7 @@
 import { resolve } from "node:path";
 import { DitrunError, exitCodes } from "../../failure.js";
-import { loadModel } from "../../models/load.js";
 import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
-import { presetOf } from "../../models/wan/presets.js";
 import { latentOf } from "../../models/wan/video-size.js";
 import type { WanProfileTask } from "../../protocol/job.js";
 import type { Body, Context } from "../command.js";
@@ -12,7 +10,7 @@ import { ModelSession } from "../model-session.js";
 import type { ModelRun } from "../options/model-run.js";
 import type { WanProfileOptions } from "../options/profile.js";
 import { aloneOf, checkProfileFiles, profileFiles, profileTask, timingOf } from "../profiling.js";
-import { chosenVideo, wanModelName } from "../wan-options.js";
+import { chosenVideo, chosenWan } from "../wan-options.js";
 
 type Chosen = WanProfileOptions & ModelRun;
 
@@ -23,11 +21,9 @@ export const wanProfile: Body<Chosen> = { files: profileFiles, run };
 async function run(chosen: Chosen, context: Context): Promise<number> {
   const session = await ModelSession.open(chosen, context);
   await checkProfileFiles(chosen);
-  const name = wanModelName(session);
-  const preset = presetOf(name);
+  const { name, model, preset } = await chosenWan(session);
   const video = chosenVideo(chosen, preset);
   const size = latentOf(video.size, video.frames);
-  const model = await loadModel(preset?.config ?? name);
   if (!isWan(model)) {
     throw new DitrunError(
       "ERR_MODEL_KIND",

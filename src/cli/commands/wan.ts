@@ -3,11 +3,10 @@ import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
 import type { Progress } from "../../hub/download.js";
 import type { Log } from "../../launcher/logs.js";
-import { loadModel } from "../../models/load.js";
 import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
 import { modelSource } from "../../models/wan/model-source.js";
-import { presetOf, published, type WanPreset } from "../../models/wan/presets.js";
+import { published, type WanPreset } from "../../models/wan/presets.js";
 import { bytesAsTokens, tokenize } from "../../models/wan/text/texts.js";
 import { latentOf } from "../../models/wan/video-size.js";
 import { planPrecision } from "../../plan/resolve.js";
@@ -23,7 +22,7 @@ import type { GenerateOptions } from "../options/generate.js";
 import type { ModelRun } from "../options/model-run.js";
 import { checkPromptOptions, promptsOf } from "../prompts.js";
 import { filesWritten, outputsOf } from "../video-outputs.js";
-import { chosenVideo, wanModelName } from "../wan-options.js";
+import { chosenVideo, chosenWan } from "../wan-options.js";
 
 type Chosen = GenerateOptions & ModelRun;
 
@@ -46,8 +45,8 @@ function generateFiles(chosen: GenerateOptions): NamedFile[] {
 async function run(chosen: Chosen, context: Context): Promise<number> {
   const session = await ModelSession.open(chosen, context);
   const { log, options: globals, seed } = session;
-  const name = wanModelName(session);
-  const preset = presetOf(name);
+  const found = await chosenWan(session, chosen.weights === "random" ? undefined : chosen.ckptDir);
+  const { preset } = found;
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
   const sampling = samplingOf(chosen, preset);
@@ -57,14 +56,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const outputs = await outputsOf(chosen, prompts, format, [...globalFiles(globals), ...filesRead(chosen)]);
 
   const latent = latentOf(size, frames);
-  if (preset !== undefined) {
-    const config = await loadModel(preset.config);
-    // Before anything is downloaded for it.
-    if (isWan(config)) session.refuseOnCpu(config, wanTokens(config, latent));
-  }
+  // Before anything is downloaded for it.
+  if (isWan(found.model)) session.refuseOnCpu(found.model, wanTokens(found.model, latent));
   const source = await modelSource({
-    model: name,
-    preset,
+    found,
     weights: chosen.weights === "random" ? "random" : "checkpoint",
     seed,
     directory: chosen.ckptDir,

@@ -4,19 +4,18 @@ import type { Progress } from "../../hub/download.js";
 import type { Environment } from "../../hub/hub-cache.js";
 import type { WanWeights } from "../../protocol/job.js";
 import type { Seed } from "../../protocol/seed.js";
-import { loadModel, loadWanModel } from "../load.js";
+import { loadWanModel } from "../load.js";
 import { isWan } from "../registry.js";
 import type { WanModel } from "../schema.js";
 import type { WanCheckpoint } from "./checkpoint-layout.js";
+import { type FoundModel, tellingSizes } from "./find-model.js";
 import { locateCheckpoint, openCheckpoint } from "./locate.js";
-import type { WanPreset } from "./presets.js";
 
 export interface SourceRequest {
-  /** --model: a preset's name, or a name in configs/models or a YAML file. */
-  readonly model: string;
-  readonly preset: WanPreset | undefined;
+  readonly found: FoundModel;
   readonly weights: "checkpoint" | "random";
   readonly seed: Seed;
+  /** --ckpt-dir: another folder than the one that is the model. */
   readonly directory: string | undefined;
   readonly download: boolean;
   /** --verify: hash every file of the checkpoint. */
@@ -42,8 +41,8 @@ export interface ModelSource {
  * @throws DitrunError when there is none, when something of it is missing, or when it is of another model than the one named.
  */
 export async function modelSource(request: SourceRequest): Promise<ModelSource> {
-  const { preset, weights, seed, directory, model: name } = request;
-  const config = await loadModel(preset?.config ?? name);
+  const { weights, seed, directory } = request;
+  const { name, model: config, preset, directory: named } = request.found;
   if (!isWan(config)) {
     throw new DitrunError(
       "ERR_MODEL_KIND",
@@ -52,6 +51,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   }
   if (weights === "random") {
     for (const [option, given] of [
+      ["the folder of --model, or name the model", named !== undefined],
       ["--ckpt-dir", directory !== undefined],
       ["--download", request.download],
       ["--verify", request.verify],
@@ -61,9 +61,15 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     }
     return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
   }
+  if (named !== undefined && directory !== undefined && resolve(named) !== resolve(directory)) {
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      `--model ${named} and --ckpt-dir ${directory} both name a checkpoint: leave one of them out.`,
+    );
+  }
   const checkpoint = await findCheckpoint(request);
   const found = await loadWanModel(checkpoint);
-  for (const key of ["width", "layers", "heads", "ffn", "channels"] as const) {
+  for (const key of tellingSizes) {
     if (found[key] === config[key]) continue;
     throw new DitrunError(
       "ERR_CHECKPOINT_MISMATCH",
@@ -85,22 +91,16 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   };
 }
 
-async function findCheckpoint({
-  preset,
-  directory,
-  download,
-  verify,
-  model,
-  environment,
-  onProgress,
-  onNote,
-}: SourceRequest): Promise<WanCheckpoint> {
+async function findCheckpoint(request: SourceRequest): Promise<WanCheckpoint> {
+  const { found, download, verify, environment, onProgress, onNote } = request;
+  const { preset } = found;
+  const directory = request.directory ?? found.directory;
   if (directory !== undefined) return openCheckpoint(resolve(directory), verify, onNote);
   if (preset?.bundled !== undefined) return openCheckpoint(preset.bundled, verify, onNote);
   if (!preset) {
     throw new DitrunError(
       "ERR_CHECKPOINT_MISSING",
-      `There is no known checkpoint of ${model}: name its folder with --ckpt-dir, or use --weights random.`,
+      `There is no known checkpoint of ${found.name}: name its folder with --ckpt-dir, or use --weights random.`,
     );
   }
   const { name, repositories } = preset;

@@ -41,16 +41,30 @@ const tiny: WanPreset = {
   steps: 6,
 };
 
-const presets: Readonly<Record<string, WanPreset>> = {
+/** By what --model says in small letters. */
+export const presets: Readonly<Record<string, WanPreset>> = {
   "1.4b": t2v1b,
   "1.3b": { ...t2v1b, name: "1.3B" },
   "14b": t2v14b,
   tiny,
 };
 
-/** The preset that --model names: 1.4B, 1.3B, 14B or tiny, also as wan-1.3b; undefined for anything else. */
+/** The names that messages offer. */
+export const presetNames: readonly string[] = ["1.4B", "14B", "tiny"];
+
+/**
+ * The preset that --model names: 1.4B, 1.3B, 14B or tiny, also as wan-1.3b, t2v-1.3B or Wan-AI/Wan2.1-T2V-1.3B-Diffusers, a
+ * repository, which is then looked for first. Undefined for anything else.
+ */
 export function presetOf(model: string): WanPreset | undefined {
-  return presets[model.toLowerCase().replace(/^wan-/, "")];
+  const [, repository, size = ""] =
+    /^(wan-ai\/)?(?:wan(?:2\.1)?-)?(?:t2v-)?([\d.]+b|tiny)(?:-diffusers)?$/.exec(model.toLowerCase()) ?? [];
+  const preset = Object.hasOwn(presets, size) ? presets[size] : undefined;
+  if (!preset || repository === undefined) return preset;
+  const named = preset.repositories.find((each) => each.toLowerCase() === model.toLowerCase());
+  return named === undefined
+    ? undefined
+    : { ...preset, repositories: [named, ...preset.repositories.filter((each) => each !== named)] };
 }
 
 /** Wan2.1, generate.py and wan/configs/shared_config.py. */

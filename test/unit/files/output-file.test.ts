@@ -21,7 +21,7 @@ test("a new file, an old one and a device that is written to directly are fine",
 test.each([
   ["", true, 'Cannot write "": a file needs a name.'],
   ["/", false, "Cannot write /: it is a directory."],
-  ["/nowhere/x", false, "Cannot write /nowhere/x: there is no such file or directory."],
+  ["/nowhere/x", false, "Cannot write /nowhere/x: there is no folder /nowhere."],
   ["/dev/null", true, "Cannot write /dev/null: it is a device or a pipe; name a regular file."],
 ])("%j is refused (renamed: %s)", async (path, renamed, message) => {
   await expect(checkOutputFile(path, renamed)).rejects.toThrow(message);

@@ -164,7 +164,7 @@ describe("what does not fit is refused with its numbers", () => {
     [{ cp: 4, tp: 2 }, 4, "The mesh cfg 1 × cp 4 × tp 2 needs 8 workers, but --nproc is 4"],
     [{ tp: 3 }, 3, "The 16 heads of dit cannot be shared by tp 3"],
     [{ cfg: 2 }, 2, "so cfg must be 1, but it is 2"],
-    [{ plan: "cp9" }, undefined, 'There is no plan named "cp9": choose one of cfg2, '],
+    [{ plan: "nowhere" }, undefined, 'There is no plan named "nowhere": choose one of cfg2, '],
     [{ plan: "./missing.yaml" }, undefined, "missing.yaml could not be read"],
   ])("%j with --nproc %s", async (flags, nproc, message) => {
     await expect(resolvePlan(flags, dit, nproc, 1)).rejects.toThrow(message);
@@ -217,7 +217,10 @@ describe("what does not fit is refused with its numbers", () => {
   });
 
   test.each([
-    ["mesh: { cp: 2 }\nmehs: {}", "mehs is not a known key; allowed here: name, mesh, dtype, attention, ring"],
+    [
+      "mesh: { cp: 2 }\nmehs: {}",
+      "mehs is not a known key (did you mean mesh?); allowed here: name, mesh, dtype, attention, ring",
+    ],
     ["mesh: { pp: 2 }", "mesh.pp is not a known key; allowed here: cfg, cp, tp"],
     ["mesh: { cp: two }", 'mesh.cp is "two"; it must be a number'],
     ["mesh: { cp: 0 }", "mesh.cp is 0; it must be at least 1"],

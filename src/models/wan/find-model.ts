@@ -1,0 +1,73 @@
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { DitrunError } from "../../failure.js";
+import { loadModel, loadWanModel } from "../load.js";
+import { isWan } from "../registry.js";
+import type { Model, WanModel } from "../schema.js";
+import { openCheckpoint } from "./locate.js";
+import { presetNames, presetOf, presets, type WanPreset } from "./presets.js";
+
+/** A model that somebody named. */
+export interface FoundModel {
+  /** As it was named, for messages. */
+  readonly name: string;
+  readonly model: Model;
+  /** What its authors publish for it, if they do. */
+  readonly preset: WanPreset | undefined;
+  /** The folder of the checkpoint, where that is what was named. */
+  readonly directory: string | undefined;
+}
+
+/**
+ * The model that --model names: a name as `1.4B` or `dit`, a repository of the hub as `Wan-AI/Wan2.1-T2V-1.3B`, a YAML file, or
+ * a checkpoint's folder. A folder that is there comes before a repository of the same name.
+ * @throws DitrunError for what is none of these, and for checkpoints of other tasks than text-to-video.
+ */
+export async function findModel(name: string): Promise<FoundModel> {
+  const preset = presetOf(name);
+  if ((name.includes("/") || preset === undefined) && (await isFolder(name))) return findCheckpointModel(name);
+  refuseOtherTask(name);
+  return { name, model: await loadModel(preset?.config ?? name, presetNames), preset, directory: undefined };
+}
+
+/** The model of a checkpoint, as its configuration says. @throws DitrunError when the folder holds none that ditrun runs. */
+export async function findCheckpointModel(directory: string): Promise<FoundModel> {
+  const model = await loadWanModel(await openCheckpoint(resolve(directory)));
+  return { name: directory, model, preset: await presetLike(model), directory };
+}
+
+/** Sizes that tell models apart. */
+export const tellingSizes = ["width", "layers", "heads", "ffn", "channels"] as const;
+
+async function presetLike(model: WanModel): Promise<WanPreset | undefined> {
+  for (const preset of new Set(Object.values(presets))) {
+    const known = await loadModel(preset.config);
+    if (isWan(known) && tellingSizes.every((key) => known[key] === model[key])) return preset;
+  }
+  return undefined;
+}
+
+const isFolder = (path: string) =>
+  stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+
+const otherTasks: readonly (readonly [name: RegExp, what: string])[] = [
+  [/wan2\.?2|t2v-a14b/i, "Wan 2.2"],
+  [/(?:^|[-_/])i2v/i, "image-to-video"],
+  [/(?:^|[-_/])flf2v/i, "first-and-last-frame-to-video"],
+  [/(?:^|[-_/])vace/i, "VACE, which edits videos"],
+  [/(?:^|[-_/])(?:ti2v|s2v|animate)/i, "Wan 2.2"],
+];
+
+/** A repository's name may say what it is for; names of files do not count. */
+function refuseOtherTask(name: string): void {
+  if (/\.(?:ya?ml|json)$/.test(name)) return;
+  const [, what] = otherTasks.find(([pattern]) => pattern.test(name)) ?? [];
+  if (what === undefined) return;
+  throw new DitrunError(
+    "ERR_CHECKPOINT_UNSUPPORTED",
+    `--model ${name} is ${what}, and ditrun runs Wan 2.1 text-to-video: give --model 1.3B or 14B.`,
+  );
+}
