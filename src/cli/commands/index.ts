@@ -7,6 +7,15 @@ import { modelRunOptions } from "../options/model-run.js";
 import { outputOptions } from "../options/output.js";
 import { profileOptions, wanProfileOptions } from "../options/profile.js";
 
+const examples = {
+  bash: { line: "source <(ditrun completion bash)", describe: "For this shell; add the line to ~/.bashrc for all" },
+  zsh: { line: "source <(ditrun completion zsh)", describe: "For this shell; add the line to ~/.zshrc for all" },
+  fish: {
+    line: "ditrun completion fish > ~/.config/fish/completions/ditrun.fish",
+    describe: "For every shell from now on",
+  },
+};
+
 /** Every command, in the order of --help. */
 export const commands: readonly Command[] = [
   defineCommand({
@@ -60,4 +69,13 @@ export const commands: readonly Command[] = [
     options: { ...linksOptions, ...launchOptions, ...outputOptions },
     load: async () => (await import("./links.js")).links,
   }),
+  ...(["bash", "zsh", "fish"] as const).map((shell) =>
+    defineCommand({
+      name: `completion ${shell}`,
+      summary: `Print a script for ${shell} that completes commands, options, plans and models`,
+      example: examples[shell],
+      options: {},
+      load: async () => (await import("./completion.js")).completion(shell, commands),
+    }),
+  ),
 ];

@@ -57,8 +57,8 @@ test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writ
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
-    ["", "Name a command: profile, accuracy, wan or links. See ditrun --help."],
-    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan or links'],
+    ["", "Name a command: profile, accuracy, wan, links"],
+    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, links'],
     ["profile --cpp 2", "There is no option --cpp: did you mean --cp?"],
     ["profile extra", '"extra" is not understood after profile'],
     ["profile --cp two", '--cp is "two"; it must be a whole number of at least 1'],

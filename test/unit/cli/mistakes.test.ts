@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { commands } from "../../../src/cli/commands/index.js";
 import { main } from "../../../src/cli/main.js";
+import { alternatives } from "../../../src/cli/usage-message.js";
 
 // What people type who come from other programs, or type in haste: each is one sentence that says what to do, and exit code 2.
 
@@ -28,13 +30,14 @@ function wordsOf(line: string): string[] {
 }
 
 const generate = "wan generate --device cpu --model tiny --prompt x";
+const heads = alternatives([...new Set(commands.map(({ name }) => name.split(" ")[0] ?? ""))]);
 const dry = "--device cpu --dry-run";
 const sizes = `${generate} --width`;
 const list = "choose one of ";
 
 test.each([
   // Commands.
-  ["", "Name a command: profile, accuracy, wan or links. See ditrun --help."],
+  ["", `Name a command: ${heads}. See ditrun --help.`],
   ["generate --prompt x", 'There is no command "generate": did you mean ditrun wan generate?'],
   ["genrate --prompt x", 'There is no command "genrate": did you mean ditrun wan generate?'],
   ["profle", 'There is no command "profle": did you mean ditrun profile?'],
@@ -42,7 +45,7 @@ test.each([
   ["WAN generate", 'There is no command "WAN": did you mean ditrun wan?'],
   ["help", 'There is no command "help": did you mean ditrun --help?'],
   ["bench", 'There is no command "bench": did you mean ditrun profile?'],
-  ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan or links. See ditrun --help.'],
+  ["xyzzy", `There is no command "xyzzy": name ${heads}. See ditrun --help.`],
   ["wan", "Name what to do with wan: generate, profile or accuracy. See ditrun wan --help."],
   ["wan serve", 'There is no command "serve" of wan: name generate, profile or accuracy. See ditrun wan --help.'],
   ["wan i2v", 'There is no command "i2v" of wan: only text-to-video is supported, which is ditrun wan generate.'],
