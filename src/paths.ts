@@ -24,3 +24,6 @@ export const reaperEntry = join(packageRoot, "dist", "launcher", "reaper.js");
 
 /** What a thread of the launcher runs to tokenise. */
 export const tokenizerThread = join(packageRoot, "dist", "models", "wan", "text", "tokenizer-thread.js");
+
+/** What threads of the launcher run to encode a video without ffmpeg. */
+export const encoderThread = join(packageRoot, "dist", "video", "encoder-thread.js");

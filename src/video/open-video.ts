@@ -41,10 +41,10 @@ export async function openVideo(
   out: string,
   format: VideoFormat,
   ffmpeg = "ffmpeg",
-  { overwrite = true, warn = process.emitWarning }: Partial<Omit<VideoTarget, "out">> = {},
+  { overwrite = true, warn = process.emitWarning, metadata }: Partial<Omit<VideoTarget, "out">> = {},
 ): Promise<VideoWriter> {
   await checkVideo(out, format);
-  const target = { out, overwrite, warn };
+  const target = { out, overwrite, warn, metadata };
   const writer = out.endsWith("/") ? await openPngWriter(target, format) : await openMp4Writer(target, format, ffmpeg);
   return checkFrames(writer, format.width * format.height * 3);
 }

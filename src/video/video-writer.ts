@@ -4,6 +4,18 @@ export interface VideoFormat {
   readonly height: number;
   /** Frames per second. */
   readonly fps: number;
+  /** How many will come, where that is known. */
+  readonly frames?: number;
+}
+
+/** What a file tells of how it was made: in an MP4 as ffmpeg's `title` and `comment`, in a PNG as text chunks. */
+export interface VideoMetadata {
+  /** One line, for players. */
+  readonly title: string;
+  /** One JSON object. */
+  readonly comment: string;
+  /** The program and its version. */
+  readonly software: string;
 }
 
 /** Where a video goes, and who hears what becomes of it. */
@@ -12,6 +24,8 @@ export interface VideoTarget {
   readonly out: string;
   /** What has the name is replaced instead, once the new video is whole. */
   readonly overwrite: boolean;
+  /** Left out where the file should tell nothing. */
+  readonly metadata?: VideoMetadata | undefined;
   /** Says a sentence that the user should know. */
   warn(sentence: string): void;
 }

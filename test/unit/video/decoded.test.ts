@@ -101,9 +101,9 @@ describe.each(encoders)("an MP4 of %s", (ffmpeg, encoder) => {
   });
 });
 
-testWithFfmpeg("rates that are no whole numbers are kept by ffmpeg", async () => {
+testWithFfmpeg.each(encoders)("rates that are no whole numbers are kept by %s", async (ffmpeg) => {
   const format = { width: 64, height: 48, fps: 23.976 };
-  await write("ffmpeg", "film.mp4", format, [waves(format, 0), waves(format, 1)]);
+  await write(ffmpeg, "film.mp4", format, [waves(format, 0), waves(format, 1)]);
   const [frames = 0, seconds = 1] = ((await probe(join(dir, "film.mp4"))).avg_frame_rate ?? "").split("/").map(Number);
   expect(frames / seconds).toBeCloseTo(23.976, 3);
 });

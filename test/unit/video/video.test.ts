@@ -156,9 +156,10 @@ describe("mp4", () => {
     const out = join(dir, "rate.mp4");
     const said: string[] = [];
     const ffmpeg = await fakeFfmpeg("rate", "cat > /dev/null; exit 1");
-    // A rate that the WebAssembly encoder does not have.
-    const video = await openVideo(out, { ...format, fps: 23.976 }, ffmpeg, { warn: (sentence) => said.push(sentence) });
-    for (let i = 0; i < 3; i++) await video.write(frame(i));
+    // Wider than the WebAssembly encoder takes.
+    const wide = { width: 65_536, height: 2, fps: 16 };
+    const video = await openVideo(out, wide, ffmpeg, { warn: (sentence) => said.push(sentence) });
+    for (let i = 0; i < 3; i++) await video.write(new Uint8Array(3 * 65_536 * 2));
     expect(await video.finish()).toBe(join(dir, "rate-frames/"));
     expect((await readdir(join(dir, "rate-frames"))).length).toBe(3);
     expect(said.length).toBe(3);
@@ -300,9 +301,8 @@ test("targets and sizes that cannot be are sentences", async () => {
   await mkdir(join(dir, "folder.mp4"));
   await expect(openVideo(join(dir, "folder.mp4"), format, noFfmpeg)).rejects.toThrow(/folder.mp4: it is a directory/);
   await expect(openVideo(join(dir, "slow.mp4"), { ...format, fps: 0.5 }, noFfmpeg)).rejects.toThrow(/rate from 1/);
-  // The WebAssembly encoder would take it for 23.
-  await expect(openVideo(join(dir, "film.mp4"), { ...format, fps: 23.976 }, noFfmpeg)).rejects.toThrow(
-    /at 23.976 frames per second: .* choose 24, install ffmpeg/,
+  await expect(openVideo(join(dir, "wide.mp4"), { ...format, width: 65_536 }, noFfmpeg)).rejects.toThrow(
+    /65536×48 pixels: .* takes 65535 at most; write PNG frames/,
   );
   await expect(openVideo(join(dir, "video.gif"), format)).rejects.toThrow(/end it in .mp4 .* or in \//);
   await expect(openVideo(join(dir, "no/such/video.mp4"), format, noFfmpeg)).rejects.toThrow(
