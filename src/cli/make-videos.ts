@@ -7,7 +7,7 @@ import { parseMessage } from "../protocol/messages.js";
 import { wanGenerateRankSchema, wanProgressSchema } from "../protocol/results.js";
 import { counted } from "../text.js";
 import { freeName, openVideo } from "../video/open-video.js";
-import type { VideoFormat, VideoWriter } from "../video/video-writer.js";
+import type { VideoFormat, VideoMetadata, VideoWriter } from "../video/video-writer.js";
 import { type GenerateSummary, generateTable, summarizeGenerate } from "../views/generate-report.js";
 import { VideoProgress } from "../views/video-progress.js";
 import { endOnInterrupt } from "./interrupts.js";
@@ -18,6 +18,8 @@ export interface Target extends VideoFormat {
   readonly out: string;
   readonly overwrite: boolean;
   readonly frames: number;
+  /** What the video tells of itself. */
+  readonly metadata?: VideoMetadata;
 }
 
 /** One video to be made. */
@@ -76,8 +78,9 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
 const kept = (videos: number) => (videos === 1 ? "the one before it is" : `the ${videos} before it are`);
 
 async function openTarget({ log: { logger } }: Session, target: Target): Promise<VideoWriter> {
-  const { out, overwrite } = target;
-  const video = await openVideo(out, target, "ffmpeg", { overwrite, warn: (sentence) => logger.warn(sentence) });
+  const { out, overwrite, metadata } = target;
+  const warn = (sentence: string) => logger.warn(sentence);
+  const video = await openVideo(out, target, "ffmpeg", { overwrite, warn, metadata });
   const name = await freeName(target);
   if (name !== out) logger.info(`${out} is there already: the video will be ${name}.`);
   return video;
@@ -125,7 +128,7 @@ async function makeVideo(
     progress.clear();
     throw error;
   });
-  const { overwrite, ...format } = target;
+  const { overwrite, metadata, ...format } = target;
   const written = { ...format, out: await unlessAborted(video.finish(), signal) };
   progress.clear();
   const finishMs = performance.now() - decoded;

@@ -10,6 +10,10 @@ import { rgbToYuv420 } from "./yuv.js";
 
 const FILE = "group.mp4";
 const { width, height, colour }: ThreadData = workerData;
+// Why it fails, the module tells the console alone: standard output, where a document may go.
+const said: string[] = [];
+const hear = (line: unknown) => said.push(String(line));
+Object.assign(console, { log: hear, warn: hear, error: hear });
 // By require: importers differ in what they take for this CommonJS module's default export.
 const h264: typeof import("h264-mp4-encoder") = createRequire(import.meta.url)("h264-mp4-encoder");
 
@@ -62,5 +66,5 @@ async function take(message: ThreadMessage): Promise<void> {
 }
 
 function fail(error: unknown): void {
-  answer({ is: "failed", why: messageOf(error) });
+  answer({ is: "failed", why: said[0] ?? messageOf(error) });
 }

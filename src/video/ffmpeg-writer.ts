@@ -5,12 +5,12 @@ import { fileFailure } from "../files/file-failure.js";
 import { takeName } from "../files/free-name.js";
 import { openTemporary } from "../files/temporary.js";
 import { colourOf } from "./colour.js";
-import type { VideoFormat, VideoTarget, VideoWriter } from "./video-writer.js";
+import type { VideoFormat, VideoMetadata, VideoTarget, VideoWriter } from "./video-writer.js";
 
 const TRIAL_MILLISECONDS = 30_000;
 
 /** Raw frames on standard input to an H.264 file. */
-function argumentsFor(format: VideoFormat, file: string): string[] {
+function argumentsFor(format: VideoFormat, file: string, metadata: VideoMetadata | undefined): string[] {
   const { width, height, fps } = format;
   const { ffmpegMatrix } = colourOf(format);
   // The filter converts the pixels; what stands before and after it tells the encoder and the container of every ffmpeg since 4.2.
@@ -25,6 +25,7 @@ function argumentsFor(format: VideoFormat, file: string): string[] {
     ...["-i", "pipe:0", "-an", "-vf", filters.join(",")],
     ...["-c:v", "libx264", "-crf", "17", "-pix_fmt", "yuv420p"],
     ...["-colorspace", ffmpegMatrix, "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"],
+    ...(metadata ? ["-metadata", `title=${metadata.title}`, "-metadata", `comment=${metadata.comment}`] : []),
     // Named as a file, since a colon in a bare name ends a protocol and a dash at its start makes it an option.
     ...["-movflags", "+faststart", "-f", "mp4", `file:${file}`],
   ];
@@ -36,19 +37,23 @@ function argumentsFor(format: VideoFormat, file: string): string[] {
  * @throws DitrunError where not even an empty file can be made.
  */
 export async function ffmpegFault(
-  { out }: VideoTarget,
+  { out, metadata }: VideoTarget,
   format: VideoFormat,
   ffmpeg: string,
 ): Promise<undefined | { readonly absent: boolean; readonly why: string }> {
   const file = await claim(out);
   try {
-    const { failed, code, stderr, exitCode, signal, timedOut } = await execa(ffmpeg, argumentsFor(format, file), {
-      reject: false,
-      input: new Uint8Array(format.width * format.height * 3),
-      stdout: "ignore",
-      timeout: TRIAL_MILLISECONDS,
-      killSignal: "SIGKILL",
-    });
+    const { failed, code, stderr, exitCode, signal, timedOut } = await execa(
+      ffmpeg,
+      argumentsFor(format, file, metadata),
+      {
+        reject: false,
+        input: new Uint8Array(format.width * format.height * 3),
+        stdout: "ignore",
+        timeout: TRIAL_MILLISECONDS,
+        killSignal: "SIGKILL",
+      },
+    );
     if (code === "ENOENT" || code === "EACCES") return { absent: true, why: "it cannot be started" };
     if (timedOut) return { absent: false, why: `it did not answer within ${TRIAL_MILLISECONDS / 1000} s` };
     if (failed) return { absent: false, why: ending(exitCode, signal, stderr) };
@@ -61,12 +66,12 @@ export async function ffmpegFault(
 
 /** Streams raw frames into an ffmpeg process. */
 export async function openFfmpegWriter(
-  { out, overwrite }: VideoTarget,
+  { out, overwrite, metadata }: VideoTarget,
   format: VideoFormat,
   ffmpeg: string,
 ): Promise<VideoWriter> {
   const temporary = await claim(out);
-  const child = execa(ffmpeg, argumentsFor(format, temporary), {
+  const child = execa(ffmpeg, argumentsFor(format, temporary, metadata), {
     reject: false,
     // Ctrl-C is for the launcher, which ends ffmpeg itself; without a launcher its input ends.
     detached: true,

@@ -5,6 +5,7 @@ import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import { makeFolder } from "../files/folder.js";
 import { isTaken, numbered } from "../files/free-name.js";
+import { asciiJson, withTexts } from "./png-text.js";
 import type { VideoFormat, VideoTarget, VideoWriter } from "./video-writer.js";
 
 const frameName = (index: number) => `frame-${String(index).padStart(5, "0")}.png`;
@@ -16,11 +17,12 @@ export const isFrame = (name: string) => /^frame-\d+\.png$/.test(name);
  * whose old frames go one by one.
  */
 export async function openPngWriter(
-  { out, overwrite }: VideoTarget,
+  { out, overwrite, metadata }: VideoTarget,
   { width, height }: VideoFormat,
 ): Promise<VideoWriter> {
   const folder = overwrite ? out : await claimFolder(out);
   if (overwrite) await framesIn(folder);
+  const texts = metadata && { Software: metadata.software, Comment: asciiJson(metadata.comment) };
   const written = new Set<string>();
   return {
     encoder: "PNG",
@@ -29,7 +31,8 @@ export async function openPngWriter(
       const path = join(folder, name);
       const png = new PNG({ width, height });
       png.data = Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength);
-      const bytes = PNG.sync.write(png, { colorType: 2, inputColorType: 2, inputHasAlpha: false });
+      const plain = PNG.sync.write(png, { colorType: 2, inputColorType: 2, inputHasAlpha: false });
+      const bytes = texts ? withTexts(plain, texts) : plain;
       await writeFile(path, bytes).catch(async (error: unknown) => {
         await rm(path, { force: true });
         throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${path}: ${fileFailure(error)}.`);

@@ -79,6 +79,7 @@ describe("ditrun wan generate", () => {
     );
     expect(exitCode, stderr).toBe(0);
     await expectMp4(join(folder, "video.mp4"), { width: 96, height: 64, frames: 9, fps: 16 });
+    expect(String(await readFile(join(folder, "video.mp4")))).toContain('"prompt":"A red car","negativePrompt":"');
     expect(stderr).toContain("Step 3 of 3:");
     expect(stderr).toContain("small checkpoint of random weights that comes with ditrun");
     const { stages, forwardMs, secondsPerStep, sampling, plan, worldSize } = JSON.parse(stdout);
@@ -212,12 +213,14 @@ describe("ditrun wan generate", () => {
     await writeFile(join(folder, "random.mp4"), "the first");
     const { exitCode, stderr, stdout } = await tiny(
       ...["--weights", "random", "--size", "32*32", "--frames", "1", "--steps", "1", "--out", "random.mp4"],
+      "--no-metadata",
     );
     expect(exitCode, stderr).toBe(0);
     expect(stdout).toContain("with random weights of seed 0");
     expect(stdout).toContain("random-2.mp4: 1 frame of 32 × 32");
     expect(await readFile(join(folder, "random.mp4"), "utf8")).toBe("the first");
     await expectMp4(join(folder, "random-2.mp4"), { width: 32, height: 32, frames: 1, fps: 16 });
+    expect(String(await readFile(join(folder, "random-2.mp4")))).not.toContain("A red car");
   });
 
   it("warns of a prompt that is too long, with its number of tokens", async () => {

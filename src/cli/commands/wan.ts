@@ -21,6 +21,7 @@ import { globalFiles, reads } from "../named-files.js";
 import type { GenerateOptions } from "../options/generate.js";
 import type { ModelRun } from "../options/model-run.js";
 import { checkPromptOptions, promptsOf } from "../prompts.js";
+import { videoMetadata } from "../video-metadata.js";
 import { filesWritten, outputsOf } from "../video-outputs.js";
 import { chosenVideo, chosenWan } from "../wan-options.js";
 
@@ -105,7 +106,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
       ids: { prompt: ids[index] ?? [], negative: ids.at(-1) ?? [] },
       ...(dump === undefined ? {} : { dump: resolve(dump) }),
     },
-    target: { out, overwrite, ...format },
+    target: {
+      ...{ out, overwrite, ...format },
+      ...(chosen.metadata ? { metadata: videoMetadata(prompt, negative, task, format) } : {}),
+    },
   }));
   await makeVideos(session, wanted, source.description);
   return exitCodes.ok;

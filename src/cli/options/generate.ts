@@ -87,6 +87,11 @@ export const generateOptions = {
     asPath,
   ),
   overwrite: flag("Replace what --out and --dump name; prompt N replaces number N"),
+  metadata: {
+    ...flag("Tell prompt, seed, plan and settings in the video's metadata; --no-metadata leaves them out"),
+    otherwise: true,
+    usual: "on",
+  },
   "ckpt-dir": path("FOLDER", "folder", {
     describe: "Folder with the checkpoint",
     usual: "the Hugging Face cache",
