@@ -306,7 +306,7 @@ test("targets and sizes that cannot be are sentences", async () => {
   );
   await expect(openVideo(join(dir, "video.gif"), format)).rejects.toThrow(/end it in .mp4 .* or in \//);
   await expect(openVideo(join(dir, "no/such/video.mp4"), format, noFfmpeg)).rejects.toThrow(
-    /Cannot write .*no such file/,
+    /Cannot write .*there is no folder/,
   );
   await expect(openVideo(join(dir, "copy/frames/"), format)).rejects.toThrow(/Cannot write frames into/);
   await expect(openVideo(join(dir, "odd.mp4"), { ...format, width: 63 })).rejects.toThrow(/63×48 .* even/);
