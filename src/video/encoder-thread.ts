@@ -24,7 +24,7 @@ async function open(): Promise<H264MP4Encoder> {
   // Of a file that is taken apart again.
   encoder.frameRate = 25;
   encoder.quantizationParameter = 20;
-  // The quantisation is fixed, so speed costs bytes only: half the time of speed 5, for 5 % more bytes.
+  // The quantisation is fixed, so speed costs bytes only: half the time of speed 5, for up to 5 % more bytes.
   encoder.speed = 10;
   encoder.groupOfPictures = groupFrames;
   encoder.outputFilename = FILE;
