@@ -5,20 +5,6 @@ import type { Command } from "./command.js";
 import type { Option } from "./option.js";
 import { noCommand, noOption, notTaken, notUnderstood, seeHelp } from "./usage-message.js";
 
-/** What a command line asks for. */
-export type Understood =
-  | { readonly kind: "version" }
-  /** Of the command with this name, of all whose names begin with it, or with "" of ditrun. */
-  | { readonly kind: "help"; readonly path: string }
-  | {
-      readonly kind: "command";
-      readonly command: Command;
-      /** The options' texts by name, in the order of the line. */
-      readonly given: ReadonlyMap<string, readonly string[]>;
-      /** The words of a program and its own, for a command that takes them. */
-      readonly rest: readonly string[];
-    };
-
 interface OptionWord {
   readonly kind: "option";
   readonly typed: string;
@@ -47,7 +33,7 @@ export interface Line {
 
 const builtIn: readonly string[] = ["help", "version"];
 
-/** Splits a line into options with their values and plain words. Options may stand before and after the command. */
+/** Splits a line into options with their values and plain words, as people write them. Options may stand before the command. */
 export function readLine(argv: readonly string[], commands: readonly Command[]): Line {
   const known = new Map(commands.flatMap(({ options }) => Object.entries(options)));
   const program = commands.find(({ rest }) => rest !== undefined);
@@ -60,7 +46,7 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
   for (let index = 0; index < argv.length; index++) {
     const word = argv[index] ?? "";
     const takesRest = path() === program?.name;
-    if (word === "--") return takesRest ? line(argv.slice(index + 1)) : line([], index);
+    if (word === "--") return line(argv.slice(index + 1), takesRest ? undefined : index);
     if (!/^-[^\d.]/.test(word)) {
       if (takesRest) return line(argv.slice(index));
       if (program && words.length === 0 && !heads.has(word) && isFile(word)) {
@@ -129,21 +115,44 @@ export function wantsJson({ options }: Line): boolean {
   return options.some(({ name, text }) => name === "json" && (text === "" || text === "-"));
 }
 
-/** @throws DitrunError for the first word of the line that is not understood, with what was probably meant. */
-export function understand(line: Line, argv: readonly string[], commands: readonly Command[]): Understood {
-  const { options, words, rest } = line;
-  const has = (name: string) => options.some((option) => option.name === name);
-  if (has("version")) return { kind: "version" };
-  const mistakes: { index: number; sentence: string; code?: "ERR_OPTION_CONFLICT" }[] = [];
-  const { command, prefix, used, sentence } = findCommand(words, commands);
-  if (sentence !== undefined) mistakes.push({ index: words[used]?.index ?? argv.length, sentence });
-  if (has("help") && (sentence === undefined || words[used] === undefined)) return { kind: "help", path: prefix };
+/**
+ * The line in ditrun's own spelling: the command, each option as `--name=value`, and after `--` the words of a program. What is no
+ * option of ditrun's stays as it was typed.
+ */
+export function spelled({ options, words, rest }: Line): string[] {
+  const sides = new Map(
+    options.flatMap((each) => (each.foreign && "side" in each.foreign ? [[each.foreign.side, each]] : [])),
+  );
+  const size = sizeOf(sides, new Set(options.map(({ name }) => name)));
+  const named = options.map(({ typed, name, text, foreign }) => {
+    if (foreign && "side" in foreign && size && "text" in size)
+      return foreign.side === "width" ? `--size=${size.text}` : [];
+    if (name === undefined) return typed;
+    const own = foreign && "to" in foreign && text !== undefined ? foreign.value?.(text) : undefined;
+    return text === undefined || builtIn.includes(name) ? `--${name}` : `--${name}=${own ?? text}`;
+  });
+  return [...words.map(({ text }) => text), ...named.flat(), ...(rest.length > 0 ? ["--", ...rest] : [])];
+}
 
-  const given = new Map<string, string[]>();
+/** What is wrong with a line that asks for help on a command that there is not. */
+export function unknownTopic({ options, words }: Line, commands: readonly Command[]): DitrunError | undefined {
+  const { used, sentence } = findCommand(words, commands);
+  const asks = options.some(({ name }) => name === "help") && words[used] !== undefined;
+  return asks && sentence !== undefined ? new DitrunError("ERR_COMMAND_LINE", sentence) : undefined;
+}
+
+/** The first mistake of a line that is not understood, with what was probably meant. */
+export function mistakeIn(line: Line, argv: readonly string[], commands: readonly Command[]): DitrunError | undefined {
+  const { options, words } = line;
+  const mistakes: { index: number; sentence: string; code?: "ERR_OPTION_CONFLICT" }[] = [];
+  const { command, used, sentence } = findCommand(words, commands);
+  if (sentence !== undefined) mistakes.push({ index: words[used]?.index ?? argv.length, sentence });
+
+  const given = new Set<string>();
   const sides = new Map<string, OptionWord>();
   for (const option of options) {
     const { typed, name, text, foreign, index } = option;
-    if (name === "help") continue;
+    if (name !== undefined && builtIn.includes(name)) continue;
     const spec = name === undefined ? undefined : command?.options[name];
     if (foreign && "side" in foreign && (command === undefined || "size" in command.options)) {
       sides.set(foreign.side, option);
@@ -159,13 +168,11 @@ export function understand(line: Line, argv: readonly string[], commands: readon
       const sentence = `--${name} is given twice, but takes effect once: leave one of them out.`;
       mistakes.push({ index, code: "ERR_OPTION_CONFLICT", sentence });
     } else {
-      const value = foreign && "to" in foreign ? foreign.value?.(text) : undefined;
-      given.set(name, [...(given.get(name) ?? []), value ?? text]);
+      given.add(name);
     }
   }
   const size = sizeOf(sides, given);
   if (size && "sentence" in size) mistakes.push(size);
-  else if (size) given.set("size", [size.text]);
   if (command) {
     const hasPrompt = given.has("prompt");
     for (const { text, index } of words.slice(used)) {
@@ -181,32 +188,30 @@ export function understand(line: Line, argv: readonly string[], commands: readon
       sentence: `"--" ends no options here: leave it out. ${seeHelp(command?.name)}`,
     });
   const [first] = mistakes.sort((a, b) => a.index - b.index);
-  if (first) throw new DitrunError(first.code ?? "ERR_COMMAND_LINE", first.sentence);
-  if (!command) throw new Error("A line without a command is a mistake.");
-  return { kind: "command", command, given, rest };
+  return first && new DitrunError(first.code ?? "ERR_COMMAND_LINE", first.sentence);
 }
 
 /** The command that the plain words name. @returns how many of them name it, and else what is wrong with the next one. */
 function findCommand(
   words: readonly PlainWord[],
   commands: readonly Command[],
-): { command?: Command; prefix: string; used: number; sentence?: string } {
+): { command?: Command; used: number; sentence?: string } {
   let prefix = "";
   for (const [index, { text }] of words.entries()) {
     const longer = prefix === "" ? text : `${prefix} ${text}`;
     const command = commands.find(({ name }) => name === longer);
-    if (command) return { command, prefix: longer, used: index + 1 };
+    if (command) return { command, used: index + 1 };
     if (!commands.some(({ name }) => name.startsWith(`${longer} `)))
-      return { prefix, used: index, sentence: noCommand(text, prefix, commands) };
+      return { used: index, sentence: noCommand(text, prefix, commands) };
     prefix = longer;
   }
-  return { prefix, used: words.length, sentence: noCommand(undefined, prefix, commands) };
+  return { used: words.length, sentence: noCommand(undefined, prefix, commands) };
 }
 
 /** --width and --height are together what --size is; undefined where neither is given. */
 function sizeOf(
   sides: ReadonlyMap<string, OptionWord>,
-  given: ReadonlyMap<string, unknown>,
+  given: ReadonlySet<string | undefined>,
 ): { text: string } | { index: number; sentence: string } | undefined {
   const [width, height] = [sides.get("width"), sides.get("height")];
   const first = width ?? height;

@@ -1,15 +1,14 @@
 import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
 import { checkOutputs } from "../files/apart.js";
-import { packageVersion } from "../version.js";
-import { readLine, understand, wantsJson } from "./command-line.js";
+import { mistakeIn, readLine, spelled, unknownTopic, wantsJson } from "./command-line.js";
 import { commands } from "./commands/index.js";
-import { helpText } from "./help.js";
 import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
 import { JsonDocument } from "./json-document.js";
 import { globalFiles } from "./named-files.js";
 import { readOptions } from "./option.js";
 import { modelOptions } from "./options/model.js";
 import { outputOptions } from "./options/output.js";
+import { parse } from "./parser.js";
 
 export interface Overrides {
   /** Another program for the workers, for those who use the launcher as a library. */
@@ -22,10 +21,13 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   // Also of a line that is not understood, as far as it says so.
   let document = new JsonDocument(wantsJson(line) ? "" : undefined);
   const select = async () => {
-    const understood = understand(line, argv, commands);
-    if (understood.kind === "version") return show(packageVersion());
-    if (understood.kind === "help") return show(helpText(understood.path, commands, helpColumns()));
-    const { command, given, rest } = understood;
+    const unknown = unknownTopic(line, commands);
+    if (unknown) throw unknown;
+    const parsed = await parse(spelled(line), commands, helpColumns()).catch((error: unknown) => {
+      throw mistakeIn(line, argv, commands) ?? error;
+    });
+    if ("text" in parsed) return show(parsed.text);
+    const { command, given, rest } = parsed;
     const prepared = await command.prepare(given);
     const { json, ...named } = readOptions({ ...outputOptions, ...namesOfFiles }, given);
     const files = [...globalFiles(named), ...prepared.files];

@@ -419,7 +419,7 @@ describe("help and version", () => {
   test("--help shows each command with an example", async () => {
     expect(await run("--help")).toBe(0);
     for (const text of [
-      "  wan generate ",
+      "  ditrun wan  ",
       "ditrun profile --nproc 8 --cp 4 --tp 2",
       "ditrun accuracy --plans",
       "ditrun links --nproc 8",

@@ -43,7 +43,6 @@ test.each([
   ["profle", 'There is no command "profle": did you mean ditrun profile?'],
   ["accurracy", 'There is no command "accurracy": did you mean ditrun accuracy?'],
   ["WAN generate", 'There is no command "WAN": did you mean ditrun wan?'],
-  ["help", 'There is no command "help": did you mean ditrun --help?'],
   ["bench", 'There is no command "bench": did you mean ditrun profile?'],
   ["xyzzy", `There is no command "xyzzy": name ${heads}. See ditrun --help.`],
   ["wan", "Name what to do with wan: generate, profile or accuracy. See ditrun wan --help."],

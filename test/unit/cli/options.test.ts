@@ -3,9 +3,9 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { foreignOptions } from "../../../src/cli/aliases.js";
 import { commands } from "../../../src/cli/commands/index.js";
-import { helpText } from "../../../src/cli/help.js";
 import { generateOptions } from "../../../src/cli/options/generate.js";
 import { modelOptions } from "../../../src/cli/options/model.js";
+import { parse } from "../../../src/cli/parser.js";
 import { attentionDtypeSchema, dtypeSchema, vaeDtypeSchema } from "../../../src/plan/schema.js";
 import { noiseGenerators } from "../../../src/protocol/job.js";
 
@@ -47,12 +47,13 @@ test("choices are all that a plan or a task may have", () => {
   expect(generateOptions.noise.choices).toEqual(noiseGenerators);
 });
 
-test.each(commands.map((command) => [command.name, command] as const))("ditrun %s --help", (name, command) => {
-  const text = helpText(name, commands, 80);
+test.each(commands.map((command) => [command.name, command] as const))("ditrun %s --help", async (name, command) => {
+  const parsed = await parse([...name.split(" "), "--help"], commands, 80);
+  const text = "text" in parsed ? parsed.text : "";
   for (const line of text.split("\n").filter((each) => !each.startsWith("  ditrun") && !each.startsWith("  source")))
     expect(line.length, line).toBeLessThanOrEqual(80);
   const shown = [...text.matchAll(/^ {2}--([\w-]+)/gm)].map(([, option]) => option);
-  expect(shown.toSorted()).toEqual(Object.keys(command.options).toSorted());
+  expect(shown.toSorted()).toEqual([...Object.keys(command.options), "help", "version"].toSorted());
   expect(text).toContain(command.example.line);
   expect(text).not.toMatch(/\[(?:string|number|boolean)\]/);
 });
