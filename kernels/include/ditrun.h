@@ -452,21 +452,25 @@ typedef struct {
 DITRUN_API int ditrun_peer_exchange(const ditrun_peer_exchange_args *args, uint64_t stream);
 
 /* ---- NCCL ----
- * The CUDA module opens NCCL itself. NCCL moves no host memory: the CPU module answers DITRUN_UNSUPPORTED unless the environment
- * variable DITRUN_CPU_NCCL names a library that has NCCL's calls for host memory (the tests' stand-in). */
+ * The CUDA module opens NCCL itself. The CPU module moves host memory over TCP, a connection between every two ranks: they listen where
+ * NCCL_SOCKET_IFNAME and NCCL_SOCKET_FAMILY say (loopback unless set), and prove to each other that they know a secret of the id. What is
+ * sent is neither hidden nor signed, as with NCCL. Two ranks must agree on each message's length: the CPU module refuses what does not. */
 
 #define DITRUN_NCCL_ID_BYTES 128
 DITRUN_API int ditrun_nccl_unique_id(uint8_t *id);
-DITRUN_API int ditrun_nccl_init(const uint8_t *id, int rank, int size, uint64_t *comm); /* BLOCKING */
+/* BLOCKING until all ranks have come. The CPU module waits DITRUN_TIMEOUT seconds at most (60 unless set); its rank 0 must be in the
+ * process that made the id. */
+DITRUN_API int ditrun_nccl_init(const uint8_t *id, int rank, int size, uint64_t *comm);
 /* Where NCCL has met an error in the background this ends what is under way; else all of it must have ended. */
 DITRUN_API int ditrun_nccl_destroy(uint64_t comm);
 DITRUN_API int ditrun_nccl_check(uint64_t comm); /* an error that NCCL met in the background */
-/* out = Σ x over the ranks, in NCCL's order and rounded to dtype as NCCL does it. F32 or BF16; the CUDA module also F16. */
+/* out = Σ x over the ranks, F32, BF16 or F16: in NCCL's order and rounded as NCCL does it; in the CPU module in rank order in float32,
+ * rounded once. out may be x. */
 DITRUN_API int ditrun_nccl_all_reduce(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype,
                                       uint64_t stream);
 DITRUN_API int ditrun_nccl_all_gather(uint64_t comm, uint64_t out, uint64_t x, int64_t count, int dtype,
                                       uint64_t stream);
-/* One grouped exchange: sends[i] to toRanks[i], receives[j] from fromRanks[j]. */
+/* One grouped exchange: sends[i] to toRanks[i], receives[j] from fromRanks[j]; those between two ranks in order, with itself too. */
 DITRUN_API int ditrun_nccl_exchange(uint64_t comm, const uint64_t *sends, const int64_t *sendBytes, const int *toRanks,
                                     int sendCount, const uint64_t *receives, const int64_t *receiveBytes,
                                     const int *fromRanks, int receiveCount, uint64_t stream);

@@ -1,12 +1,12 @@
 import { randomBytes } from "node:crypto";
-import { type DeviceChoice, hasNccl } from "../engine/choose-device.js";
+import type { DeviceChoice } from "../engine/choose-device.js";
 import { DitrunError } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
 import { isForGpu } from "../models/cost.js";
 import { loadDitModel } from "../models/load.js";
 import type { DitModel, Model } from "../models/schema.js";
 import { type PlanFlags, resolvePlan } from "../plan/resolve.js";
-import { meshSize, type Plan } from "../plan/schema.js";
+import type { Plan } from "../plan/schema.js";
 import { type Seed, seedOf } from "../protocol/seed.js";
 import type { Context } from "./command.js";
 import type { ModelOptions } from "./options/model.js";
@@ -66,14 +66,7 @@ export class ModelSession extends Session {
       );
     }
     const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
-    const plan = await resolvePlan(flags, model, wanted, this.device.count, tokens);
-    if (plan.ring.transport === "nccl" && !hasNccl(this.device) && meshSize(plan.mesh) > 1) {
-      throw new DitrunError(
-        "ERR_PLAN_TRANSPORT",
-        `Plan ${plan.name} has ring.transport nccl, but the CPU module has no NCCL: use peer or auto, or --device cuda.`,
-      );
-    }
-    return plan;
+    return resolvePlan(flags, model, wanted, this.device.count, tokens);
   }
 }
 

@@ -27,12 +27,6 @@ export interface Surroundings {
   readonly whyNoCudaModule: () => string;
 }
 
-/** NCCL moves no host memory: on the CPU there is one only where a library of its calls for host memory is named (ditrun.h). */
-export function hasNccl({ device }: Pick<DeviceChoice, "device">): boolean {
-  const { DITRUN_CPU_NCCL: library } = process.env;
-  return device === "cuda" || (library !== undefined && library !== "");
-}
-
 const PROBE_MILLISECONDS = 60_000;
 const probeSchema = z.object({
   devices: z.int().min(0),

@@ -55,7 +55,7 @@ export const planSchema = z.strictObject({
     .strictObject({
       /** What keys and values travel as: the attention's dtype, which is the default. */
       dtype: attentionDtypeSchema.optional(),
-      /** peer: copies within one host (CUDA IPC, shared memory); nccl: any hosts; auto: peer where it reaches. */
+      /** peer: copies within one host (CUDA IPC, shared memory); nccl: any hosts (between CPUs, TCP); auto: for each axis peer where it reaches. */
       transport: z.enum(["auto", "peer", "nccl"]).default("auto"),
     })
     .prefault({}),

@@ -210,6 +210,8 @@ export const settingsSchema = z.strictObject({
   kernels: z.string().min(1),
   /** Seconds that any wait for other ranks may take. */
   timeoutSeconds: z.number().positive(),
+  /** The number of each rank's host, by rank; all are on one unless given. */
+  hosts: z.array(z.int().min(0)).min(1).optional(),
   /** Whether more requests may come: what has to make room for other work is then kept in host memory. */
   stays: z.boolean().optional(),
 });

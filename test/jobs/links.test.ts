@@ -1,12 +1,11 @@
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
-import { standInEnvironment } from "./nccl.js";
 
-function links(args: readonly string[], env: Record<string, string> = {}) {
+function links(args: readonly string[]) {
   return execa("node", ["bin/ditrun.js", "links", "--device", "cpu", ...args], {
     reject: false,
     stdin: "ignore",
-    env: { DITRUN_KERNELS: "", MASTER_PORT: "", DITRUN_CPU_NCCL: "", ...env },
+    env: { DITRUN_KERNELS: "", MASTER_PORT: "" },
   });
 }
 
@@ -35,9 +34,9 @@ describe("ditrun links", () => {
     }
   });
 
-  it("times what carries a plan over NCCL, and NCCL's own sum beside it", async () => {
+  it("times TCP where GPUs have NCCL, and its own sum beside it", async () => {
     const args = ["--nproc", "3", "--sizes", "64,64K", "--repetitions", "2", "--transports", "peer,nccl", "--json"];
-    const { exitCode, stdout, stderr } = await links(args, standInEnvironment);
+    const { exitCode, stdout, stderr } = await links(args);
     expect(stderr).toMatch(/NCCL all-reduce │ +64 │ +│ +│ +[\d.]+ │/);
     expect(exitCode).toBe(0);
     const nccl = ["all-reduce", "ring shift", "halo", "NCCL all-reduce"];
@@ -53,7 +52,6 @@ describe("ditrun links", () => {
     [["--nproc", "1"], "There are no links within 1 worker"],
     [["--nproc", "2", "--sizes", "64,3"], '--sizes has "3"'],
     [["--nproc", "2", "--transports", "tcp"], '--transports has "tcp"'],
-    [["--nproc", "2", "--transports", "nccl"], "the CPU module has no NCCL"],
     [["--nproc", "2", "--model", "dit"], "links takes no --model: leave it out."],
   ] as const)("refuses %j", async ([args, message]) => {
     const { exitCode, stderr } = await links(args);

@@ -1,30 +1,26 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { execa } from "execa";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { loadCheckpointModel } from "../../src/models/load.js";
 import { builtKernels } from "../../src/paths.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.js";
+import { jobSchema } from "../../src/protocol/job.js";
 import { readTensor, relativeL2 } from "../compare.js";
-import { standInEnvironment } from "./nccl.js";
 
 const directory = "test/golden/data/dit";
 let folder: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
-  vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
 });
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true });
-  vi.unstubAllEnvs();
-});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** One forward of the golden model over NCCL, on real CPU workers. */
-async function forward(document: PlanDocument): Promise<Float32Array> {
-  const plan = planSchema.parse({ dtype: "fp32", ...document, ring: { transport: "nccl" } });
+/** One forward of the golden model, on real CPU workers. @param hosts where the ranks are said to be. */
+async function forward(document: PlanDocument, hosts?: number[]): Promise<Float32Array> {
+  const plan = planSchema.parse({ dtype: "fp32", ...document });
   const output = join(folder, "output.safetensors");
   await runJob({
     job: {
@@ -32,6 +28,7 @@ async function forward(document: PlanDocument): Promise<Float32Array> {
       device: "cpu",
       kernels: builtKernels("cpu"),
       timeoutSeconds: 60,
+      hosts,
       task: {
         kind: "forward",
         model: await loadCheckpointModel(directory),
@@ -49,12 +46,15 @@ async function forward(document: PlanDocument): Promise<Float32Array> {
   return readTensor(output, "output");
 }
 
-describe("the golden DiT over NCCL", () => {
+async function errorOf(document: PlanDocument, hosts?: number[]): Promise<number> {
+  return relativeL2(await forward(document, hosts), await readTensor(join(directory, "case.safetensors"), "output"));
+}
+
+describe("the golden DiT over TCP, where GPUs have NCCL", () => {
   // Limits as over peer memory; what rounds cannot be as exact as float32.
   const layouts: [string, number, number, PlanDocument][] = [
     ["cp2", 0, 1e-5, { mesh: { cp: 2 } }],
     ["tp2", 0, 1e-5, { mesh: { tp: 2 } }],
-    ["cp4×tp2", 0, 1e-5, { mesh: { cp: 4, tp: 2 } }],
     ["cp3×tp2, norms split unevenly", 0, 1e-5, { mesh: { cp: 3, tp: 2 }, norms: { sequenceParallel: true } }],
     [
       "bf16, tp4, embeddings split",
@@ -65,40 +65,46 @@ describe("the golden DiT over NCCL", () => {
     ["e4m3 attention, cp3", 1e-4, 1e-3, { mesh: { cp: 3 }, attention: { dtype: "e4m3" } }],
   ];
   it.for(layouts)("agrees with the reference under %s", async ([, least, most, plan]) => {
-    const error = relativeL2(await forward(plan), await readTensor(join(directory, "case.safetensors"), "output"));
+    const error = await errorOf({ ...plan, ring: { transport: "nccl" } });
     expect(error).toBeGreaterThanOrEqual(least);
     expect(error).toBeLessThan(most);
   });
 });
 
-describe("a job over NCCL", () => {
-  const run = (command: string, env: Record<string, string> = {}) => {
-    const plan = join(folder, "nccl.yaml");
-    writeFileSync(plan, "mesh: { cp: 2 }\nring: { transport: nccl }\n");
-    return execa("node", ["bin/ditrun.js", command, "--device", "cpu", "--plan", plan, "--timeout", "30"], {
-      ...{ reject: false, stdin: "ignore", timeout: 50_000 },
-      env: { DITRUN_KERNELS: "", MASTER_PORT: "", ...standInEnvironment, ...env },
-    });
-  };
+describe("the golden DiT on several hosts", () => {
+  const two = [0, 0, 0, 0, 1, 1, 1, 1];
+  const layouts: [string, PlanDocument, number[]][] = [
+    ["cp4×tp2, keys and values between two hosts", { mesh: { cp: 4, tp: 2 } }, two],
+    ["tp8 between two hosts", { mesh: { tp: 8 } }, two],
+    ["cp3×tp2 of hosts with four and two ranks", { mesh: { cp: 3, tp: 2 } }, [0, 0, 0, 0, 1, 1]],
+  ];
+  it.for(layouts)("agrees with the reference under %s", async ([, plan, hosts]) => {
+    expect(await errorOf(plan, hosts)).toBeLessThan(1e-5);
+  });
 
-  it("ends with the cause when a rank dies in the middle of a message", async () => {
+  it("is refused over peer memory, with the group that spans them", async () => {
+    const plan: PlanDocument = { name: "mine", mesh: { cp: 2 }, ring: { transport: "peer" } };
+    await expect(forward(plan, [0, 1])).rejects.toThrow(
+      /^Rank [01] \(.+\) failed: Plan mine has ring\.transport peer, but ranks 0, 1 of its cp group are on 2 hosts: use auto or nccl\.$/,
+    );
+  });
+});
+
+describe("a job over TCP", () => {
+  it("ends with the cause when a rank dies in the middle of a message, and leaves nothing", async () => {
     const shared = readdirSync("/dev/shm");
-    const { exitCode, stderr, timedOut } = await run("profile", { NCCL_STAND_IN_DIE: "1:9" });
-    expect(timedOut).toBe(false);
-    expect(stderr).toMatch(/^ditrun: Rank 1 \(.+\) was killed by SIGKILL\./m);
-    expect(exitCode).toBe(137);
+    const task = {
+      kind: "links",
+      plan: { mesh: { cp: 3 }, ring: { transport: "nccl" } },
+      sizes: [64],
+      repetitions: 1,
+    };
+    const job = { id: "dies", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 60, task };
+    const died = runJob({
+      ...{ job: jobSchema.parse(job), nproc: 3, port: 0, log: openLog("warn") },
+      entry: fileURLToPath(new URL("fixtures/dies-sending.js", import.meta.url)),
+    });
+    await expect(died).rejects.toMatchObject({ code: "ERR_RANK_SIGNAL", rank: 1, signal: "SIGKILL", exitCode: 137 });
     expect(readdirSync("/dev/shm")).toEqual(shared);
-  });
-
-  it("is refused on a CPU without a library of NCCL's calls, before anything starts", async () => {
-    const { exitCode, stderr } = await run("profile", { DITRUN_CPU_NCCL: "" });
-    expect(stderr).toContain("has ring.transport nccl, but the CPU module has no NCCL: use peer or auto");
-    expect(exitCode).toBe(2);
-  });
-
-  it("says which library could not be opened", async () => {
-    const { exitCode, stderr } = await run("profile", { DITRUN_CPU_NCCL: "/nowhere/libnccl.so" });
-    expect(stderr).toMatch(/Rank 0 \(.+\) failed: DITRUN_CPU_NCCL=\/nowhere\/libnccl\.so could not be opened: /);
-    expect(exitCode).toBe(3);
   });
 });

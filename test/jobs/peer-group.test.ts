@@ -1,12 +1,9 @@
 import { fileURLToPath } from "node:url";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { runJob } from "../../src/engine/workers.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels } from "../../src/paths.js";
 import { jobSchema } from "../../src/protocol/job.js";
-import { standInEnvironment } from "./nccl.js";
-
-afterEach(() => vi.unstubAllEnvs());
 
 /** Runs the worker of fixtures/peer-group.js, whose ranks check their own results. */
 function check(ranks: number, transport: "peer" | "nccl"): Promise<unknown[]> {
@@ -36,9 +33,8 @@ describe("sums, gathers and all-to-all over peer memory", () => {
   );
 });
 
-describe("sums, gathers and all-to-all over NCCL", () => {
+describe("sums, gathers and all-to-all over TCP", () => {
   it.for([2, 3])("give %i ranks every bit, of sums those of additions in float32, call after call", async (ranks) => {
-    vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
     expect(await check(ranks, "nccl")).toEqual(expected(ranks));
   });
 });

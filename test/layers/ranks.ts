@@ -11,18 +11,18 @@ import { makeStores } from "../unit/worker/in-process-ranks.js";
 
 // Layers and groups on all ranks of a plan at once, in this process, on the CPU module.
 
-/** Runs the body on every rank of a plan's mesh. @param hosts where each rank is said to be. @returns what each gives, in rank order. */
+/** Runs the body on every rank of a plan's mesh. @param hosts the number of the host where each rank is said to be. @returns what each gives, in rank order. */
 export async function onRanks<T>(
   document: PlanDocument,
   body: (context: Context) => Promise<T>,
-  hosts: readonly string[] = [],
+  hosts?: readonly number[],
 ): Promise<T[]> {
   const plan = planSchema.parse(document);
   const stores = makeStores(meshSize(plan.mesh));
   const ranks = await Promise.all(
     stores.map(async (store, rank) => {
       const device = Device.open(builtKernels("cpu"), rank);
-      const context = await Context.create(device, store, plan, hosts[rank]);
+      const context = await Context.create(device, store, plan, hosts);
       return { context, device, result: await body(context) };
     }),
   );

@@ -1,22 +1,16 @@
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { PlanDocument } from "../../src/plan/schema.js";
 import { rangeOf } from "../../src/worker/comm/shares.js";
 import { makeAttention } from "../../src/worker/layers/attention/choose.js";
 import { cast } from "../../src/worker/ops/elementwise.js";
 import { partOf } from "../../src/worker/runtime/tensor.js";
 import { relativeL2 } from "../compare.js";
-import { standInEnvironment } from "../jobs/nccl.js";
 import { draw, onRanks, run, stacked } from "./ranks.js";
 
 const heads = 3;
 const columns = heads * 32;
 const tokensOfRank = [150, 33, 129];
 const tokens = tokensOfRank.reduce((sum, count) => sum + count, 0);
-
-beforeAll(() => {
-  vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
-  return () => vi.unstubAllEnvs();
-});
 
 /** Attention of every rank's queries to all keys, rank after rank, as float32. */
 async function attend(document: PlanDocument, shares: readonly number[]): Promise<Float32Array> {

@@ -1,16 +1,10 @@
-import { beforeAll, expect, it, vi } from "vitest";
+import { expect, it } from "vitest";
 import type { PlanDocument } from "../../src/plan/schema.js";
 import { CausalConv3d, type ConvSpec } from "../../src/worker/models/wan/vae/conv.js";
 import { Strip } from "../../src/worker/models/wan/vae/strip.js";
 import { copy } from "../../src/worker/ops/copy.js";
 import { relativeL2 } from "../compare.js";
-import { standInEnvironment } from "../jobs/nccl.js";
 import { draw, loaderOf, onRanks, run } from "./ranks.js";
-
-beforeAll(() => {
-  vi.stubEnv("DITRUN_CPU_NCCL", standInEnvironment.DITRUN_CPU_NCCL);
-  return () => vi.unstubAllEnvs();
-});
 
 const [frames, rows, width, channels] = [3, 5, 6, 4];
 

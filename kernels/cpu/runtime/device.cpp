@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "runtime/error.h"
-#include "peer/nccl.h"
 
 namespace {
 
@@ -76,13 +75,11 @@ int ditrun_device_info(char *json, int capacity) {
     const uint64_t total = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * page;
     const uint64_t free = available.empty() ? static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * page
                                             : std::strtoull(available.c_str(), nullptr, 10) * 1024;
-    const char *const nccl = ncclVersion();
     const std::string text = sentence(
         R"({"name":)", quoted(name), R"(,"module":"cpu","computeCapability":null,"multiprocessors":)",
         std::max(1u, std::thread::hardware_concurrency()), R"(,"clockMHz":)", clock.empty() ? "null" : clock,
         R"(,"memoryBytes":)", total, R"(,"freeBytes":)", free,
-        R"(,"peakTflops":{"f32":null,"bf16":null,"e4m3":null},"peakGBs":null,"libraries":{"cublasLt":null,"nccl":)",
-        nccl == nullptr ? "null" : quoted(nccl), "}}");
+        R"(,"peakTflops":{"f32":null,"bf16":null,"e4m3":null},"peakGBs":null,"libraries":{"cublasLt":null,"nccl":null}})");
     require(text.size() < static_cast<size_t>(capacity), "ditrun_device_info: capacity is ", capacity, " but ",
             text.size() + 1, " bytes are needed.");
     std::memcpy(json, text.c_str(), text.size() + 1);

@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { hasNccl } from "../../engine/choose-device.js";
 import { DitrunError, exitCodes } from "../../failure.js";
 import { checkDocument } from "../../files/documents.js";
 import { MOST_PEERS } from "../../plan/resolve.js";
@@ -107,12 +106,6 @@ function transportsOf(text: string | undefined, { device }: Session, workers: nu
   if (text === undefined) return device.device === "cuda" && workers <= device.count ? ["peer", "nccl"] : ["peer"];
   const named = text.split(",").map((word) => {
     const transport = linkTransports.find((name) => name === word.trim());
-    if (transport === "nccl" && !hasNccl(device)) {
-      throw new DitrunError(
-        "ERR_PLAN_TRANSPORT",
-        "--transports has nccl, but the CPU module has no NCCL: choose peer, or --device cuda.",
-      );
-    }
     if (transport !== undefined) return transport;
     throw new DitrunError(
       "ERR_OPTION_VALUE",

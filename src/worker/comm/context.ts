@@ -1,4 +1,3 @@
-import { hostname } from "node:os";
 import type { Plan } from "../../plan/schema.js";
 import type { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
@@ -9,7 +8,7 @@ import { PeerGroup } from "./peer/group.js";
 import { PeerHeap } from "./peer/heap.js";
 import { Peers } from "./peer/peers.js";
 import { SoloGroup } from "./solo/group.js";
-import { chooseTransports, gatherHosts } from "./transport.js";
+import { chooseTransports } from "./transport.js";
 
 /** What every layer is given: the device, the plan, and the groups along the axes of the mesh. */
 export class Context {
@@ -18,8 +17,8 @@ export class Context {
     readonly plan: Plan,
     private readonly heap: PeerHeap,
     private readonly groups: ReadonlyMap<GroupName, Group>,
-    /** Of each rank of the world. */
-    private readonly hosts: readonly string[],
+    /** The number of each rank's host. */
+    private readonly hosts: readonly number[],
     /** Whether the groups' communicators are its own, and not those of the context that it was made from. */
     private readonly owner: boolean,
   ) {}
@@ -57,12 +56,16 @@ export class Context {
 
   /**
    * Makes the groups, each over its own transport.
-   * @param host where this rank is: only ranks of one host can read each other's memory.
+   * @param hosts the number of each rank's host, by rank; all are on one unless told. Only ranks of one host can read each other's memory.
    * @throws DitrunError when the plan asks for peer copies between hosts, or NCCL fails.
    */
-  static async create(device: Device, store: Store, plan: Plan, host = hostname()): Promise<Context> {
-    const hosts =
-      plan.ring.transport === "nccl" ? Array<string>(store.size).fill(host) : await gatherHosts(store, host);
+  static async create(
+    device: Device,
+    store: Store,
+    plan: Plan,
+    hosts: readonly number[] = Array<number>(store.size).fill(0),
+  ): Promise<Context> {
+    if (hosts.length !== store.size) throw new Error(`${store.size} ranks have ${hosts.length} hosts.`);
     return Context.#make(device, store, plan, hosts);
   }
 
@@ -75,12 +78,12 @@ export class Context {
     device: Device,
     store: Store,
     plan: Plan,
-    hosts: readonly string[],
+    hosts: readonly number[],
     shared?: ReadonlyMap<GroupName, Group>,
   ): Promise<Context> {
     const mesh = meshOf(plan.mesh);
     const { rank: own } = store;
-    const transports = chooseTransports(mesh, hosts, plan.ring.transport);
+    const transports = chooseTransports(plan, hosts);
     const host = hosts[own];
     const heap = new PeerHeap(
       device,

@@ -1,42 +1,43 @@
 import { DitrunError } from "../../failure.js";
 import type { Plan } from "../../plan/schema.js";
-import type { Store } from "../store.js";
-import { type GroupName, groupAxes, groupNames, type Mesh, ranksAlong } from "./mesh.js";
+import { type GroupName, groupAxes, groupNames, meshOf, ranksAlong } from "./mesh.js";
 
 export type Transport = "peer" | "nccl";
 
-/** The host of every rank, by rank. */
-export async function gatherHosts(store: Store, own: string): Promise<string[]> {
-  await store.put(`host/${store.rank}`, new TextEncoder().encode(own));
-  const hosts: string[] = [];
-  for (let rank = 0; rank < store.size; rank++) hosts.push(new TextDecoder().decode(await store.get(`host/${rank}`)));
-  return hosts;
-}
+/** In the order in which a group that spans hosts is named: the innermost says most. */
+const namedFirst = ["tp", "cp", "cfg", "world"] as const satisfies readonly GroupName[];
 
 /**
- * What carries the messages of each group, the same on every rank. Where the plan leaves the choice: peer copies along an axis whose
- * groups each lie within one host, else NCCL.
- * @param hosts of every rank.
- * @throws DitrunError (usage) when the plan asks for peer copies between hosts.
+ * What carries the messages of each group, the same on every rank. Where the plan leaves the choice: peer memory along an axis whose
+ * groups each lie within one host, else NCCL (TCP between CPUs). An axis is as fast as its slowest group, so one that spans hosts
+ * decides for all of them.
+ * @param hosts the number of each rank's host, by rank.
+ * @throws DitrunError (usage) when the plan asks for peer memory and a group spans hosts.
  */
 export function chooseTransports(
-  mesh: Mesh,
-  hosts: readonly string[],
-  wanted: Plan["ring"]["transport"],
+  { name, mesh: sizes, ring }: Pick<Plan, "name" | "mesh" | "ring">,
+  hosts: readonly number[],
 ): Record<GroupName, Transport> {
-  const distinct = [...new Set(hosts)];
-  if (wanted === "peer" && distinct.length > 1) {
+  const mesh = meshOf(sizes);
+  /** The ranks of the first group along these axes that spans hosts. */
+  const spanning = (group: GroupName): number[] | undefined =>
+    hosts
+      .map((_, rank) => ranksAlong(groupAxes[group], mesh, rank))
+      .find((ranks) => new Set(ranks.map((rank) => hosts[rank])).size > 1);
+  const choose = (group: GroupName): Transport => {
+    if (ring.transport !== "auto") return ring.transport;
+    return spanning(group) ? "nccl" : "peer";
+  };
+  const group = namedFirst.find(spanning);
+  if (ring.transport === "peer" && group !== undefined) {
+    const ranks = spanning(group) ?? [];
+    const count = new Set(ranks.map((rank) => hosts[rank])).size;
     throw new DitrunError(
       "ERR_PLAN_TRANSPORT",
-      `The plan's ring.transport is peer, but the ranks are on ${distinct.length} hosts (${distinct.join(", ")}): use nccl or auto.`,
+      `Plan ${name ?? "without a name"} has ring.transport peer, but ranks ${ranks.join(", ")} of its ${group} group are on ${count} hosts: use auto or nccl.`,
     );
   }
-  const choose = (name: GroupName): Transport => {
-    if (wanted !== "auto") return wanted;
-    const within = hosts.every((host, rank) => ranksAlong(groupAxes[name], mesh, rank).every((r) => hosts[r] === host));
-    return within ? "peer" : "nccl";
-  };
-  const [world, cfg, cp, ring, ulysses, tp] = groupNames.map(choose);
-  if (!world || !cfg || !cp || !ring || !ulysses || !tp) throw new Error("Every group has a transport.");
-  return { world, cfg, cp, ring, ulysses, tp };
+  const [world, cfg, cp, ringGroup, ulysses, tp] = groupNames.map(choose);
+  if (!world || !cfg || !cp || !ringGroup || !ulysses || !tp) throw new Error("Every group has a transport.");
+  return { world, cfg, cp, ring: ringGroup, ulysses, tp };
 }

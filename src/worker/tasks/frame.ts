@@ -16,11 +16,13 @@ export class Frame {
   private constructor(
     readonly device: Device,
     readonly stays: boolean,
+    /** The number of each rank's host. */
+    private readonly hosts: readonly number[] | undefined,
   ) {}
 
   /** Opens this rank's device. @throws DitrunError when it cannot be opened. */
-  static open({ kernels, stays }: Pick<Job, "kernels" | "stays">): Frame {
-    return new Frame(Device.open(kernels, placeOnHost().rank), stays ?? false);
+  static open({ kernels, stays, hosts }: Pick<Job, "kernels" | "stays" | "hosts">): Frame {
+    return new Frame(Device.open(kernels, placeOnHost().rank), stays ?? false, hosts);
   }
 
   /** Runs a task that leaves nothing behind, in memory of its own, with a context for its plan. */
@@ -31,7 +33,7 @@ export class Frame {
     const region = new Region();
     device.arena = new Arena();
     const result = await device.within(region, async () => {
-      const context = await Context.create(device, scoped(store, `context-${this.#contexts++}`), plan);
+      const context = await this.#makeContext(plan, store);
       const value = await body(context);
       await device.synchronize();
       await context.close();
@@ -49,7 +51,7 @@ export class Frame {
     if (this.#open?.key === key) return this.#open.wan;
     checkDtypes(plan);
     await this.#closeModel();
-    const base = await Context.create(this.device, scoped(store, `context-${this.#contexts++}`), plan);
+    const base = await this.#makeContext(plan, store);
     const wan = await OpenWan.open(base, task, this.stays);
     this.#open = { key, wan };
     return wan;
@@ -60,6 +62,10 @@ export class Frame {
     await this.#closeModel();
     await this.device.synchronize();
     this.device.close();
+  }
+
+  #makeContext(plan: Plan, store: Store): Promise<Context> {
+    return Context.create(this.device, scoped(store, `context-${this.#contexts++}`), plan, this.hosts);
   }
 
   async #closeModel(): Promise<void> {

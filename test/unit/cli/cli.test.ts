@@ -98,7 +98,6 @@ describe("bad input is one sentence and exit code 2", () => {
     ["profile --log-dir /proc/x", '--log-dir "/proc/x" cannot be written: there is no such file or directory'],
     ["profile --device cpu --json x.json --trace ./x.json", "--trace and --json both name x.json: give each a file"],
     ["profile --device cpu --dry-run --trace /nowhere/x", "Cannot write /nowhere/x"],
-    ["links --device cpu --nproc 2 --transports nccl", "--transports has nccl, but the CPU module has no NCCL"],
     ["profile --cpp-cpp=1", "There is no option --cpp-cpp. See ditrun profile --help."],
     ["profile -- --cp 2", '"--" ends no options here'],
     ["profile --master-port 0x50", '--master-port is "0x50"; it must be a port'],

@@ -15,7 +15,7 @@ import type { Store } from "../../store.js";
 
 const CHECK_EVERY_MS = 1000;
 
-/** NCCL's connection between the ranks of a group: any hosts, one GPU per rank. */
+/** NCCL's connection between the ranks of a group: any hosts, one GPU per rank. Between CPUs it is TCP (kernels/cpu/tcp). */
 export class Communicator {
   readonly #check: NodeJS.Timeout;
 

@@ -14,7 +14,7 @@ import { NcclHalo } from "./halo.js";
 import { NcclRing } from "./ring.js";
 
 /**
- * A group over NCCL. NCCL only moves bytes here; sums are added as over peer memory, in one shot (every rank gets every partial)
+ * A group over NCCL, or TCP between CPUs. It only moves bytes here; sums are added as over peer memory, in one shot (every rank gets every partial)
  * or in two (each rank sums one share, then all get the sums: rounded twice in bf16).
  */
 export class NcclGroup implements Group {

@@ -58,28 +58,34 @@ describe("the mesh", () => {
 });
 
 describe("the transport of each axis", () => {
-  const mesh = meshOf({ cfg: 2, cp: 2, tp: 2 });
-  const hosts = (...names: string[]) => names.flatMap((name) => Array<string>(8 / names.length).fill(name));
+  const sizes = { cfg: 2, cp: 2, tp: 2 };
+  const choose = (hosts: readonly number[], transport: "auto" | "peer" | "nccl", mesh = sizes) =>
+    chooseTransports({ name: "a plan", mesh, ring: { transport } }, hosts);
+  const spread = (count: number) => Array.from({ length: 8 }, (_, rank) => Math.floor((rank * count) / 8));
 
   it("is peer memory where every group of the axis is on one host, else NCCL", () => {
     const all = (transport: string) => Object.fromEntries(groupNames.map((name) => [name, transport]));
-    expect(chooseTransports(mesh, hosts("a"), "auto")).toEqual(all("peer"));
+    expect(choose(spread(1), "auto")).toEqual(all("peer"));
     const peersIn = (...names: string[]) => ({
       ...all("nccl"),
       ...Object.fromEntries(names.map((name) => [name, "peer"])),
     });
     // A group of one needs no transport.
-    expect(chooseTransports(mesh, hosts("a", "b"), "auto")).toEqual(peersIn("cp", "ring", "ulysses", "tp"));
-    expect(chooseTransports(mesh, hosts("a", "b", "c", "d"), "auto")).toEqual(peersIn("ulysses", "tp"));
+    expect(choose(spread(2), "auto")).toEqual(peersIn("cp", "ring", "ulysses", "tp"));
+    expect(choose(spread(4), "auto")).toEqual(peersIn("ulysses", "tp"));
     // One group that spans hosts is enough.
-    expect(chooseTransports(mesh, [...Array<string>(7).fill("a"), "b"], "auto")).toEqual(peersIn("ulysses"));
-    expect(chooseTransports(mesh, hosts("a"), "nccl")).toEqual(all("nccl"));
+    expect(choose([0, 0, 0, 0, 0, 0, 0, 1], "auto")).toEqual(peersIn("ulysses"));
+    expect(choose(spread(1), "nccl")).toEqual(all("nccl"));
   });
 
-  it("cannot be peer memory between hosts", () => {
-    expect(() => chooseTransports(mesh, hosts("a", "b"), "peer")).toThrow(
-      "The plan's ring.transport is peer, but the ranks are on 2 hosts (a, b): use nccl or auto.",
-    );
+  it("cannot be peer memory between hosts, and the group is named", () => {
+    const refusal = (ranks: string, group: string, hosts: number) =>
+      `Plan a plan has ring.transport peer, but ranks ${ranks} of its ${group} group are on ${hosts} hosts: use auto or nccl.`;
+    expect(() => choose(spread(2), "peer")).toThrow(refusal("0, 4", "cfg", 2));
+    expect(() => choose(spread(4), "peer")).toThrow(refusal("0, 2", "cp", 2));
+    expect(() => choose(spread(8), "peer")).toThrow(refusal("0, 1", "tp", 2));
+    expect(() => choose(spread(2), "peer", { cfg: 1, cp: 4, tp: 2 })).toThrow(refusal("0, 2, 4, 6", "cp", 2));
+    expect(choose(spread(1), "peer").world).toBe("peer");
   });
 });
 
