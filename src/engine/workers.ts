@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { asDitrunError, DitrunError, messageOf } from "../failure.js";
+import { ncclVariables } from "../launcher/cluster/nccl-interface.js";
 import { passiveWaiting, rankVariables } from "../launcher/cluster/rank-variables.js";
 import type { Log } from "../launcher/logs.js";
 import { Rendezvous } from "../launcher/rendezvous/server.js";
@@ -254,6 +255,7 @@ function programOf(
   const environment = {
     ...rankVariables({ rank, size: nproc, address, port }),
     ...passiveWaiting(),
+    ...ncclVariables(address),
     [rendezvousVariables.serverKey]: rendezvous.serverKey,
     [rendezvousVariables.publicKey]: rendezvous.clientKeys.publicKey,
     [rendezvousVariables.secretKey]: rendezvous.clientKeys.secretKey,

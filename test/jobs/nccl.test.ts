@@ -72,10 +72,8 @@ describe("the golden DiT over TCP, where GPUs have NCCL", () => {
 });
 
 describe("the golden DiT on several hosts", () => {
-  const two = [0, 0, 0, 0, 1, 1, 1, 1];
   const layouts: [string, PlanDocument, number[]][] = [
-    ["cp4×tp2, keys and values between two hosts", { mesh: { cp: 4, tp: 2 } }, two],
-    ["tp8 between two hosts", { mesh: { tp: 8 } }, two],
+    ["cp4×tp2, keys and values between two hosts", { mesh: { cp: 4, tp: 2 } }, [0, 0, 0, 0, 1, 1, 1, 1]],
     ["cp3×tp2 of hosts with four and two ranks", { mesh: { cp: 3, tp: 2 } }, [0, 0, 0, 0, 1, 1]],
   ];
   it.for(layouts)("agrees with the reference under %s", async ([, plan, hosts]) => {

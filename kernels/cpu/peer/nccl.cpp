@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 #include "tcp/transfer.h"
@@ -76,7 +77,8 @@ void allReduce(Communicator &own, uint64_t out, uint64_t x, int64_t count, int d
   const auto startOf = [&](int rank) { return count * rank / own.size; };
   const int64_t ownFirst = atOnce ? 0 : startOf(own.rank);
   const int64_t ownCount = atOnce ? count : startOf(own.rank + 1) - ownFirst;
-  std::vector<std::vector<uint8_t>> received(size_t(own.size));
+  const int64_t ownBytes = ownCount * width;
+  const uint64_t received = reinterpret_cast<uintptr_t>(scratch((own.size * ownBytes + 3) / 4));
   std::vector<uint64_t> sources;
   std::vector<Transfer> transfers;
   for (int peer = 0; peer < own.size; peer++) {
@@ -86,12 +88,10 @@ void allReduce(Communicator &own, uint64_t out, uint64_t x, int64_t count, int d
     }
     const int64_t first = atOnce ? 0 : startOf(peer);
     const int64_t theirs = atOnce ? count : startOf(peer + 1) - first;
-    std::vector<uint8_t> &place = received[size_t(peer)];
-    place.resize(size_t(ownCount * width));
-    sources.push_back(reinterpret_cast<uintptr_t>(place.data()));
+    sources.push_back(received + uint64_t(peer * ownBytes));
     transfers.push_back(
         {peer, true, bytesAt(x) + first * width, {.call = Call::reduce, .bytes = uint64_t(theirs * width)}});
-    transfers.push_back({peer, false, place.data(), {.call = Call::reduce, .bytes = place.size()}});
+    transfers.push_back({peer, false, bytesAt(sources.back()), {.call = Call::reduce, .bytes = uint64_t(ownBytes)}});
   }
   move(own, transfers, stream);
   sum(out + uint64_t(ownFirst * width), sources, ownCount, dtype);
