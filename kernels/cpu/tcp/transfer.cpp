@@ -16,8 +16,9 @@ namespace {
 /** Bytes that one call moves at most, so that all directions get their turns. */
 constexpr size_t turnBytes = 1 << 20;
 constexpr int lookMilliseconds = 100;
-/** Unanswered repetitions of a segment, after which a host counts as lost: about 6 s on a fast network. */
-constexpr int mostRetransmits = 5;
+/** Repetitions and probes in a row that nobody has answered, after which a host counts as lost: 6 to 8 s on a fast
+ * network. */
+constexpr int mostUnanswered = 5;
 
 /** The messages from this rank to a peer or from it, in order. */
 class Line {
@@ -64,7 +65,9 @@ class Line {
     tcp_info info{};
     socklen_t length = sizeof info;
     if (getsockopt(descriptor(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
-    if (info.tcpi_unacked > 0 && info.tcpi_retransmits >= mostRetransmits) gone("its host does not answer any more");
+    // The system of a process that is stopped answers both.
+    const bool repeats = info.tcpi_unacked > 0 && info.tcpi_retransmits >= mostUnanswered;
+    if (repeats || info.tcpi_probes >= mostUnanswered) gone("its host does not answer any more");
   }
 
  private:
