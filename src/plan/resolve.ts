@@ -176,17 +176,17 @@ export function checkPlan(plan: Plan, model: Model, tokens: number): void {
       `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
     );
   }
-  if (cp > MOST_RING_RANKS && plan.ring.transport !== "nccl") {
+  if (cp > MOST_RING_RANKS && plan.ring.transport === "peer") {
     throw new DitrunError(
       "ERR_PLAN_MESH",
-      `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport nccl.`,
+      `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport auto.`,
     );
   }
   const peers = traits.gathersOverMesh ? meshSize(plan.mesh) : tp;
-  if (peers > MOST_PEERS && plan.ring.transport !== "nccl") {
+  if (peers > MOST_PEERS && plan.ring.transport === "peer") {
     throw new DitrunError(
       "ERR_PLAN_MESH",
-      `${traits.gathersOverMesh ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport nccl.`,
+      `${traits.gathersOverMesh ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport auto.`,
     );
   }
   const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);

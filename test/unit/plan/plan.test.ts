@@ -171,22 +171,26 @@ describe("what does not fit is refused with its numbers", () => {
   });
 
   test("more workers in a ring over peer copies than attention walks over", async () => {
-    await expect(resolvePlan({ cp: 17 }, dit, undefined, 1)).rejects.toThrow(
+    const plan = (transport: string) => file(`ring: { transport: ${transport} }`);
+    await expect(resolvePlan({ plan: plan("peer"), cp: 17 }, dit, undefined, 1)).rejects.toThrow(
       "cp is 17, but over peer copies attention walks over the keys of at most 16 workers",
     );
-    const nccl = await resolvePlan({ plan: file("ring: { transport: nccl }"), cp: 17 }, dit, undefined, 1);
-    expect(nccl.mesh.cp).toBe(17);
+    // The choice is left: such a ring goes over NCCL.
+    for (const transport of ["auto", "nccl"]) {
+      expect((await resolvePlan({ plan: plan(transport), cp: 17 }, dit, undefined, 1)).mesh.cp).toBe(17);
+    }
   });
 
   test("more workers in a sum or a gather over peer copies than these can have", async () => {
     const wide = { ...dit, width: 64 * 64, heads: 64 };
-    const said = "but over peer copies at most 32 workers add up or gather: choose fewer, or ring.transport nccl";
-    await expect(resolvePlan({ tp: 64 }, wide, undefined, 1)).rejects.toThrow(`tp is 64, ${said}`);
-    await expect(resolvePlan({ cfg: 2, cp: 12, tp: 2 }, wan, undefined, 1)).rejects.toThrow(`The mesh has 48, ${said}`);
-    expect((await resolvePlan({ tp: 32 }, wide, undefined, 1)).mesh.tp).toBe(32);
-    expect((await resolvePlan({ plan: file("ring: { transport: nccl }"), tp: 64 }, wide, undefined, 1)).mesh.tp).toBe(
-      64,
+    const said = "but over peer copies at most 32 workers add up or gather: choose fewer, or ring.transport auto";
+    const plan = file("ring: { transport: peer }");
+    await expect(resolvePlan({ plan, tp: 64 }, wide, undefined, 1)).rejects.toThrow(`tp is 64, ${said}`);
+    await expect(resolvePlan({ plan, cfg: 2, cp: 12, tp: 2 }, wan, undefined, 1)).rejects.toThrow(
+      `The mesh has 48, ${said}`,
     );
+    expect((await resolvePlan({ plan, tp: 32 }, wide, undefined, 1)).mesh.tp).toBe(32);
+    expect((await resolvePlan({ tp: 64 }, wide, undefined, 1)).mesh.tp).toBe(64);
   });
 
   test("outputs of a column-split layer that tp does not divide", async () => {

@@ -78,6 +78,15 @@ describe("the transport of each axis", () => {
     expect(choose(spread(1), "nccl")).toEqual(all("nccl"));
   });
 
+  it("is NCCL within a host as well, where more ranks come together than peer memory takes", () => {
+    const one = (ranks: number) => Array<number>(ranks).fill(0);
+    const cp = (ranks: number) => choose(one(ranks), "auto", { cfg: 1, cp: ranks, tp: 1 });
+    expect([cp(16).cp, cp(16).world]).toEqual(["peer", "peer"]);
+    expect([cp(17).cp, cp(17).ring, cp(17).world]).toEqual(["nccl", "nccl", "peer"]);
+    const mesh = { cfg: 2, cp: 9, tp: 2 };
+    expect(choose(one(36), "auto", mesh)).toMatchObject({ world: "nccl", cfg: "peer", cp: "peer", tp: "peer" });
+  });
+
   it("cannot be peer memory between hosts, and the group is named", () => {
     const refusal = (ranks: string, group: string, hosts: number) =>
       `Plan a plan has ring.transport peer, but ranks ${ranks} of its ${group} group are on ${hosts} hosts: use auto or nccl.`;
