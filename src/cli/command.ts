@@ -1,10 +1,15 @@
 import type { NamedFile } from "../files/apart.js";
+import type { Events } from "./events.js";
 import type { JsonDocument } from "./json-document.js";
 import { type Options, readOptions, type Values } from "./option.js";
 
 /** What every command is given besides its options. */
 export interface Context {
+  /** Its name, as `wan generate`. */
+  readonly command: string;
   readonly document: JsonDocument;
+  /** Whoever wants progress as JSON. */
+  readonly events: Events;
   /** Another program for the workers, for those who use the launcher as a library. */
   readonly entry: string | undefined;
   /** The words after the options of a command that takes them. */

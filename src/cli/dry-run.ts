@@ -3,7 +3,8 @@ import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision, weightBytes } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import { counted } from "../text.js";
-import { formatTable } from "../views/table.js";
+import { prose } from "../views/page.js";
+import { type Column, formatTable } from "../views/table.js";
 import type { Session } from "./session.js";
 
 /** What would run, for --dry-run: shown as a table and as JSON. @param videos to be made, where it is about videos. */
@@ -20,32 +21,34 @@ export async function describeRuns(
     plan,
     workers: meshSize(plan.mesh),
     precision: planPrecision(plan),
-    tokensPerRank: [Math.floor(tokens / plan.mesh.cp), Math.ceil(tokens / plan.mesh.cp)],
+    tokensPerRank: [Math.floor(tokens / plan.mesh.cp), Math.ceil(tokens / plan.mesh.cp)] as const,
     headsPerRank: model.heads / plan.mesh.tp,
     weightBytesPerRank: weightBytes(model, plan),
   }));
-  const head = [
-    "plan",
-    "workers",
-    "cfg",
-    "cp",
-    "tp",
-    "dtypes",
-    "tokens per rank",
-    "heads per rank",
-    "weights per rank",
+  const { page } = session;
+  const columns: Column<(typeof runs)[number]>[] = [
+    { head: "plan", align: "left", cell: ({ plan }) => plan.name ?? "" },
+    { head: "workers", cell: ({ workers }) => String(workers) },
+    { head: "cfg", drop: 1, cell: ({ plan }) => String(plan.mesh.cfg) },
+    { head: "cp", drop: 1, cell: ({ plan }) => String(plan.mesh.cp) },
+    { head: "tp", drop: 1, cell: ({ plan }) => String(plan.mesh.tp) },
+    { head: "dtypes", align: "left", cell: ({ plan }) => describeDtypes(plan) },
+    {
+      head: "tokens a rank",
+      short: "tokens",
+      cell: ({ tokensPerRank: [least, most] }) => (least === most ? String(least) : `${least} to ${most}`),
+    },
+    { head: "heads a rank", short: "heads", cell: ({ headsPerRank }) => String(headsPerRank) },
+    {
+      head: "weights a rank",
+      short: "weights",
+      cell: ({ weightBytesPerRank }) => `${(weightBytesPerRank / 2 ** 20).toFixed(1)} MiB`,
+    },
   ];
-  const rows = runs.map(({ plan, workers, tokensPerRank, headsPerRank, weightBytesPerRank }) => {
-    const { cfg, cp, tp } = plan.mesh;
-    const share = [...new Set(tokensPerRank)].join(" to ");
-    const weights = `${(weightBytesPerRank / 2 ** 20).toFixed(1)} MiB`;
-    return [plan.name ?? "", ...[workers, cfg, cp, tp, describeDtypes(plan), share, headsPerRank].map(String), weights];
-  });
+  const made = videos === undefined ? "" : `: ${counted(videos, "video")}`;
+  const what = `${model.name} (${tokens} tokens, ${(parameters / 1e6).toFixed(1)} million parameters)`;
   session.print(
-    [
-      `Dry run: ${model.name} (${tokens} tokens, ${(parameters / 1e6).toFixed(1)} million parameters) on ${device} with ${kernels}${videos === undefined ? "" : `: ${counted(videos, "video")}`}`,
-      formatTable(head, rows),
-    ].join("\n"),
+    [prose(page, `Dry run: ${what} on ${device} with ${kernels}${made}`), formatTable(page, columns, runs)].join("\n"),
   );
-  await session.emit({ dryRun: true, model, tokens, parameters, device, kernels, runs, videoCount: videos });
+  await session.emit({ dryRun: true, model, plans, tokens, parameters, device, kernels, runs, videoCount: videos });
 }

@@ -2,6 +2,7 @@ import { constants } from "node:os";
 import { DitrunError } from "../failure.js";
 import { findStarters, isAbandoned, watchStarters } from "../launcher/starter.js";
 import { inheritedIgnored } from "./inherited-signals.js";
+import { terminal } from "./terminal.js";
 
 /** Those that whoever started the launcher may have had it ignore are listened to once that is known. */
 const atOnce = ["SIGINT", "SIGTERM"] as const;
@@ -70,7 +71,7 @@ function listenToOthers(): void {
 }
 
 function endWithout(starter: string): void {
-  process.stderr.write(`ditrun: ${starter}, which started this and waited for it, has ended.\n`);
+  terminal.write(`ditrun: ${starter}, which started this and waited for it, has ended.\n`);
   dispatch("SIGTERM");
 }
 
@@ -119,7 +120,9 @@ export function endOnInterrupt(cleanUp: CleanUp): () => void {
     isEnding = true;
     const exit = () => process.exit(interruptExitCode(signal));
     if (count > 1) exit();
-    process.stderr.write(`ditrun: ${interruption(signal).message}\n`);
+    // No wait is shown any more: what is said now is the last.
+    terminal.silence();
+    terminal.write(`ditrun: ${interruption(signal).message}\n`);
     cleanUpAll(signal).then(exit, exit);
   });
   return () => {

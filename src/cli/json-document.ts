@@ -1,18 +1,22 @@
 import type { DitrunError } from "../failure.js";
 import { checkApart, type NamedFile } from "../files/apart.js";
 import { checkOutputFile, writeOutput } from "../files/output-file.js";
+import type { Envelope } from "./envelope.js";
+import type { FailureFields } from "./events.js";
 
 /** What --json asks for: exactly one JSON document, on stdout or in a file, whatever comes of the command. */
 export class JsonDocument {
   #written = false;
   #checked: Promise<void> | undefined;
+  #result: object | null = null;
 
   /**
    * @param target of --json: a file, "" for stdout, undefined where no document was asked for.
-   * @param others that the same line names.
+   * @param envelope what every document begins with. @param others that the same line names.
    */
   constructor(
     private readonly target: string | undefined,
+    private readonly envelope: Envelope,
     private readonly others: readonly NamedFile[] = [],
   ) {}
 
@@ -28,14 +32,20 @@ export class JsonDocument {
     await checkOutputFile(this.target, false);
   }
 
+  /** What a command has written, whether or not anyone asked for the document; null before. */
+  get result(): object | null {
+    return this.#result;
+  }
+
   /**
    * The result; the first document counts. A file that is not what was meant is left alone.
    * @throws DitrunError when the file cannot be written.
    */
-  async write(document: unknown): Promise<void> {
+  async write(document: object): Promise<void> {
+    if (!this.#written && !("error" in document)) this.#result ??= document;
     if (this.target === undefined || this.#written) return;
     this.#written = true;
-    const text = `${JSON.stringify(document, null, 2)}\n`;
+    const text = `${JSON.stringify({ ...this.envelope, ...document }, null, 2)}\n`;
     if (this.target === "") {
       process.stdout.write(text);
       return;
@@ -48,10 +58,15 @@ export class JsonDocument {
   }
 
   /**
-   * `{ "error": { "message", "code", "exitCode" } }` in place of a result, with `rank`, `host` and `signal` where they are known.
+   * The envelope and `{ "error": { "message", "code", "exitCode" } }` in place of a result, with `rank`, `host` and `signal` where they are known.
    * @throws DitrunError as write does.
    */
-  async fail({ message, code, exitCode, rank, host, signal }: DitrunError): Promise<void> {
-    await this.write({ error: { message, code, exitCode, rank, host, signal } });
+  async fail(error: DitrunError): Promise<void> {
+    await this.write({ error: failureFields(error) });
   }
+}
+
+/** A failure as documents and events have it. */
+export function failureFields({ message, code, exitCode, rank, host, signal }: DitrunError): FailureFields {
+  return { message, code, exitCode, rank, host, signal };
 }

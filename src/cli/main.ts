@@ -1,14 +1,18 @@
 import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
 import { checkOutputs } from "../files/apart.js";
+import { paint } from "../views/page.js";
 import { mistakeIn, readLine, spelled, unknownTopic, wantsJson } from "./command-line.js";
 import { commands } from "./commands/index.js";
+import { envelopeOf } from "./envelope.js";
+import { Events } from "./events.js";
 import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
-import { JsonDocument } from "./json-document.js";
-import { globalFiles } from "./named-files.js";
+import { failureFields, JsonDocument } from "./json-document.js";
+import { globalFiles, writes } from "./named-files.js";
 import { readOptions } from "./option.js";
 import { modelOptions } from "./options/model.js";
 import { outputOptions } from "./options/output.js";
 import { parse } from "./parser.js";
+import { terminal } from "./terminal.js";
 
 export interface Overrides {
   /** Another program for the workers, for those who use the launcher as a library. */
@@ -19,7 +23,9 @@ export interface Overrides {
 export async function main(argv: readonly string[], overrides: Overrides = {}): Promise<number> {
   const line = readLine(argv, commands);
   // Also of a line that is not understood, as far as it says so.
-  let document = new JsonDocument(wantsJson(line) ? "" : undefined);
+  const envelope = envelopeOf(argv);
+  let document = new JsonDocument(wantsJson(line) ? "" : undefined, envelope);
+  let events = Events.none();
   const select = async () => {
     const unknown = unknownTopic(line, commands);
     if (unknown) throw unknown;
@@ -29,31 +35,47 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     if ("text" in parsed) return show(parsed.text);
     const { command, given, rest } = parsed;
     const prepared = await command.prepare(given);
-    const { json, ...named } = readOptions({ ...outputOptions, ...namesOfFiles }, given);
+    const { json, events: eventsFile, ...named } = readOptions({ ...outputOptions, ...namesOfFiles }, given);
+    if (eventsFile === "-" && json === "") {
+      throw new DitrunError("ERR_OPTION_CONFLICT", "--json and --events - both want stdout: give one of them a file.");
+    }
     const files = [...globalFiles(named), ...prepared.files];
-    document = new JsonDocument(json, files);
-    return { files, run: () => prepared.run({ document, entry: overrides.entry, rest }) };
+    document = new JsonDocument(json, envelope, files);
+    const begin = async () => {
+      events = await Events.open(eventsFile, [...files, ...writes({ "--json": json || undefined })]);
+      events.tell({ event: "started", ...envelope });
+    };
+    const context = () => ({ command: command.name, document, events, entry: overrides.entry, rest });
+    return { files, begin, run: () => prepared.run(context()) };
   };
   // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
   process.on("SIGXFSZ", ignore);
   const selecting = select();
   const stopListening = endOnInterrupt(async (signal) => {
     await selecting.catch(() => undefined);
-    await document.fail(interruption(signal));
+    const failure = interruption(signal);
+    events.tell({ event: "failed", exitCode: failure.exitCode, error: failureFields(failure) });
+    await document.fail(failure);
   });
   try {
     const selected = await selecting;
     if (!selected) return exitCodes.ok;
     await document.check();
     await checkOutputs(selected.files);
+    await selected.begin();
     await unlessEnding();
-    return await selected.run();
+    const exitCode = await selected.run();
+    events.tell({ event: "finished", exitCode, result: document.result });
+    return exitCode;
   } catch (error) {
     const failure = asDitrunError(error);
     const debug = line.options.some(({ name, text }) => name === "log-level" && text === "debug");
     const stack = debug && !(error instanceof DitrunError) && error instanceof Error ? `\n${error.stack}` : "";
-    process.stderr.write(`ditrun: ${failure.message}${stack}\n`);
-    await document.fail(failure).catch((more: unknown) => process.stderr.write(`ditrun: ${messageOf(more)}\n`));
+    const tell = (message: string) =>
+      terminal.write(`${paint(terminal.page, ["bold", "red"], "ditrun:")} ${message}\n`);
+    tell(`${failure.message}${stack}`);
+    events.tell({ event: "failed", exitCode: failure.exitCode, error: failureFields(failure) });
+    await document.fail(failure).catch((more: unknown) => tell(messageOf(more)));
     return failure.exitCode;
   } finally {
     process.off("SIGXFSZ", ignore);

@@ -1,17 +1,19 @@
 import { z } from "zod";
+import type { EmitHandler } from "../engine/workers.js";
 import { checkDocument } from "../files/documents.js";
 import { shown } from "../formats/shown.js";
 import type { NamedText } from "../models/wan/text/texts.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import { parseMessage } from "../protocol/messages.js";
-import { wanGenerateRankSchema, wanProgressSchema } from "../protocol/results.js";
+import { progressSchema, wanGenerateRankSchema } from "../protocol/results.js";
 import { counted } from "../text.js";
 import { freeName, openVideo } from "../video/open-video.js";
 import type { VideoFormat, VideoMetadata, VideoWriter } from "../video/video-writer.js";
 import { type GenerateSummary, generateTable, summarizeGenerate } from "../views/generate-report.js";
-import { VideoProgress } from "../views/video-progress.js";
+import { generateVerdict } from "../views/verdict.js";
 import { endOnInterrupt } from "./interrupts.js";
 import type { Session } from "./session.js";
+import { showProgress } from "./show-progress.js";
 
 /** Where a video goes. */
 export interface Target extends VideoFormat {
@@ -25,6 +27,7 @@ export interface Target extends VideoFormat {
 /** One video to be made. */
 export interface Wanted {
   readonly prompt: NamedText;
+  readonly negativePrompt: string;
   readonly task: WanGenerateTask;
   readonly target: Target;
 }
@@ -44,11 +47,12 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
   session.log.logger.info(`${first.task.model.name}: ${weights}.`);
   try {
     if (wanted.length === 1) {
-      const results = (onEmit: OnEmit) => session.run(first.task, onEmit);
-      await session.emit(await makeVideo({ session, weights, results, video: open }, first));
+      const results = (onEmit: EmitHandler) => session.run(first.task, onEmit);
+      const summary = await makeVideo({ session, weights, results, video: open }, first);
+      await session.emit({ ...summary, ...textsOf(first), deviceName: summary.device });
       return;
     }
-    const videos: (GenerateSummary & { prompt: string })[] = [];
+    const videos: (GenerateSummary & { prompt: string; verdict: string })[] = [];
     const { logger } = session.log;
     const what = { kind: first.task.kind, subject: `${first.task.model.name}, ${counted(wanted.length, "video")}` };
     await session.withWorkers(first.task.plan, what, async (workers, signal) => {
@@ -56,7 +60,7 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
         const title = `Video ${index + 1} of ${wanted.length}, ${each.prompt.name}: ${shown(each.prompt.text)}`;
         logger.info(title);
         open ??= await openTarget(session, each.target);
-        const results = (onEmit: OnEmit) => workers.run(each.task, { onEmit });
+        const results = (onEmit: EmitHandler) => workers.run(each.task, { onEmit });
         const run = { session, weights, results, video: open, signal, title, again: index > 0 };
         const summary = await makeVideo(run, each).catch((error: unknown) => {
           if (index > 0) logger.warn(`Video ${index + 1} of ${wanted.length} was not finished; ${kept(index)} kept.`);
@@ -66,7 +70,9 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
         open = undefined;
       }
     });
-    await session.emit({ videos });
+    const { model, plan } = first.task;
+    const { negativePrompt } = first;
+    await session.emit({ model, plan, negativePrompt, deviceName: videos[0]?.device ?? null, videos });
   } catch (error) {
     await abort();
     throw error;
@@ -74,6 +80,8 @@ export async function makeVideos(session: Session, wanted: readonly Wanted[], we
     stopListening();
   }
 }
+
+const textsOf = ({ prompt, negativePrompt }: Wanted) => ({ prompt: prompt.text, negativePrompt });
 
 const kept = (videos: number) => (videos === 1 ? "the one before it is" : `the ${videos} before it are`);
 
@@ -86,13 +94,11 @@ async function openTarget({ log: { logger } }: Session, target: Target): Promise
   return video;
 }
 
-type OnEmit = (rank: number, name: string, value: Uint8Array) => Promise<void>;
-
 interface Run {
   readonly session: Session;
   readonly weights: string;
   /** Runs the task. @returns its results by rank. */
-  readonly results: (onEmit: OnEmit) => Promise<unknown[]>;
+  readonly results: (onEmit: EmitHandler) => Promise<unknown[]>;
   readonly video: VideoWriter;
   /** Ends the encoder, where nothing else hears the user meanwhile. */
   readonly signal?: AbortSignal;
@@ -105,37 +111,34 @@ interface Run {
 async function makeVideo(
   { session, weights, results, video, signal, title, again }: Run,
   { task, target }: Wanted,
-): Promise<GenerateSummary> {
-  const { log } = session;
-  const { stderr } = process;
-  const visible = stderr.isTTY && ["info", "debug"].includes(log.level);
-  const info = (line: string) => log.logger.info(line);
-  const progress = new VideoProgress({ info, terminal: visible ? stderr : undefined }, target.frames, again);
+): Promise<GenerateSummary & { verdict: string }> {
   let sampled = performance.now();
   let decoded = sampled;
-  const ended = await results(async (_rank, name, value) => {
-    if (name === "frame") {
-      await video.write(value);
-      progress.frame();
-    } else if (name === "progress") {
-      const report = parseMessage(wanProgressSchema, value);
-      if (report.stage === "sample") sampled = performance.now();
-      // This report comes behind the last frame, which may have waited for the encoder.
-      if (report.stage === "decode") decoded = sampled + report.milliseconds;
-      progress.report(report);
-    }
-  }).catch((error: unknown) => {
-    progress.clear();
-    throw error;
-  });
   const { overwrite, metadata, ...format } = target;
-  const written = { ...format, out: await unlessAborted(video.finish(), signal) };
-  progress.clear();
+  const shape = { frames: target.frames, again: again ?? false };
+  const { ended, written } = await showProgress(session, shape, async (_, progress) => {
+    const ended = await results(async (_rank, name, value) => {
+      if (name === "frame") {
+        await video.write(value);
+        progress.frame();
+      } else if (name === "progress") {
+        const report = parseMessage(progressSchema, value);
+        if (report.stage === "sample") sampled = performance.now();
+        // This report comes behind the last frame, which may have waited for the encoder.
+        if (report.stage === "decode") decoded = sampled + report.milliseconds;
+        progress.report(report);
+      }
+    });
+    return { ended, written: { ...format, out: await unlessAborted(video.finish(), signal) } };
+  });
   const finishMs = performance.now() - decoded;
+  session.events.tell({ event: "video", out: written.out, frames: target.frames });
   const ranks = checkDocument("The workers' results", ended, z.array(wanGenerateRankSchema), "ERR_INTERNAL");
   const summary = summarizeGenerate(task, ranks, { ...written, encoder: video.encoder, finishMs }, weights);
-  session.print(`${title === undefined ? "" : `${title}\n`}${generateTable(summary)}`);
-  return summary;
+  session.print(`${title === undefined ? "" : `${title}\n`}${generateTable(session.page, summary)}\n`);
+  const verdict = generateVerdict(summary);
+  session.printVerdict(verdict);
+  return { ...summary, verdict };
 }
 
 /** @throws the signal's reason, as soon as it is aborted. */

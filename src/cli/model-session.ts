@@ -31,6 +31,10 @@ export class ModelSession extends Session {
     return new ModelSession(options, device, log, context, chosenSeed(options.seed, log));
   }
 
+  protected override get common(): object {
+    return { seed: this.seed };
+  }
+
   /** --model, else the benchmark on a GPU and its small sibling on a CPU. */
   async model(): Promise<DitModel> {
     if (this.options.model !== undefined) return loadDitModel(this.options.model);

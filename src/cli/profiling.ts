@@ -6,11 +6,13 @@ import { singleDevicePlan } from "../plan/resolve.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
 import { kernelTable } from "../views/kernel-report.js";
-import { figures, profileTable, summarizeProfile } from "../views/profile-report.js";
+import { baselineTable, profileTable, speedupOf, summarizeProfile } from "../views/profile-report.js";
 import { chromeTrace } from "../views/trace.js";
+import { baselineVerdict, profileVerdict, speedupVerdict } from "../views/verdict.js";
 import { writes } from "./named-files.js";
 import type { ProfileOptions } from "./options/profile.js";
 import type { Session } from "./session.js";
+import { showProgress } from "./show-progress.js";
 
 /** Forwards before and under the clock: a GPU needs more to settle, a CPU takes longer for each. */
 const defaults = { cuda: { warmup: 3, iterations: 10 }, cpu: { warmup: 1, iterations: 3 } };
@@ -54,19 +56,35 @@ export async function profileTask(
 ): Promise<void> {
   const ranks = await measure(session, task);
   const summary = summarizeProfile(task, ranks, session.device);
-  session.print(profileTable(summary));
+  const { page } = session;
+  session.print(`${profileTable(page, summary)}\n`);
   const [first] = ranks;
-  if (first) session.print(kernelTable(first));
-  if (trace !== undefined) await writeOutput(trace, JSON.stringify(chromeTrace(ranks)));
-  if (!baseline) return session.emit(summary);
+  if (first) session.print(`${kernelTable(page, first)}\n`);
+  if (trace !== undefined) {
+    await writeOutput(trace, JSON.stringify(chromeTrace(ranks)));
+    session.log.logger.info(`The trace is in ${trace}: open it at ui.perfetto.dev.`);
+  }
+  const document = { ...summary, deviceName: summary.device };
+  const verdict = profileVerdict(summary);
+  if (!baseline) {
+    session.printVerdict(verdict);
+    return session.emit({ ...document, verdict });
+  }
   const single = aloneOf(task);
   const alone = summarizeProfile(single, await measure(session, single), session.device);
-  const speedup = alone.latencyMs.median / summary.latencyMs.median;
-  session.print(profileTable(alone));
-  session.print(`Speed-up over one worker: ${figures(speedup)}`);
-  await session.emit({ ...summary, baseline: { latencyMs: alone.latencyMs, tflops: alone.tflops, speedup } });
+  const speedup = speedupOf(summary, alone);
+  session.print(baselineTable(session.page, summary, alone));
+  const gain = speedupVerdict(speedup);
+  session.print("");
+  session.printVerdict(baselineVerdict(gain, verdict));
+  const { latencyMs, tflops } = alone;
+  const { factor, efficiency, ideal } = speedup;
+  const result = { latencyMs, tflops, speedup: factor, efficiency, ideal, verdict: gain };
+  await session.emit({ ...document, verdict, baseline: result });
 }
 
 async function measure(session: Session, task: ProfileTask | WanProfileTask) {
-  return checkDocument("The workers' results", await session.run(task), z.array(profileRankSchema), "ERR_INTERNAL");
+  const forwards = task.warmup + task.iterations + 1;
+  const results = await showProgress(session, { forwards }, (onEmit) => session.run(task, onEmit));
+  return checkDocument("The workers' results", results, z.array(profileRankSchema), "ERR_INTERNAL");
 }

@@ -2,13 +2,17 @@ import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice } from "../engine/choose-device.js";
 import { type EmitHandler, runJob, Workers, type WorkersOptions } from "../engine/workers.js";
 import { type Log, openLog } from "../launcher/logs.js";
+import { planTitle } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
 import { counted } from "../text.js";
+import { type Page, type Paint, pageOf, paint, prose } from "../views/page.js";
 import type { Context } from "./command.js";
+import type { Events } from "./events.js";
 import { interruptSignals, unlessEnding } from "./interrupts.js";
 import { type LaunchOptions, portNumber } from "./options/launch.js";
 import type { OutputOptions } from "./options/output.js";
+import { terminal } from "./terminal.js";
 
 /** What workers are started for: a kind of task, and the model or what else it is about. */
 export interface Undertaking {
@@ -20,8 +24,10 @@ export interface Undertaking {
 export type SessionOptions = LaunchOptions & OutputOptions;
 
 /** The log and the device that the options ask for. @throws DitrunError as Session.open does. */
-export async function surroundings({ logLevel, logDir, device, dryRun }: SessionOptions) {
-  const log = openLog(logLevel, logDir);
+export async function surroundings({ logLevel, logDir, device, dryRun, quiet }: SessionOptions) {
+  if (quiet) terminal.silence();
+  const level = quiet && logLevel !== "silent" ? "error" : logLevel;
+  const log = openLog(level, logDir, { stderr: terminal, rankLines: !quiet, colour: terminal.page.colour });
   return { log, device: await chooseDevice(device, log, !dryRun) };
 }
 
@@ -41,6 +47,11 @@ export class Session {
   static async open(options: SessionOptions, context: Context): Promise<Session> {
     const { log, device } = await surroundings(options);
     return new Session(options, device, log, context);
+  }
+
+  /** Whoever wants progress as JSON. */
+  get events(): Events {
+    return this.context.events;
   }
 
   /** Tells something once the first job starts or the first table is shown: not before a mistake of the same line. */
@@ -98,7 +109,9 @@ export class Session {
     const { timeout, masterPort } = this.options;
     const { MASTER_PORT } = process.env;
     const workers = `${counted(nproc, "worker")} on ${device}`;
-    this.log.logger.info(`${kind}: ${subject}, plan ${plan.name}, ${workers}.`);
+    this.log.logger.info(`${kind}: ${subject}, ${planTitle(plan)}, ${workers}.`);
+    const job = { kind, subject, plan: plan.name ?? "", workers: nproc, deviceKind: device };
+    this.events.tell({ event: "job", ...job });
     if (device === "cuda" && nproc > count) {
       const gpus = count === 1 ? "the one GPU" : `${count} GPUs`;
       this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);
@@ -121,15 +134,41 @@ export class Session {
     }
   }
 
-  /** Text for people: on stdout, or on stderr where a JSON document was asked for. */
+  /** What text for people is laid out for: stdout, or stderr where stdout or a file has JSON. */
+  get page(): Page {
+    return this.#onStdout ? pageOf(process.stdout, process.env) : terminal.page;
+  }
+
+  get #onStdout(): boolean {
+    return this.options.json === undefined && this.options.events !== "-";
+  }
+
+  /** Text for people; none with --quiet. */
   print(text: string): void {
     this.#tellNotes();
-    const stream = this.options.json === undefined ? process.stdout : process.stderr;
-    stream.write(`${text}\n`);
+    if (this.options.quiet) return;
+    terminal.status(undefined);
+    if (this.#onStdout) process.stdout.write(`${text}\n`);
+    else terminal.write(`${text}\n`);
+  }
+
+  /** What the numbers come to. */
+  printVerdict(sentence: string, colour?: Paint): void {
+    const { page } = this;
+    const word = paint(page, colour === undefined ? "bold" : ["bold", colour], "Verdict:");
+    this.print(prose(page, `${word} ${sentence}`));
+  }
+
+  /** What else all documents of such a session have. */
+  protected get common(): object {
+    return {};
   }
 
   /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */
-  async emit(document: unknown): Promise<void> {
-    await this.context.document.write(document);
+  async emit(document: object): Promise<void> {
+    const { device, count } = this.device;
+    const { command } = this.context;
+    const common = { command, deviceKind: device, deviceName: null, deviceCount: count, ...this.common };
+    await this.context.document.write({ ...common, ...document });
   }
 }

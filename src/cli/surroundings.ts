@@ -1,5 +1,6 @@
 import { DitrunError } from "../failure.js";
 import { processLimit } from "../launcher/process-limit.js";
+import { terminal } from "./terminal.js";
 
 /** Loading the launcher alone opens some 150 files at once. */
 const LEAST_OPEN_FILES = 256;
@@ -30,7 +31,7 @@ export function checkSurroundings(): void {
 export function tellOfWarnings(): void {
   for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
     process.on(signal, () => {
-      process.stderr.write(`ditrun: ${signal} is taken as the warning of a scheduler; the job goes on.\n`);
+      terminal.write(`ditrun: ${signal} is taken as the warning of a scheduler; the job goes on.\n`);
     });
   }
 }

@@ -11,12 +11,7 @@ import { TokenizerThread } from "../models/wan/text/texts.js";
 import { checkPlan, checkWorkers, resolvePlan } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import { parseMessage } from "../protocol/messages.js";
-import {
-  type WanGenerateRank,
-  type WanProgress,
-  wanGenerateRankSchema,
-  wanProgressSchema,
-} from "../protocol/results.js";
+import { type Progress, progressSchema, type WanGenerateRank, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedOf } from "../protocol/seed.js";
 import { chooseDevice, type DeviceName } from "./choose-device.js";
 import { type RequestBase, taskOf, type VideoRequest } from "./requests.js";
@@ -51,7 +46,11 @@ export interface EngineOptions {
 /** What happens while a request runs. */
 export type EngineEvent =
   /** A stage has ended: texts encoded, all steps sampled, all frames decoded. `prepare` is short once the video's size is known. */
-  | { readonly kind: "stage"; readonly stage: WanProgress["stage"]; readonly milliseconds: number }
+  | {
+      readonly kind: "stage";
+      readonly stage: "prepare" | "encode" | "sample" | "decode";
+      readonly milliseconds: number;
+    }
   | {
       readonly kind: "step";
       readonly done: number;
@@ -171,7 +170,10 @@ class WanEngine implements Engine {
         signal: AbortSignal.any(signals),
         onEmit: async (_rank, name, value) => {
           if (name === "frame") await onEvent?.({ kind: "frame", index: frames++, ...pixels, pixels: value });
-          else if (name === "progress") await onEvent?.(eventOf(parseMessage(wanProgressSchema, value)));
+          else if (name === "progress") {
+            const event = eventOf(parseMessage(progressSchema, value));
+            if (event) await onEvent?.(event);
+          }
         },
       });
       const ranks = checkDocument("The workers' results", results, z.array(wanGenerateRankSchema), "ERR_INTERNAL");
@@ -193,8 +195,11 @@ class WanEngine implements Engine {
   }
 }
 
-function eventOf({ stage, done, total, milliseconds }: WanProgress): EngineEvent {
-  if (stage !== "sample" || done === total) return { kind: "stage", stage, milliseconds };
+function eventOf({ stage, done, total, milliseconds }: Progress): EngineEvent | undefined {
+  if (stage === "prepare" || stage === "encode" || stage === "decode" || (stage === "sample" && done === total)) {
+    return { kind: "stage", stage, milliseconds };
+  }
+  if (stage !== "sample") return undefined;
   return { kind: "step", done, total, millisecondsLeft: (milliseconds / done) * (total - done) };
 }
 

@@ -17,7 +17,7 @@ export class BoundedStream {
 
   /** @param most bytes that may wait. */
   constructor(
-    private readonly stream: Writable,
+    private readonly stream: Pick<Writable, "write" | "writableLength">,
     private readonly most: number = MOST_WAITING_BYTES,
   ) {}
 

@@ -1,13 +1,15 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { Writable } from "node:stream";
+import { styleText } from "node:util";
 import { type Logger, multistream, pino } from "pino";
 import { z } from "zod";
 import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import { makeFolder } from "../files/folder.js";
-import { packageVersion } from "../version.js";
+import { packageCommit, packageVersion } from "../version.js";
 import { BoundedStream } from "./bounded-stream.js";
+import { notedVariables } from "./cluster/noted-variables.js";
 import { LogFile } from "./log-file.js";
 import { visible } from "./terminal-text.js";
 
@@ -28,18 +30,36 @@ export interface WorkerLog {
   close(): void;
 }
 
-const recordSchema = z.object({ msg: z.string() });
+const recordSchema = z.object({ msg: z.string(), level: z.number() });
+
+/** How the launcher's sentences and its ranks' lines reach people. */
+export interface Console {
+  readonly stderr?: Pick<Writable, "write" | "writableLength">;
+  /** False: the lines of ranks go to the files alone. */
+  readonly rankLines?: boolean;
+  /** Whether warnings and errors have a colour. */
+  readonly colour?: boolean;
+}
 
 /**
  * Logs to the launcher's stderr as `ditrun: sentence` lines, and with a folder also to launcher.log there (JSON lines) and
- * to JOB/rank-N.stdout.log and JOB/rank-N.stderr.log. Worker lines reach stderr at every level, prefixed `[rank N] `, with
- * control characters written out; the files have them as they came.
+ * to JOB/rank-N.stdout.log and JOB/rank-N.stderr.log. Worker lines reach stderr at every level, unless the console leaves them
+ * out, prefixed `[rank N] `, with control characters written out; the files have them as they came.
  * @throws DitrunError when the folder cannot be made or written.
  */
-export function openLog(level: LogLevel, folder?: string, stderr: Writable = process.stderr): Log {
+export function openLog(
+  level: LogLevel,
+  folder?: string,
+  { stderr = process.stderr, rankLines = true, colour = false }: Console = {},
+): Log {
   const terminal = new BoundedStream(stderr);
-  const tell = (sentence: string) => terminal.write(`ditrun: ${sentence}\n`);
-  const console = { write: (line: string) => tell(recordSchema.parse(JSON.parse(line)).msg) };
+  const tell = (sentence: string, prefix = "ditrun:") => terminal.write(`${prefix} ${sentence}\n`);
+  const console = {
+    write(line: string) {
+      const { msg, level: weight } = recordSchema.parse(JSON.parse(line));
+      tell(msg, colour ? coloured(weight) : undefined);
+    },
+  };
   const streams: { level: pino.Level; stream: { write(line: string): void } }[] = [];
   if (level !== "silent") streams.push({ level, stream: console });
   if (folder !== undefined) {
@@ -75,7 +95,7 @@ export function openLog(level: LogLevel, folder?: string, stderr: Writable = pro
       }
       return {
         lines(stream, lines) {
-          terminal.write(lines.map((line) => `[rank ${rank}] ${visible(line)}\n`).join(""));
+          if (rankLines) terminal.write(lines.map((line) => `[rank ${rank}] ${visible(line)}\n`).join(""));
           files[stream]?.write(lines.map((line) => `${line}\n`).join(""));
           return terminal.room;
         },
@@ -86,6 +106,14 @@ export function openLog(level: LogLevel, folder?: string, stderr: Writable = pro
       };
     },
   };
+}
+
+/** The word before a sentence, as its weight asks for. */
+function coloured(weight: number): string {
+  const { error, warn } = pino.levels.values;
+  const isError = error !== undefined && weight >= error;
+  const isWarning = warn !== undefined && weight >= warn;
+  return styleText(isError ? "red" : isWarning ? "yellow" : "dim", "ditrun:", { validateStream: false });
 }
 
 /** Where a launch and its ranks leave their lines, besides the events. */
@@ -99,13 +127,24 @@ export interface LaunchLog {
 /** The log of work that a program asks for: nothing is written but what it wants. @throws DitrunError as openLog does. */
 export function openOwnLog({ level, folder }: LaunchLog = {}): Log {
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  return openLog(level ?? "silent", folder, level === undefined ? nowhere : process.stderr);
+  return openLog(level ?? "silent", folder, { stderr: level === undefined ? nowhere : process.stderr });
 }
 
 /** What somebody who reads the log later wants to know first. */
 function launchRecord() {
   const { argv, version: node } = process;
   const version = packageVersion();
+  const commit = packageCommit();
   const msg = `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`;
-  return { version, node, host: hostname(), directory: process.cwd(), arguments: argv.slice(2), msg };
+  const environment = notedVariables();
+  return {
+    version,
+    commit,
+    node,
+    host: hostname(),
+    directory: process.cwd(),
+    arguments: argv.slice(2),
+    environment,
+    msg,
+  };
 }

@@ -30,10 +30,20 @@ export const traceEventSchema = z.strictObject({
   dtype: z.string().optional(),
   /** Tells launches of one kernel apart. */
   shape: z.string(),
+  /** Module path of the layer that it is of, where that is known. */
+  layer: z.string().optional(),
   /** Attention that waits inside for the ring's blocks: `ringWaitsMs` says for how long, all launches together. */
   waits: z.boolean().optional(),
 });
 export type TraceEvent = z.infer<typeof traceEventSchema>;
+
+/** A part of the model on the compute stream, from its first kernel to its last: a block. Times as those of trace events. */
+export const traceSpanSchema = z.strictObject({
+  name: z.string(),
+  startMicroseconds: z.number(),
+  durationMicroseconds: z.number(),
+});
+export type TraceSpan = z.infer<typeof traceSpanSchema>;
 
 /** All launches of one kernel with one shape in a forward; attention's without its waits, which are a total of their own with no launches. */
 export const kernelTotalSchema = z.strictObject({
@@ -68,6 +78,11 @@ export const profileRankSchema = z.strictObject({
   /** Dense peak of this device for the narrowest of the plan's dtypes in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
   trace: z.array(traceEventSchema),
+  /** Blocks, of the trace. */
+  spans: z.array(traceSpanSchema),
+  host: z.string(),
+  /** When the recorded forward began, in microseconds of the host's CLOCK_MONOTONIC: one clock for all ranks of a host. */
+  recordedAtMicroseconds: z.number(),
 });
 export type ProfileRank = z.infer<typeof profileRankSchema>;
 
@@ -90,16 +105,21 @@ export const wanVaeRankSchema = z.strictObject({
 });
 export type WanVaeRank = z.infer<typeof wanVaeRankSchema>;
 
-/** What rank 0 of a wan-generate task says while it works, under the name `progress`. */
-export const wanProgressSchema = z.strictObject({
-  stage: z.enum(["prepare", "encode", "sample", "decode"]),
-  /** Of the stage: steps of sampling, else only its end. */
+/**
+ * What rank 0 says while it works, under the name `progress`. A video is loaded for, prepared, encoded, sampled and decoded; a
+ * profile has its first forward, those that warm up, those that are timed and the one that is recorded; links have cases.
+ */
+export const progressSchema = z.strictObject({
+  stage: z.enum(["load", "prepare", "encode", "sample", "decode", "first", "warm up", "forward", "record", "case"]),
+  /** Of the stage: bytes of weights on this rank, steps of sampling, forwards, cases; else only its end. */
   done: z.int(),
   total: z.int(),
-  /** Since the stage began. */
+  /** Since the stage began; of forwards, what the last one took. */
   milliseconds: z.number(),
+  /** What is loaded. */
+  what: z.string().optional(),
 });
-export type WanProgress = z.infer<typeof wanProgressSchema>;
+export type Progress = z.infer<typeof progressSchema>;
 
 /** What each worker reports for a wan-generate task; the frames went before, under the name `frame`. */
 export const wanGenerateRankSchema = z.strictObject({
@@ -112,6 +132,8 @@ export const wanGenerateRankSchema = z.strictObject({
     sampleMs: z.number(),
     decodeMs: z.number(),
   }),
+  /** Of preparing: the loading of weights alone, and the bytes that they take on the device. Nothing where they were there already. */
+  load: z.strictObject({ milliseconds: z.number(), bytes: z.number() }),
   memory: z.strictObject({
     /** Of device memory, with everything in it at once. */
     neededBytes: z.number(),

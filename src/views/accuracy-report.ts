@@ -2,8 +2,9 @@ import { DitrunError } from "../failure.js";
 import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision } from "../plan/resolve.js";
 import type { Plan } from "../plan/schema.js";
+import { type Page, paint, prose } from "./page.js";
 import { difference } from "./statistics.js";
-import { formatTable } from "./table.js";
+import { type Column, formatTable } from "./table.js";
 import { type OutputTensor, tokenDifferences } from "./token-differences.js";
 
 export type { OutputTensor } from "./token-differences.js";
@@ -107,24 +108,50 @@ function countNonFinite(data: Float32Array): number {
 
 /** A row per comparison, and a sentence for each that failed. @param reference what the plans are compared with. */
 export function accuracyTable(
+  page: Page,
   model: string,
   device: string,
   results: readonly AccuracyResult[],
   reference: string,
 ): string {
-  const head = ["plan", "compared with", "rel L2", "region", "token", "of limit", "result"];
-  const rows = results.map(({ plan, comparison, measures, limits, pass }) => {
-    const other = comparison === "layout" || reference !== "one device" ? reference : "fp32";
-    const values = measureNames.map((name) => measures?.[name].toExponential(1) ?? "NaN");
-    const share = measures && Math.max(...measureNames.map((name) => measures[name] / limits[name]));
-    return [plan, other, ...values, share === null ? "" : `${(100 * share).toFixed(0)} %`, pass ? "pass" : "FAIL"];
+  const measure = (name: keyof Measures, head: string): Column<AccuracyResult> => ({
+    head,
+    cell: ({ measures }) => measures?.[name].toExponential(1) ?? "NaN",
   });
-  const dtypes = new Map(results.map(({ plan, dtypes }) => [plan, dtypes]));
+  const columns: Column<AccuracyResult>[] = [
+    { head: "plan", align: "left", cell: ({ plan }) => plan },
+    {
+      head: "compared with",
+      short: "beside",
+      align: "left",
+      cell: ({ comparison }) => (comparison === "layout" || reference !== "one device" ? reference : "fp32"),
+    },
+    measure("relL2", "rel L2"),
+    measure("region", "region"),
+    measure("token", "token"),
+    {
+      head: "of limit",
+      cell: ({ measures, limits }) =>
+        measures === null
+          ? ""
+          : `${(100 * Math.max(...measureNames.map((name) => measures[name] / limits[name]))).toFixed(0)} %`,
+    },
+    {
+      head: "result",
+      align: "left",
+      cell: ({ pass }) => paint(page, pass ? "green" : ["bold", "red"], pass ? "pass" : "FAIL"),
+    },
+  ];
+  // A plan whose name says its dtype needs no line that says it again.
+  const dtypes = new Map(
+    results.flatMap(({ plan, dtypes }) => (plan.endsWith(` ${dtypes}`) ? [] : [[plan, dtypes] as const])),
+  );
   return [
-    `${model} on ${device}: relative differences of the output, of all of it, of its worst region and worst token`,
-    formatTable(head, rows),
-    ...[...dtypes].map(([plan, parts]) => `${plan}: ${parts}`),
-    ...results.filter(({ pass }) => !pass).map(failureSentence),
+    paint(page, "bold", prose(page, `${model} on ${device}: relative differences of the output`)),
+    formatTable(page, columns, results),
+    prose(page, "rel L2: of all of it; region: of its worst region; token: of its worst token."),
+    ...[...dtypes].map(([plan, parts]) => prose(page, `${plan}: ${parts}`)),
+    ...results.filter(({ pass }) => !pass).map((result) => prose(page, failureSentence(result))),
   ].join("\n");
 }
 

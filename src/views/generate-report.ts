@@ -3,9 +3,10 @@ import { vaeDtype } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import type { WanGenerateRank } from "../protocol/results.js";
 import { counted } from "../text.js";
-import { figures } from "./profile-report.js";
-import { type Latency, latencyOf, percentile } from "./statistics.js";
-import { formatTable } from "./table.js";
+import { byteSize, figures } from "./figures.js";
+import { type Page, paint, prose } from "./page.js";
+import { type Latency, latencyOf, percentile, sum } from "./statistics.js";
+import { type Column, formatTable } from "./table.js";
 
 export interface VideoOutput {
   readonly out: string;
@@ -21,6 +22,8 @@ export interface VideoOutput {
 export interface GenerateSummary {
   /** Wall time of each stage; the slowest rank's. */
   stages: WanGenerateRank["stages"] & { readonly videoMs: number };
+  /** Of preparing: the loading of weights alone, and what they take on the device; the slowest rank's, all ranks' together. */
+  load: WanGenerateRank["load"];
   /** All stages but preparing. */
   totalMs: number;
   /** One forward of the transformer, or both texts' at the same time; the slowest rank of each. */
@@ -62,8 +65,13 @@ export function summarizeGenerate(
   const ofAll = (times: (rank: WanGenerateRank) => readonly number[]) =>
     times(first).map((_, index) => Math.max(...ranks.map((rank) => times(rank)[index] ?? 0)));
   const forwardMs = latencyOf(ofAll(({ forwardsMs }) => forwardsMs));
+  const load = {
+    milliseconds: Math.max(...ranks.map((rank) => rank.load.milliseconds)),
+    bytes: sum(ranks.map((rank) => rank.load.bytes)),
+  };
   return {
     stages,
+    load,
     totalMs: stages.encodeMs + stages.sampleMs + stages.decodeMs + stages.videoMs,
     forwardMs,
     secondsPerStep:
@@ -87,34 +95,78 @@ export function summarizeGenerate(
   };
 }
 
+interface StageRow {
+  readonly stage: string;
+  readonly milliseconds: number;
+  /** What was done, in its own unit: `50 steps`. */
+  readonly amount?: string;
+  readonly rate?: string;
+  /** A part of the stage above, or the sum: no share of its own. */
+  readonly part?: boolean;
+}
+
 /** Stage times as a table, and where the video is. */
-export function generateTable(summary: GenerateSummary): string {
-  const { model, plan, worldSize, device, weights, video, stages, sampling, forwardMs } = summary;
-  const workers = counted(worldSize, "worker");
+export function generateTable(page: Page, summary: GenerateSummary): string {
+  const { model, plan, worldSize, device, weights, video, stages, load, sampling, forwardMs } = summary;
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
-  const rows = [
-    ["prepare: rehearse, load, warm up", seconds(stages.prepareMs), ""],
-    ["encode the texts", seconds(stages.encodeMs), ""],
-    [
-      `sample, ${counted(sampling.steps, "step")}`,
-      seconds(stages.sampleMs),
-      `${figures(summary.secondsPerStep)} s/step`,
-    ],
-    [
-      `decode, ${counted(video.frames, "frame")}`,
-      seconds(stages.decodeMs),
-      `${figures((1e3 * video.frames) / stages.decodeMs)} frames/s`,
-    ],
-    ["finish the file", seconds(stages.videoMs), ""],
-    ["all but preparing", seconds(summary.totalMs), ""],
+  const rows: StageRow[] = [
+    {
+      stage: "load the weights",
+      milliseconds: load.milliseconds,
+      part: true,
+      ...(load.bytes > 0 && {
+        amount: byteSize(load.bytes),
+        rate: `${byteSize((1e3 * load.bytes) / load.milliseconds)}/s`,
+      }),
+    },
+    { stage: "plan memory, warm up", milliseconds: Math.max(0, stages.prepareMs - load.milliseconds), part: true },
+    { stage: "encode the texts", milliseconds: stages.encodeMs },
+    {
+      stage: "sample",
+      milliseconds: stages.sampleMs,
+      amount: counted(sampling.steps, "step"),
+      rate: `${figures(summary.secondsPerStep)} s/step`,
+    },
+    {
+      stage: "decode",
+      milliseconds: stages.decodeMs,
+      amount: counted(video.frames, "frame"),
+      rate: `${figures((1e3 * video.frames) / stages.decodeMs)} frames/s`,
+    },
+    { stage: "finish the file", milliseconds: stages.videoMs },
+    { stage: "from the texts to the file", milliseconds: summary.totalMs, part: true },
   ];
-  const memory = `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB of device memory at most`;
+  const columns: Column<StageRow>[] = [
+    { head: "stage", align: "left", cell: ({ stage }) => stage },
+    { head: "seconds", cell: ({ milliseconds }) => seconds(milliseconds) },
+    {
+      head: "share",
+      drop: 1,
+      cell: ({ milliseconds, part }) => (part ? "" : `${((100 * milliseconds) / summary.totalMs).toFixed(0)} %`),
+    },
+    { head: "amount", cell: ({ amount = "" }) => amount },
+    { head: "rate", cell: ({ rate = "" }) => rate },
+  ];
   const short = summary.ranks.some(({ memory: { encoderFirst } }) => encoderFirst);
+  const memory = `${(summary.peakMemoryBytes / 2 ** 30).toFixed(2)} GiB of device memory at most${short ? ", the text encoder first and alone" : ""}`;
   return [
-    `${model.name} with ${weights}, ${planTitle(plan)}, VAE in ${vaeDtype(plan)}, ${workers}, ${device}`,
-    `seed ${summary.seed}, noise: ${summary.noise}`,
-    formatTable(["stage", "seconds", "speed"], rows),
-    `${summary.forwardsAtOnce === 1 ? "A forward" : "Both texts' forwards"}: ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s. A worker: ${memory}${short ? ", the text encoder first and alone" : ""}.`,
-    `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second, by ${video.encoder}`,
+    paint(
+      page,
+      "bold",
+      prose(
+        page,
+        `${model.name}, ${planTitle(plan)}, VAE in ${vaeDtype(plan)}, ${counted(worldSize, "worker")}, ${device}`,
+      ),
+    ),
+    prose(page, `weights: ${weights}; seed ${summary.seed}, noise: ${summary.noise}`),
+    formatTable(page, columns, rows),
+    prose(
+      page,
+      `${summary.forwardsAtOnce === 1 ? "A forward" : "Both texts' forwards"}: ${figures(forwardMs.median)} ms, ${figures(summary.forwardTflops)} TFLOP/s. A worker: ${memory}.`,
+    ),
+    prose(
+      page,
+      `${video.out}: ${counted(video.frames, "frame")} of ${video.width} × ${video.height}, ${video.fps} a second, by ${video.encoder}`,
+    ),
   ].join("\n");
 }

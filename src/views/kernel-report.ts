@@ -1,6 +1,7 @@
 import { type KernelTotal, phaseNames } from "../protocol/results.js";
-import { figures } from "./profile-report.js";
-import { formatTable } from "./table.js";
+import { figures } from "./figures.js";
+import { type Page, paint, prose } from "./page.js";
+import { type Column, formatTable } from "./table.js";
 
 /** Kernels below this share of the forward are one row. */
 const SMALLEST_SHARE = 0.002;
@@ -21,32 +22,63 @@ function sumOf(kernels: readonly KernelTotal[]): Sums {
   );
 }
 
+interface Row extends Sums {
+  readonly name: string;
+  /** Of the recorded forward. */
+  readonly share: number;
+  readonly kind: "phase" | "kernel" | "sum";
+}
+
+const rate = (work: number, milliseconds: number, unit: number) =>
+  work === 0 || milliseconds === 0 ? "" : figures(work / (milliseconds * unit));
+const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+const known = ({ roofMs, milliseconds }: Sums) => roofMs !== null && roofMs > 0 && milliseconds > 0;
+
+const columns: readonly Column<Row>[] = [
+  { head: "kernel and shape", short: "kernel", align: "left", cell: ({ name }) => name },
+  { head: "launches", short: "n", cell: ({ launches }) => (launches === 0 ? "" : String(launches)) },
+  { head: "ms", cell: ({ milliseconds }) => figures(milliseconds) },
+  { head: "of all", drop: 2, cell: ({ share }) => percent(share) },
+  { head: "TFLOP/s", cell: ({ flops, milliseconds }) => rate(flops, milliseconds, 1e9) },
+  { head: "GB/s", cell: ({ bytes, milliseconds }) => rate(bytes, milliseconds, 1e6) },
+  { head: "ms at peak", short: "at peak", drop: 1, cell: (row) => (known(row) ? figures(row.roofMs ?? 0) : "") },
+  { head: "of peak", cell: (row) => (known(row) ? percent((row.roofMs ?? 0) / row.milliseconds) : "") },
+];
+
 /**
- * A rank's kernels against the device's peaks (roofline): a row for each phase, for each kernel and shape, and for all. Phases are
- * those of the profile's table. What the rows do not add up to, of the recorded forward, passed between kernels.
+ * A rank's recorded forward by kernel, against the device's peaks (roofline): a row for each phase, as the profile's table has it,
+ * for each kernel and shape, for the time in which nothing ran, and for all of it.
  */
-export function kernelTable({ rank, kernels }: { rank: number; kernels: readonly KernelTotal[] }): string {
+export function kernelTable(
+  page: Page,
+  { rank, kernels, recordedMs }: { rank: number; kernels: readonly KernelTotal[]; recordedMs: number },
+): string {
   const all = sumOf(kernels);
-  const head = [`rank ${rank}, compute stream`, "launches", "ms", "TFLOP/s", "GB/s", "ms at peak", "of peak"];
-  const row = (name: string, { launches, milliseconds, flops, bytes, roofMs }: Sums) => {
-    const rate = (work: number, unit: number) =>
-      work === 0 || milliseconds === 0 ? "" : figures(work / (milliseconds * unit));
-    const known = roofMs !== null && roofMs > 0 && milliseconds > 0;
-    return [
-      ...[name, launches === 0 ? "" : String(launches), figures(milliseconds), rate(flops, 1e9), rate(bytes, 1e6)],
-      ...(known ? [figures(roofMs), `${((100 * roofMs) / milliseconds).toFixed(1)} %`] : ["", ""]),
-    ];
-  };
+  const whole = Math.max(recordedMs, all.milliseconds);
+  const row = (kind: Row["kind"], name: string, sums: Sums): Row => ({
+    ...sums,
+    kind,
+    name: kind === "kernel" ? `  ${name}` : paint(page, "bold", name),
+    share: whole === 0 ? 0 : sums.milliseconds / whole,
+  });
   const rows = phaseNames.flatMap((phase) => {
     const own = kernels.filter((kernel) => kernel.phase === phase);
     if (own.length === 0) return [];
     const shown = own.filter(({ milliseconds }) => milliseconds >= SMALLEST_SHARE * all.milliseconds);
     const rest = own.filter((kernel) => !shown.includes(kernel));
     return [
-      row(phase, sumOf(own)),
-      ...shown.map((kernel) => row(`  ${kernel.name} ${kernel.shape}`, kernel)),
-      ...(rest.length > 0 ? [row(`  ${rest.length} smaller`, sumOf(rest))] : []),
+      row("phase", phase, sumOf(own)),
+      ...shown.map((kernel) => row("kernel", `${kernel.name} ${kernel.shape}`.trimEnd(), kernel)),
+      ...(rest.length > 0 ? [row("kernel", `${rest.length} smaller`, sumOf(rest))] : []),
     ];
   });
-  return formatTable(head, [...rows, row("all", all)]);
+  const idle = { launches: 0, milliseconds: whole - all.milliseconds, flops: 0, bytes: 0, roofMs: 0 };
+  return [
+    prose(page, `The same forward on rank ${rank} by kernel, on the compute stream`),
+    formatTable(page, columns, [
+      ...rows,
+      row("sum", "idle", idle),
+      row("sum", "forward", { ...all, milliseconds: whole }),
+    ]),
+  ].join("\n");
 }

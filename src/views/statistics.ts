@@ -21,8 +21,12 @@ export function latencyOf(milliseconds: readonly number[]): Latency {
   };
 }
 
+export function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
 export function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+  return sum(values) / values.length;
 }
 
 export interface Difference {

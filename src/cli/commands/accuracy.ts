@@ -21,6 +21,7 @@ import {
   compareOutputs,
   type OutputTensor,
 } from "../../views/accuracy-report.js";
+import { accuracyVerdict } from "../../views/verdict.js";
 import type { Body } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
@@ -28,6 +29,7 @@ import { ModelSession } from "../model-session.js";
 import { reads } from "../named-files.js";
 import type { AccuracyOptions, WanAccuracyOptions } from "../options/accuracy.js";
 import type { ModelRun } from "../options/model-run.js";
+import { showRun } from "../show-progress.js";
 import { chosenVideo, chosenWan } from "../wan-options.js";
 
 type WanChosen = WanAccuracyOptions & ModelRun;
@@ -113,11 +115,14 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
   return withTemporaryFolder("accuracy", endOnInterrupt, async (folder) => {
     const forward = async (plan: Plan): Promise<OutputTensor> => {
       const file = join(folder, "output.safetensors");
-      await session.run(subject.task(plan, file));
+      const runs = { done: done++, total: wanted };
+      await showRun(session, `plan ${plan.name ?? ""}`, runs, () => session.run(subject.task(plan, file)));
       const output = await readOutput(file);
       await rm(file);
       return output;
     };
+    const wanted = runsOf(pairs).length;
+    let done = 0;
     const alone = new Map<string, OutputTensor>();
     const once = async (plan: Plan): Promise<OutputTensor> => {
       const output = alone.get(keyOf(plan)) ?? (await forward(plan));
@@ -133,19 +138,24 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
     }
     const { device } = session.device;
     const compared = reference === undefined ? "one device" : basename(reference);
-    session.print(accuracyTable(model.name, device, results, compared));
+    session.print(`${accuracyTable(session.page, model.name, device, results, compared)}\n`);
+    const pass = results.every((result) => result.pass);
+    const verdict = accuracyVerdict(results);
+    session.printVerdict(verdict, pass ? "green" : "red");
     const of = (comparison: Comparison) => results.filter((result) => result.comparison === comparison);
     const isPlans = chosen.against === "fp32" || reference !== undefined;
     await session.emit({
       model,
       device,
-      seed: session.seed,
+      plans: [...new Set(pairs.map(({ plan }) => plan))],
+      pass,
+      verdict,
       weights: weights ?? "random",
       reference: reference ?? (chosen.against === "fp32" ? "one device, fp32" : "one device"),
       results: isPlans ? results : of("layout"),
       arithmetic: isPlans ? [] : of("arithmetic"),
     });
-    return results.every(({ pass }) => pass) ? exitCodes.ok : exitCodes.mismatch;
+    return pass ? exitCodes.ok : exitCodes.mismatch;
   });
 }
 

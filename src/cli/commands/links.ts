@@ -3,33 +3,21 @@ import { DitrunError, exitCodes } from "../../failure.js";
 import { checkDocument } from "../../files/documents.js";
 import { MOST_PEERS } from "../../plan/resolve.js";
 import { planSchema } from "../../plan/schema.js";
-import { type LinksTask, linkPatterns, linkTransports } from "../../protocol/job.js";
+import { type LinksTask, linkTransports } from "../../protocol/job.js";
 import { type LinksRank, linksRankSchema } from "../../protocol/results.js";
-import { figures } from "../../views/profile-report.js";
-import { percentile } from "../../views/statistics.js";
-import { formatTable } from "../../views/table.js";
+import { type LinkSummary, linksTable, summarizeLinks } from "../../views/links-report.js";
+import { linksVerdict } from "../../views/verdict.js";
 import type { Body, Context } from "../command.js";
 import { type LinksOptions, usualSizes } from "../options/links.js";
 import { Session, type SessionOptions } from "../session.js";
+import { showProgress } from "../show-progress.js";
 
 type Transport = (typeof linkTransports)[number];
-type Pattern = (typeof linkPatterns)[number];
 
 /** bf16 holds the sums that links checks exactly up to so many ranks (worker/tasks/links.ts). */
 const MOST_EXACT = 85;
 
 type Chosen = LinksOptions & SessionOptions;
-
-/** One line of the result. */
-interface LinkSummary {
-  transport: Transport;
-  pattern: Pattern;
-  bytes: number;
-  /** Median over the repetitions, each of which takes as long as its slowest rank. */
-  microseconds: number;
-  /** What a rank with all its neighbours sends (and receives) a second; see `sentBytes`. */
-  gigabytesPerSecond: number;
-}
 
 /** `ditrun links`. */
 export const links: Body<Chosen> = { run };
@@ -62,7 +50,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   });
   if (session.options.dryRun) {
     session.print(`Dry run: ${tasks.map(({ task }) => task.plan.name).join(", ")}; ${bytes.join(", ")} bytes`);
-    await session.emit({ dryRun: true, worldSize: workers, tasks: tasks.map(({ task }) => task) });
+    await session.emit({ dryRun: true, model: null, worldSize: workers, tasks: tasks.map(({ task }) => task) });
     return exitCodes.ok;
   }
   const results: LinkSummary[] = [];
@@ -70,16 +58,28 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   for (const { transport, task } of tasks) {
     const ranks = await measure(session, task);
     device = ranks[0]?.device ?? device;
-    results.push(...summarize(transport, ranks));
+    results.push(...summarizeLinks(transport, ranks));
   }
-  session.print(`${workers} workers, ${device}`);
-  session.print(linksTable(results));
-  await session.emit({ device, worldSize: workers, repetitions, results });
+  session.print(`${linksTable(session.page, device, workers, results)}\n`);
+  const verdict = linksVerdict(device, workers, results);
+  session.printVerdict(verdict);
+  const plans = tasks.map(({ task }) => task.plan);
+  await session.emit({
+    device,
+    deviceName: device,
+    model: null,
+    plans,
+    worldSize: workers,
+    repetitions,
+    results,
+    verdict,
+  });
   return exitCodes.ok;
 }
 
 async function measure(session: Session, task: LinksTask): Promise<LinksRank[]> {
-  return checkDocument("The workers' results", await session.run(task), z.array(linksRankSchema), "ERR_INTERNAL");
+  const results = await showProgress(session, {}, (onEmit) => session.run(task, onEmit));
+  return checkDocument("The workers' results", results, z.array(linksRankSchema), "ERR_INTERNAL");
 }
 
 /** --nproc, else all GPUs. @throws DitrunError for a single worker. */
@@ -113,42 +113,4 @@ function transportsOf(text: string | undefined, { device }: Session, workers: nu
     );
   });
   return [...new Set(named)];
-}
-
-/**
- * Bytes that a rank sends in one exchange of a message. All-reduce: 2 (n - 1) / n of it, the least that any algorithm can,
- * whatever this one does (the "bus bandwidth" of nccl-tests, doc/PERFORMANCE.md). Ring shift: the message. Halo: one message
- * to each of two neighbours; two ranks have one.
- */
-function sentBytes(pattern: Pattern, bytes: number, workers: number): number {
-  if (pattern.endsWith("all-reduce")) return (2 * bytes * (workers - 1)) / workers;
-  return pattern === "halo" ? bytes * Math.min(2, workers - 1) : bytes;
-}
-
-function summarize(transport: Transport, ranks: readonly LinksRank[]): LinkSummary[] {
-  return (ranks[0]?.links ?? []).map(({ pattern, bytes, microseconds: first }, index) => {
-    const slowest = first.map((_, i) => Math.max(...ranks.map(({ links }) => links[index]?.microseconds[i] ?? 0)));
-    const microseconds = percentile(slowest, 0.5);
-    const gigabytesPerSecond = sentBytes(pattern, bytes, ranks.length) / (microseconds * 1e3);
-    return { transport, pattern, bytes, microseconds, gigabytesPerSecond };
-  });
-}
-
-/** A row per pattern and size, two columns per transport. */
-function linksTable(results: readonly LinkSummary[]): string {
-  const transports = linkTransports.filter((name) => results.some(({ transport }) => transport === name));
-  const sizes = [...new Set(results.map(({ bytes }) => bytes))];
-  const patterns = linkPatterns.filter((name) => results.some(({ pattern }) => pattern === name));
-  const rows = patterns.flatMap((pattern) =>
-    sizes.map((bytes) => {
-      const cells = transports.flatMap((transport) => {
-        const found = results.find(
-          (each) => each.transport === transport && each.pattern === pattern && each.bytes === bytes,
-        );
-        return found ? [figures(found.microseconds), figures(found.gigabytesPerSecond)] : ["", ""];
-      });
-      return [pattern, String(bytes / 1024), ...cells];
-    }),
-  );
-  return formatTable(["", "KiB", ...transports.flatMap((name) => [`${name} µs`, "GB/s each way"])], rows);
 }

@@ -1,8 +1,6 @@
 import { resolve } from "node:path";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
-import type { Progress } from "../../hub/download.js";
-import type { Log } from "../../launcher/logs.js";
 import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
 import { modelSource } from "../../models/wan/model-source.js";
@@ -21,6 +19,7 @@ import { globalFiles, reads } from "../named-files.js";
 import type { GenerateOptions } from "../options/generate.js";
 import type { ModelRun } from "../options/model-run.js";
 import { checkPromptOptions, promptsOf } from "../prompts.js";
+import { downloadProgress } from "../show-progress.js";
 import { videoMetadata } from "../video-metadata.js";
 import { filesWritten, outputsOf } from "../video-outputs.js";
 import { chosenVideo, chosenWan } from "../wan-options.js";
@@ -59,6 +58,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const latent = latentOf(size, frames);
   // Before anything is downloaded for it.
   if (isWan(found.model)) session.refuseOnCpu(found.model, wanTokens(found.model, latent));
+  const download = downloadProgress(session);
   const source = await modelSource({
     found,
     weights: chosen.weights === "random" ? "random" : "checkpoint",
@@ -67,9 +67,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     download: chosen.download && !globals.dryRun,
     verify: chosen.verify,
     environment: process.env,
-    onProgress: downloadLines(log),
+    onProgress: download.show,
     onNote: (sentence) => log.logger.info(sentence),
   });
+  download.end();
   const { model, weights } = source;
   const tokens = wanTokens(model, latent);
   const plan = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
@@ -101,6 +102,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   };
   const wanted = outputs.map(({ prompt, out, dump }, index) => ({
     prompt,
+    negativePrompt: negative.text,
     task: {
       ...task,
       ids: { prompt: ids[index] ?? [], negative: ids.at(-1) ?? [] },
@@ -138,17 +140,6 @@ function bf16StepsOf({ bf16Steps = 0 }: GenerateOptions, steps: number, plan: Pl
     "ERR_OPTION_VALUE",
     `--bf16-steps ${bf16Steps} at both ends leaves none of the ${steps} steps for fp8: choose at most ${Math.floor((steps - 1) / 2)}, or leave out --fp8.`,
   );
-}
-
-/** A line for each percent of a download. */
-function downloadLines({ logger }: Log): (progress: Progress) => void {
-  let percent = 0;
-  return ({ doneBytes, totalBytes, file }) => {
-    const now = Math.floor((100 * doneBytes) / totalBytes);
-    if (now === percent) return;
-    percent = now;
-    logger.info(`Downloading: ${now} % of ${(totalBytes / 1e9).toFixed(1)} GB (${file}).`);
-  };
 }
 
 /** @throws DitrunError where noise is to be drawn and read at once. */

@@ -55,6 +55,8 @@ export interface Bound {
 
 /** The weights of this rank: w [n, k] or [parts, n, k]; e4m3 with row scales when the plan says so. */
 export interface LinearWeights {
+  /** Module path of the layer. */
+  readonly path: string;
   readonly w: Tensor;
   readonly bias?: Tensor | undefined;
   readonly outDtype: Tensor["dtype"];
@@ -110,8 +112,10 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
   const w = needed(tensors, "w");
   const [factor, term] = numbers ?? [];
   const bound = factor !== undefined && term !== undefined ? { factor, term } : undefined;
-  if (!plain || !precision) return { w, bias, outDtype, bound };
+  const { path } = spec;
+  if (!plain || !precision) return { path, w, bias, outDtype, bound };
   return {
+    path,
     get w() {
       return precision.quantised ? w : plain;
     },

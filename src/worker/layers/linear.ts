@@ -19,7 +19,11 @@ export type { LinearSpec, Loader } from "./linear-weights.js";
 type ForwardOptions = Pick<GemmOptions, "activation" | "residual" | "gate">;
 
 /** The product itself, with this rank's weights. An x that is not in their dtype yet is quantised here. */
-function multiply(context: Context, x: Tensor, out: Tensor, { w }: LinearWeights, options: GemmOptions): void {
+function multiply(context: Context, x: Tensor, out: Tensor, weights: LinearWeights, options: GemmOptions): void {
+  context.device.named(weights.path, () => multiplyBy(context, x, out, weights, options));
+}
+
+function multiplyBy(context: Context, x: Tensor, out: Tensor, { w }: LinearWeights, options: GemmOptions): void {
   const { device } = context;
   if (w.dtype !== "e4m3" || x.dtype === "e4m3") {
     gemm(device, out, x, w, options);
@@ -130,22 +134,25 @@ export class RowParallelLinear implements ResidualLinear {
     const { device, tp } = this.context;
     const { w, bias, outDtype } = this.weights;
     const out = device.allocate(outDtype, [matrixShape(x).rows, w.shape[0] ?? 1]);
-    tp.allReduce(this.#partial(x), { out, bias });
+    device.named(this.weights.path, () => tp.allReduce(this.#partial(x), { out, bias }));
     return out;
   }
 
   addTo(residual: Tensor, x: Tensor, tokensOfRank?: readonly number[]): void {
-    const { tp } = this.context;
-    const partial = this.#partial(x);
+    const { device, tp } = this.context;
     const target = { out: residual, base: residual, bias: this.weights.bias };
-    if (tokensOfRank) tp.reduceScatter(partial, tokensOfRank, target);
-    else tp.allReduce(partial, target);
+    device.named(this.weights.path, () => {
+      const partial = this.#partial(x);
+      if (tokensOfRank) tp.reduceScatter(partial, tokensOfRank, target);
+      else tp.allReduce(partial, target);
+    });
   }
 
   /** The gate goes with the whole sum. */
   addGatedTo(residual: Tensor, x: Tensor, gate: Tensor): void {
+    const { device, tp } = this.context;
     const target = { out: residual, base: residual, bias: this.weights.bias, gate };
-    this.context.tp.allReduce(this.#partial(x), target);
+    device.named(this.weights.path, () => tp.allReduce(this.#partial(x), target));
   }
 
   /** This rank's share of the sum, rounded to the plan's dtype; the sum itself is in float32. */

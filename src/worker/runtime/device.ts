@@ -1,5 +1,5 @@
 import { DitrunError } from "../../failure.js";
-import type { Phase, TraceEvent } from "../../protocol/results.js";
+import type { Phase, TraceEvent, TraceSpan } from "../../protocol/results.js";
 import { type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
 import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
@@ -14,9 +14,24 @@ interface Interval {
   phase: Phase;
   stream: StreamName;
   work: Work;
+  layer: string | undefined;
   start: Handle;
   end: Handle;
 }
+
+type SpanInterval = Pick<Interval, "name" | "start" | "end">;
+
+/** A forward with a clock around every kernel. */
+export interface Recording {
+  readonly events: TraceEvent[];
+  /** What `span` names, on the compute stream. */
+  readonly spans: TraceSpan[];
+  /** When it began, in microseconds of the host's CLOCK_MONOTONIC, which all processes of a host share. */
+  readonly beganMicroseconds: number;
+}
+
+/** Looks at both clocks at once; the one with the least between its two host times counts. */
+const CLOCK_LOOKS = 5;
 
 /** One launch of a kernel. Neither function is called while measuring. */
 export interface Launch<Name extends LaunchedKernel> {
@@ -40,7 +55,9 @@ export class Device {
   readonly streams: Record<StreamName, Handle>;
   /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
   measuring = false;
-  #recording: Interval[] | undefined;
+  #recording: { readonly intervals: Interval[]; readonly spans: SpanInterval[] } | undefined;
+  /** The layer that launches are of, while one is recorded. */
+  #layer: string | undefined;
   /** Where kernels go that name no stream. */
   #computing: StreamName = "compute";
   /** What lives as long as the device. */
@@ -94,7 +111,30 @@ export class Device {
     const values = args();
     const start = this.#timestamp(queue);
     this.kernels.queue(name, values, queue);
-    recording.push({ name, phase, stream, work: work(), start, end: this.#timestamp(queue) });
+    const end = this.#timestamp(queue);
+    recording.intervals.push({ name, phase, stream, work: work(), layer: this.#layer, start, end });
+  }
+
+  /** Runs the body, whose launches a recording is to know as those of this layer. */
+  named<T>(layer: string, body: () => T): T {
+    if (!this.#recording) return body();
+    const before = this.#layer;
+    this.#layer = layer;
+    try {
+      return body();
+    } finally {
+      this.#layer = before;
+    }
+  }
+
+  /** As named; the recording also tells when the whole of it began and ended on the compute stream. */
+  span<T>(layer: string, body: () => T): T {
+    const recording = this.#recording;
+    if (!recording || this.measuring) return body();
+    const start = this.#timestamp(this.streams.compute);
+    const value = this.named(layer, body);
+    recording.spans.push({ name: layer, start, end: this.#timestamp(this.streams.compute) });
+    return value;
   }
 
   #timestamp(queue: Handle): Handle {
@@ -195,7 +235,10 @@ export class Device {
     this.#hold(stream, mark);
     if (!recording || start === undefined) return;
     const end = this.#timestamp(this.streams[stream]);
-    recording.push({ name: "wait", phase: "communication", stream, work: noWork, start, end });
+    recording.intervals.push({
+      ...{ name: "wait", phase: "communication", stream, work: noWork, layer: this.#layer },
+      ...{ start, end },
+    });
   }
 
   #hold(stream: StreamName, mark: Handle): void {
@@ -237,29 +280,49 @@ export class Device {
     return graph;
   }
 
-  /** Runs the body with an event before and after every kernel. Returns what each took, in microseconds since the first. */
-  async record(body: () => void): Promise<TraceEvent[]> {
-    const intervals: Interval[] = [];
+  /** Runs the body with an event before and after every kernel. Times are in microseconds since the first. */
+  async record(body: () => void): Promise<Recording> {
+    const recording = { intervals: [] as Interval[], spans: [] as SpanInterval[] };
+    const { intervals, spans } = recording;
     const origin = this.#timestamp(this.streams.compute);
-    this.#recording = intervals;
+    this.#recording = recording;
     try {
       body();
     } finally {
       this.#recording = undefined;
     }
     await this.synchronize();
-    const events = intervals.map(({ name, phase, stream, work, start, end }) => ({
-      name,
-      phase,
-      stream,
+    const times = ({ start, end }: Pick<Interval, "start" | "end">) => ({
       startMicroseconds: this.elapsed(origin, start) * 1e3,
       durationMicroseconds: this.elapsed(start, end) * 1e3,
+    });
+    const events = intervals.map(({ name, phase, stream, work, layer, ...own }) => ({
+      ...{ name, phase, stream, ...times(own) },
+      ...(layer !== undefined && { layer }),
       ...work,
     }));
-    for (const event of [origin, ...intervals.flatMap(({ start, end }) => [start, end])]) {
+    const named = spans.map(({ name, ...own }) => ({ name, ...times(own) }));
+    const beganMicroseconds = this.#hostTimeOf(origin);
+    for (const event of [origin, ...[...intervals, ...spans].flatMap(({ start, end }) => [start, end])]) {
       this.kernels.call("eventDestroy", event);
     }
-    return events;
+    return { events, spans: named, beganMicroseconds };
+  }
+
+  /** When a completed event was, in microseconds of the host's clock; the device must be idle. */
+  #hostTimeOf(event: Handle): number {
+    let best = { between: Number.POSITIVE_INFINITY, began: 0 };
+    for (let look = 0; look < CLOCK_LOOKS; look++) {
+      const before = process.hrtime.bigint();
+      const now = this.#timestamp(this.streams.compute);
+      this.kernels.call("streamSynchronize", this.streams.compute);
+      const after = process.hrtime.bigint();
+      const between = Number(after - before) / 1e3;
+      const middle = Number(before) / 1e3 + between / 2;
+      if (between < best.between) best = { between, began: middle - this.elapsed(event, now) * 1e3 };
+      this.kernels.call("eventDestroy", now);
+    }
+    return best.began;
   }
 
   /** Milliseconds between two completed events. */

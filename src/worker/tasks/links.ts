@@ -11,6 +11,7 @@ import { freeGraph, launchGraph } from "../runtime/graph.js";
 import { dtypeBytes, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import type { Frame } from "./frame.js";
+import { tell } from "./stage-clock.js";
 
 type PatternName = (typeof linkPatterns)[number];
 
@@ -49,6 +50,7 @@ export async function runLinks(frame: Frame, task: LinksTask, store: Store): Pro
       const microseconds = await time(context, pattern, task.repetitions);
       // A round of the ring is a message from each other rank, one after the other.
       const messages = name === "ring shift" ? store.size - 1 : 1;
+      await tell(store, { stage: "case", done: links.length + 1, total: cases.length, milliseconds: 0 });
       links.push({ pattern: name, bytes, microseconds: microseconds.map((each) => each / messages) });
     }
     return { rank: store.rank, device: device.info.name, links };

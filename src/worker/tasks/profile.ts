@@ -1,6 +1,8 @@
+import { hostname } from "node:os";
 import type { ProfileTask, WanProfileTask } from "../../protocol/job.js";
-import type { KernelTotal, Phases, ProfileRank, TraceEvent } from "../../protocol/results.js";
+import type { KernelTotal, Phases, ProfileRank, Progress, TraceEvent } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
+import type { Recording } from "../runtime/device.js";
 import { freeGraph, launchGraph } from "../runtime/graph.js";
 import type { DeviceInfo } from "../runtime/kernels.js";
 import type { Tensor } from "../runtime/tensor.js";
@@ -9,6 +11,7 @@ import { requireFinite } from "./finite.js";
 import type { Frame } from "./frame.js";
 import { randomInputs } from "./inputs.js";
 import { withSession } from "./session.js";
+import { tell } from "./stage-clock.js";
 
 /** A forward to time, whose inputs are set. */
 export interface Subject {
@@ -26,7 +29,7 @@ export interface Subject {
 export function runProfile(frame: Frame, task: ProfileTask, store: Store): Promise<ProfileRank> {
   return withSession(frame, task, store, async ({ context, dit }) => {
     await dit.setInputs(await randomInputs(context.device, task.model, task.seed));
-    return profileForward(context, dit, task, store.rank);
+    return profileForward(context, dit, task, store);
   });
 }
 
@@ -35,44 +38,58 @@ export async function profileForward(
   context: Context,
   subject: Subject,
   task: ProfileTask | WanProfileTask,
-  rank: number,
+  store: Pick<Store, "rank" | "emit">,
 ): Promise<ProfileRank> {
   const { device, plan } = context;
+  const { warmup, iterations } = task;
+  const told = (stage: Progress["stage"], done: number, total: number, milliseconds: number) =>
+    tell(store, { stage, done, total, milliseconds });
+  // The model is there.
+  await told("load", 1, 1, 0);
+  const first = performance.now();
   // The first forward also loads kernels and picks GEMM algorithms, none of which a capture may do.
   context.world.barrier();
   subject.forward();
   await device.synchronize();
   const check = async () => requireFinite(`The output of ${task.model.name}`, await device.download(subject.output));
   await check();
+  await told("first", 1, 1, performance.now() - first);
   const graph = plan.graph ? device.capture(() => subject.forward()) : undefined;
   const run = () => (graph === undefined ? subject.forward() : launchGraph(device, graph));
 
   const latenciesMs: number[] = [];
-  for (let iteration = -task.warmup; iteration < task.iterations; iteration++) {
+  for (let iteration = -warmup; iteration < iterations; iteration++) {
     // All ranks start together, so that a rank's time holds no wait for another's late start.
     context.world.barrier();
     const elapsed = device.time(run);
     await device.synchronize();
     const milliseconds = elapsed();
     if (iteration >= 0) latenciesMs.push(milliseconds);
+    if (iteration < 0) await told("warm up", warmup + iteration + 1, warmup, milliseconds);
+    else await told("forward", iteration + 1, iterations, milliseconds);
   }
   // What replays leave, before another forward writes over it.
   await check();
-  const { recordedMs, phases, ringWaitsMs, trace } = await recordPhases(context, subject);
+  const { recordedMs, phases, ringWaitsMs, recording } = await recordPhases(context, subject);
+  const { events } = recording;
+  await told("record", 1, 1, recordedMs);
   if (graph !== undefined) freeGraph(device, graph);
   const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
-    rank,
+    rank: store.rank,
     device: device.info.name,
     latenciesMs,
     recordedMs,
     phases,
     ringWaitsMs,
-    kernels: kernelTotals(trace, device.info, sum(ringWaitsMs)),
+    kernels: kernelTotals(events, device.info, sum(ringWaitsMs)),
     peakMemoryBytes: device.kernels.memoryUsed().peak,
     modelFlops: subject.flops,
     peakTflops: peakOf(device.info.peakTflops, narrowest),
-    trace: task.trace ? trace : [],
+    trace: task.trace ? events : [],
+    spans: task.trace ? recording.spans : [],
+    host: hostname(),
+    recordedAtMicroseconds: recording.beganMicroseconds,
   };
 }
 
@@ -80,14 +97,19 @@ export async function profileForward(
 async function recordPhases(
   { device, world }: Context,
   subject: Subject,
-): Promise<{ recordedMs: number; phases: Phases; ringWaitsMs: number[]; trace: TraceEvent[] }> {
+): Promise<{ recordedMs: number; phases: Phases; ringWaitsMs: number[]; recording: Recording }> {
   await subject.takeRingWaits();
   world.barrier();
-  const trace = await device.record(() => subject.forward());
+  const recording = await device.record(() => subject.forward());
   const ringWaitsMs = await subject.takeRingWaits();
-  const computed = trace.filter(({ stream }) => stream === "compute");
+  const computed = recording.events.filter(({ stream }) => stream === "compute");
   const ends = computed.map(({ startMicroseconds, durationMicroseconds }) => startMicroseconds + durationMicroseconds);
-  return { recordedMs: Math.max(0, ...ends) / 1e3, phases: phasesOf(computed, sum(ringWaitsMs)), ringWaitsMs, trace };
+  return {
+    recordedMs: Math.max(0, ...ends) / 1e3,
+    phases: phasesOf(computed, sum(ringWaitsMs)),
+    ringWaitsMs,
+    recording,
+  };
 }
 
 /** Attention's waits for the ring's blocks, which its kernel measures itself, are communication. */

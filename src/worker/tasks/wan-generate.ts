@@ -67,6 +67,7 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
       rank: store.rank,
       device: device.info.name,
       stages: { prepareMs, encodeMs, sampleMs, decodeMs },
+      load: wan.loaded,
       memory: prepared.memory,
       stepsMs,
       forwardsMs,

@@ -15,8 +15,10 @@ import { Region } from "../runtime/region.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { KeptWeights } from "../weights/kept.js";
+import { LoadMeter } from "../weights/load-meter.js";
 import { agreed, largestOf } from "./agree.js";
 import { Program } from "./program.js";
+import { tell } from "./stage-clock.js";
 import { Budget } from "./wan-memory.js";
 import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
 
@@ -44,6 +46,7 @@ export class OpenWan {
   readonly #weights: { readonly transformer: KeptWeights; readonly vae: KeptWeights };
   /** In the order in which they were last used. */
   readonly #programs = new Map<string, Program<VideoProgram>>();
+  readonly #meter = new LoadMeter();
   #encoder: Program<TextEncoder> | undefined;
   /** Whether the transformer's linears are held in e4m3 and in the plan's dtype. */
   #bothPrecisions = false;
@@ -62,8 +65,9 @@ export class OpenWan {
     private readonly own: Region,
     readonly nonfinite: NonfiniteCounter,
   ) {
-    this.#encoderWeights = new KeptWeights(device);
-    this.#weights = { transformer: new KeptWeights(device), vae: new KeptWeights(device) };
+    const kept = () => new KeptWeights(device, this.#meter);
+    this.#encoderWeights = kept();
+    this.#weights = { transformer: kept(), vae: kept() };
   }
 
   /** @param base a context of the plan, with nothing allocated; it is closed with this. */
@@ -85,6 +89,9 @@ export class OpenWan {
    */
   async prepare(task: Request, store: Store) {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
+    this.#meter.begin(({ what, bytes, total, milliseconds }) =>
+      tell(store, { stage: "load", done: bytes, total, milliseconds, what }),
+    );
     const encoder = await this.#prepareEncoder(task, store, budget);
     // Only now: the encoder may have taken the place of what was there.
     const known = this.#known(task);
@@ -100,6 +107,11 @@ export class OpenWan {
         encoderFirst: program === undefined,
       } satisfies WanGenerateRank["memory"],
     };
+  }
+
+  /** What was loaded since prepare was called. */
+  get loaded(): WanGenerateRank["load"] {
+    return this.#meter.loaded;
   }
 
   /** The program of the request's shape, for which the text encoder may have to go. @throws RequestFault as prepare does. */
@@ -146,15 +158,18 @@ export class OpenWan {
     if (this.#encoder) return this.#encoder.value;
     const program = await Program.open<TextEncoder>(this.base, store, `program-${this.#made++}`);
     const build = async (context: Context) => {
-      const encoder = await loadTextEncoder(context, this.model, this.weights, this.#encoderWeights);
+      const encoder = await this.#loading(() =>
+        loadTextEncoder(context, this.model, this.weights, this.#encoderWeights),
+      );
       this.#textWidth = encoder.model.width;
       context.measure(() => encoder.forward());
       return encoder;
     };
+    this.#meter.next("the text encoder");
     const needed = await agreed(store, "encoder", () => program.rehearse(build));
     const textBytes = this.#texts ? 0 : 8 * this.model.textLength * this.#textWidth;
     await this.#makeRoom(needed + this.#encoderWeights.bytesOnHost + textBytes, store, budget, { encoder: true });
-    await this.#encoderWeights.toDevice();
+    await this.#loading(() => this.#encoderWeights.toDevice());
     const encoder = await program.make(build);
     this.#encoder = program;
     this.#texts ??= await this.device.within(this.own, async () => {
@@ -175,6 +190,11 @@ export class OpenWan {
     return this.#encoder.enter(body);
   }
 
+  /** Runs a part of loading, which is timed unless it is rehearsed. */
+  #loading<T>(body: () => Promise<T>): Promise<T> {
+    return this.device.rehearsing ? body() : this.#meter.during(body);
+  }
+
   /** @param must false: only where it fits beside the text encoder. */
   async #makeProgram(
     task: Shape,
@@ -188,6 +208,7 @@ export class OpenWan {
     }
     const program = await Program.open<VideoProgram>(this.base, store, `program-${this.#made++}`);
     const build = (context: Context) => this.#buildVideo(context, task, task.size);
+    this.#meter.next("the transformer and the VAE");
     const needed = await agreed(store, must ? "video" : "video beside texts", () => program.rehearse(build));
     const room = await this.#makeRoom(needed, store, budget, { diffusion: true, encoder: !must }, must);
     if (!room) return { program: undefined, needed };
@@ -205,8 +226,10 @@ export class OpenWan {
     const { model, weights } = this;
     const precision = this.#bothPrecisions ? { quantised: true } : undefined;
     const { transformer: kept, vae: keptVae } = this.#weights;
-    const transformer = await loadTransformer(context, model, weights, this.#textWidth, size, precision, kept);
-    const vae = await loadVaeDecoder(context, weights, keptVae);
+    const { transformer, vae } = await this.#loading(async () => ({
+      transformer: await loadTransformer(context, model, weights, this.#textWidth, size, precision, kept),
+      vae: await loadVaeDecoder(context, weights, keptVae),
+    }));
     const schedule = planSampling(sampling.solver, sampling.steps, sampling.shift);
     const sampler = new DeviceSampler(context.device, schedule, [model.channels, size.frames, size.height, size.width]);
     const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);

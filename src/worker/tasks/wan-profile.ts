@@ -47,7 +47,7 @@ export async function runWanProfile(frame: Frame, task: WanProfileTask, store: S
       flops: transformer.flops * context.cfg.size,
       takeRingWaits: () => transformer.takeRingWaits(),
     };
-    const rank = await profileForward(context, subject, task, store.rank);
+    const rank = await profileForward(context, subject, task, store);
     await device.synchronize();
     const dump = new WanDump(task.dump, store.rank);
     for (const [name, tensor] of Object.entries({ latent, text, output })) {

@@ -1,6 +1,7 @@
 import type { Device } from "../runtime/device.js";
 import { Region } from "../runtime/region.js";
-import { type Tensor, tensor } from "../runtime/tensor.js";
+import { type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import type { LoadMeter } from "./load-meter.js";
 
 /** What a layer has loaded: its tensors by what they are, and numbers that were found on the way. */
 export interface LoadedPart {
@@ -17,7 +18,11 @@ export class KeptWeights {
   readonly #region = new Region();
   #onHost: { readonly start: number; readonly bytes: Uint8Array }[] | undefined;
 
-  constructor(private readonly device: Device) {}
+  constructor(
+    private readonly device: Device,
+    /** Told of what will come, and of what has. */
+    private readonly meter?: LoadMeter,
+  ) {}
 
   /** Bytes on the device. */
   get bytes(): number {
@@ -33,9 +38,14 @@ export class KeptWeights {
   async of<Part extends LoadedPart>(name: string, load: () => Promise<Part>): Promise<LoadedPart> {
     const known = this.#parts.get(name);
     if (known) return known;
-    if (this.device.rehearsing) return load();
+    if (this.device.rehearsing) {
+      const part = await load();
+      this.meter?.expect(bytesOf(part));
+      return part;
+    }
     const part = await this.device.within(this.#region, load);
     this.#parts.set(name, part);
+    await this.meter?.add(bytesOf(part));
     return part;
   }
 
@@ -82,6 +92,11 @@ export class KeptWeights {
     this.#parts.clear();
     this.#onHost = undefined;
   }
+}
+
+function bytesOf({ tensors }: LoadedPart): number {
+  const each = Object.values(tensors).flatMap((all) => (all.rowScale ? [all, all.rowScale] : [all]));
+  return each.reduce((sum, { dtype, shape }) => sum + tensorBytes(dtype, shape), 0);
 }
 
 /** As KeptWeights.of, for loaders that may have nothing to keep weights in. */

@@ -12,6 +12,7 @@ import {
 import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { envelopeOf } from "../../../src/cli/envelope.js";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { asPath, readOptions } from "../../../src/cli/option.js";
@@ -19,6 +20,7 @@ import { generateOptions } from "../../../src/cli/options/generate.js";
 import * as device from "../../../src/engine/choose-device.js";
 import { DitrunError } from "../../../src/failure.js";
 import { packageRoot } from "../../../src/paths.js";
+import { documentSchemas } from "../../../src/views/documents.js";
 
 let stdout = "";
 let stderr = "";
@@ -221,15 +223,18 @@ describe("--json is one document on stdout, also of a failure", () => {
     ["--json", "ERR_COMMAND_LINE", "Name a command"],
   ])("ditrun %s", async (line, code, message) => {
     expect(await run(line)).toBe(2);
-    expect(JSON.parse(stdout)).toEqual({ error: { message: expect.stringContaining(message), code, exitCode: 2 } });
+    expect(documentSchemas.error.parse(JSON.parse(stdout))).toMatchObject({
+      commandLine: ["ditrun", ...line.split(" ")],
+      error: { message: expect.stringContaining(message), code, exitCode: 2 },
+    });
     expect(stderr).toContain(message);
   });
 
   test("what comes after the first document is left out", async () => {
-    const document = new JsonDocument("");
+    const document = new JsonDocument("", envelopeOf([]));
     await document.write({ first: true });
     await document.fail(new DitrunError("ERR_INTERNAL", "later"));
-    expect(JSON.parse(stdout)).toEqual({ first: true });
+    expect(JSON.parse(stdout)).toEqual({ ...envelopeOf([]), startedAt: expect.any(String), first: true });
   });
 
   test("in a file, once it is known to be the one that was meant", async () => {

@@ -30,7 +30,7 @@ async function choose(wanted: "auto" | "cpu" | "cuda", cuda: string, visible: bo
       done();
     },
   });
-  const choice = await chooseDevice(wanted, openLog("warn", undefined, stderr), true, {
+  const choice = await chooseDevice(wanted, openLog("warn", undefined, { stderr }), true, {
     kernels: (device) => (device === "cuda" ? cuda : builtKernels("cpu")),
     gpuIsVisible: () => visible,
     whyNoCudaModule: () => "There is no nvcc.",

@@ -20,7 +20,7 @@ const records = () =>
 
 test("stderr has sentences of the level, the file has all of them as JSON", () => {
   const stderr = new PassThrough();
-  const { logger } = openLog("warn", folder, stderr);
+  const { logger } = openLog("warn", folder, { stderr });
   logger.warn("Careful.");
   logger.debug("A detail.");
   expect(String(stderr.read())).toBe("ditrun: Careful.\n");
@@ -28,7 +28,7 @@ test("stderr has sentences of the level, the file has all of them as JSON", () =
 });
 
 test("the file begins with what was started, by which version, and where; nobody else may read it", () => {
-  openLog("warn", folder, new PassThrough()).worker("job", 0).close();
+  openLog("warn", folder, { stderr: new PassThrough() }).worker("job", 0).close();
   expect(records()).toMatchObject([
     {
       msg: expect.stringMatching(/^ditrun \d+\.\d+\.\d+ starts on /),
@@ -45,7 +45,7 @@ test("the file begins with what was started, by which version, and where; nobody
 test("a full disk is said once and stops nothing", () => {
   symlinkSync("/dev/full", join(folder, "launcher.log"));
   const stderr = new PassThrough();
-  const { logger } = openLog("info", folder, stderr);
+  const { logger } = openLog("info", folder, { stderr });
   logger.info("One.");
   logger.info("Two.");
   const lines = String(stderr.read()).trim().split("\n");
@@ -56,7 +56,7 @@ test("a full disk is said once and stops nothing", () => {
 test("so is a worker's file that cannot be opened", () => {
   mkdirSync(join(folder, "job", "rank-0.stderr.log"), { recursive: true });
   const stderr = new PassThrough();
-  const worker = openLog("info", folder, stderr).worker("job", 0);
+  const worker = openLog("info", folder, { stderr }).worker("job", 0);
   worker.lines("stderr", ["a line"]);
   const said = String(stderr.read());
   expect(said).toContain("rank-0.stderr.log cannot be written: it is a directory.");
@@ -70,7 +70,7 @@ test("a folder that cannot be one is a sentence", () => {
 
 test("lines reach a terminal harmless, and the file as they came", () => {
   const stderr = new PassThrough();
-  const worker = openLog("info", folder, stderr).worker("job", 3);
+  const worker = openLog("info", folder, { stderr }).worker("job", 3);
   worker.lines("stderr", ["\x1b[2Jone", "two"]);
   worker.close();
   expect(String(stderr.read())).toBe("[rank 3] \\x1b[2Jone\n[rank 3] two\n");
@@ -78,7 +78,7 @@ test("lines reach a terminal harmless, and the file as they came", () => {
 });
 
 test("what a crash leaves on its last line is in the file, though its pipe stays open", () => {
-  const worker = openLog("info", folder, new PassThrough()).worker("job", 0);
+  const worker = openLog("info", folder, { stderr: new PassThrough() }).worker("job", 0);
   const pipe = new PassThrough();
   const reader = new LineReader(pipe, (lines) => worker.lines("stderr", lines));
   pipe.write("one\r\ntwo without an end");
@@ -109,7 +109,7 @@ const longLine = "x".repeat(1000);
 
 test("a reader of stderr that does not read costs a bounded amount of memory and time, and is told what it missed", async () => {
   const { chunks, stream, readAll } = slowReader();
-  const worker = openLog("info", undefined, stream).worker("job", 0);
+  const worker = openLog("info", undefined, { stderr: stream }).worker("job", 0);
   // It is waited for once; a wait for each line would take hours.
   for (let i = 0; i < 20_000; i++) await worker.lines("stdout", [longLine]);
   expect(stream.writableLength).toBeLessThan(5 * 2 ** 20);
@@ -125,7 +125,7 @@ test("a reader of stderr that does not read costs a bounded amount of memory and
 
 test("a reader that is only slow misses nothing", async () => {
   const { chunks, stream, readAll } = slowReader();
-  const worker = openLog("info", undefined, stream).worker("job", 0);
+  const worker = openLog("info", undefined, { stderr: stream }).worker("job", 0);
   const reading = setInterval(readAll, 20);
   for (let i = 0; i < 10_000; i++) await worker.lines("stdout", [longLine]);
   clearInterval(reading);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { phaseNames, type TraceEvent } from "../../../src/protocol/results.js";
 import { kernelTable } from "../../../src/views/kernel-report.js";
+import { plainPage } from "../../../src/views/page.js";
 import { kernelTotals, phasesOf } from "../../../src/worker/tasks/profile.js";
 
 const event: TraceEvent = {
@@ -26,22 +27,28 @@ test("the table has a row for each phase, each kernel and all", () => {
     peaks,
     0,
   );
-  const table = kernelTable({ rank: 3, kernels });
-  expect(table).toContain("rank 3, compute stream");
-  expect(table).toMatch(/ {3}gemm a +│ +1 │ +0\.5000 │ +200\.0 │ +200\.0 │ +0\.1000 │ +20\.0 %/);
-  expect(table).toMatch(/all +│ +2 │ +0\.6000 │ +166\.7 │ +333\.3 │ +0\.1250 │ +20\.8 %/);
+  const table = kernelTable(plainPage, { rank: 3, kernels, recordedMs: 0.8 });
+  expect(table).toContain("on rank 3 by kernel, on the compute stream");
+  expect(table).toMatch(/^ {2}gemm a +1 +0\.5000 +62\.5 % +200\.0 +200\.0 +0\.1000 +20\.0 %$/m);
+  // What passed between kernels is a row, so that the rows add up to the forward.
+  expect(table).toMatch(/^idle +0\.2000 +25\.0 %$/m);
+  expect(table).toMatch(/^forward +2 +0\.8000 +100\.0 % +125\.0 +250\.0 +0\.1250 +15\.6 %$/m);
 });
 
 test("kernels below a five-hundredth are one row; a peak that is not known leaves the sum's place empty", () => {
   const small = (shape: string): TraceEvent => ({ ...event, shape, durationMicroseconds: 0.5 });
   const medium = { ...event, shape: "b", durationMicroseconds: 5 };
   const kernels = kernelTotals([event, medium, small("c"), small("d")], peaks, 0);
-  const table = kernelTable({ rank: 0, kernels });
-  expect(table).toMatch(/ {3}gemm b +│ +1 │/);
-  expect(table).toMatch(/ {3}2 smaller +│ +2 │/);
+  const table = kernelTable(plainPage, { rank: 0, kernels, recordedMs: 0.506 });
+  expect(table).toMatch(/^ {2}gemm b +1 /m);
+  expect(table).toMatch(/^ {2}2 smaller +2 /m);
   expect(table).not.toContain("gemm c");
   const unknown = kernels.map((kernel, index) => (index === 1 ? { ...kernel, roofMs: null } : kernel));
-  expect(kernelTable({ rank: 0, kernels: unknown })).toMatch(/all +│ +4 │ +[\d.]+ │ +[\d.]+ │ +[\d.]+ │ +│ +│/);
+  expect(kernelTable(plainPage, { rank: 0, kernels: unknown, recordedMs: 0.506 })).toMatch(
+    /^forward +4 +[\d.]+ +100\.0 % +[\d.]+ +[\d.]+$/m,
+  );
+  const nowhere = kernels.map((kernel) => ({ ...kernel, roofMs: null }));
+  expect(kernelTable(plainPage, { rank: 0, kernels: nowhere, recordedMs: 0.506 })).not.toContain("peak");
 });
 
 test("attention's waits for the ring are communication in the kernel table as in the phases", () => {
@@ -64,5 +71,6 @@ test("attention's waits for the ring are communication in the kernel table as in
   expect(phases.attention).toBeCloseTo(0.5);
   expect(phases.communication).toBeCloseTo(0.9);
   expect(totals.find(({ shape }) => shape === "to the text")?.milliseconds).toBeCloseTo(0.3);
-  expect(kernelTable({ rank: 0, kernels: totals })).toMatch(/attention's waits for the ring's blocks +│ +│ +0\.4000 │/);
+  const table = kernelTable(plainPage, { rank: 0, kernels: totals, recordedMs: 2 });
+  expect(table).toMatch(/^ {2}attention's waits for the ring's blocks +0\.4000$/m);
 });

@@ -6,6 +6,7 @@ import { planSchema } from "../../../src/plan/schema.js";
 import type { ProfileTask } from "../../../src/protocol/job.js";
 import type { ProfileRank } from "../../../src/protocol/results.js";
 import { accuracyTable, compareOutputs } from "../../../src/views/accuracy-report.js";
+import { plainPage } from "../../../src/views/page.js";
 import { profileTable, summarizeProfile } from "../../../src/views/profile-report.js";
 import { difference, percentile } from "../../../src/views/statistics.js";
 import { tokenDifferences } from "../../../src/views/token-differences.js";
@@ -47,8 +48,12 @@ function rank(index: number, latenciesMs: number[]): ProfileRank {
         bytes: 7e3,
         dtype: "bf16",
         shape: "2×3×4 bf16",
+        layer: "blocks.0.mlp.0",
       },
     ],
+    spans: [{ name: "blocks.0", startMicroseconds: 4, durationMicroseconds: 9 }],
+    host: "node-a",
+    recordedAtMicroseconds: 1e9 + 100 * index,
   };
 }
 
@@ -76,11 +81,27 @@ describe("a profile", () => {
     expect(shared.ranks[1]?.peakShare).toBeCloseTo(2 / 0.025 / 1000);
     const own = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count: 8 });
     expect(own.peakShare).toBeCloseTo(4 / 0.03 / 2000);
-    const table = profileTable(own);
-    expect(table).toContain("dit, plan two (bf16), 2 workers, NVIDIA H200; 2 timed and 1 warm-up forwards");
-    expect(table).toContain("Phases and kernels are of one more forward");
-    expect(table).toContain("it took 13.00 ms on the slowest rank.");
-    expect(table).toMatch(/all +│ +30\.00 │ +22\.00 │ +38\.00 │ +133\.3 │ +6\.7 % │ +2\.00 │/);
+    const table = profileTable(plainPage, own);
+    expect(table).toContain("dit, plan two (bf16), 2 workers, NVIDIA H200\n");
+    expect(table).toContain("Timed: 2 forwards after 1 to warm up, 33.33 images/s");
+    expect(table).toMatch(/^all +30\.00 +22\.00 +38\.00 +133\.3 +6\.7 % +2\.00$/m);
+    // The parts add up: 6 + 3 + 1 + 0 and 2 of nothing are the 12 ms of rank 0's recorded forward.
+    expect(table).toMatch(/^rank +forward ms +attention ms|^rank +ms +attention/m);
+    expect(table).toMatch(/^0 +12\.00 +6\.00 +3\.00 +1\.00 +0\.0 +2\.00 +2\.00$/m);
+    expect(table).toMatch(/^all +12\.50 +6\.50 +3\.00 +1\.00 +0\.0 +2\.00 +2\.00$/m);
+    expect(table).toContain("which is not one of those timed: 13.00 ms on the slowest rank, timed 30.00 ms.");
+  });
+
+  test("shows the least and the most of many ranks, in 80 columns, and no peak that is not known", () => {
+    const ranks = Array.from({ length: 20 }, (_, index) => ({ ...rank(index, [100 + index]), peakTflops: null }));
+    const summary = summarizeProfile({ ...task, iterations: 1 }, ranks, { device: "cuda", kernels: "k.so", count: 20 });
+    const table = profileTable(plainPage, summary);
+    expect(table).toMatch(/^least +100\.0 /m);
+    expect(table).toMatch(/^most +119\.0 /m);
+    expect(table).not.toMatch(/^7 /m);
+    expect(table).not.toContain("peak");
+    const rows = table.split("\n").filter((line) => /^(?:rank|least|most|all {2})/.test(line));
+    expect(Math.max(...rows.map((line) => line.length))).toBeLessThan(81);
   });
 
   test("names a plan's dtypes once", async () => {
@@ -93,11 +114,28 @@ describe("a profile", () => {
   test("becomes a Chrome trace: a process per rank, a thread per stream", () => {
     const [zero, one] = [rank(0, [1]), rank(1, [1])];
     const copied = one.trace.map((event) => ({ ...event, name: "copy", stream: "copy" }) as const);
-    const { traceEvents } = chromeTrace([zero, { ...one, trace: [...one.trace, ...copied] }]);
-    expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 1, tid: 0 });
-    expect(traceEvents).toContainEqual({ name: "copy", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 1, tid: 1 });
-    for (const [tid, name] of ["compute", "copy"].entries())
+    const { traceEvents } = chromeTrace([zero, { ...one, trace: [...copied, ...one.trace] }]);
+    const args = {
+      ...{ layer: "blocks.0.mlp.0", shape: "2×3×4 bf16", dtype: "bf16", bytes: 7e3, flops: 14e6 },
+      ...{ gigabytesPerSecond: 1, teraflopsPerSecond: 2 },
+    };
+    expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 0, tid: 0, args });
+    // Rank 1 began 100 µs later by the clock of the host.
+    expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 105, dur: 7, pid: 1, tid: 0, args });
+    expect(traceEvents).toContainEqual({ name: "copy", cat: "gemm", ph: "X", ts: 105, dur: 7, pid: 1, tid: 1, args });
+    expect(traceEvents).toContainEqual({ name: "blocks.0", cat: "block", ph: "X", ts: 104, dur: 9, pid: 1, tid: 0 });
+    for (const [tid, name] of ["compute", "copy"].entries()) {
       expect(traceEvents).toContainEqual({ name: "thread_name", ph: "M", pid: 1, tid, args: { name } });
+      const order = { name: "thread_sort_index", ph: "M", pid: 1, tid, args: { sort_index: tid } };
+      expect(traceEvents).toContainEqual(order);
+    }
+    expect(traceEvents).toContainEqual({ name: "process_sort_index", ph: "M", pid: 1, args: { sort_index: 1 } });
+  });
+
+  test("of two hosts has a clock for each, since they share none", () => {
+    const far = { ...rank(1, [1]), host: "node-b", recordedAtMicroseconds: 5e12 };
+    const starts = chromeTrace([rank(0, [1]), far]).traceEvents.flatMap((event) => ("ts" in event ? [event.ts] : []));
+    expect(starts).toEqual([4, 5, 4, 5]);
   });
 });
 
@@ -177,7 +215,7 @@ describe("accuracy", () => {
       output((i) => [Number.NaN, Number.POSITIVE_INFINITY][i] ?? 1),
     );
     expect(result).toMatchObject({ pass: false, nonFinite: 2, relL2: null, measures: null });
-    expect(accuracyTable("dit", "cpu", [result], "one device")).toContain(
+    expect(accuracyTable(plainPage, "dit", "cpu", [result], "one device")).toContain(
       "The output of plan some holds 2 values that are NaN or infinite.",
     );
     const nan = output((i) => (i === 3 ? Number.NaN : 1));

@@ -31,7 +31,7 @@ describe("the operations of one forward", () => {
     const source = new RandomWeights(device, 1);
     const model = await Dit.load({ context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) }, dit);
     await context.prepare(() => model.forward());
-    const events = await device.record(() => model.forward());
+    const { events } = await device.record(() => model.forward());
     const time = 2 * 2 * 32 * 32;
     expect(events.reduce((sum, { flops }) => sum + flops, 0)).toBe(model.flops + time);
     await context.close();

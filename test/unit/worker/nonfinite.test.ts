@@ -91,7 +91,7 @@ describe("the DiT stops at an output that is not finite", () => {
       },
     };
     if (job.task.kind !== "profile") throw new Error("not a profile");
-    await expect(profileForward(context, subject, job.task, 0)).rejects.toThrow(
+    await expect(profileForward(context, subject, job.task, soloStore())).rejects.toThrow(
       "has 1 value that is not finite, the first at index 2:",
     );
     await context.close();

@@ -135,7 +135,9 @@ export class Dit {
       const embedded = this.embedding.forward(this.inputs.image, this.inputs.t, this.#tokens); // [tokens, width]
       const own = this.#shards && rangeOf(this.#shards, context.tp.rank);
       const x = own ? rowsOf(embedded, own.start, own.count) : embedded;
-      for (const block of this.blocks) block.forward(x, this.#tokens.tokensOfRank, this.#shards);
+      this.blocks.forEach((block, index) => {
+        device.span(`blocks.${index}`, () => block.forward(x, this.#tokens.tokensOfRank, this.#shards));
+      });
       const h = this.norm.forward(x, this.head.inputDtype, this.#shards); // [tokens, width]
 
       const { tokensOfRank } = this.#tokens;

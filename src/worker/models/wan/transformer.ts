@@ -217,7 +217,7 @@ export class WanTransformer {
         const keysAndValues = text[index];
         if (!keysAndValues) throw new Error(`Block ${index} has no text.`);
         const inputs = { modulation: modulation.ofBlock(index), rope: this.rope, tokensOfRank, text: keysAndValues };
-        block.forward(x, inputs, tap);
+        device.span(`blocks.${index}`, () => block.forward(x, inputs, tap));
       });
       const part = partForGatherCp(context, tokensOfRank, pixels, "fp32"); // [tokens, pixels]
       const h = device.allocate("fp32", x.shape);

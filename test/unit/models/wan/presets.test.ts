@@ -1,15 +1,9 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { chosenVideo } from "../../../../src/cli/wan-options.js";
-import { loadModel } from "../../../../src/models/load.js";
 import { presetOf, published } from "../../../../src/models/wan/presets.js";
 import { bytesAsTokens, checkPrompt, tokenize } from "../../../../src/models/wan/text/texts.js";
 import { checkFrames, latentOf, parseSize } from "../../../../src/models/wan/video-size.js";
-import { planSchema } from "../../../../src/plan/schema.js";
-import type { WanGenerateTask } from "../../../../src/protocol/job.js";
-import type { WanGenerateRank } from "../../../../src/protocol/results.js";
-import { generateTable, summarizeGenerate } from "../../../../src/views/generate-report.js";
-import { duration, VideoProgress } from "../../../../src/views/video-progress.js";
 
 describe("the size of a video", () => {
   test("is the model's own unless it is given", () => {
@@ -103,78 +97,4 @@ describe("texts", () => {
     expect(ids[0]).toEqual([0xc3 + 2 - 153, 0xa9 + 2 - 153, 0xc3 + 2 - 153, 0xa9 + 2 - 153, 1]);
     expect(warnings).toEqual(["The prompt has 9 tokens; the model takes 5, so the last 4 are cut off."]);
   });
-});
-
-describe("progress", () => {
-  const sample = (done: number) => ({ stage: "sample", done, total: 50, milliseconds: 2000 * done }) as const;
-
-  test("without a terminal it is a line for each step, with seconds a step and time left", () => {
-    const lines: string[] = [];
-    const progress = new VideoProgress({ info: (line) => lines.push(line) }, 5);
-    progress.report({ stage: "prepare", done: 1, total: 1, milliseconds: 12_345 });
-    progress.report(sample(20));
-    progress.report(sample(50));
-    progress.frame();
-    progress.report({ stage: "decode", done: 5, total: 5, milliseconds: 1000 });
-    expect(lines).toEqual([
-      "Prepared the models in 12.35 s: rehearsed, loaded and warmed up.",
-      "Step 20 of 50: 2.00 s/step, 1 min 0 s left.",
-      "Step 50 of 50: 2.00 s/step, 0 s left.",
-      "Sampled 50 steps in 100.0 s.",
-      "Decoded 5 frames in 1.00 s.",
-    ]);
-  });
-
-  test("on a terminal it is a bar that fits its width", () => {
-    const lines: string[] = [];
-    const drawn: string[] = [];
-    const terminal = { write: (text: string) => drawn.push(text.replace("\r\x1b[K", "")), columns: 60 };
-    const progress = new VideoProgress({ info: (line) => lines.push(line), terminal }, 4);
-    progress.report(sample(25));
-    progress.frame();
-    progress.clear();
-    expect(drawn).toEqual([
-      "[===============               ] step 25/50, 2.00 s/step, 5",
-      "[========                      ] frame 1/4",
-      "",
-    ]);
-    expect(lines).toEqual([]);
-    // Some terminals say that they have no columns.
-    new VideoProgress({ info: () => {}, terminal: { ...terminal, columns: 0 } }, 4).frame();
-    expect(drawn.at(-1)).toContain("] frame 1/4");
-  });
-
-  test("durations", () => {
-    expect([0, 59, 60, 725, 3600, 3780].map(duration)).toEqual([
-      ...["0 s", "59 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "1 h 3 min"],
-    ]);
-  });
-});
-
-test("a generation is summed up by its slowest rank; the total leaves out preparing, two forwards at once count as two", async () => {
-  const model = await loadModel("wan-tiny");
-  if (model.kind !== "wan") throw new Error("wan-tiny is a Wan model.");
-  const task: WanGenerateTask = {
-    ...{ kind: "wan-generate", model, plan: planSchema.parse({}), weights: { from: "random", seed: 1 } },
-    ...{ ids: { prompt: [1], negative: [1] }, size: { frames: 1, height: 8, width: 8 }, seed: 1 },
-    sampling: { solver: "unipc", steps: 2, shift: 5, guideScale: 5 },
-  };
-  const rank = (index: number): WanGenerateRank => ({
-    rank: index,
-    device: "cpu",
-    stages: { prepareMs: 1000, encodeMs: 10 + index, sampleMs: 200, decodeMs: 40 - index },
-    memory: { neededBytes: 1, availableBytes: 2, encoderFirst: false },
-    stepsMs: [100, 90 + 20 * index],
-    forwardsMs: [50, 50],
-    forwardsAtOnce: 2,
-    forwardFlops: 1e11,
-    heldMemoryBytes: 1,
-    peakMemoryBytes: (1 + index) * 2 ** 30,
-  });
-  const video = { out: "a.mp4", encoder: "none", width: 64, height: 64, frames: 1, fps: 16, finishMs: 7 };
-  const summary = summarizeGenerate(task, [rank(0), rank(1)], video, "weights");
-  expect(summary.stages).toEqual({ prepareMs: 1000, encodeMs: 11, sampleMs: 200, decodeMs: 40, videoMs: 7 });
-  expect([summary.totalMs, summary.secondsPerStep, summary.peakMemoryBytes]).toEqual([258, 0.105, 2 ** 31]);
-  expect(summary.forwardTflops).toBeCloseTo(4);
-  expect(generateTable(summary)).toContain("Both texts' forwards: 50.00 ms, 4.00 TFLOP/s.");
 });

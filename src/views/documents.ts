@@ -1,0 +1,250 @@
+import { z } from "zod";
+import { exitCodes } from "../failure.js";
+import { ditModelSchema, modelSchema, wanModelSchema } from "../models/schema.js";
+import { planSchema } from "../plan/schema.js";
+import { linkPatterns, linkTransports } from "../protocol/job.js";
+import { kernelTotalSchema, phasesSchema, wanGenerateRankSchema } from "../protocol/results.js";
+import { seedSchema } from "../protocol/seed.js";
+
+// What --json and --events write, as docs/json.md and docs/schema/ publish it. A document with a key that is not here fails a test.
+
+const text = (what: string) => z.string().describe(what);
+const number = (what: string) => z.number().describe(what);
+const nullable = (what: string) => z.number().nullable().describe(what);
+const plan = planSchema.describe("The parallelism plan, with its defaults written out");
+const latency = z.strictObject({ median: z.number(), p10: z.number(), p90: z.number() });
+const share = "of the dense peak of the devices in use, 0 to 1; null where the peak is not known";
+
+/** Of every document. */
+export const envelopeSchema = z.strictObject({
+  schemaVersion: z.literal(1).describe("Grows when a key goes or changes its meaning; new keys do not change it"),
+  ditrun: z.strictObject({
+    version: z.string(),
+    commit: z.string().nullable().describe("Of a clone's HEAD; null elsewhere"),
+  }),
+  commandLine: z.array(z.string()).describe("The words of the line, the prompt among them"),
+  startedAt: text("ISO 8601, UTC"),
+  host: z.string(),
+});
+
+/** Of every result. */
+const result = {
+  ...envelopeSchema.shape,
+  command: text("profile, accuracy, links, wan generate, wan profile or wan accuracy"),
+  deviceKind: z.enum(["cpu", "cuda"]),
+  deviceName: z.string().nullable().describe("As its driver calls it; null where no worker told it"),
+  deviceCount: z.int().describe("GPUs of the host; 1 on a CPU"),
+};
+/** Of every result about a model. */
+const ofModel = { ...result, seed: seedSchema.describe("Decimal text beyond 2^53") };
+const verdict = text("What the numbers come to, in a sentence");
+
+const measured = {
+  device: z.string(),
+  latencyMs: latency,
+  tflops: number("TFLOP/s of the model's operations at the median latency"),
+  peakShare: nullable(share),
+  recordedMs: number("Milliseconds of the forward that phases are of, which is not one of those timed"),
+  phases: phasesSchema.describe("As phasesMs"),
+  phasesMs: phasesSchema.describe("Milliseconds of the recorded forward by kind of work"),
+};
+
+const profileRank = z.strictObject({
+  ...measured,
+  rank: z.int(),
+  peakMemoryBytes: z.number(),
+  ringWaitsMs: z.array(z.number()).describe("By ring step, what attention waited for; part of communication"),
+  kernels: z.array(kernelTotalSchema),
+});
+
+const profile = z.strictObject({
+  ...ofModel,
+  ...measured,
+  model: modelSchema,
+  plan,
+  throughput: number("As throughputPerSecond"),
+  throughputPerSecond: number("Images a second of the DiT, forwards a second of Wan"),
+  processors: z.int().describe("GPUs, or cores of the CPU, that the workers run on"),
+  worldSize: z.int(),
+  warmup: z.int(),
+  iterations: z.int(),
+  ranks: z.array(profileRank),
+  verdict,
+  baseline: z
+    .strictObject({
+      latencyMs: latency,
+      tflops: z.number(),
+      speedup: number("Median of one worker over that of the plan"),
+      ideal: z.int().describe("Workers, as far as there are processors for them"),
+      efficiency: number("speedup / ideal"),
+      verdict,
+    })
+    .optional()
+    .describe("One worker, with --baseline"),
+});
+
+const measures = z.strictObject({ relL2: z.number(), region: z.number(), token: z.number() });
+const comparison = z.strictObject({
+  plan: z.string(),
+  dtypes: z.string(),
+  comparison: z.enum(["layout", "arithmetic"]),
+  measures: measures.nullable().describe("Relative; null where the output is not finite"),
+  limits: measures,
+  meanAbs: nullable("Of the absolute difference"),
+  maxAbs: nullable("Of the absolute difference"),
+  stdAbs: nullable("Of the absolute difference"),
+  relL2: nullable("As measures.relL2"),
+  nonFinite: z.int(),
+  pass: z.boolean(),
+});
+const accuracy = z.strictObject({
+  ...ofModel,
+  model: modelSchema,
+  device: z.enum(["cpu", "cuda"]),
+  plans: z.array(plan),
+  weights: z.string(),
+  reference: z.string(),
+  results: z.array(comparison),
+  arithmetic: z.array(comparison).describe("One device in the plans' dtypes with one in float32"),
+  pass: z.boolean(),
+  verdict,
+});
+
+const links = z.strictObject({
+  ...result,
+  device: z.string(),
+  model: z.null(),
+  plans: z.array(plan),
+  worldSize: z.int(),
+  repetitions: z.int(),
+  results: z.array(
+    z.strictObject({
+      transport: z.enum(linkTransports),
+      pattern: z.enum(linkPatterns),
+      bytes: z.int(),
+      microseconds: z.number(),
+      gigabytesPerSecond: z.number(),
+    }),
+  ),
+  verdict,
+});
+
+const stages = { ...wanGenerateRankSchema.shape.stages.shape, videoMs: number("From the last frame to the file") };
+const video = {
+  device: z.string(),
+  stages: z.strictObject(stages).describe("Wall time; the slowest rank's"),
+  load: wanGenerateRankSchema.shape.load.describe("Of preparing: the weights alone, all ranks' bytes"),
+  totalMs: number("All stages but preparing"),
+  forwardMs: latency,
+  forwardsAtOnce: z.int(),
+  secondsPerStep: number("Median"),
+  forwardTflops: z.number(),
+  peakMemoryBytes: number("Of the worker that needs most"),
+  weights: text("Where they come from"),
+  model: wanModelSchema,
+  plan,
+  sampling: z.strictObject({
+    solver: z.enum(["unipc", "dpm++"]),
+    steps: z.int(),
+    shift: z.number(),
+    guideScale: z.number(),
+  }),
+  noise: text("Whose random numbers the seed stands for, or the file of the noise"),
+  video: z.strictObject({
+    out: z.string(),
+    encoder: z.string(),
+    width: z.int(),
+    height: z.int(),
+    frames: z.int(),
+    fps: z.number(),
+  }),
+  worldSize: z.int(),
+  ranks: z.array(wanGenerateRankSchema),
+  prompt: z.string(),
+  verdict,
+};
+const generate = z.strictObject({ ...ofModel, ...video, negativePrompt: z.string() });
+const videos = z.strictObject({
+  ...ofModel,
+  model: wanModelSchema,
+  plan,
+  negativePrompt: z.string(),
+  videos: z.array(z.strictObject({ ...video, seed: seedSchema })),
+});
+
+const dryRun = z.strictObject({
+  ...ofModel,
+  dryRun: z.literal(true),
+  model: z.union([ditModelSchema, wanModelSchema]),
+  plans: z.array(plan),
+  tokens: z.int(),
+  parameters: z.int(),
+  device: z.enum(["cpu", "cuda"]),
+  kernels: text("The kernel module's file"),
+  runs: z.array(
+    z.strictObject({
+      plan,
+      workers: z.int(),
+      precision: z.enum(["fp32", "bf16", "e4m3"]),
+      tokensPerRank: z.array(z.int()).length(2).describe("The least and the most"),
+      headsPerRank: z.number(),
+      weightBytesPerRank: z.number(),
+    }),
+  ),
+  videoCount: z.int().optional(),
+});
+
+const failure = z.strictObject({
+  message: z.string(),
+  code: text("Stable; docs/errors.md lists all"),
+  exitCode: z.int(),
+  rank: z.int().optional().describe("The rank that failed first"),
+  host: z.string().optional(),
+  signal: z.string().optional(),
+});
+const error = z.strictObject({ ...envelopeSchema.shape, error: failure });
+
+const time = { time: text("ISO 8601, UTC") };
+const event = <Name extends string, Shape extends z.ZodRawShape>(name: Name, shape: Shape) =>
+  z.strictObject({ ...time, event: z.literal(name), ...shape });
+const counts = { done: z.int(), total: z.int() };
+
+const events = z.discriminatedUnion("event", [
+  event("started", envelopeSchema.shape),
+  event("job", {
+    kind: text("What the workers do: profile, forward, links, wan-generate, wan-profile or wan-accuracy"),
+    subject: z.string(),
+    plan: z.string(),
+    workers: z.int(),
+    deviceKind: z.enum(["cpu", "cuda"]),
+  }),
+  event("download", { file: z.string(), bytes: z.number(), totalBytes: z.number() }),
+  event("loading", { what: z.string(), bytes: number("On rank 0"), totalBytes: z.number(), seconds: z.number() }),
+  event("stage", { stage: z.enum(["prepare", "encode", "sample", "decode"]), seconds: z.number() }),
+  event("step", { ...counts, seconds: number("Since the first step began"), secondsLeft: z.number() }),
+  event("frame", counts),
+  event("forward", { kind: z.enum(["first", "warm up", "timed", "recorded"]), ...counts, milliseconds: z.number() }),
+  event("case", counts).describe("Of links: a pattern and a size"),
+  event("run", { ...counts, what: z.string(), seconds: z.number() }).describe("Of accuracy: a plan's forward"),
+  event("video", { out: z.string(), frames: z.int() }),
+  event("finished", {
+    exitCode: z.int(),
+    result: z
+      .looseObject({})
+      .nullable()
+      .describe("What --json would have after its envelope; null where there is none"),
+  }),
+  event("failed", { exitCode: z.int().min(exitCodes.ok + 1), error: failure }),
+]);
+
+/** By the name of its file in docs/schema/. */
+export const documentSchemas = {
+  profile,
+  accuracy,
+  links,
+  generate,
+  videos,
+  "dry-run": dryRun,
+  error,
+  events,
+} as const;
