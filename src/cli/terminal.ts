@@ -2,6 +2,16 @@ import { type Page, pageOf } from "../views/page.js";
 
 const ERASE = "\r\x1b[K";
 
+/** stderr, as far as it is needed here. */
+export interface TerminalStream {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  readonly writableLength: number;
+  write(text: string): boolean;
+  hasColors?(): boolean;
+  on(event: "resize", listener: () => void): unknown;
+}
+
 /**
  * stderr as people see it: lines, and on a terminal below them one line that shows what is waited for. Lines that are written
  * meanwhile push it down.
@@ -10,7 +20,7 @@ export class Terminal {
   #status: string | undefined;
   #quiet = false;
 
-  constructor(private readonly stream: NodeJS.WriteStream) {
+  constructor(private readonly stream: TerminalStream) {
     // What the terminal has broken or cut is written again as it fits now.
     if (stream.isTTY) stream.on("resize", () => this.#status !== undefined && stream.write(`${ERASE}${this.#shown}`));
   }

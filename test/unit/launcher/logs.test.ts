@@ -2,9 +2,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, wr
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Writable } from "node:stream";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { LineReader } from "../../../src/launcher/lines.js";
 import { openLog } from "../../../src/launcher/logs.js";
+import { packageCommit } from "../../../src/version.js";
 
 let folder = "";
 beforeEach(() => {
@@ -131,4 +132,33 @@ test("a reader that is only slow misses nothing", async () => {
   clearInterval(reading);
   readAll();
   expect(chunks).toHaveLength(10_000);
+});
+
+test("the file says which variables matter, and of a secret only that it is set; a commit, where it is known", () => {
+  vi.stubEnv("NCCL_DEBUG", "INFO");
+  vi.stubEnv("CUDA_VISIBLE_DEVICES", "0,1");
+  vi.stubEnv("DITRUN_KERNELS", "");
+  vi.stubEnv("HF_TOKEN", "hf_secret");
+  vi.stubEnv("EDITOR", "vi");
+  openLog("warn", folder, { stderr: new PassThrough() });
+  vi.unstubAllEnvs();
+  const text = readFileSync(join(folder, "launcher.log"), "utf8");
+  const [{ environment, commit }] = records();
+  const noted = { NCCL_DEBUG: "INFO", CUDA_VISIBLE_DEVICES: "0,1", DITRUN_KERNELS: "", HF_TOKEN: "(set, not shown)" };
+  expect(environment).toMatchObject(noted);
+  expect(environment).not.toHaveProperty("EDITOR");
+  expect(text).not.toContain("hf_secret");
+  expect(commit).toBe(packageCommit());
+});
+
+test("a quiet console has errors alone; colours are those of warnings and errors", () => {
+  const stderr = new PassThrough();
+  const log = openLog("error", folder, { stderr, rankLines: false, colour: true });
+  log.logger.info("Going on.");
+  log.worker("job", 1).lines("stderr", ["a line"]);
+  log.logger.error("Gone.");
+  expect(String(stderr.read())).toBe("\x1b[31mditrun:\x1b[39m Gone.\n");
+  expect(readFileSync(join(folder, "job", "rank-1.stderr.log"), "utf8")).toBe("a line\n");
+  openLog("warn", undefined, { stderr, colour: true }).logger.warn("Careful.");
+  expect(String(stderr.read())).toBe("\x1b[33mditrun:\x1b[39m Careful.\n");
 });
