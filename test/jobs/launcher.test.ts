@@ -1,5 +1,5 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { availableParallelism, tmpdir } from "node:os";
+import { availableParallelism, hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
@@ -10,6 +10,7 @@ import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors
 import type { FileDtype } from "../../src/formats/tensor-file.js";
 import { openLog } from "../../src/launcher/logs.js";
 import { builtKernels, packageRoot } from "../../src/paths.js";
+import { documentSchemas } from "../../src/views/documents.js";
 import { fixtureWorker, Pids, start } from "./launch.js";
 import { profileJob } from "./profile-job.js";
 
@@ -18,34 +19,6 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
-
-const profileSchema = z.looseObject({
-  latencyMs: z.object({ median: z.number(), p10: z.number(), p90: z.number() }),
-  throughput: z.number(),
-  tflops: z.number(),
-  plan: z.looseObject({ name: z.string() }),
-  model: z.looseObject({ name: z.string() }),
-  device: z.string(),
-  worldSize: z.number(),
-  phases: z.object({ attention: z.number(), gemm: z.number(), elementwise: z.number(), communication: z.number() }),
-  ranks: z.array(z.looseObject({ rank: z.number() })),
-});
-
-const comparisonSchema = z.looseObject({
-  plan: z.string(),
-  relL2: z.number().nullable(),
-  pass: z.boolean(),
-  nonFinite: z.int(),
-});
-const accuracySchema = z.object({
-  model: z.looseObject({ name: z.string() }),
-  device: z.string(),
-  seed: z.int(),
-  weights: z.string(),
-  reference: z.string(),
-  results: z.array(comparisonSchema),
-  arithmetic: z.array(comparisonSchema),
-});
 
 test("workers get torchrun's environment and talk through the store", async () => {
   const pids = new Pids();
@@ -78,18 +51,29 @@ describe("profile", () => {
     const { process, pids } = start(["--json", "--nproc", "2", "--device", "cpu", "profile", "--baseline"]);
     const { exitCode, stdout, stderr } = await process;
     expect(exitCode).toBe(0);
-    const document = profileSchema
-      .extend({ baseline: z.looseObject({ speedup: z.number() }) })
-      .parse(JSON.parse(stdout));
+    const document = documentSchemas.profile.parse(JSON.parse(stdout));
+    expect(document.commandLine).toEqual([
+      "ditrun",
+      "--json",
+      "--nproc",
+      "2",
+      "--device",
+      "cpu",
+      "profile",
+      "--baseline",
+    ]);
+    expect([document.command, document.deviceKind, document.deviceName, document.host]).toEqual([
+      ...["profile", "cpu", "fixture", hostname()],
+    ]);
     expect(document.latencyMs.median).toBe(21);
     expect(document.throughput).toBeCloseTo(1000 / 21);
     expect(document.tflops).toBeCloseTo(1000 / 21);
     expect(document.worldSize).toBe(2);
     expect(document.model.name).toBe("dit-tiny");
-    expect(document.baseline.speedup).toBeCloseTo(20 / 21);
+    expect(document.baseline?.speedup).toBeCloseTo(20 / 21);
     expect(stderr).toContain("[rank 1] a line on stdout");
     expect(stderr).toContain("median ms");
-    expect(stderr).toContain("Speed-up over one worker");
+    expect(stderr).toMatch(/^Verdict: 2 workers are slower than one: 0\.95 ×/m);
     await pids.expectGone(3);
   });
 
@@ -102,7 +86,7 @@ describe("profile", () => {
     const { exitCode, stdout } = await process;
     expect(exitCode).toBe(0);
     expect(stdout).toBe("");
-    expect(profileSchema.parse(JSON.parse(readFileSync(json, "utf8"))).ranks).toHaveLength(2);
+    expect(documentSchemas.profile.parse(JSON.parse(readFileSync(json, "utf8"))).ranks).toHaveLength(2);
     const { traceEvents } = z
       .object({ traceEvents: z.array(z.looseObject({ ph: z.string(), pid: z.int() })) })
       .parse(JSON.parse(readFileSync(trace, "utf8")));
@@ -118,13 +102,45 @@ describe("profile", () => {
   });
 });
 
+test("--quiet says nothing, and writes its files and events all the same", async () => {
+  const at = (name: string) => join(folder, `quiet-${name}`);
+  const files = ["--json", at("p.json"), "--events", at("e.ndjson"), "--log-dir", at("logs")];
+  const { process, pids } = start(["profile", "--nproc", "2", "--device", "cpu", "--quiet", ...files]);
+  const { exitCode, stdout, stderr } = await process;
+  expect([exitCode, stdout, stderr]).toEqual([0, "", ""]);
+  const result = documentSchemas.profile.parse(JSON.parse(readFileSync(at("p.json"), "utf8")));
+  const lines = readFileSync(at("e.ndjson"), "utf8").trimEnd().split("\n");
+  const events = lines.map((line) => documentSchemas.events.parse(JSON.parse(line)));
+  expect(events).toMatchObject([
+    { event: "started", commandLine: result.commandLine, startedAt: result.startedAt },
+    { event: "job", kind: "profile", plan: "tp2 bf16", workers: 2, deviceKind: "cpu" },
+    { event: "forward", kind: "first", done: 1, total: 1, milliseconds: 30 },
+    { event: "finished", exitCode: 0, result: { command: "profile", verdict: result.verdict } },
+  ]);
+  const [job] = readdirSync(at("logs")).filter((name) => name.startsWith("profile-"));
+  expect(readFileSync(join(at("logs"), job ?? "", "rank-0.stdout.log"), "utf8")).toBe("a line on stdout\n");
+  await pids.expectGone(2);
+});
+
+test("--events - is on stdout, and ends with the failure; an error is all that --quiet says", async () => {
+  const args = ["profile", "--nproc", "2", "--device", "cpu", "--quiet", "--events", "-"];
+  const { process, pids } = start(args, { behaviour: { 1: "throw" } });
+  const { exitCode, stdout, stderr } = await process;
+  const events = stdout.split("\n").map((line) => documentSchemas.events.parse(JSON.parse(line)));
+  const error = { code: "ERR_RANK_FAILED", exitCode: 5, rank: 1 };
+  expect(events.map(({ event }) => event)).toEqual(["started", "job", "failed"]);
+  expect(events.at(-1)).toMatchObject({ exitCode, error });
+  expect(stderr).toMatch(/^ditrun: Rank 1 \(.*\) failed: the arithmetic went wrong[^\n]*$/);
+  await pids.expectGone(2);
+});
+
 describe("accuracy", () => {
   const run = async (outputs: Record<string, (number | null)[]>, ...args: string[]) => {
     const { process, pids } = start(["accuracy", "--device", "cpu", "--json", ...args], {
       env: { OUTPUTS: JSON.stringify(outputs) },
     });
     const { exitCode, stdout, stderr } = await process;
-    return { exitCode, stderr, pids, ...accuracySchema.parse(JSON.parse(stdout)) };
+    return { exitCode, stderr, pids, ...documentSchemas.accuracy.parse(JSON.parse(stdout)) };
   };
 
   test("passes within the limits and fails above them, each plan and each dtype by itself", async () => {
@@ -146,7 +162,7 @@ describe("accuracy", () => {
       Math.max(
         ...stderr
           .split("\n")
-          .filter((line) => /[│┌]/.test(line))
+          .filter((line) => /^(?:plan|cp2|tp2|single) .*(?:result|pass|FAIL)$/.test(line))
           .map((line) => line.length),
       ),
     ).toBeLessThan(81);
@@ -187,7 +203,7 @@ describe("accuracy", () => {
         reject: false,
         stdin: "ignore",
       });
-      const document = accuracySchema.parse(JSON.parse(run.stdout));
+      const document = documentSchemas.accuracy.parse(JSON.parse(run.stdout));
       expect(document).toMatchObject({
         reference,
         weights: golden,

@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { execa } from "execa";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
+import { documentSchemas } from "../../src/views/documents.js";
 import { copyChanged } from "../checkpoints.js";
 
 let folder: string;
@@ -48,6 +49,7 @@ test("a file's prompts make the videos and dumps of commands of their own, on wo
     ...["--seed", "-1", "--log-level", "debug", "--json"],
   );
   expect(exitCode, stderr).toBe(0);
+  documentSchemas.videos.parse(JSON.parse(stdout));
   expect(videosSchema.parse(JSON.parse(stdout)).videos).toEqual([
     { prompt: "A red car", video: { out: "both.mp4" } },
     { prompt: "A blue boat", video: { out: "both-2.mp4" } },

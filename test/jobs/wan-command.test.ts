@@ -6,6 +6,7 @@ import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { writeSafetensors } from "../../src/formats/safetensors.js";
+import { documentSchemas } from "../../src/views/documents.js";
 import { copyChanged, type Stored, spoiled } from "../checkpoints.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { expectMp4 } from "../unit/video/mp4.js";
@@ -57,13 +58,6 @@ const memorySchema = z.object({
   peakMemoryBytes: z.number(),
 });
 
-const profileSchema = z.object({
-  ranks: z.array(z.object({ kernels: z.array(z.object({ flops: z.number() })) })),
-  tflops: z.number(),
-  latencyMs: z.object({ median: z.number() }),
-  phases: z.object({ attention: z.number() }),
-});
-
 describe("ditrun wan generate", () => {
   it("writes a video of the bundled model, by four workers, and says how long each stage took", async () => {
     const { exitCode, stdout, stderr } = await tiny(
@@ -80,9 +74,13 @@ describe("ditrun wan generate", () => {
     expect(exitCode, stderr).toBe(0);
     await expectMp4(join(folder, "video.mp4"), { width: 96, height: 64, frames: 9, fps: 16 });
     expect(String(await readFile(join(folder, "video.mp4")))).toContain('"prompt":"A red car","negativePrompt":"');
-    expect(stderr).toContain("Step 3 of 3:");
+    expect(stderr).toContain("Sampled 3 steps in ");
     expect(stderr).toContain("small checkpoint of random weights that comes with ditrun");
-    const { stages, forwardMs, secondsPerStep, sampling, plan, worldSize } = JSON.parse(stdout);
+    const document = documentSchemas.generate.parse(JSON.parse(stdout));
+    const { stages, load, forwardMs, secondsPerStep, sampling, plan, worldSize } = document;
+    expect([document.command, document.prompt]).toEqual(["wan generate", expect.any(String)]);
+    expect(load.milliseconds).toBeLessThan(stages.prepareMs);
+    expect(load.bytes).toBeGreaterThan(1e6);
     expect(Object.keys(stages)).toEqual(["prepareMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
     for (const value of [...Object.values(stages), forwardMs.median, secondsPerStep]) expect(value).toBeGreaterThan(0);
     expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 5, guideScale: 5 });
@@ -216,7 +214,7 @@ describe("ditrun wan generate", () => {
       "--no-metadata",
     );
     expect(exitCode, stderr).toBe(0);
-    expect(stdout).toContain("with random weights of seed 0");
+    expect(stdout).toContain("weights: random weights of seed 0;");
     expect(stdout).toContain("random-2.mp4: 1 frame of 32 × 32");
     expect(await readFile(join(folder, "random.mp4"), "utf8")).toBe("the first");
     await expectMp4(join(folder, "random-2.mp4"), { width: 32, height: 32, frames: 1, fps: 16 });
@@ -240,7 +238,7 @@ describe("ditrun wan profile", () => {
       );
       expect(exitCode, stderr).toBe(0);
       expect(stderr).toContain("forwards/s");
-      const { ranks, tflops, latencyMs, phases } = profileSchema.parse(JSON.parse(stdout));
+      const { ranks, tflops, latencyMs, phases } = documentSchemas.profile.parse(JSON.parse(stdout));
       const flops = ranks.flatMap(({ kernels }) => kernels.map((kernel) => kernel.flops)).reduce((a, b) => a + b);
       // Every rank computes the time step's path, which is not in the model's number, and every tp rank the patches and the head.
       const ratio = flops / (tflops * latencyMs.median * 1e9);

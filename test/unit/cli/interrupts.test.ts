@@ -28,7 +28,7 @@ test.each([
   const message = `Ended by ${signal}.`;
   expect(stderr).toBe(`ditrun: ${message}\n`);
   expect(status).toBe(exitCode);
-  expect(JSON.parse(readFileSync(file, "utf8"))).toEqual({
+  expect(JSON.parse(readFileSync(file, "utf8"))).toMatchObject({
     error: { message, code: "ERR_INTERRUPTED", exitCode, signal },
   });
   rmSync(folder, { recursive: true });

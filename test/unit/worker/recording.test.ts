@@ -5,12 +5,22 @@ import { planSchema } from "../../../src/plan/schema.js";
 import { Context } from "../../../src/worker/comm/context.js";
 import { Dit } from "../../../src/worker/models/dit/dit.js";
 import { Device } from "../../../src/worker/runtime/device.js";
-import { LoadMeter } from "../../../src/worker/weights/load-meter.js";
 import { KeptWeights } from "../../../src/worker/weights/kept.js";
+import { LoadMeter } from "../../../src/worker/weights/load-meter.js";
 import { RandomWeights } from "../../../src/worker/weights/source.js";
 import { makeStores } from "./in-process-ranks.js";
 
-const small = { kind: "dit", name: "small", imageSize: 8, channels: 3, patch: 2, width: 32, depth: 2, heads: 2, classes: 3 } as const;
+const small = {
+  kind: "dit",
+  name: "small",
+  imageSize: 8,
+  channels: 3,
+  patch: 2,
+  width: 32,
+  depth: 2,
+  heads: 2,
+  classes: 3,
+} as const;
 let device: Device;
 beforeAll(() => {
   device = Device.open(builtKernels("cpu"), 0);
