@@ -1,3 +1,4 @@
+import CliTable from "cli-table3";
 import { cut, type Page, paint, textWidth } from "./page.js";
 
 /** One column of a table. */
@@ -70,20 +71,24 @@ function narrowed(columns: readonly Laid[], most: number): readonly Laid[] {
   );
 }
 
+/** No lines, two spaces between the columns. */
+const bare = {
+  ...{ top: "", "top-mid": "", "top-left": "", "top-right": "", bottom: "", "bottom-mid": "", "bottom-left": "" },
+  ...{ "bottom-right": "", left: "", "left-mid": "", mid: "", "mid-mid": "", right: "", "right-mid": "", middle: GAP },
+};
+
 function render(page: Page, columns: readonly Laid[]): string {
-  const widths = columns.map(ownWidth);
-  const line = (cells: readonly string[]) =>
-    cells
-      .map((cell, index) => {
-        const space = " ".repeat((widths[index] ?? 0) - textWidth(cell));
-        return columns[index]?.align === "left" ? cell + space : space + cell;
-      })
-      .join(GAP)
-      .trimEnd();
-  const count = columns[0]?.cells.length ?? 0;
-  const heads = line(columns.map(({ head }) => head));
-  return [
-    paint(page, "bold", heads),
-    ...Array.from({ length: count }, (_, row) => line(columns.map(({ cells }) => cells[row] ?? ""))),
-  ].join("\n");
+  const table = new CliTable({
+    chars: bare,
+    style: { head: [], border: [], "padding-left": 0, "padding-right": 0 },
+    colAligns: columns.map(({ align }) => align),
+    colWidths: columns.map(ownWidth),
+  });
+  table.push(columns.map(({ head }) => head));
+  for (const row of columns[0]?.cells.keys() ?? []) table.push(columns.map(({ cells }) => cells[row] ?? ""));
+  const [heads = "", ...rows] = table
+    .toString()
+    .split("\n")
+    .map((line) => line.trimEnd());
+  return [paint(page, "bold", heads), ...rows].join("\n");
 }
