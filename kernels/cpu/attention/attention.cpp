@@ -13,6 +13,7 @@
 #include "quantize/kv_layout.h"
 #include "runtime/micro.h"
 #include "quantize/quantize_row.h"
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/tensor.h"
 
@@ -39,23 +40,22 @@ struct Attention : ditrun_attention_args {
   void pack(const ditrun_kv_block &block, int64_t key0, int64_t keys, float *packedK, float *packedV) const {
     const int64_t keyPanels = roundUp(keys, panelColumns) / panelColumns;
     const int64_t dimPanels = paddedDim() / panelColumns;
-#pragma omp parallel for collapse(2) schedule(static) if (keys * heads * headDim > parallelWork)
-    for (int64_t head = 0; head < heads; head++) {
-      for (int64_t panel = 0; panel < keyPanels; panel++) {
-        float decoded[panelColumns][maxHeadDim];
-        const int64_t first = panel * panelColumns;
-        const int64_t count = std::min<int64_t>(panelColumns, keys - first);
-        packPanel(
-            count, headDim, [&](int64_t r) { return keyRow(block, head, key0 + first + r, decoded[r]); },
-            packedK + (head * keyPanels + panel) * headDim * panelColumns);
-        float *const to = packedV + (head * dimPanels * keys + first) * panelColumns;
-        if (dtype == DITRUN_E4M3) {
-          packChannels(block, head, key0 + first, count, to, keys);
-        } else {
-          packValues(block, head, key0 + first, count, to, keys);
-        }
+    parallelFor(heads * keyPanels, keys * heads * headDim > parallelWork, [&](int64_t task, int64_t) {
+      const int64_t head = task / keyPanels;
+      const int64_t panel = task % keyPanels;
+      float decoded[panelColumns][maxHeadDim];
+      const int64_t first = panel * panelColumns;
+      const int64_t count = std::min<int64_t>(panelColumns, keys - first);
+      packPanel(
+          count, headDim, [&](int64_t r) { return keyRow(block, head, key0 + first + r, decoded[r]); },
+          packedK + (head * keyPanels + panel) * headDim * panelColumns);
+      float *const to = packedV + (head * dimPanels * keys + first) * panelColumns;
+      if (dtype == DITRUN_E4M3) {
+        packChannels(block, head, key0 + first, count, to, keys);
+      } else {
+        packValues(block, head, key0 + first, count, to, keys);
       }
-    }
+    });
   }
 
   /** One key of one head as float32, in the buffer or where it is. */
@@ -204,7 +204,7 @@ struct Attention : ditrun_attention_args {
   void run(Stream &stream) const {
     const int64_t dim = paddedDim();
     const int64_t strips = (queries + stripQueries - 1) / stripQueries;
-    const int64_t threads = omp_get_max_threads();
+    const int64_t threads = threadCount();
     const int64_t perThread = stripQueries * (dim + tileKeys);
     int64_t longest = 0;
     int64_t allKeys = 0;
@@ -239,26 +239,26 @@ struct Attention : ditrun_attention_args {
       for (int64_t key0 = 0; key0 < block.length; key0 += chunk) {
         const int64_t keys = std::min<int64_t>(chunk, block.length - key0);
         pack(block, key0, keys, packedK, packedV);
-#pragma omp parallel for schedule(dynamic, 1) if (states * keys > parallelWork / 8)
-        for (int64_t task = 0; task < heads * strips; task++) {
-          const int64_t head = task / strips;
-          const int64_t query0 = task % strips * stripQueries;
-          const int64_t state = head * queries + query0;
-          strip(head, query0, std::min<int64_t>(stripQueries, queries - query0), keys, before, allKeys, packedK,
-                packedV, acc + state * dim, m + state, l + state, own + omp_get_thread_num() * perThread);
-        }
+        parallelFor(
+            heads * strips, states * keys > parallelWork / 8,
+            [&](int64_t task, int64_t thread) {
+              const int64_t head = task / strips;
+              const int64_t query0 = task % strips * stripQueries;
+              const int64_t state = head * queries + query0;
+              strip(head, query0, std::min<int64_t>(stripQueries, queries - query0), keys, before, allKeys, packedK,
+                    packedV, acc + state * dim, m + state, l + state, own + thread * perThread);
+            },
+            1);
         before += keys;
       }
     }
-#pragma omp parallel for collapse(2) schedule(static) if (states * dim > parallelWork)
-    for (int64_t head = 0; head < heads; head++) {
-      for (int64_t part = 0; part < strips; part++) {
-        const int64_t query0 = part * stripQueries;
-        const int64_t state = head * queries + query0;
-        finish(head, query0, std::min<int64_t>(stripQueries, queries - query0), acc + state * dim, m + state,
-               l + state);
-      }
-    }
+    parallelFor(heads * strips, states * dim > parallelWork, [&](int64_t task, int64_t) {
+      const int64_t head = task / strips;
+      const int64_t part = task % strips;
+      const int64_t query0 = part * stripQueries;
+      const int64_t state = head * queries + query0;
+      finish(head, query0, std::min<int64_t>(stripQueries, queries - query0), acc + state * dim, m + state, l + state);
+    });
   }
 };
 

@@ -1,3 +1,4 @@
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -41,15 +42,14 @@ int ditrun_softmax_rows(uint64_t out, int outDtype, uint64_t x, int xDtype, int 
             ".");
     submit(f, stream, [=](Stream &) {
       const int64_t perThread = (int64_t{columns} + 15) / 16 * 16;
-      float *const buffers = scratch(omp_get_max_threads() * perThread);
-      std::fill(buffers, buffers + omp_get_max_threads() * perThread, 0.0f);
-#pragma omp parallel for schedule(static) if (int64_t{rows} * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
-        float *const y = buffers + omp_get_thread_num() * perThread;
+      float *const buffers = scratch(threadCount() * perThread);
+      std::fill(buffers, buffers + threadCount() * perThread, 0.0f);
+      parallelFor(rows, int64_t{rows} * columns > parallelWork, [&](int64_t row, int64_t thread) {
+        float *const y = buffers + thread * perThread;
         copyRun(x, xDtype, row * columns, columns, y);
         softmax(y, columns, scale);
         writeRun(out, outDtype, row * columns, columns, y);
-      }
+      });
     });
   });
 }

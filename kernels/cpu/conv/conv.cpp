@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "runtime/micro.h"
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -29,19 +30,22 @@ struct Conv : ditrun_conv3d_args {
   /** [outChannels / 16][taps · depth][16], missing channels as zeros. */
   void packWeight(float *packed) const {
     const int64_t k = taps() * depth();
-#pragma omp parallel for schedule(dynamic, 1) if (outChannels * k > parallelWork)
-    for (int64_t panel = 0; panel < paddedChannels() / panelColumns; panel++) {
-      const int64_t first = panel * panelColumns;
-      const int64_t count = std::min<int64_t>(panelColumns, outChannels - first);
-      constexpr int64_t run = 64;
-      float decoded[panelColumns][run];
-      for (int64_t k0 = 0; k0 < k; k0 += run) {
-        const int64_t length = std::min(run, k - k0);
-        packPanel(
-            count, length, [&](int64_t r) { return readRun(weight, dtype, (first + r) * k + k0, length, decoded[r]); },
-            packed + (panel * k + k0) * panelColumns);
-      }
-    }
+    parallelFor(
+        paddedChannels() / panelColumns, outChannels * k > parallelWork,
+        [&](int64_t panel, int64_t) {
+          const int64_t first = panel * panelColumns;
+          const int64_t count = std::min<int64_t>(panelColumns, outChannels - first);
+          constexpr int64_t run = 64;
+          float decoded[panelColumns][run];
+          for (int64_t k0 = 0; k0 < k; k0 += run) {
+            const int64_t length = std::min(run, k - k0);
+            packPanel(
+                count, length,
+                [&](int64_t r) { return readRun(weight, dtype, (first + r) * k + k0, length, decoded[r]); },
+                packed + (panel * k + k0) * panelColumns);
+          }
+        },
+        1);
   }
 
   /** Pixels [first, first + count) of input row y of frame f, both counted after padding and upsampling; false: all
@@ -121,17 +125,19 @@ struct Conv : ditrun_conv3d_args {
     // The rows' memory also serves as a buffer for one pixel's output channels.
     const int64_t perThread =
         std::max(taps() * stripInputs() * inChannels, paddedChannels()) + stripPixels * paddedChannels();
-    float *const packed = scratch(packedFloats + omp_get_max_threads() * perThread);
+    float *const packed = scratch(packedFloats + threadCount() * perThread);
     packWeight(packed);
     const int64_t strips = (outWidth() + stripPixels - 1) / stripPixels;
     const int64_t tasks = outFrames() * outHeight() * strips;
-#pragma omp parallel for schedule(dynamic, 1) if (tasks * stripPixels * packedFloats > 8 * parallelWork)
-    for (int64_t task = 0; task < tasks; task++) {
-      const int64_t x0 = task % strips * stripPixels;
-      const int64_t row = task / strips;
-      strip(row / outHeight(), row % outHeight(), x0, std::min(stripPixels, outWidth() - x0), packed,
-            packed + packedFloats + omp_get_thread_num() * perThread);
-    }
+    parallelFor(
+        tasks, tasks * stripPixels * packedFloats > 8 * parallelWork,
+        [&](int64_t task, int64_t thread) {
+          const int64_t x0 = task % strips * stripPixels;
+          const int64_t row = task / strips;
+          strip(row / outHeight(), row % outHeight(), x0, std::min(stripPixels, outWidth() - x0), packed,
+                packed + packedFloats + thread * perThread);
+        },
+        1);
   }
 };
 

@@ -1,9 +1,10 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "elementwise/activation.h"
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -18,8 +19,8 @@ void requireCount(const char *function, int64_t count) {
 template <class Body>
 void overRuns(int64_t count, const Body &body) {
   const int64_t runs = (count + runLength - 1) / runLength;
-#pragma omp parallel for schedule(static) if (count > parallelWork)
-  for (int64_t run = 0; run < runs; run++) body(run * runLength, std::min(runLength, count - run * runLength));
+  parallelFor(runs, count > parallelWork,
+              [&](int64_t run, int64_t) { body(run * runLength, std::min(runLength, count - run * runLength)); });
 }
 
 /** out[i] = combine(x[i], y[i]), in float32, rounded once. */
@@ -83,8 +84,7 @@ int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector
     requireOptional(f, "rowTable", rowTable, dtypeBytes(dtype));
     requireOptional(f, "vector", vector, dtypeBytes(dtype));
     submit(f, stream, [=](Stream &) {
-#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
+      parallelFor(rows, int64_t(rows) * columns > parallelWork, [&](int64_t row, int64_t) {
         for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
           const int64_t length = std::min<int64_t>(runLength, columns - c0);
           float sum[runLength];
@@ -100,7 +100,7 @@ int ditrun_add_rows(uint64_t out, uint64_t x, uint64_t rowTable, uint64_t vector
           }
           writeRun(out, dtype, row * columns + c0, length, sum);
         }
-      }
+      });
     });
   });
 }
@@ -116,8 +116,7 @@ int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtyp
     requireAddress(f, "y", y, dtypeBytes(yDtype));
     requireAddress(f, "gate", gate, 4);
     submit(f, stream, [=](Stream &) {
-#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
+      parallelFor(rows, int64_t(rows) * columns > parallelWork, [&](int64_t row, int64_t) {
         for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
           const int64_t length = std::min<int64_t>(runLength, columns - c0);
           float sum[runLength];
@@ -128,7 +127,7 @@ int ditrun_add_gated(uint64_t out, uint64_t x, int xDtype, uint64_t y, int yDtyp
           for (int64_t i = 0; i < length; i++) sum[i] += added[i] * factor[i];
           writeRun(out, xDtype, row * columns + c0, length, sum);
         }
-      }
+      });
     });
   });
 }
@@ -190,16 +189,15 @@ int ditrun_count_nonfinite(uint64_t result, uint64_t x, int64_t count, int dtype
     requireAddress(f, "x", x, dtypeBytes(dtype));
     submit(f, stream, [=](Stream &) {
       const int64_t runs = (count + runLength - 1) / runLength;
-      uint32_t found = 0;
-#pragma omp parallel for schedule(static) reduction(+ : found) if (count > parallelWork)
-      for (int64_t run = 0; run < runs; run++) {
+      std::atomic<uint32_t> found{0};
+      parallelFor(runs, count > parallelWork, [&](int64_t run, int64_t) {
         float buffer[runLength];
         const int64_t length = std::min(runLength, count - run * runLength);
         const float *const values = readRun(x, dtype, run * runLength, length, buffer);
-        for (int64_t i = 0; i < length; i++) {
-          found += isFinite(values[i]) ? 0 : 1;
-        }
-      }
+        uint32_t here = 0;
+        for (int64_t i = 0; i < length; i++) here += isFinite(values[i]) ? 0 : 1;
+        found += here;
+      });
       *pointer<uint32_t>(result) = found;
     });
   });

@@ -1,7 +1,7 @@
 // Random tensors from a counter: every rank of every layout makes its part of the same full tensor.
 #include <cmath>
 
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -80,8 +80,7 @@ void elements(const ditrun_random_args &a, uint64_t first, int64_t length, float
 }
 
 void fill(const ditrun_random_args &a) {
-#pragma omp parallel for schedule(static) if (int64_t(a.rows) * a.columns > parallelWork / 8)
-  for (int64_t row = 0; row < a.rows; row++) {
+  parallelFor(a.rows, int64_t(a.rows) * a.columns > parallelWork / 8, [&](int64_t row, int64_t) {
     for (int64_t c0 = 0; c0 < a.columns; c0 += runLength) {
       float buffer[runLength];
       const int64_t length = std::min<int64_t>(runLength, a.columns - c0);
@@ -89,7 +88,7 @@ void fill(const ditrun_random_args &a) {
       elements(a, first, length, buffer);
       writeRun(a.out, a.outDtype, row * a.ldo + c0, length, buffer);
     }
-  }
+  });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -12,8 +12,7 @@ template <class T>
 void transpose(T *out, const T *x, int64_t batch, int64_t rows, int64_t columns) {
   const int64_t down = (rows + tile - 1) / tile;
   const int64_t across = (columns + tile - 1) / tile;
-#pragma omp parallel for schedule(static) if (batch * rows * columns > parallelWork)
-  for (int64_t task = 0; task < batch * down * across; task++) {
+  parallelFor(batch * down * across, batch * rows * columns > parallelWork, [&](int64_t task, int64_t) {
     const int64_t first = task / (down * across) * rows * columns;
     const int64_t row0 = task / across % down * tile;
     const int64_t column0 = task % across * tile;
@@ -21,7 +20,7 @@ void transpose(T *out, const T *x, int64_t batch, int64_t rows, int64_t columns)
       for (int64_t r = row0; r < std::min(rows, row0 + tile); r++)
         out[first + c * rows + r] = x[first + r * columns + c];
     }
-  }
+  });
 }
 
 }  // namespace

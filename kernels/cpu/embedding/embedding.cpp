@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -26,8 +26,7 @@ struct Patches {
   template <class Body>
   void overRuns(const Body &body) const {
     const int64_t perRow = width / patch;
-#pragma omp parallel for schedule(static) if (tokens * channels * patch * patch > parallelWork)
-    for (int64_t token = 0; token < tokens; token++) {
+    parallelFor(tokens, tokens * channels * patch * patch > parallelWork, [&](int64_t token, int64_t) {
       const int64_t y0 = (firstToken + token) / perRow * patch;
       const int64_t x0 = (firstToken + token) % perRow * patch;
       for (int64_t channel = 0; channel < channels; channel++) {
@@ -35,7 +34,7 @@ struct Patches {
           body(((token * channels + channel) * patch + y) * patch, (channel * height + y0 + y) * width + x0);
         }
       }
-    }
+    });
   }
 };
 
@@ -71,15 +70,14 @@ void checkColumns(const char *f, int rows, int width, int divisor, int firstColu
 /** Writes rows of value(row, column) for columns [firstColumn, firstColumn + columns). */
 template <class Value>
 void writeRows(uint64_t out, int outDtype, int64_t rows, int64_t firstColumn, int64_t columns, const Value &value) {
-#pragma omp parallel for schedule(static) if (rows * columns > parallelWork / 8)
-  for (int64_t row = 0; row < rows; row++) {
+  parallelFor(rows, rows * columns > parallelWork / 8, [&](int64_t row, int64_t) {
     for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
       float buffer[runLength];
       const int64_t length = std::min(runLength, columns - c0);
       for (int64_t c = 0; c < length; c++) buffer[c] = value(row, firstColumn + c0 + c);
       writeRun(out, outDtype, row * columns + c0, length, buffer);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -166,8 +164,7 @@ int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtyp
     requireAddress(f, "table", table, dtypeBytes(tableDtype));
     requireAddress(f, "ids", ids, 4);
     submit(f, stream, [=](Stream &) {
-#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
+      parallelFor(rows, int64_t(rows) * columns > parallelWork, [&](int64_t row, int64_t) {
         const int64_t id = pointer<const int32_t>(ids)[row];
         for (int64_t c0 = 0; c0 < columns; c0 += runLength) {
           float buffer[runLength];
@@ -177,7 +174,7 @@ int ditrun_gather_rows(uint64_t out, int outDtype, uint64_t table, int tableDtyp
           else std::fill(buffer, buffer + length, std::numeric_limits<float>::quiet_NaN());
           writeRun(out, outDtype, row * columns + c0, length, values);
         }
-      }
+      });
     });
   });
 }

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <vector>
 
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -31,8 +31,7 @@ struct VideoPatches {
   void overRuns(const Body &body) const {
     const int64_t gridWidth = width / patch;
     const int64_t perFrame = height / patch * gridWidth;
-#pragma omp parallel for schedule(static) if (tokens * channels * patch * patch > parallelWork)
-    for (int64_t token = 0; token < tokens; token++) {
+    parallelFor(tokens, tokens * channels * patch * patch > parallelWork, [&](int64_t token, int64_t) {
       const int64_t frame = (firstToken + token) / perFrame;
       const int64_t y0 = (firstToken + token) % perFrame / gridWidth * patch;
       const int64_t x0 = (firstToken + token) % gridWidth * patch;
@@ -41,7 +40,7 @@ struct VideoPatches {
           body(token, channel, y, ((channel * frames + frame) * height + y0 + y) * width + x0);
         }
       }
-    }
+    });
   }
 };
 
@@ -115,8 +114,7 @@ int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, 
         const double j = static_cast<double>(pair < ofFrame ? pair : (pair - ofFrame) % third);
         frequencies.push_back(std::pow(10000.0, -j / n));
       }
-#pragma omp parallel for schedule(static) if (int64_t(tokens) * headDim > parallelWork / 8)
-      for (int64_t row = 0; row < tokens; row++) {
+      parallelFor(tokens, int64_t(tokens) * headDim > parallelWork / 8, [&](int64_t row, int64_t) {
         const int64_t token = firstToken + row;
         const int64_t inFrame = token % (static_cast<int64_t>(gridHeight) * gridWidth);
         const int64_t positions[3] = {token / (static_cast<int64_t>(gridHeight) * gridWidth), inFrame / gridWidth,
@@ -128,7 +126,7 @@ int ditrun_rope_3d(uint64_t out, int gridHeight, int gridWidth, int firstToken, 
           turns[2 * pair] = static_cast<float>(std::cos(angle));
           turns[2 * pair + 1] = static_cast<float>(std::sin(angle));
         }
-      }
+      });
     });
   });
 }

@@ -9,6 +9,7 @@
 
 #include "elementwise/activation.h"
 #include "runtime/micro.h"
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -73,21 +74,23 @@ struct Gemm : ditrun_gemm_args {
   /** Packs output columns [column0, column0 + columns) of W[b]: panels [columns / 16][k][16]. */
   void packW(int64_t b, int64_t column0, int64_t columns, float *packed) const {
     const int64_t panels = (columns + panelColumns - 1) / panelColumns;
-#pragma omp parallel for schedule(dynamic, 4) if (columns * k > parallelWork)
-    for (int64_t panel = 0; panel < panels; panel++) {
-      const int64_t first = column0 + panel * panelColumns;
-      const int64_t count = std::min<int64_t>(panelColumns, column0 + columns - first);
-      constexpr int64_t run = 64;
-      float decoded[panelColumns][run];
-      float *to = packed + panel * k * panelColumns;
-      for (int64_t k0 = 0; k0 < k; k0 += run) {
-        const int64_t length = std::min<int64_t>(run, k - k0);
-        packPanel(
-            count, length,
-            [&](int64_t r) { return readRun(w, dtype, b * wStride + (first + r) * ldw + k0, length, decoded[r]); },
-            to + k0 * panelColumns);
-      }
-    }
+    parallelFor(
+        panels, columns * k > parallelWork,
+        [&](int64_t panel, int64_t) {
+          const int64_t first = column0 + panel * panelColumns;
+          const int64_t count = std::min<int64_t>(panelColumns, column0 + columns - first);
+          constexpr int64_t run = 64;
+          float decoded[panelColumns][run];
+          float *to = packed + panel * k * panelColumns;
+          for (int64_t k0 = 0; k0 < k; k0 += run) {
+            const int64_t length = std::min<int64_t>(run, k - k0);
+            packPanel(
+                count, length,
+                [&](int64_t r) { return readRun(w, dtype, b * wStride + (first + r) * ldw + k0, length, decoded[r]); },
+                to + k0 * panelColumns);
+          }
+        },
+        4);
   }
 
   /** Rows [row0, row0 + rows) of A[b] times the packed columns [column0, column0 + columns). */
@@ -120,8 +123,7 @@ struct Gemm : ditrun_gemm_args {
     std::fill(own, own + m * lda0, 0.0f);
     for (int64_t r = 0; r < m; r++) copyRow(b, r, own + r * lda0);
     const int64_t blocks = (n + blockColumns / 4 - 1) / (blockColumns / 4);
-#pragma omp parallel for schedule(static) if (n * k > parallelWork)
-    for (int64_t block = 0; block < blocks; block++) {
+    parallelFor(blocks, n * k > parallelWork, [&](int64_t block, int64_t) {
       const int64_t c0 = block * (blockColumns / 4);
       const int64_t width = std::min<int64_t>(blockColumns / 4, n - c0);
       float sums[microRows * blockColumns];
@@ -135,7 +137,7 @@ struct Gemm : ditrun_gemm_args {
         }
       }
       finish(b, 0, m, c0, width, sums);
-    }
+    });
   }
 
   static float dot(const float *x, const float *y, int64_t count) {
@@ -158,7 +160,7 @@ struct Gemm : ditrun_gemm_args {
     }
     const int64_t wholeN = (n + panelColumns - 1) / panelColumns * panelColumns;
     const int64_t chunk = std::min(wholeN, std::max(blockColumns, packedFloats / k / blockColumns * blockColumns));
-    const int64_t threads = omp_get_max_threads();
+    const int64_t threads = threadCount();
     const int64_t perThread = stripRows * (k + padding) + stripRows * blockColumns;
     float *const packed = scratch(chunk * k + threads * perThread);
     float *const strips = packed + chunk * k;
@@ -171,14 +173,16 @@ struct Gemm : ditrun_gemm_args {
         const int64_t blocks = (columns + blockColumns - 1) / blockColumns;
         const int64_t splits = std::min(blocks, std::max<int64_t>(1, (4 * threads + rowStrips - 1) / rowStrips));
         const int64_t perSplit = (blocks + splits - 1) / splits * blockColumns;
-#pragma omp parallel for schedule(dynamic, 1) if (int64_t(m) * columns * k > 8 * parallelWork)
-        for (int64_t task = 0; task < rowStrips * splits; task++) {
-          const int64_t row0 = task / splits * stripRows;
-          const int64_t first = task % splits * perSplit;
-          if (first >= columns) continue;
-          strip(b, row0, std::min<int64_t>(stripRows, m - row0), c0 + first, std::min(perSplit, columns - first),
-                packed + first * k, strips + omp_get_thread_num() * perThread);
-        }
+        parallelFor(
+            rowStrips * splits, int64_t{m} * columns * k > 8 * parallelWork,
+            [&](int64_t task, int64_t thread) {
+              const int64_t row0 = task / splits * stripRows;
+              const int64_t first = task % splits * perSplit;
+              if (first >= columns) return;
+              strip(b, row0, std::min<int64_t>(stripRows, m - row0), c0 + first, std::min(perSplit, columns - first),
+                    packed + first * k, strips + thread * perThread);
+            },
+            1);
       }
     }
   }

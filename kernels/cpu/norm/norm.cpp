@@ -3,6 +3,7 @@
 
 #include "elementwise/activation.h"
 #include "quantize/quantize_row.h"
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -41,12 +42,11 @@ float sumOfSquares(const float *x, float mean, int64_t count) {
 void layerNorm(const ditrun_layer_norm_args &n) {
   const int64_t columns = n.columns;
   const int64_t perThread = (columns + 15) / 16 * 16;
-  float *const shared = scratch((2 + 2 * omp_get_max_threads()) * perThread);
+  float *const shared = scratch((2 + 2 * threadCount()) * perThread);
   const float *const weight = n.weight == 0 ? nullptr : readRun(n.weight, n.weightDtype, 0, columns, shared);
   const float *const bias = n.bias == 0 ? nullptr : readRun(n.bias, n.weightDtype, 0, columns, shared + perThread);
-#pragma omp parallel for schedule(static) if (n.rows * columns > parallelWork)
-  for (int64_t row = 0; row < n.rows; row++) {
-    float *const decoded = shared + (2 + 2 * omp_get_thread_num()) * perThread;
+  parallelFor(n.rows, n.rows * columns > parallelWork, [&](int64_t row, int64_t thread) {
+    float *const decoded = shared + (2 + 2 * thread) * perThread;
     float *const y = decoded + perThread;
     const float *const x = readRun(n.x, n.xDtype, row * n.ldx, columns, decoded);
     const float mean = sum(x, columns) / static_cast<float>(columns);
@@ -69,7 +69,7 @@ void layerNorm(const ditrun_layer_norm_args &n) {
       pointer<float>(n.bound)[row] = n.boundFactor * std::sqrt(sumOfSquares(y, 0.0f, columns)) + n.boundTerm;
     }
     if (n.quantized != 0) quantizeRow(y, columns, n.quantized, row * columns, pointer<float>(n.quantizedScale) + row);
-  }
+  });
 }
 
 /** Adjacent pairs (a, b) of each head turn by their angle: (a cos - b sin, a sin + b cos). turns [headDim]: cos, sin in
@@ -89,11 +89,10 @@ void rotate(float *y, int64_t columns, const float *turns, int64_t headDim) {
 void rmsNorm(const ditrun_rms_norm_args &n) {
   const int64_t columns = n.columns;
   const int64_t padded = (columns + 15) / 16 * 16;  // activateRun works in eights
-  float *const shared = scratch((1 + omp_get_max_threads()) * padded);
+  float *const shared = scratch((1 + threadCount()) * padded);
   const float *const weight = n.weight == 0 ? nullptr : readRun(n.weight, n.weightDtype, 0, columns, shared);
-#pragma omp parallel for schedule(static) if (n.rows * columns > parallelWork)
-  for (int64_t row = 0; row < n.rows; row++) {
-    float *const y = shared + (1 + omp_get_thread_num()) * padded;
+  parallelFor(n.rows, n.rows * columns > parallelWork, [&](int64_t row, int64_t thread) {
+    float *const y = shared + (1 + thread) * padded;
     copyRun(n.x, n.xDtype, row * n.ldx, columns, y);
     const float squares = n.sumSquares != 0 ? pointer<const float>(n.sumSquares)[row] : sumOfSquares(y, 0.0f, columns);
     const int64_t counted = n.sumSquares != 0 ? n.fullColumns : columns;
@@ -107,12 +106,12 @@ void rmsNorm(const ditrun_rms_norm_args &n) {
     const int64_t group = n.groupRows == 0 ? 0 : row / n.groupRows;
     const int64_t outStart = group * n.groupStride + (row - group * n.groupRows) * n.ldo;
     if (n.out != 0) writeRun(n.out, n.outDtype, outStart, columns, y);
-    if (n.quantized == 0) continue;
+    if (n.quantized == 0) return;
     for (int64_t head = 0; head < columns / n.headDim; head++) {
       float *const scale = pointer<float>(n.quantizedScale) + row * (columns / n.headDim) + head;
       quantizeRow(y + head * n.headDim, n.headDim, n.quantized, row * columns + head * n.headDim, scale);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -206,12 +205,11 @@ int ditrun_row_sum_squares(uint64_t out, uint64_t x, int64_t ldx, int rows, int 
     requireAddress(f, "out", out, 4);
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     submit(f, stream, [=](Stream &) {
-      float *const buffers = scratch(static_cast<int64_t>(omp_get_max_threads()) * columns);
-#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
-        float *const buffer = buffers + static_cast<int64_t>(omp_get_thread_num()) * columns;
+      float *const buffers = scratch(threadCount() * columns);
+      parallelFor(rows, int64_t(rows) * columns > parallelWork, [&](int64_t row, int64_t thread) {
+        float *const buffer = buffers + thread * columns;
         pointer<float>(out)[row] = sumOfSquares(readRun(x, xDtype, row * ldx, columns, buffer), 0.0f, columns);
-      }
+      });
     });
   });
 }

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "peer/flags.h"
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -52,8 +52,7 @@ struct Target {
 void sumInto(const Target &target, int64_t at, const std::vector<uint64_t> &sources, int sourceDtype, int64_t first,
              int64_t count) {
   const int64_t runs = (count + runLength - 1) / runLength;
-#pragma omp parallel for schedule(static) if (count > parallelWork)
-  for (int64_t run = 0; run < runs; run++) {
+  parallelFor(runs, count > parallelWork, [&](int64_t run, int64_t) {
     const int64_t start = run * runLength;
     const int64_t length = std::min(runLength, count - start);
     float total[runLength] = {};
@@ -74,7 +73,7 @@ void sumInto(const Target &target, int64_t at, const std::vector<uint64_t> &sour
       for (int64_t i = 0; i < length; i++) total[i] += x[i];
     }
     writeRun(target.out, target.dtype, at + start, length, total);
-  }
+  });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include <vector>
 
-#include "runtime/scratch.h"
+#include "runtime/parallel.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -26,8 +26,7 @@ int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const ui
       // Runs end where rows end, so that each meets one stretch of the bias.
       const int64_t row = bias != 0 ? columns : count;
       const int64_t perRow = (row + runLength - 1) / runLength;
-#pragma omp parallel for schedule(static) if (count > parallelWork)
-      for (int64_t run = 0; run < count / row * perRow; run++) {
+      parallelFor(count / row * perRow, count > parallelWork, [&](int64_t run, int64_t) {
         const int64_t column = run % perRow * runLength;
         const int64_t first = run / perRow * row + column;
         const int64_t length = std::min(runLength, row - column);
@@ -41,7 +40,7 @@ int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const ui
         for (const uint64_t term : terms) add(term, sourceDtype, first);
         if (bias != 0) add(bias, dtype, column);
         writeRun(out, dtype, first, length, total);
-      }
+      });
     });
   });
 }

@@ -1,5 +1,6 @@
 // The per-row quantisation to e4m3.
 #include "quantize/quantize_row.h"
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -17,13 +18,12 @@ int ditrun_quantize_rows(uint64_t out, uint64_t scale, uint64_t x, int64_t ldx, 
     requireAddress(f, "scale", scale, 4);
     requireAddress(f, "x", x, dtypeBytes(xDtype));
     submit(f, stream, [=](Stream &) {
-      float *const buffers = scratch(static_cast<int64_t>(omp_get_max_threads()) * columns);
-#pragma omp parallel for schedule(static) if (int64_t(rows) * columns > parallelWork)
-      for (int64_t row = 0; row < rows; row++) {
-        float *const y = buffers + static_cast<int64_t>(omp_get_thread_num()) * columns;
+      float *const buffers = scratch(threadCount() * columns);
+      parallelFor(rows, int64_t(rows) * columns > parallelWork, [&](int64_t row, int64_t thread) {
+        float *const y = buffers + thread * columns;
         copyRun(x, xDtype, row * ldx, columns, y);
         quantizeRow(y, columns, out, row * columns, pointer<float>(scale) + row);
-      }
+      });
     });
   });
 }

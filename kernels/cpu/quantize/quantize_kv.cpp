@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "quantize/kv_layout.h"
+#include "runtime/parallel.h"
 #include "runtime/scratch.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -20,10 +21,9 @@ inline float larger(float x, float y) { return x > y || x != x ? x : y; }
 /** A row's share of the 64 partial results depends only on how many rows there are: threads do not change the sum. */
 void statisticsOf(float *statistics, float *workspace, uint64_t k, int64_t ldk, uint64_t v, int64_t ldv, int64_t rows,
                   int64_t columns, int dtype) {
-  float *const decoded = scratch(omp_get_max_threads() * columns);
-#pragma omp parallel for schedule(static) if (rows * columns > parallelWork)
-  for (int64_t part = 0; part < parts; part++) {
-    float *const buffer = decoded + omp_get_thread_num() * columns;
+  float *const decoded = scratch(threadCount() * columns);
+  parallelFor(parts, rows * columns > parallelWork, [&](int64_t part, int64_t thread) {
+    float *const buffer = decoded + thread * columns;
     float *const sum = workspace + part * 2 * columns;
     float *const most = sum + columns;
     std::fill(sum, most + columns, 0.0f);
@@ -33,7 +33,7 @@ void statisticsOf(float *statistics, float *workspace, uint64_t k, int64_t ldk, 
       x = readRun(v, dtype, row * ldv, columns, buffer);
       for (int64_t c = 0; c < columns; c++) most[c] = larger(std::fabs(x[c]), most[c]);
     }
-  }
+  });
   std::copy(workspace, workspace + 2 * columns, statistics);
   for (int64_t part = 1; part < parts; part++) {
     const float *const sum = workspace + part * 2 * columns;
@@ -87,7 +87,7 @@ struct QuantizeKv : ditrun_quantize_kv_args {
   void run() const {
     const int64_t columns = static_cast<int64_t>(heads) * headDim;
     const int64_t groups = paddedKeys(rows) / groupKeys;
-    float *const mean = scratch(columns + omp_get_max_threads() * headDim);
+    float *const mean = scratch(columns + threadCount() * headDim);
     const float *const ofRanks = pointer<const float>(statistics);
     for (int64_t c = 0; c < columns; c++) {
       float sum = 0.0f;
@@ -99,15 +99,14 @@ struct QuantizeKv : ditrun_quantize_kv_args {
       mean[c] = sum / static_cast<float>(totalRows);
       pointer<float>(vScale)[c] = scaleOf(most);
     }
-#pragma omp parallel for schedule(static) if (rows * columns > parallelWork)
-    for (int64_t task = 0; task < heads * groups; task++) {
-      float *const x = mean + columns + omp_get_thread_num() * headDim;
+    parallelFor(heads * groups, rows * columns > parallelWork, [&](int64_t task, int64_t thread) {
+      float *const x = mean + columns + thread * headDim;
       const int64_t head = task / groups;
       const int64_t first = task % groups * groupKeys;
       const int64_t count = std::min(groupKeys, rows - first);
       keys(head, first, count, mean, x);
       values(head, first, count, x);
-    }
+    });
   }
 };
 

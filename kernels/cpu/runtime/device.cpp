@@ -46,12 +46,12 @@ int ditrun_device_count(int *count) {
 
 int ditrun_device_open(int) {
   return guarded([&] {
-#ifdef DITRUN_NEEDS_AVX2
+#ifdef __AVX2__
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
       throw Failure(DITRUN_UNSUPPORTED,
                     "ditrun_device_open: this build of the CPU module needs AVX2 and FMA, which this "
                     "processor does not have; rebuild it here with "
-                    "DITRUN_CMAKE_ARGS=-DDITRUN_HAS_X86_64_V3=OFF.");
+                    "DITRUN_CMAKE_ARGS=-DDITRUN_CPU_ARCH=x86-64-v2.");
     }
 #endif
   });

@@ -1,8 +1,7 @@
 // Working memory of the kernels: one buffer per stream thread, grown to the largest kernel's need and kept.
 #pragma once
 
-#include <omp.h>
-
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -26,11 +25,5 @@ inline float *scratch(int64_t floats) {
   }
   return buffer.get();
 }
-
-// Threads: OMP_NUM_THREADS for each stream that computes. Workers that share cores should start with
-// OMP_WAIT_POLICY=passive, so that a worker's idle threads do not spin on the core that another needs.
-
-/** Work, in elements touched or multiplied, below which waking other threads costs more than it saves. */
-constexpr int64_t parallelWork = 1 << 15;
 
 }  // namespace ditrun
