@@ -1,11 +1,12 @@
 import { existsSync } from "node:fs";
-import { relative, resolve } from "node:path";
+import { resolve } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
 import { DitrunError } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
-import { builtKernels, packageRoot, probeEntry } from "../paths.js";
-import { gpuIsVisible, whyNoCudaModule } from "./visible-gpu.js";
+import { builtKernels, probeEntry } from "../paths.js";
+import { findKernels } from "./kernel-module.js";
+import { gpuIsVisible } from "./visible-gpu.js";
 
 export const deviceNames = ["auto", "cpu", "cuda"] as const;
 export type DeviceName = (typeof deviceNames)[number];
@@ -22,9 +23,8 @@ export interface DeviceChoice {
 
 /** What a choice depends on besides the options. */
 export interface Surroundings {
-  readonly kernels: (device: "cpu" | "cuda") => string;
+  readonly findKernels: typeof findKernels;
   readonly gpuIsVisible: () => boolean;
-  readonly whyNoCudaModule: () => string;
 }
 
 const PROBE_MILLISECONDS = 60_000;
@@ -35,48 +35,63 @@ const probeSchema = z.object({
 type Probe = z.infer<typeof probeSchema>;
 
 /**
- * Chooses a kernel module: the file in DITRUN_KERNELS, else the package's own for the device. `auto` is CUDA where that
- * module is built and finds a GPU.
- * @param look false for a dry run: `--device cuda` and `cpu` are then taken at their word.
+ * Chooses a kernel module: the file in DITRUN_KERNELS, else the install's own for the device. `auto` is CUDA where there is
+ * that module and it finds a GPU. A GPU that is visible and not used is told of, with the reason.
+ * @param look false for a dry run: `--device cuda` is then taken at its word.
  * @throws DitrunError when there is no such module or GPU.
  */
 export async function chooseDevice(
   wanted: DeviceName,
   log: Log,
   look = true,
-  surroundings: Surroundings = { kernels: builtKernels, gpuIsVisible, whyNoCudaModule },
+  surroundings: Surroundings = { findKernels, gpuIsVisible },
 ): Promise<DeviceChoice> {
   const { DITRUN_KERNELS: override } = process.env;
   // A bare name would be looked up in the system's library folders instead.
   if (override !== undefined && override !== "") return chooseOverride(wanted, resolve(override), look);
-  const cuda = surroundings.kernels("cuda");
-  const cpu = surroundings.kernels("cpu");
-  if (!look && wanted !== "auto") return { device: wanted, kernels: surroundings.kernels(wanted), count: 1 };
-  if (wanted === "cuda" && !existsSync(cuda)) {
-    throw new DitrunError(
-      "ERR_KERNEL_MODULE",
-      `--device cuda needs the CUDA kernel module, but ${shown(cuda)} does not exist. ${surroundings.whyNoCudaModule()} Or use --device cpu.`,
-    );
+  if (!look && wanted === "cuda") {
+    const found = surroundings.findKernels("cuda");
+    return { device: "cuda", kernels: "file" in found ? found.file : builtKernels("cuda"), count: 1 };
   }
-  let noGpu = "No GPU is visible.";
-  if (wanted !== "cpu" && existsSync(cuda)) {
-    const found = await probe(cuda);
-    if ("devices" in found && found.devices > 0) return { device: "cuda", kernels: cuda, count: found.devices };
-    const reason = "reason" in found ? found.reason : "no GPU is visible.";
-    if (wanted === "cuda") throw new DitrunError("ERR_NO_DEVICE", `--device cuda cannot be used: ${reason}`);
-    noGpu = `The CUDA module cannot be used: ${reason}`;
-    log.logger.warn(`This runs on the CPU. ${noGpu}`);
-  } else if (wanted === "auto" && surroundings.gpuIsVisible()) {
-    noGpu = `A GPU is visible, but not used. ${surroundings.whyNoCudaModule()}`;
-    log.logger.warn(`This runs on the CPU. ${noGpu}`);
+  const gpu: Gpu = wanted === "cpu" ? { unused: "", tell: false } : await findGpu(wanted, surroundings);
+  if ("count" in gpu) return { device: "cuda", ...gpu };
+  if (wanted === "auto" && gpu.tell) log.logger.warn(`This runs on the CPU. ${gpu.unused}`);
+  const cpu = surroundings.findKernels("cpu");
+  if ("missing" in cpu) {
+    throw new DitrunError("ERR_KERNEL_MODULE", `There is no kernel module for the CPU. ${cpu.missing}`);
   }
-  if (look && !existsSync(cpu)) {
-    throw new DitrunError(
-      "ERR_KERNEL_MODULE",
-      `There is no kernel module for the CPU: ${shown(cpu)} does not exist; run npm run build in ${packageRoot}.`,
-    );
+  return { device: "cpu", kernels: cpu.file, count: 1, ...(wanted === "auto" ? { noGpu: gpu.unused } : {}) };
+}
+
+/** GPUs that can be used, or why there are none and whether that is a surprise. */
+type Gpu = { kernels: string; count: number } | { unused: string; tell: boolean };
+
+/** @throws DitrunError where `wanted` is cuda and there is no module or no GPU. */
+async function findGpu(wanted: "auto" | "cuda", { findKernels, gpuIsVisible }: Surroundings): Promise<Gpu> {
+  const found = findKernels("cuda");
+  const visible = gpuIsVisible();
+  if ("missing" in found) {
+    if (wanted === "cuda") {
+      throw new DitrunError(
+        "ERR_KERNEL_MODULE",
+        `--device cuda needs the CUDA kernel module. ${found.missing} Or use --device cpu.`,
+      );
+    }
+    if (!visible) return { unused: "No GPU is visible.", tell: false };
+    return { unused: `A GPU is visible, but not used. ${found.missing}`, tell: true };
   }
-  return { device: "cpu", kernels: cpu, count: 1, ...(wanted === "auto" ? { noGpu } : {}) };
+  // A release brings the CUDA module to hosts without a GPU too, where it is not worth a word; who built it wants to use it.
+  if (wanted === "auto" && !found.built && !visible) return { unused: "No GPU is visible.", tell: false };
+  const answer = await probe(found.file);
+  if ("devices" in answer && answer.devices > 0) return { kernels: found.file, count: answer.devices };
+  const reason = "reason" in answer ? answer.reason : noDevice();
+  if (wanted === "cuda") throw new DitrunError("ERR_NO_DEVICE", `--device cuda cannot be used: ${reason}`);
+  return { unused: `The CUDA module cannot be used: ${reason}`, tell: true };
+}
+
+function noDevice(): string {
+  const { CUDA_VISIBLE_DEVICES: visible } = process.env;
+  return visible === undefined ? "no GPU is visible." : `no GPU is visible, with CUDA_VISIBLE_DEVICES=${visible}.`;
 }
 
 async function chooseOverride(wanted: DeviceName, kernels: string, look: boolean): Promise<DeviceChoice> {
@@ -119,9 +134,4 @@ async function probe(kernels: string): Promise<Probe | { reason: string }> {
   } catch {
     return { reason: `The probe of ${kernels} answered ${JSON.stringify(result.stdout.slice(0, 200))}.` };
   }
-}
-
-function shown(file: string): string {
-  const short = relative(process.cwd(), file);
-  return short.startsWith("..") ? file : short;
 }

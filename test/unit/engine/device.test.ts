@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { chooseDevice } from "../../../src/engine/choose-device.js";
-import { gpuIsVisible, whyNoCudaModule } from "../../../src/engine/visible-gpu.js";
+import type { FoundModule } from "../../../src/engine/kernel-module.js";
+import { gpuIsVisible } from "../../../src/engine/visible-gpu.js";
 import { DitrunError } from "../../../src/failure.js";
 import { openLog } from "../../../src/launcher/logs.js";
 import { isForGpu } from "../../../src/models/cost.js";
@@ -12,17 +13,19 @@ import { loadModel } from "../../../src/models/load.js";
 import { builtKernels } from "../../../src/paths.js";
 
 let folder: string;
-let broken: string;
+let broken: FoundModule;
+const none: FoundModule = { missing: "There is no nvcc." };
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
-  broken = join(folder, "libditrun_cuda.so");
-  writeFileSync(broken, "no module");
+  const file = join(folder, "libditrun_cuda.so");
+  writeFileSync(file, "no module");
+  broken = { file, built: true };
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 beforeEach(() => void vi.stubEnv("DITRUN_KERNELS", ""));
 
-/** Chooses with a CUDA module at `cuda` and, or not, a GPU to be seen. */
-async function choose(wanted: "auto" | "cpu" | "cuda", cuda: string, visible: boolean) {
+/** Chooses with a CUDA module, or a sentence on why there is none, and, or not, a GPU to be seen. */
+async function choose(wanted: "auto" | "cpu" | "cuda", cuda: FoundModule, visible: boolean) {
   let said = "";
   const stderr = new Writable({
     write(text, _encoding, done) {
@@ -31,9 +34,8 @@ async function choose(wanted: "auto" | "cpu" | "cuda", cuda: string, visible: bo
     },
   });
   const choice = await chooseDevice(wanted, openLog("warn", undefined, { stderr }), true, {
-    kernels: (device) => (device === "cuda" ? cuda : builtKernels("cpu")),
+    findKernels: (device) => (device === "cuda" ? cuda : { file: builtKernels("cpu"), built: true }),
     gpuIsVisible: () => visible,
-    whyNoCudaModule: () => "There is no nvcc.",
   });
   return { choice, said };
 }
@@ -49,13 +51,20 @@ describe("the CPU in place of a GPU", () => {
   });
 
   test("is warned of where a GPU is visible and there is no module, with why there is none", async () => {
-    const { choice, said } = await choose("auto", join(folder, "none.so"), true);
+    const { choice, said } = await choose("auto", none, true);
     expect(said).toBe("ditrun: This runs on the CPU. A GPU is visible, but not used. There is no nvcc.\n");
     expect(choice.noGpu).toContain("A GPU is visible");
   });
 
+  test("is warned of where a release's module cannot use a GPU that is visible, and only there", async () => {
+    const released = { ...broken, built: false };
+    expect((await choose("auto", released, true)).said).toContain("The CUDA module cannot be used: ");
+    const absent = await choose("auto", released, false);
+    expect(absent).toMatchObject({ said: "", choice: { noGpu: "No GPU is visible." } });
+  });
+
   test("needs no word where there is no GPU, or where it was chosen", async () => {
-    const absent = await choose("auto", join(folder, "none.so"), false);
+    const absent = await choose("auto", none, false);
     expect(absent).toMatchObject({ said: "", choice: { noGpu: "No GPU is visible." } });
     const chosen = await choose("cpu", broken, true);
     expect(chosen.said).toBe("");
@@ -65,7 +74,7 @@ describe("the CPU in place of a GPU", () => {
   test("is not taken for --device cuda", async () => {
     for (const [file, message] of [
       [broken, /--device cuda cannot be used: .*could not be loaded/],
-      [join(folder, "none.so"), /does not exist\. There is no nvcc\. Or use --device cpu\./],
+      [none, /needs the CUDA kernel module\. There is no nvcc\. Or use --device cpu\./],
     ] as const) {
       const refused = await choose("cuda", file, true).catch((error: unknown) => error);
       expect(refused).toBeInstanceOf(DitrunError);
@@ -92,11 +101,4 @@ test("a GPU is visible as a device file", () => {
   expect(gpuIsVisible(devices)).toBe(false);
   writeFileSync(join(devices, "nvidia3"), "");
   expect(gpuIsVisible(devices)).toBe(true);
-});
-
-test("why there is no CUDA module is what the build noted, else what to do", () => {
-  const note = join(folder, "cuda.txt");
-  expect(whyNoCudaModule(note)).toMatch(/^The CUDA module is not built: nvcc .* run npm run build in \//);
-  writeFileSync(note, "The CUDA module is not built, since nvcc is not on PATH.\n");
-  expect(whyNoCudaModule(note)).toBe("The CUDA module is not built, since nvcc is not on PATH.");
 });
