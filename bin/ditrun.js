@@ -1,5 +1,7 @@
 #!/usr/bin/env node
 // Nothing here is newer than Node 12, so that an old one can be told that it is too old.
+import { nodeIsTooOld } from "./node-version.js";
+
 const load = (name) => import(`../dist/${name}.js`);
 const end = (message, exitCode) => {
   process.stderr.write(`ditrun: ${String(message).split("\n")[0]}\n`);
@@ -35,9 +37,9 @@ async function start() {
   streams.endWithUnreadStderr();
 }
 
-const [major, minor] = process.versions.node.split(".").map(Number);
-if (major < 20 || (major === 20 && minor < 19)) {
-  end(`This is Node.js ${process.versions.node} (${process.execPath}), and ditrun needs 20.19 or newer.`, 3);
+const tooOld = nodeIsTooOld(process.versions.node);
+if (tooOld !== undefined) {
+  end(tooOld, 3);
 } else {
   for (const signal of interrupts) process.on(signal, keep);
   start();

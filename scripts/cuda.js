@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { cmake } from "./progress.js";
 import { run } from "./run.js";
 
 /** The first CUDA whose compiler knows C++20. */
@@ -67,7 +68,10 @@ export async function buildCuda(root, wanted, cmakeArguments, parallel) {
   const module = join(root, "build", "libditrun_cuda.so");
   const instead = existsSync(module) ? "the one there is of an earlier build" : "ditrun runs on the CPU";
   if (wanted === "OFF") {
-    return { built: false, sentence: `The CUDA module is not built, as DITRUN_CUDA=OFF asks: ${instead}.` };
+    return {
+      built: false,
+      sentence: `The CUDA module is not built, as DITRUN_CUDA=OFF asks: ${instead}. For NVIDIA GPUs: ${AGAIN}`,
+    };
   }
   const nvcc = findNvcc(cmakeArguments);
   if (nvcc === undefined) {
@@ -90,16 +94,16 @@ export async function buildCuda(root, wanted, cmakeArguments, parallel) {
 async function make(nvcc, root, cmakeArguments, parallel) {
   const tree = join("build", "cuda");
   console.log(
-    `\nditrun: ${nvcc} compiles the CUDA module; that takes some minutes (DITRUN_CMAKE_ARGS=-DDITRUN_CUDA=OFF leaves it out).`,
+    `ditrun: ${nvcc} compiles the CUDA module; that takes some minutes (DITRUN_CMAKE_ARGS=-DDITRUN_CUDA=OFF leaves it out).`,
   );
   const settings = [`-DCMAKE_CUDA_COMPILER=${nvcc}`, `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(root, "build")}`];
   const modules = ["-DDITRUN_CPU=OFF", "-DDITRUN_CUDA=ON"];
-  const configured = await run("cmake", ["-S", ".", "-B", tree, ...settings, ...cmakeArguments, ...modules], root);
+  const configured = await cmake(["-S", ".", "-B", tree, ...settings, ...cmakeArguments, ...modules], root);
   if (configured.code !== 0) {
     // CMake keeps what it found out about a compiler, also after that compiler is mended.
     await rm(join(root, tree), { recursive: true, force: true });
     return configured.firstError ?? "cmake could not configure it";
   }
-  const built = await run("cmake", ["--build", tree, ...parallel], root);
+  const built = await cmake(["--build", tree, ...parallel], root, "CUDA module");
   return built.code === 0 ? undefined : (built.firstError ?? "it could not be compiled");
 }

@@ -31,6 +31,7 @@ beforeEach(async () => {
   await cp(join(packageRoot, "scripts"), join(folder, "scripts"), { recursive: true });
   await cp(join(packageRoot, "package.json"), join(folder, "package.json"));
   await mkdir(join(folder, "bin"));
+  await cp(join(packageRoot, "bin", "node-version.js"), join(folder, "bin", "node-version.js"));
   await symlink(process.execPath, join(folder, "bin", "node"));
   path = `${join(folder, "bin")}:/usr/bin:/bin`;
 });
@@ -43,15 +44,22 @@ const environment = (args = "") => ({ PATH: path, DITRUN_CMAKE_ARGS: args, CUDAC
 async function build(args = "") {
   const options = { cwd: folder, env: environment(args), reject: false, all: true };
   const { exitCode, all } = await execa("node", ["scripts/build.js", "--kernels"], options);
-  return { exitCode, last: (all ?? "").trim().split("\n").slice(-3) };
+  const lines = (all ?? "").trim().split("\n");
+  return { exitCode, lines, last: lines.slice(-3) };
 }
 
+/** What the build leaves for commands that cannot use a GPU. */
+const note = () => readFile(join(folder, "build", "cuda.txt"), "utf8");
+
 describe("the CUDA module of a build", () => {
-  test("is built where nvcc can build it", async () => {
+  test("is built where nvcc can build it, and an earlier build's reason is gone", async () => {
     await program("cmake", builder);
+    await build();
+    expect(await note()).toMatch(/nvcc is not on PATH/);
     await program("nvcc", nvcc("13.0"));
     const { exitCode, last } = await build();
     expect({ exitCode, cpu: built("cpu"), cuda: built("cuda") }).toEqual({ exitCode: 0, cpu: true, cuda: true });
+    await expect(note()).rejects.toThrow("ENOENT");
     expect(last).toEqual([
       "ditrun: The CPU module is built: build/libditrun_cpu.so.",
       "The CUDA module is built: build/libditrun_cuda.so.",
@@ -75,6 +83,7 @@ describe("the CUDA module of a build", () => {
     expect(last[1]).toMatch(/^The CUDA module is not built, since \/.*\/bin\/nvcc cannot be used: /);
     expect(last[1]).toMatch(reason);
     expect(last[1]).toContain("ditrun runs on the CPU. To try again: npm run build -- --kernels");
+    expect(await note()).toBe(`${last[1]}\n`);
   });
 
   test("fails the build where DITRUN_CUDA=ON asks for it, and is left out where OFF does", async () => {
@@ -83,7 +92,9 @@ describe("the CUDA module of a build", () => {
     expect((await build("-DDITRUN_CUDA=ON")).exitCode).toBe(1);
     const { exitCode, last } = await build("-DDITRUN_CUDA=OFF");
     expect(exitCode).toBe(0);
-    expect(last[1]).toBe("The CUDA module is not built, as DITRUN_CUDA=OFF asks: ditrun runs on the CPU.");
+    expect(last[1]).toBe(
+      "The CUDA module is not built, as DITRUN_CUDA=OFF asks: ditrun runs on the CPU. For NVIDIA GPUs: npm run build -- --kernels",
+    );
   });
 
   test("is not looked for in vain without a word", async () => {
@@ -99,6 +110,21 @@ test("a CPU module that cannot be built fails the build", async () => {
   const { exitCode, last } = await build();
   expect(exitCode).toBe(7);
   expect(last.join("\n")).toMatch(/no compiler\ncmake -S \. -B build .* failed with exit code 7\.$/);
+});
+
+test("a build shows every tenth of its work in a line, and of cmake nothing else", async () => {
+  const lines = Array.from(
+    { length: 40 },
+    (_, file) => `echo '[ ${String(file * 2.5).split(".")[0]}%] Building CXX object x.o'`,
+  );
+  await program(
+    "cmake",
+    `${builder}\necho '-- Detecting CXX compile features'\necho 'x.cpp: warning: unused'\n${lines.join("\n")}`,
+  );
+  const { exitCode, lines: shown } = await build("-DDITRUN_CUDA=OFF");
+  expect(exitCode).toBe(0);
+  const tenths = [10, 20, 30, 40, 50, 60, 70, 80, 90].map((percent) => `ditrun: CPU module: ${percent} %`);
+  expect(shown.slice(0, -3)).toEqual(tenths);
 });
 
 describe("a build that is told to end", () => {

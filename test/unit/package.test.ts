@@ -42,7 +42,9 @@ describe("the published package", () => {
 
   test("has no TypeScript to compile, and no compiler for it", async () => {
     const folder = await mkdtemp(join(tmpdir(), "ditrun-package-"));
-    await cp(join(packageRoot, "scripts"), join(folder, "scripts"), { recursive: true });
+    for (const part of ["bin", "scripts", "package.json"]) {
+      await cp(join(packageRoot, part), join(folder, part), { recursive: true });
+    }
     await execa("node", ["scripts/build.js", "--typescript"], { cwd: folder });
     expect(existsSync(join(folder, "dist"))).toBe(false);
     await rm(folder, { recursive: true });
