@@ -17,7 +17,7 @@ const sources = ["CMakeLists.txt", "kernels", "scripts/*.js"];
  * @returns package.json of the package itself: without scripts that npm would run, and with the modules as optional packages.
  */
 export function releaseManifest(manifest, parts) {
-  const { devDependencies: _, scripts: __, optionalDependencies = {}, ...rest } = manifest;
+  const { devDependencies: _, scripts: __, allowScripts: ___, optionalDependencies = {}, ...rest } = manifest;
   const modules = parts.map((part) => [modulePackages[part].name, manifest.version]);
   return {
     ...rest,

@@ -4,10 +4,13 @@ import { readFileSync } from "node:fs";
 export const cpuLevels = ["x86-64-v3", "x86-64-v2"] as const;
 export type CpuLevel = (typeof cpuLevels)[number];
 
-/** What each level adds to the one below, as Linux names it in /proc/cpuinfo: "pni" is SSE3, "abm" has lzcnt. */
+/**
+ * What each level adds to the one below, as Linux names it in /proc/cpuinfo: "pni" is SSE3. lzcnt ("abm") is left out of v3:
+ * virtual machines may hide it, and the modules are compiled without it (kernels/cpu/CMakeLists.txt).
+ */
 const added: Readonly<Record<CpuLevel, readonly string[]>> = {
   "x86-64-v2": ["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"],
-  "x86-64-v3": ["abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"],
+  "x86-64-v3": ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"],
 };
 
 /**

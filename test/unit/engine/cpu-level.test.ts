@@ -9,6 +9,7 @@ describe("the level of an x86-64 processor", () => {
   test.each([
     ["v3 with all that Haswell has", haswell, "x86-64-v3"],
     ["v3 with more than that", `${haswell} avx512f amx_tile`, "x86-64-v3"],
+    ["v3 where a virtual machine hides lzcnt, which no module uses", haswell.replace(" abm", ""), "x86-64-v3"],
     ["v2 without one of v3's", haswell.replace(" fma", ""), "x86-64-v2"],
     ["v2 where a name only begins like one of v3's", haswell.replace(" avx2", " avx2_vnni"), "x86-64-v2"],
     ["v2 with all that Nehalem has", nehalem, "x86-64-v2"],
