@@ -36,7 +36,7 @@ describe("the published package", () => {
     expect(needed.filter((path) => !packed(path))).toEqual([]);
   });
 
-  test("builds its kernel modules where it is installed, for which npm runs no prepare", () => {
+  test("builds its kernel modules at an install from a clone", () => {
     expect(manifest.scripts.install).toBe("node scripts/build.js --kernels");
   });
 
