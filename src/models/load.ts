@@ -28,7 +28,7 @@ export async function loadDitModel(nameOrFile: string): Promise<DitModel> {
   );
 }
 
-const checkpointConfigSchema = z.object({
+export const checkpointConfigSchema = z.object({
   img_size: sizeSchema,
   patch_size: sizeSchema,
   in_c: sizeSchema,
@@ -57,7 +57,7 @@ export async function loadCheckpointModel(directory: string): Promise<DitModel> 
   return model;
 }
 
-const wanConfigSchema = z.object({
+export const wanConfigSchema = z.object({
   model_type: z.literal("t2v"),
   text_len: sizeSchema,
   in_dim: sizeSchema,
@@ -69,7 +69,7 @@ const wanConfigSchema = z.object({
   eps: z.number().positive(),
 });
 
-const diffusersConfigSchema = z.object({
+export const diffusersConfigSchema = z.object({
   _class_name: z.literal("WanTransformer3DModel"),
   image_dim: z.null().optional(),
   patch_size: z.tuple([z.literal(1), z.literal(2), z.literal(2)]),

@@ -331,8 +331,8 @@ describe("the files that come with the package", () => {
     await expect(loadModel(file(`${text}\nname: odd`))).rejects.toThrow(message);
   });
 
-  test("the README's plan is one", async () => {
-    const [, plan] = readFileSync(join(packageRoot, "README.md"), "utf8").match(/^```yaml\n(.*?)^```/ms) ?? [];
+  test("the plan of docs/plans.md is one", async () => {
+    const [, plan] = readFileSync(join(packageRoot, "docs/plans.md"), "utf8").match(/^```yaml\n(.*?)^```/ms) ?? [];
     expect((await resolvePlan({ plan: file(plan ?? "") }, dit, 8, 1)).mesh).toEqual({ cfg: 1, cp: 4, tp: 2 });
   });
 
