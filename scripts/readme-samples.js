@@ -16,9 +16,10 @@ const marked = /^<!-- sample: (.+?) -->\n[\s\S]*?^<!-- end of sample -->$/gm;
 /** Words of a command, as a shell takes them apart that knows double quotes alone. */
 const wordsOf = (command) => [...command.matchAll(/"([^"]*)"|\S+/g)].map(([word, quoted]) => quoted ?? word);
 
-/** What of the output is of this machine alone has a name that readers know. */
+/** Without what is of this machine alone: folders have names that readers know, and why there is no GPU is left out. */
 function shared(text, folder) {
   return text
+    .replace(/^ditrun: This runs on the CPU\..*\n/gm, "")
     .replaceAll(folder, "/home/you")
     .replaceAll(root, "/home/you/ditrun")
     .replace(/[ \t]+$/gm, "");

@@ -1,24 +1,14 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
 import { packageRoot } from "../../src/paths.js";
-
-const pages = [
-  "README.md",
-  "CONTRIBUTING.md",
-  ...readdirSync(join(packageRoot, "docs"))
-    .filter((name) => name.endsWith(".md"))
-    .map((name) => `docs/${name}`),
-];
-const textOf = (page: string) => readFileSync(join(packageRoot, page), "utf8");
+import { pages, textOf, withoutFences } from "./docs/pages.js";
 
 /** Folders at the top that hold what is in the repository. What a build makes is compared with its source, or not at all. */
 const rooms = readdirSync(packageRoot, { withFileTypes: true })
   .filter((entry) => entry.isDirectory() && !["node_modules", "build", ".git"].includes(entry.name))
   .map((entry) => entry.name);
 const sourceEnding = /\.(?:ts|js|cu|cuh|cpp|h|py|sh|md)$/;
-
-const withoutFences = (text: string) => text.replace(/^```[\s\S]*?^```$/gm, "");
 
 /** Words in backticks that name a file or a folder of the repository: they begin with a folder at the top, or end as sources do. */
 function pathsIn(text: string): string[] {
