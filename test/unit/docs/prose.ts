@@ -25,7 +25,7 @@ export function sentencesOf(markdown: string): Sentence[] {
     paragraph
       .replace(/^\s*(?:[-*]|\d+\.) /, "")
       .replace(/\s+/g, " ")
-      .split(/(?<=[.!?…]["”)*_]*) (?=["“(*_]*[\p{Lu}\d]|span)/u)
+      .split(/(?<=(?<!\b(?:e\.g|i\.e))[.!?]["”)*_]*) /)
       .map((text) => ({ text: text.trim(), words: wordsIn(text) }))
       .filter(({ words }) => words > 0),
   );
