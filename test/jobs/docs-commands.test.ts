@@ -25,6 +25,7 @@ describe("commands of the pages run on a CPU", () => {
         ...{ cwd: folder, reject: false, stdin: "ignore" },
         env: { DITRUN_KERNELS: "", MASTER_PORT: "", CUDA_VISIBLE_DEVICES: "" },
       });
+      if (file) rmSync(join(folder, file.name));
       expect({ exitCode, stderr: exitCode === 0 ? "" : stderr }).toEqual({ exitCode: 0, stderr: "" });
       expect(stdout.length).toBeGreaterThan(40);
     },

@@ -59,6 +59,7 @@ describe("commands of the pages pass a dry run", () => {
   )("%s: %s", async (_page, _text, command: ShownCommand) => {
     if (command.file) writeFileSync(command.file.name, command.file.text);
     const exitCode = await main(dryRun(command));
+    if (command.file) rmSync(command.file.name);
     expect(
       stderr
         .split("\n")
