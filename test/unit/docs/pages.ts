@@ -12,7 +12,7 @@ export const pages = [...pagesIn("."), ...pagesIn("docs"), ...pagesIn("examples"
 
 export const textOf = (page: string) => readFileSync(join(packageRoot, page), "utf8");
 
-export const withoutFences = (text: string) => text.replace(/^```[\s\S]*?^```$/gm, "");
+export const withoutFences = (text: string) => text.replace(/^( *)```[\s\S]*?^\1```$/gm, "");
 
 /** A block of code: what stands after the three backticks, and its lines. */
 export interface Block {
@@ -23,10 +23,13 @@ export interface Block {
 }
 
 export function blocksOf(page: string, text = textOf(page)): Block[] {
-  return [...text.matchAll(/^```(.*)\n([\s\S]*?)^```$/gm)].map(([, info = "", body = ""]) => ({
+  return [...text.matchAll(/^( *)```(.*)\n([\s\S]*?)^\1```$/gm)].map(([, indent = "", info = "", body = ""]) => ({
     page,
     info: info.trim(),
-    lines: body.split("\n").slice(0, -1),
+    lines: body
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => line.slice(indent.length)),
   }));
 }
 
