@@ -1,18 +1,15 @@
-// Writes the tables of docs/memory.md: what the engine itself says that each model and plan needs. A worker's own code goes through
-// loading and one forward with a kernel module that only counts memory, so no GPU, no weights and no memory are needed.
-//   node scripts/memory-table.js [--check]     npm run build first; --check writes nothing, and fails where the page is stale
-import { readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { parameterCount } from "../dist/models/cost.js";
-import { loadModel } from "../dist/models/load.js";
-import { presetOf } from "../dist/models/wan/presets.js";
-import { latentOf, parseSize } from "../dist/models/wan/video-size.js";
-import { resolvePlan } from "../dist/plan/resolve.js";
-import { meshSize } from "../dist/plan/schema.js";
-import { Device } from "../dist/worker/runtime/device.js";
-import { Frame } from "../dist/worker/tasks/frame.js";
-import { withSession } from "../dist/worker/tasks/session.js";
+// Tables of docs/memory.md: what the engine itself says that each model and plan needs. A worker's own code goes through loading and
+// one forward with a kernel module that only counts memory, so no GPU, no weights and no memory are needed.
+import { parameterCount } from "../../dist/models/cost.js";
+import { loadModel } from "../../dist/models/load.js";
+import { presetOf } from "../../dist/models/wan/presets.js";
+import { latentOf, parseSize } from "../../dist/models/wan/video-size.js";
+import { resolvePlan } from "../../dist/plan/resolve.js";
+import { meshSize } from "../../dist/plan/schema.js";
+import { Device } from "../../dist/worker/runtime/device.js";
+import { Frame } from "../../dist/worker/tasks/frame.js";
+import { withSession } from "../../dist/worker/tasks/session.js";
+import { table } from "./table.js";
 
 const GIB = 2 ** 30;
 /** What Budget.refuse says. */
@@ -113,8 +110,6 @@ async function videoBytes(task) {
 }
 
 const gib = (bytes) => `${(bytes / GIB).toFixed(1)} GiB`;
-const row = (cells) => `| ${cells.join(" | ")} |`;
-const table = (head, rows) => [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
 
 async function ditTable() {
   const model = await loadModel("dit");
@@ -163,18 +158,4 @@ async function diskTable() {
   return table(["Model", "Transformer (fp32)", "Text encoder (bf16)", "VAE (fp32)", "Together"], rows);
 }
 
-const makers = { dit: ditTable, video: videoTable, disk: diskTable };
-const page = join(dirname(dirname(fileURLToPath(import.meta.url))), "docs/memory.md");
-const text = readFileSync(page, "utf8");
-let filled = text;
-for (const [name, make] of Object.entries(makers)) {
-  const made = await make();
-  const marked = new RegExp(`<!-- table: ${name} -->[\\s\\S]*?<!-- end of table -->`);
-  if (!marked.test(filled)) throw new Error(`docs/memory.md has no place for the table ${name}.`);
-  filled = filled.replace(marked, `<!-- table: ${name} -->\n\n${made}\n\n<!-- end of table -->`);
-}
-if (filled === text) console.log("docs/memory.md is as the engine says.");
-else if (process.argv.includes("--check")) {
-  console.error("docs/memory.md is stale: run node scripts/memory-table.js.");
-  process.exitCode = 1;
-} else writeFileSync(page, filled);
+export const memoryTables = { "memory of a video": videoTable, "memory of the DiT": ditTable, disk: diskTable };
