@@ -2,9 +2,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../../src/paths.js";
-import { rowsOf, textOf } from "./pages.js";
+import { pages, rowsOf, textOf } from "./pages.js";
 
 const page = textOf("docs/environment.md");
+/** Pages that have the variables of schedulers and of other hosts. */
+const more = pages.filter((name) => ["docs/hosts.md", "docs/launch.md"].includes(name)).map(textOf);
 const listed = new Set(rowsOf(page).flatMap(([cell = ""]) => /^`(\w+)`$/.exec(cell)?.[1] ?? []));
 
 /** Names that are a variable's wherever they stand in quotes or are taken out of an environment. */
@@ -57,13 +59,13 @@ const readByKernels = new Set(
 test("every variable that is read or set has its row", () => {
   expect(readByKernels.size).toBeGreaterThan(3);
   expect(read.size).toBeGreaterThan(25);
-  const known = (name: string) => listed.has(name) || page.includes(`\`${name}\``);
+  const known = (name: string) => [page, ...more].some((text) => text.includes(`\`${name}\``));
   expect([...read, ...readByKernels].filter((name) => !known(name))).toEqual([]);
 });
 
 test("every row is of a variable that is read or set", () => {
   // Node.js itself looks for these.
-  const byNode = ["HOME", "TMPDIR"];
+  const byNode = ["HOME", "TMPDIR", "TERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS"];
   const all = new Set([...read, ...readByKernels, ...byNode]);
   const inText = (name: string) => scripts.some((source) => new RegExp(`\\b${name}\\b`).test(codeOf(source)));
   expect([...listed].filter((name) => !all.has(name) && !inText(name))).toEqual([]);
