@@ -7,7 +7,7 @@ import { packageRoot } from "../../src/paths.js";
 import { commandsOf, type ShownCommand } from "../unit/docs/commands.js";
 import { pages } from "../unit/docs/pages.js";
 
-// What needs nothing is typed as a reader would. What needs a GPU passes a dry run in test/unit/docs/commands.test.ts, as do dry runs.
+// What needs nothing is typed as a reader would. What needs a GPU, and dry runs, are only read, in test/unit/docs/commands.test.ts.
 const commands = pages
   .flatMap((page) => commandsOf(page))
   .filter(({ needs, words }) => needs === "nothing" && !words.includes("--dry-run"));

@@ -1,8 +1,15 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { main } from "../../../src/cli/main.js";
+import { afterAll, describe, expect, test } from "vitest";
+import { readLine, understand } from "../../../src/cli/command-line.js";
+import { commands } from "../../../src/cli/commands/index.js";
+import { readOptions } from "../../../src/cli/option.js";
+import { launchOptions } from "../../../src/cli/options/launch.js";
+import { modelOptions } from "../../../src/cli/options/model.js";
+import { DitrunError } from "../../../src/failure.js";
+import { findModel } from "../../../src/models/wan/find-model.js";
+import { resolvePlan } from "../../../src/plan/resolve.js";
 import { commandsOf, type ShownCommand, samplesOf } from "./commands.js";
 import { pages, textOf } from "./pages.js";
 
@@ -10,43 +17,29 @@ const shown = pages.flatMap((page) => commandsOf(page)).filter(({ needs }) => ne
 const samples = pages.flatMap((page) => samplesOf(page));
 
 /** Each command once, whichever page has it. */
-const once = (commands: readonly ShownCommand[]) => [
-  ...new Map(commands.map((command) => [command.text, command])).values(),
-];
+const once = (all: readonly ShownCommand[]) => [...new Map(all.map((command) => [command.text, command])).values()];
 
-/** What is dry-run instead: no checkpoint is here, and nothing is downloaded. */
-function dryRun({ words, needs }: ShownCommand): string[] {
-  const generates = words.includes("generate") && !words.includes("random") && !words.includes("tiny");
-  return [
-    ...words.filter((word) => word !== "--download" && word !== "--dry-run"),
-    ...(generates ? ["--weights", "random"] : []),
-    ...["--dry-run", "--device", needs === "gpu" ? "cuda" : "cpu"],
-  ];
+/**
+ * Reads a command's line, its options' values and its plan as the program does, and starts nothing: what needs no GPU is also run
+ * (test/jobs/docs-commands.test.ts). @throws DitrunError for what the program would refuse.
+ */
+async function check(words: readonly string[], folder: string): Promise<void> {
+  const understood = understand(readLine(words, commands), words, commands);
+  if (understood.kind !== "command") return;
+  const { command, given } = understood;
+  await command.prepare(given);
+  if (!("model" in command.options)) return;
+  const { model, plan, cfg, cp, tp, dtype, fp8, attention } = readOptions(modelOptions, given);
+  const { nproc } = readOptions(launchOptions, given);
+  const inFolder = (name: string | undefined) => (name?.endsWith(".yaml") ? join(folder, name) : name);
+  const sizes = await findModel(inFolder(model) ?? (command.name.startsWith("wan") ? "1.4B" : "dit"));
+  const flags = { plan: inFolder(plan), cfg, cp, tp, dtype, fp8, attention };
+  await resolvePlan(flags, sizes.model, typeof nproc === "number" ? nproc : undefined, 1);
 }
 
-describe("commands of the pages pass a dry run", () => {
-  let stderr = "";
-  const before = process.cwd();
+describe("commands of the pages are understood", () => {
   const folder = mkdtempSync(join(tmpdir(), "docs-commands-"));
-  beforeAll(() => process.chdir(folder));
-  afterAll(() => {
-    process.chdir(before);
-    rmSync(folder, { recursive: true });
-  });
-  beforeEach(() => {
-    stderr = "";
-    vi.stubEnv("MASTER_PORT", "");
-    vi.stubEnv("DITRUN_KERNELS", "");
-    vi.spyOn(process.stdout, "write").mockReturnValue(true);
-    vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-      stderr += text;
-      return true;
-    });
-    return () => {
-      vi.restoreAllMocks();
-      vi.unstubAllEnvs();
-    };
-  });
+  afterAll(() => rmSync(folder, { recursive: true }));
 
   test("there are some", () => {
     expect(shown.length).toBeGreaterThan(15);
@@ -56,17 +49,22 @@ describe("commands of the pages pass a dry run", () => {
 
   test.each(
     once([...shown, ...samples.map(({ command }) => command)]).map((command) => [command.page, command.text, command]),
-  )("%s: %s", async (_page, _text, command: ShownCommand) => {
-    if (command.file) writeFileSync(command.file.name, command.file.text);
-    const exitCode = await main(dryRun(command));
-    if (command.file) rmSync(command.file.name);
-    expect(
-      stderr
-        .split("\n")
-        .filter((line) => line.startsWith("ditrun: "))
-        .at(-1) ?? "",
-    ).not.toContain("There is no");
-    expect({ exitCode, stderr: exitCode === 0 ? "" : stderr }).toEqual({ exitCode: 0, stderr: "" });
+  )("%s: %s", async (_page, _text, { words, file }: ShownCommand) => {
+    if (file) writeFileSync(join(folder, file.name), file.text);
+    await check(words, folder);
+    if (file) rmSync(join(folder, file.name));
+  });
+
+  test.each([
+    ["profile --nprocs 8", "nproc"],
+    ["profile --nproc 8 --cp 3", "--nproc is 8"],
+    ["wan generate --prompt x --steps many", "--steps"],
+    ["profile --model dit --tp 3", "heads"],
+    ["profile --plan nowhere", "nowhere"],
+  ])("a command that the program would refuse is noticed: %s", async (line, why) => {
+    const refused = await check(line.split(" "), folder).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(DitrunError);
+    expect(String(refused)).toContain(why);
   });
 });
 
