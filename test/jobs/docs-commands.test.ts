@@ -8,7 +8,10 @@ import { commandsOf, type ShownCommand } from "../unit/docs/commands.js";
 import { pages } from "../unit/docs/pages.js";
 
 // What needs nothing is typed as a reader would. What needs a GPU, and dry runs, are only read, in test/unit/docs/commands.test.ts.
+// So are those of pages on programs and hosts that are not here.
+const elsewhere = ["docs/hosts.md", "docs/launch.md"];
 const commands = pages
+  .filter((page) => !elsewhere.includes(page))
   .flatMap((page) => commandsOf(page))
   .filter(({ needs, words }) => needs === "nothing" && !words.includes("--dry-run"));
 const once = [...new Map(commands.map((command) => [command.text, command])).values()];

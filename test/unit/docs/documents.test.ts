@@ -19,11 +19,14 @@ test.each(
   expect(() => (block.info === "json" ? JSON.parse(text) : parse(text))).not.toThrow();
 });
 
-test("a block of code says its language, except the README's first", () => {
-  const bare = blocks.filter(({ info }) => info === "");
-  expect(bare.map(({ page, lines }) => [page, lines[0]])).toEqual([
-    ["README.md", "npm ci && npx ditrun --nproc 8 --cp 4 --tp 2 profile"],
-  ]);
+test("the README has the two commands that set everything up, in a block of their own", () => {
+  const [first] = blocks.filter(({ page, info }) => page === "README.md" && info === "");
+  expect(first?.lines).toEqual(["npm ci && npx ditrun --nproc 8 --cp 4 --tp 2 profile", "npm test"]);
+});
+
+test("every program of examples/ is in its list", () => {
+  const examples = readdirSync(join(packageRoot, "examples")).filter((name) => name !== "README.md");
+  expect(examples.filter((name) => !textOf("examples/README.md").includes(`](${name}`))).toEqual([]);
 });
 
 test("the changelog has the package's version, and each version once", () => {
