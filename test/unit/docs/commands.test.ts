@@ -2,11 +2,12 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { readLine, understand } from "../../../src/cli/command-line.js";
+import { mistakeIn, readLine, spelled } from "../../../src/cli/command-line.js";
 import { commands } from "../../../src/cli/commands/index.js";
 import { readOptions } from "../../../src/cli/option.js";
 import { launchOptions } from "../../../src/cli/options/launch.js";
 import { modelOptions } from "../../../src/cli/options/model.js";
+import { parse } from "../../../src/cli/parser.js";
 import { DitrunError } from "../../../src/failure.js";
 import { findModel } from "../../../src/models/wan/find-model.js";
 import { resolvePlan } from "../../../src/plan/resolve.js";
@@ -24,9 +25,12 @@ const once = (all: readonly ShownCommand[]) => [...new Map(all.map((command) => 
  * (test/jobs/docs-commands.test.ts). @throws DitrunError for what the program would refuse.
  */
 async function check(words: readonly string[], folder: string): Promise<void> {
-  const understood = understand(readLine(words, commands), words, commands);
-  if (understood.kind !== "command") return;
-  const { command, given } = understood;
+  const line = readLine(words, commands);
+  const parsed = await parse(spelled(line), commands, 80).catch((error: unknown) => {
+    throw mistakeIn(line, words, commands) ?? error;
+  });
+  if ("text" in parsed) return;
+  const { command, given } = parsed;
   await command.prepare(given);
   if (!("model" in command.options)) return;
   const { model, plan, cfg, cp, tp, dtype, fp8, attention } = readOptions(modelOptions, given);
