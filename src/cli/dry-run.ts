@@ -2,18 +2,29 @@ import { parameterCount, tokenCount } from "../models/cost.js";
 import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision, weightBytes } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
+import type { MemoryNeed } from "../protocol/results.js";
 import { counted } from "../text.js";
 import { prose } from "../views/page.js";
 import { type Column, formatTable } from "../views/table.js";
+import { memorySentence } from "./rehearsal.js";
 import type { Session } from "./session.js";
 
-/** What would run, for --dry-run: shown as a table and as JSON. @param videos to be made, where it is about videos. */
+/** What is known of runs besides their plans. */
+interface Known {
+  /** Of one forward, where they depend on more than the model. */
+  readonly tokens?: number;
+  /** To be made, where it is about videos. */
+  readonly videos?: number;
+  /** Of the first run. */
+  readonly memory?: MemoryNeed;
+}
+
+/** What would run, for --dry-run: shown as a table and as JSON. */
 export async function describeRuns(
   session: Session,
   model: Model,
   plans: readonly Plan[],
-  tokens = tokenCount(model),
-  videos?: number,
+  { tokens = tokenCount(model), videos, memory }: Known = {},
 ): Promise<void> {
   const { device, kernels } = session.device;
   const parameters = parameterCount(model);
@@ -48,7 +59,12 @@ export async function describeRuns(
   const made = videos === undefined ? "" : `: ${counted(videos, "video")}`;
   const what = `${model.name} (${tokens} tokens, ${(parameters / 1e6).toFixed(1)} million parameters)`;
   session.print(
-    [prose(page, `Dry run: ${what} on ${device} with ${kernels}${made}`), formatTable(page, columns, runs)].join("\n"),
+    [
+      prose(page, `Dry run: ${what} on ${device} with ${kernels}${made}`),
+      formatTable(page, columns, runs),
+      ...(memory === undefined ? [] : [prose(page, memorySentence(memory))]),
+    ].join("\n"),
   );
-  await session.emit({ dryRun: true, model, plans, tokens, parameters, device, kernels, runs, videoCount: videos });
+  const figures = { tokens, parameters, device, kernels, runs, videoCount: videos, memory };
+  await session.emit({ dryRun: true, model, plans, ...figures });
 }

@@ -24,11 +24,11 @@ export interface Undertaking {
 export type SessionOptions = LaunchOptions & OutputOptions;
 
 /** The log and the device that the options ask for. @throws DitrunError as Session.open does. */
-export async function surroundings({ logLevel, logDir, device, dryRun, quiet }: SessionOptions) {
+export async function surroundings({ logLevel, logDir, device, quiet }: SessionOptions) {
   if (quiet) terminal.silence();
   const level = quiet && logLevel !== "silent" ? "error" : logLevel;
   const log = openLog(level, logDir, { stderr: terminal, rankLines: !quiet, colour: terminal.page.colour });
-  return { log, device: await chooseDevice(device, log, !dryRun) };
+  return { log, device: await chooseDevice(device, log) };
 }
 
 /** What a command works with: the shared options made real, and the ways to run jobs and to say what came out. */

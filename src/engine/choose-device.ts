@@ -37,22 +37,16 @@ type Probe = z.infer<typeof probeSchema>;
 /**
  * Chooses a kernel module: the file in DITRUN_KERNELS, else the install's own for the device. `auto` is CUDA where there is
  * that module and it finds a GPU. A GPU that is visible and not used is told of, with the reason.
- * @param look false for a dry run: `--device cuda` is then taken at its word.
  * @throws DitrunError when there is no such module or GPU.
  */
 export async function chooseDevice(
   wanted: DeviceName,
   log: Log,
-  look = true,
   surroundings: Surroundings = { findKernels, gpuIsVisible },
 ): Promise<DeviceChoice> {
   const { DITRUN_KERNELS: override } = process.env;
   // A bare name would be looked up in the system's library folders instead.
-  if (override !== undefined && override !== "") return chooseOverride(wanted, resolve(override), look);
-  if (!look && wanted === "cuda") {
-    const found = surroundings.findKernels("cuda");
-    return { device: "cuda", kernels: "file" in found ? found.file : builtKernels("cuda"), count: 1 };
-  }
+  if (override !== undefined && override !== "") return chooseOverride(wanted, resolve(override));
   const gpu: Gpu = wanted === "cpu" ? { unused: "", tell: false } : await findGpu(wanted, surroundings);
   if ("count" in gpu) return { device: "cuda", ...gpu };
   if (wanted === "auto" && gpu.tell) log.logger.warn(`This runs on the CPU. ${gpu.unused}`);
@@ -94,10 +88,9 @@ function noDevice(): string {
   return visible === undefined ? "no GPU is visible." : `no GPU is visible, with CUDA_VISIBLE_DEVICES=${visible}.`;
 }
 
-async function chooseOverride(wanted: DeviceName, kernels: string, look: boolean): Promise<DeviceChoice> {
+async function chooseOverride(wanted: DeviceName, kernels: string): Promise<DeviceChoice> {
   if (!existsSync(kernels))
     throw new DitrunError("ERR_KERNEL_MODULE", `DITRUN_KERNELS names ${kernels}, which does not exist.`);
-  if (!look && wanted !== "auto") return { device: wanted, kernels, count: 1 };
   const found = await probe(kernels);
   if ("reason" in found) throw new DitrunError("ERR_KERNEL_MODULE", found.reason);
   const device = found.info?.module;

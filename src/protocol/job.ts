@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { ditModelSchema, latentSizeSchema, wanModelSchema } from "../models/schema.js";
+import { ditModelSchema, latentSizeSchema, modelSchema, wanModelSchema } from "../models/schema.js";
 import { planSchema } from "../plan/schema.js";
 import { seedSchema } from "./seed.js";
 
@@ -187,6 +187,15 @@ export const linksTaskSchema = z.strictObject({
 });
 export type LinksTask = z.infer<typeof linksTaskSchema>;
 
+export const rehearseTaskSchema = z.strictObject({
+  /** Finds out what memory a task needs, and whether its files can be read, with no weights loaded and nothing computed. */
+  kind: z.literal("rehearse"),
+  model: modelSchema,
+  plan: planSchema,
+  of: z.discriminatedUnion("kind", [profileTaskSchema, forwardTaskSchema, wanGenerateTaskSchema, wanProfileTaskSchema]),
+});
+export type RehearseTask = z.infer<typeof rehearseTaskSchema>;
+
 /** What workers are asked to do: the launcher's commands make these, src/worker/tasks runs them. */
 export const taskSchema = z.discriminatedUnion("kind", [
   profileTaskSchema,
@@ -198,6 +207,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   wanAccuracyTaskSchema,
   wanVaeTaskSchema,
   linksTaskSchema,
+  rehearseTaskSchema,
 ]);
 export type Task = z.infer<typeof taskSchema>;
 

@@ -121,6 +121,25 @@ export const progressSchema = z.strictObject({
 });
 export type Progress = z.infer<typeof progressSchema>;
 
+/** The device memory that a task needs on a rank. */
+export const memorySchema = z.strictObject({
+  /** Of device memory, with everything in it at once. */
+  neededBytes: z.number(),
+  availableBytes: z.number(),
+  /** Memory is short on some rank: the text encoder was loaded, used and freed before the other models were loaded. */
+  encoderFirst: z.boolean(),
+});
+export type MemoryNeed = z.infer<typeof memorySchema>;
+
+/** What each worker reports for a rehearse task. */
+export const rehearseRankSchema = z.strictObject({
+  rank: z.int().min(0),
+  /** The GPU's or CPU's name. */
+  device: z.string(),
+  memory: memorySchema,
+});
+export type RehearseRank = z.infer<typeof rehearseRankSchema>;
+
 /** What each worker reports for a wan-generate task; the frames went before, under the name `frame`. */
 export const wanGenerateRankSchema = z.strictObject({
   rank: z.int(),
@@ -134,13 +153,7 @@ export const wanGenerateRankSchema = z.strictObject({
   }),
   /** Of preparing: the loading of weights alone, and the bytes that they take on the device. Nothing where they were there already. */
   load: z.strictObject({ milliseconds: z.number(), bytes: z.number() }),
-  memory: z.strictObject({
-    /** Of device memory, with everything in it at once. */
-    neededBytes: z.number(),
-    availableBytes: z.number(),
-    /** Memory is short on some rank: the text encoder was loaded, used and freed before the other models were loaded. */
-    encoderFirst: z.boolean(),
-  }),
+  memory: memorySchema,
   /** Wall time of each sampling step. */
   stepsMs: z.array(z.number()),
   /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both in turn. */

@@ -108,7 +108,7 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
   const { model, tokens } = subject;
   const pairs = pairsOf(await choosePlans(session, model, tokens, chosen.plans), chosen);
   if (session.options.dryRun) {
-    await describeRuns(session, model, runsOf(pairs), tokens);
+    await describeRuns(session, model, runsOf(pairs), { tokens });
     return exitCodes.ok;
   }
   const recorded = reference === undefined ? undefined : await readOutput(reference);

@@ -6,6 +6,7 @@ import { ModelSession } from "../model-session.js";
 import type { ModelRun } from "../options/model-run.js";
 import type { ProfileOptions } from "../options/profile.js";
 import { aloneOf, checkProfileFiles, profileFiles, profileTask, timingOf } from "../profiling.js";
+import { rehearse } from "../rehearsal.js";
 
 type Chosen = ProfileOptions & ModelRun;
 
@@ -21,7 +22,8 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const weights = { from: "random", seed } as const;
   const task: ProfileTask = { kind: "profile", model, plan, weights, seed, ...timingOf(chosen, session) };
   if (session.options.dryRun) {
-    await describeRuns(session, model, chosen.baseline ? [plan, aloneOf(task).plan] : [plan]);
+    const memory = await rehearse(session, task);
+    await describeRuns(session, model, chosen.baseline ? [plan, aloneOf(task).plan] : [plan], { memory });
     return exitCodes.ok;
   }
   await profileTask(session, task, chosen);

@@ -10,6 +10,7 @@ import { ModelSession } from "../model-session.js";
 import type { ModelRun } from "../options/model-run.js";
 import type { WanProfileOptions } from "../options/profile.js";
 import { aloneOf, checkProfileFiles, profileFiles, profileTask, timingOf } from "../profiling.js";
+import { rehearse } from "../rehearsal.js";
 import { chosenVideo, chosenWan } from "../wan-options.js";
 
 type Chosen = WanProfileOptions & ModelRun;
@@ -38,7 +39,8 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     ...(chosen.dump === undefined ? {} : { dump: resolve(chosen.dump) }),
   };
   if (session.options.dryRun) {
-    await describeRuns(session, model, chosen.baseline ? [plan, aloneOf(task).plan] : [plan], tokens);
+    const memory = await rehearse(session, task);
+    await describeRuns(session, model, chosen.baseline ? [plan, aloneOf(task).plan] : [plan], { tokens, memory });
     return exitCodes.ok;
   }
   await profileTask(session, task, chosen);

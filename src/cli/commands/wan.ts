@@ -19,6 +19,7 @@ import { globalFiles, reads } from "../named-files.js";
 import type { GenerateOptions } from "../options/generate.js";
 import type { ModelRun } from "../options/model-run.js";
 import { checkPromptOptions, promptsOf } from "../prompts.js";
+import { rehearse } from "../rehearsal.js";
 import { downloadProgress } from "../show-progress.js";
 import { videoMetadata } from "../video-metadata.js";
 import { filesWritten, outputsOf } from "../video-outputs.js";
@@ -81,11 +82,6 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     );
   }
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
-  if (globals.dryRun) {
-    await describeRuns(session, model, [plan], tokens, prompts.length);
-    return exitCodes.ok;
-  }
-
   const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
   const texts = [...prompts, negative];
   const { warnings, ids } =
@@ -113,6 +109,12 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
       ...(chosen.metadata ? { metadata: videoMetadata(prompt, negative, task, format) } : {}),
     },
   }));
+  const [first] = wanted;
+  if (globals.dryRun && first) {
+    const memory = await rehearse(session, first.task);
+    await describeRuns(session, model, [plan], { tokens, videos: prompts.length, memory });
+    return exitCodes.ok;
+  }
   await makeVideos(session, wanted, source.description);
   return exitCodes.ok;
 }

@@ -1,11 +1,15 @@
 import { checkDtypes, type Plan } from "../../plan/schema.js";
 import type { Job, WanGenerateTask } from "../../protocol/job.js";
+import type { MemoryNeed } from "../../protocol/results.js";
 import { Context } from "../comm/context.js";
 import { placeOnHost } from "../environment.js";
 import { Arena } from "../runtime/arena.js";
 import { Device } from "../runtime/device.js";
 import { Region } from "../runtime/region.js";
 import { type Store, scoped } from "../store.js";
+import { agreed } from "./agree.js";
+import { Program } from "./program.js";
+import { Budget } from "./wan-memory.js";
 import { OpenWan } from "./wan-open.js";
 
 /** What all tasks of a worker run in: its device, and the model that stays on it from one request to the next. */
@@ -42,6 +46,25 @@ export class Frame {
     // A failure ends the process, and with it everything that a tidy end would give back.
     device.free(region);
     return result;
+  }
+
+  /**
+   * What a body of `alone` needs of device memory, with nothing allocated. @param build loads, and measures what is to run.
+   * @throws RequestFault on every rank where it does not fit, or a file cannot be read.
+   */
+  async rehearse(plan: Plan, store: Store, build: (context: Context) => Promise<unknown>): Promise<MemoryNeed> {
+    checkDtypes(plan);
+    await this.#closeModel();
+    const base = await Context.create(this.device, scoped(store, `context-${this.#contexts++}`), plan);
+    const program = await Program.open(base, store, "rehearsal");
+    const budget = new Budget(this.device, placeOnHost().size);
+    const neededBytes = await agreed(store, "rehearsal", () => program.rehearse(build));
+    await agreed(store, "memory", async () => {
+      if (neededBytes > budget.bytes) budget.refuse(store.rank, neededBytes, "");
+    });
+    await program.free();
+    await base.close();
+    return { neededBytes, availableBytes: budget.bytes, encoderFirst: false };
   }
 
   /** The model of a request, which stays until another is asked for. */

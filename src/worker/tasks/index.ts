@@ -5,6 +5,7 @@ import { runForward } from "./forward.js";
 import { Frame } from "./frame.js";
 import { runLinks } from "./links.js";
 import { runProfile } from "./profile.js";
+import { runRehearsal } from "./rehearse.js";
 import { runWanAccuracy } from "./wan-accuracy.js";
 import { runWanForward } from "./wan-forward.js";
 import { runWanGenerate, runWanLoad } from "./wan-generate.js";
@@ -38,6 +39,8 @@ export class Tasks implements Server {
         return runWanVae(frame, task, store);
       case "links":
         return runLinks(frame, task, store);
+      case "rehearse":
+        return runRehearsal(frame, task, store);
     }
   }
 

@@ -23,16 +23,22 @@ export async function withSession<T>(
   store: Store,
   body: (session: Session) => Promise<T>,
 ): Promise<T> {
-  const { model, plan, weights } = task;
-  return frame.alone(plan, store, async (context) => {
-    const source = await openWeights(context.device, weights, model.depth);
-    const loader: Loader = { context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) };
-    const dit = await Dit.load(loader, model);
-    await context.device.synchronize();
-    await source.close();
-    await context.prepare(() => dit.forward());
+  return frame.alone(task.plan, store, async (context) => {
+    const dit = await buildDit(context, task);
+    await context.allocate();
     return body({ context, dit });
   });
+}
+
+/** Loads the model, and measures a forward: its memory is to be allocated. */
+export async function buildDit(context: Context, { model, plan, weights }: ProfileTask | ForwardTask): Promise<Dit> {
+  const source = await openWeights(context.device, weights, model.depth);
+  const loader: Loader = { context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) };
+  const dit = await Dit.load(loader, model);
+  await context.device.synchronize();
+  await source.close();
+  context.measure(() => dit.forward());
+  return dit;
 }
 
 async function openWeights(device: Device, weights: Weights, blocks: number): Promise<WeightSource> {

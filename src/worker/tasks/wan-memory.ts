@@ -1,11 +1,9 @@
 import { DitrunError } from "../../failure.js";
+import { bytesInWords } from "../../text.js";
 import type { Device } from "../runtime/device.js";
 
 /** What is not counted: cuBLASLt's workspace, captured graphs, staging of single tensors. */
 const MARGIN_BYTES = 512 * 2 ** 20;
-
-const inWords = (bytes: number) =>
-  bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 
 /** The device memory that this worker may use. */
 export class Budget {
@@ -32,11 +30,11 @@ export class Budget {
     return needed + (must ? 0 : MARGIN_BYTES) <= this.bytes ? count : holders.length + 1;
   }
 
-  /** @param needed bytes that this rank needs at the least. @throws DitrunError */
-  refuse(rank: number, needed: number): never {
+  /** @param needed bytes that this rank needs at the least. @param how it would need so many. @throws DitrunError */
+  refuse(rank: number, needed: number, how = " even with one model at a time"): never {
     throw new DitrunError(
       "ERR_DEVICE_MEMORY",
-      `Rank ${rank} needs ${inWords(needed)} of device memory even with one model at a time, but has ${inWords(this.bytes)}: share the model among more workers (--tp, --cp), make a smaller video, or use --fp8.`,
+      `Rank ${rank} needs ${bytesInWords(needed)} of device memory${how}, but has ${bytesInWords(this.bytes)}: share the model among more workers (--tp, --cp), make a smaller video, or use --fp8.`,
     );
   }
 }

@@ -1,6 +1,6 @@
 import type { LatentSize, WanModel } from "../../models/schema.js";
 import type { WanGenerateTask, WanWeights } from "../../protocol/job.js";
-import type { WanGenerateRank } from "../../protocol/results.js";
+import type { MemoryNeed, WanGenerateRank } from "../../protocol/results.js";
 import { planSampling } from "../../sampling/scheduler.js";
 import type { Context } from "../comm/context.js";
 import { placeOnHost } from "../environment.js";
@@ -105,13 +105,53 @@ export class OpenWan {
         neededBytes: this.#used + needed,
         availableBytes: budget.bytes,
         encoderFirst: program === undefined,
-      } satisfies WanGenerateRank["memory"],
+      } satisfies MemoryNeed,
     };
   }
 
   /** What was loaded since prepare was called. */
   get loaded(): WanGenerateRank["load"] {
     return this.#meter.loaded;
+  }
+
+  /**
+   * What the request needs, with no weights loaded: the same rehearsals and the same decisions as `prepare` and `program`.
+   * @throws RequestFault on every rank where it does not fit, or a file of the checkpoint cannot be read.
+   */
+  async rehearse(task: Request, store: Store): Promise<MemoryNeed> {
+    const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
+    if (task.bf16Steps !== undefined) this.#bothPrecisions = true;
+    const bytesOf = async (name: string, build: (context: Context) => Promise<unknown>) => {
+      const program = await Program.open(this.base, store, `program-${this.#made++}`);
+      const bytes = await agreed(store, name, () => program.rehearse(build));
+      await program.free();
+      return bytes;
+    };
+    const fits = async (
+      name: string,
+      used: number,
+      more: number,
+      holders: readonly { bytes: number }[],
+      must: boolean,
+    ) => {
+      const own = budget.victims(used, more, holders, must);
+      const most = await largestOf(store, name, own);
+      if (must) {
+        await agreed(store, `${name} at all`, async () => {
+          if (own <= holders.length) return;
+          const gone = holders.reduce((sum, { bytes }) => sum + bytes, 0);
+          budget.refuse(store.rank, used - gone + more);
+        });
+      }
+      return most <= holders.length;
+    };
+    const encoder = await bytesOf("encoder", (context) => this.#buildEncoder(context));
+    const used = this.#used + this.#textBytes;
+    await fits("encoder fits", used, encoder, [], true);
+    const video = await bytesOf("video", (context) => this.#buildVideo(context, task, task.size));
+    const both = await fits("both fit", used + encoder, video, [], false);
+    if (!both) await fits("video fits", used + encoder, video, [{ bytes: encoder }], true);
+    return { neededBytes: used + encoder + video, availableBytes: budget.bytes, encoderFirst: !both };
   }
 
   /** The program of the request's shape, for which the text encoder may have to go. @throws RequestFault as prepare does. */
@@ -157,18 +197,11 @@ export class OpenWan {
   async #prepareEncoder(task: Request, store: Store, budget: Budget): Promise<TextEncoder> {
     if (this.#encoder) return this.#encoder.value;
     const program = await Program.open<TextEncoder>(this.base, store, `program-${this.#made++}`);
-    const build = async (context: Context) => {
-      const encoder = await this.#loading(() =>
-        loadTextEncoder(context, this.model, this.weights, this.#encoderWeights),
-      );
-      this.#textWidth = encoder.model.width;
-      context.measure(() => encoder.forward());
-      return encoder;
-    };
+    const build = (context: Context) => this.#buildEncoder(context);
     this.#meter.next("the text encoder");
     const needed = await agreed(store, "encoder", () => program.rehearse(build));
-    const textBytes = this.#texts ? 0 : 8 * this.model.textLength * this.#textWidth;
-    await this.#makeRoom(needed + this.#encoderWeights.bytesOnHost + textBytes, store, budget, { encoder: true });
+    const texts = this.#texts ? 0 : this.#textBytes;
+    await this.#makeRoom(needed + this.#encoderWeights.bytesOnHost + texts, store, budget, { encoder: true });
     await this.#loading(() => this.#encoderWeights.toDevice());
     const encoder = await program.make(build);
     this.#encoder = program;
@@ -182,6 +215,18 @@ export class OpenWan {
       await this.device.synchronize();
     });
     return encoder;
+  }
+
+  async #buildEncoder(context: Context): Promise<TextEncoder> {
+    const encoder = await this.#loading(() => loadTextEncoder(context, this.model, this.weights, this.#encoderWeights));
+    this.#textWidth = encoder.model.width;
+    context.measure(() => encoder.forward());
+    return encoder;
+  }
+
+  /** Of both texts' room. */
+  get #textBytes(): number {
+    return 8 * this.model.textLength * this.#textWidth;
   }
 
   /** Runs work of the text encoder in its memory. */

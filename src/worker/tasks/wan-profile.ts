@@ -1,6 +1,7 @@
 import { DitrunError } from "../../failure.js";
 import type { WanProfileTask } from "../../protocol/job.js";
 import type { ProfileRank } from "../../protocol/results.js";
+import type { Context } from "../comm/context.js";
 import { matrixShape } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
@@ -13,25 +14,11 @@ const TIME = 500;
 
 /** Times one forward of the transformer; under cfg 2 both halves of the ranks run it, each for a text of its own. */
 export async function runWanProfile(frame: Frame, task: WanProfileTask, store: Store): Promise<ProfileRank> {
-  const { model, plan, seed, size } = task;
-  const { textEncoder } = model;
-  if (!textEncoder) {
-    throw new DitrunError(
-      "ERR_MODEL_CONFIG",
-      `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
-    );
-  }
+  const { plan, seed } = task;
   return frame.alone(plan, store, async (context) => {
     const { device } = context;
-    const textWidth = textEncoder.width;
-    const transformer = await loadTransformer(context, model, { from: "random", seed }, textWidth, size);
-    const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
-    const text = device.allocatePersistent("fp32", [model.textLength, textWidth]);
-    const output = device.allocatePersistent("fp32", latent.shape);
-    await context.prepare(() => {
-      transformer.embedText("cond");
-      transformer.forward("cond", latent, output);
-    });
+    const { transformer, latent, text, output } = await buildForward(context, task);
+    await context.allocate();
     for (const [name, out] of [
       ["latent", latent],
       ["text", text],
@@ -57,4 +44,26 @@ export async function runWanProfile(frame: Frame, task: WanProfileTask, store: S
     await dump.write();
     return rank;
   });
+}
+
+/** Loads the transformer, and measures a forward: its memory is to be allocated. @throws DitrunError for a model without the encoder's sizes. */
+export async function buildForward(context: Context, { model, seed, size }: WanProfileTask) {
+  const { textEncoder } = model;
+  if (!textEncoder) {
+    throw new DitrunError(
+      "ERR_MODEL_CONFIG",
+      `${model.name} has no textEncoder sizes, which random weights need: add them to the model.`,
+    );
+  }
+  const { device } = context;
+  const textWidth = textEncoder.width;
+  const transformer = await loadTransformer(context, model, { from: "random", seed }, textWidth, size);
+  const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
+  const text = device.allocatePersistent("fp32", [model.textLength, textWidth]);
+  const output = device.allocatePersistent("fp32", latent.shape);
+  context.measure(() => {
+    transformer.embedText("cond");
+    transformer.forward("cond", latent, output);
+  });
+  return { transformer, latent, text, output };
 }

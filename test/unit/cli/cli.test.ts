@@ -17,6 +17,7 @@ import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { asPath, readOptions } from "../../../src/cli/option.js";
 import { generateOptions } from "../../../src/cli/options/generate.js";
+import * as rehearsal from "../../../src/cli/rehearsal.js";
 import * as device from "../../../src/engine/choose-device.js";
 import { DitrunError } from "../../../src/failure.js";
 import { packageRoot } from "../../../src/paths.js";
@@ -37,6 +38,11 @@ beforeEach(() => {
     stderr += text;
     return true;
   });
+});
+// Real workers rehearse in test/jobs/dry-run.test.ts.
+const memory = { neededBytes: 3 * 2 ** 30, availableBytes: 4 * 2 ** 30, encoderFirst: true };
+beforeEach(() => {
+  vi.spyOn(rehearsal, "rehearse").mockResolvedValue(memory);
 });
 afterEach(() => {
   vi.restoreAllMocks();
@@ -370,9 +376,17 @@ describe("global options stand before or after the command", () => {
     expect(model.name).toBe("dit-tiny");
   });
 
-  test("a dry run needs no GPU; the benchmark is the model there", async () => {
-    const { model, device, runs } = await dryRun("profile --device cuda --cp 3 --dry-run --json --baseline");
-    expect([model.name, device]).toEqual(["dit", "cuda"]);
+  test("a dry run says how much memory is needed, and how it would be made", async () => {
+    const line = "wan --model tiny generate --prompt x --device cpu --dry-run --json";
+    expect(await dryRun(line)).toMatchObject({ memory });
+    expect(stderr).toContain("needs at most 3.00 GiB of device memory for all models at once, and has 4.00 GiB");
+    expect(stderr).toContain("one model at a time");
+  });
+
+  test("the benchmark is the model on a GPU", async () => {
+    vi.spyOn(device, "chooseDevice").mockResolvedValue({ device: "cuda", kernels: "k.so", count: 3 });
+    const { model, device: name, runs } = await dryRun("profile --device cuda --cp 3 --dry-run --json --baseline");
+    expect([model.name, name]).toEqual(["dit", "cuda"]);
     expect(runs).toMatchObject([{ tokensPerRank: [21_845, 21_846] }, { workers: 1 }]);
   });
 

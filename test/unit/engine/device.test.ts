@@ -33,7 +33,7 @@ async function choose(wanted: "auto" | "cpu" | "cuda", cuda: FoundModule, visibl
       done();
     },
   });
-  const choice = await chooseDevice(wanted, openLog("warn", undefined, { stderr }), true, {
+  const choice = await chooseDevice(wanted, openLog("warn", undefined, { stderr }), {
     findKernels: (device) => (device === "cuda" ? cuda : { file: builtKernels("cpu"), built: true }),
     gpuIsVisible: () => visible,
   });
