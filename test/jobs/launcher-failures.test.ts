@@ -294,7 +294,7 @@ describe("signals to the launcher", () => {
 test("a stdout that cannot be written is one sentence, and exit code 2", () => {
   const program = join(packageRoot, "bin", "ditrun.js");
   const full = openSync("/dev/full", "w");
-  const line = [program, "profile", "--device", "cpu", "--dry-run", "--model", "dit"];
+  const line = [program, "links", "--nproc", "2", "--device", "cpu", "--dry-run"];
   const { status, stderr } = spawnSync("node", line, { stdio: ["ignore", full, "pipe"], encoding: "utf8" });
   closeSync(full);
   expect(stderr).toMatch(/^ditrun: stdout cannot be written: the disk is full; [^\n]*\n$/);
@@ -318,7 +318,7 @@ test("a file-size limit is one sentence, and leaves nothing", () => {
   const file = join(folder, "result.json");
   const program = join(packageRoot, "bin", "ditrun.js");
   const line = 'ulimit -f 0; exec node "$@" 2>&1 | cat';
-  const words = [program, "profile", "--device", "cpu", "--dry-run", "--model", "dit", "--json", file];
+  const words = [program, "links", "--nproc", "2", "--device", "cpu", "--dry-run", "--json", file];
   const { stdout } = spawnSync("bash", ["-c", line, "bash", ...words], { encoding: "utf8" });
   expect(stdout).toMatch(
     /^ditrun: \S+result\.json could not be written: the file would be larger than this file system/m,

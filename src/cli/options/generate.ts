@@ -1,4 +1,4 @@
-import { published } from "../../models/wan/presets.js";
+import { published, usualOf } from "../../models/wan/presets.js";
 import type { VaeDtype } from "../../plan/schema.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import {
@@ -40,7 +40,7 @@ export const generateOptions = {
     asText,
   ),
   ...videoOptions,
-  steps: optional({ value: "N", describe: "Sampling steps", usual: "50; tiny: 6" }, whole(1)),
+  steps: optional({ value: "N", describe: "Sampling steps", usual: usualOf("steps") }, whole(1)),
   solver: choiceOr(published.solver, solvers, { describe: "How to sample" }),
   shift: optional(
     {

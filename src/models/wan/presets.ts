@@ -67,6 +67,12 @@ export function presetOf(model: string): WanPreset | undefined {
     : { ...preset, repositories: [named, ...preset.repositories.filter((each) => each !== named)] };
 }
 
+/** For help: what a setting is where nothing is given, and which models have another. */
+export function usualOf(setting: "size" | "frames" | "steps"): string {
+  const others = [t2v14b, tiny].filter((preset) => preset[setting] !== t2v1b[setting]);
+  return [`${t2v1b[setting]}`, ...others.map((preset) => `${preset.name}: ${preset[setting]}`)].join("; ");
+}
+
 /** Wan2.1, generate.py and wan/configs/shared_config.py. */
 export const published = {
   size: "832*480",
