@@ -13,6 +13,7 @@ import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { envelopeOf } from "../../../src/cli/envelope.js";
+import { commands } from "../../../src/cli/commands/index.js";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { asPath, readOptions } from "../../../src/cli/option.js";
@@ -424,6 +425,17 @@ describe("global options stand before or after the command", () => {
     expect(await names("--cp 2 --dtype fp32")).toEqual(["cp2 fp32", "single fp32"]);
   });
 
+  test.each(["models/wan-tiny", "test/golden/data/wan/diffusers"])(
+    "%s says itself which model it is",
+    async (folder) => {
+      for (const option of ["--ckpt-dir", "--model"]) {
+        const line = `wan generate ${option} ${folder} --prompt x --device cpu --dry-run --json`;
+        // 9 frames of 96 × 64, which only the small model has by default.
+        expect(await dryRun(line)).toMatchObject({ tokens: 72, model: { kind: "wan", width: 128, layers: 3 } });
+      }
+    },
+  );
+
   test.each([
     ["accuracy --model 14B --plans cp2", "wan-14b", 75_600],
     ["accuracy --model wan-slice --size 832*480 --frames 81 --cp 2", "wan-slice", 32_760],
@@ -445,6 +457,14 @@ describe("help and version", () => {
       expect(stdout).toContain(text);
     }
   });
+
+  test.each(commands.filter(({ options }) => "dry-run" in options).map(({ name, example }) => [name, example.line]))(
+    "the example of %s works: %s",
+    async (_, line) => {
+      const words = [...line.matchAll(/"([^"]*)"|\S+/g)].map(([word, quoted]) => quoted ?? word);
+      expect(await main([...words.slice(1), "--dry-run", "--device", "cpu"])).toBe(0);
+    },
+  );
 
   test("profile --help shows its own options", async () => {
     expect(await run("profile --help")).toBe(0);

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { loadModel } from "../../../src/models/load.js";
 import { readPlan, resolvePlan } from "../../../src/plan/resolve.js";
@@ -30,6 +33,13 @@ test.each(["cp", "cp4cp2", "cp0", "cp4-tp2-int8", "x4", "4", "cp4.yaml", "cp2-tp
     expect(writtenPlan(text)).toBeUndefined();
   },
 );
+
+test("a plan in JSON is read too", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-json-plan-"));
+  writeFileSync(join(folder, "p.json"), JSON.stringify({ mesh: { cp: 2 }, linear: { dtype: "e4m3" } }));
+  expect(await readPlan(join(folder, "p.json"))).toMatchObject({ mesh: { cp: 2 }, linear: { dtype: "e4m3" } });
+  rmSync(folder, { recursive: true });
+});
 
 test("what a table prints is read back as the same mesh and precision", async () => {
   const model = await loadModel("wan-14b");
