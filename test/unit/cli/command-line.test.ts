@@ -17,9 +17,9 @@ const start = defineCommand({
 const all = [...commands.filter(({ rest }) => rest === undefined), start];
 
 async function read(words: readonly string[]) {
-  const read = readLine(words, all);
-  const parsed = await parse(spelled(read), all, 80).catch((error: unknown) => {
-    throw mistakeIn(read, words, all) ?? error;
+  const written = readLine(words, all);
+  const parsed = await parse(spelled(written), all, 80).catch((error: unknown) => {
+    throw mistakeIn(written, words, all) ?? error;
   });
   if ("text" in parsed) return parsed.text;
   const { command, given, rest } = parsed;
@@ -40,7 +40,9 @@ test.each([
 });
 
 test("a script that is not there is no program", async () => {
-  await expect(line("--nproc 2 nowhere.py")).rejects.toThrow("there is no such file either; ditrun start starts programs.");
+  await expect(line("--nproc 2 nowhere.py")).rejects.toThrow(
+    "there is no such file either; ditrun start starts programs.",
+  );
 });
 
 test.each([
