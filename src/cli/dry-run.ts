@@ -16,7 +16,7 @@ interface Known {
   /** To be made, where it is about videos. */
   readonly videos?: number;
   /** Of the first run. */
-  readonly memory?: MemoryNeed;
+  readonly memory?: MemoryNeed | undefined;
 }
 
 /** What would run, for --dry-run: shown as a table and as JSON. */

@@ -384,6 +384,15 @@ describe("global options stand before or after the command", () => {
     expect(stderr).toContain("one model at a time");
   });
 
+  test("a dry run starts no hundreds of workers", async () => {
+    vi.mocked(rehearsal.rehearse).mockRestore();
+    const { runs, memory: none } = await dryRun("profile --nproc 100 --model dit --device cpu --dry-run --json");
+    expect([runs[0].workers, none]).toEqual([100, undefined]);
+    expect(stderr).toContain(
+      "Memory and files were not checked: a dry run starts 64 workers at most, and these are 100.",
+    );
+  });
+
   test("the benchmark is the model on a GPU", async () => {
     vi.spyOn(device, "chooseDevice").mockResolvedValue({ device: "cuda", kernels: "k.so", count: 3 });
     const { model, device: name, runs } = await dryRun("profile --device cuda --cp 3 --dry-run --json --baseline");
