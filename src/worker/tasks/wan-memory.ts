@@ -1,6 +1,9 @@
 import { DitrunError } from "../../failure.js";
+import type { MemoryNeed } from "../../protocol/results.js";
 import { bytesInWords } from "../../text.js";
 import type { Device } from "../runtime/device.js";
+import type { Store } from "../store.js";
+import { agreed, largestOf } from "./agree.js";
 
 /** What is not counted: cuBLASLt's workspace, captured graphs, staging of single tensors. */
 const MARGIN_BYTES = 512 * 2 ** 20;
@@ -37,4 +40,27 @@ export class Budget {
       `Rank ${rank} needs ${bytesInWords(needed)} of device memory${how}, but has ${bytesInWords(this.bytes)}: share the model among more workers (--tp, --cp), make a smaller video, or use --fp8.`,
     );
   }
+}
+
+/**
+ * What a video needs of a device with nothing on it but `used`, by the rules that OpenWan follows as it makes room: the text encoder
+ * comes first, and stays only where all fits beside it. @param parts bytes of each, on this rank.
+ * @throws RequestFault on every rank where one of them does not fit even alone.
+ */
+export async function needOf(
+  store: Store,
+  budget: Budget,
+  { used, encoder, video }: { readonly used: number; readonly encoder: number; readonly video: number },
+): Promise<MemoryNeed> {
+  const mustFit = async (name: string, before: number, more: number, holders: readonly { bytes: number }[]) => {
+    const gone = holders.reduce((sum, { bytes }) => sum + bytes, 0);
+    const fits = budget.victims(before, more, holders, true) <= holders.length;
+    await agreed(store, name, async () => {
+      if (!fits) budget.refuse(store.rank, before - gone + more);
+    });
+  };
+  await mustFit("encoder fits", used, encoder, []);
+  const alone = await largestOf(store, "both fit", budget.victims(used + encoder, video, [], false));
+  if (alone > 0) await mustFit("video fits", used + encoder, video, [{ bytes: encoder }]);
+  return { neededBytes: used + encoder + video, availableBytes: budget.bytes, encoderFirst: alone > 0 };
 }

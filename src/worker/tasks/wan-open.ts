@@ -19,7 +19,7 @@ import { LoadMeter } from "../weights/load-meter.js";
 import { agreed, largestOf } from "./agree.js";
 import { Program } from "./program.js";
 import { tell } from "./stage-clock.js";
-import { Budget } from "./wan-memory.js";
+import { Budget, needOf } from "./wan-memory.js";
 import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
 
 /** What makes videos of one size. */
@@ -127,31 +127,9 @@ export class OpenWan {
       await program.free();
       return bytes;
     };
-    const fits = async (
-      name: string,
-      used: number,
-      more: number,
-      holders: readonly { bytes: number }[],
-      must: boolean,
-    ) => {
-      const own = budget.victims(used, more, holders, must);
-      const most = await largestOf(store, name, own);
-      if (must) {
-        await agreed(store, `${name} at all`, async () => {
-          if (own <= holders.length) return;
-          const gone = holders.reduce((sum, { bytes }) => sum + bytes, 0);
-          budget.refuse(store.rank, used - gone + more);
-        });
-      }
-      return most <= holders.length;
-    };
     const encoder = await bytesOf("encoder", (context) => this.#buildEncoder(context));
-    const used = this.#used + this.#textBytes;
-    await fits("encoder fits", used, encoder, [], true);
     const video = await bytesOf("video", (context) => this.#buildVideo(context, task, task.size));
-    const both = await fits("both fit", used + encoder, video, [], false);
-    if (!both) await fits("video fits", used + encoder, video, [{ bytes: encoder }], true);
-    return { neededBytes: used + encoder + video, availableBytes: budget.bytes, encoderFirst: !both };
+    return needOf(store, budget, { used: this.#used + this.#textBytes, encoder, video });
   }
 
   /** The program of the request's shape, for which the text encoder may have to go. @throws RequestFault as prepare does. */

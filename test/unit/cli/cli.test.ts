@@ -12,8 +12,8 @@ import {
 import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { envelopeOf } from "../../../src/cli/envelope.js";
 import { commands } from "../../../src/cli/commands/index.js";
+import { envelopeOf } from "../../../src/cli/envelope.js";
 import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { asPath, readOptions } from "../../../src/cli/option.js";
