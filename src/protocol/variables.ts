@@ -7,4 +7,6 @@ export const rendezvousVariables = {
   logLevel: "DITRUN_LOG_LEVEL",
   /** Marks every process that a worker starts, however far it goes: at the end of the job none of them is left. */
   job: "DITRUN_JOB",
+  /** This host's address, as the ranks of other hosts reach it; set where a launch has several hosts. */
+  address: "DITRUN_ADDRESS",
 } as const;
