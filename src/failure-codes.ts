@@ -101,6 +101,11 @@ export const failureCodes = {
   ERR_FOLDER: of(environment, "There is no home or temporary folder. Set HOME or TMPDIR."),
   ERR_WORKING_FOLDER: of(usage, "The working folder has been removed. Go to one that exists."),
 
+  // Hosts.
+  ERR_ALLOCATION: of(usage, "What is said about the job's hosts is wrong or not enough. Give the options named."),
+  ERR_JOB_KEY: of(usage, "The hosts' common key is missing or wrong. Make one with `ditrun key`, for all of them."),
+  ERR_HOST_LOST: of(rendezvous, "The launcher of another host is gone, or the way to it. Look at that host's log."),
+
   // Ranks, and the way between them.
   ERR_WORKER_ENVIRONMENT: of(usage, "A worker was started without ditrun's variables. Start workers with ditrun."),
   ERR_PORT_TAKEN: of(rendezvous, "The rendezvous cannot listen on its port. Give another `--master-port`, or 0."),
