@@ -1,20 +1,19 @@
-import { hostname } from "node:os";
 import { asDitrunError, DitrunError, messageOf } from "../failure.js";
-import { ncclVariables } from "../launcher/cluster/nccl-interface.js";
-import { passiveWaiting, rankVariables } from "../launcher/cluster/rank-variables.js";
 import type { Log } from "../launcher/logs.js";
 import { Rendezvous } from "../launcher/rendezvous/server.js";
 import { Supervisor } from "../launcher/supervisor.js";
 import { harmless } from "../launcher/terminal-text.js";
-import type { Program } from "../launcher/worker-process.js";
 import { workerEntry } from "../paths.js";
 import type { Job, Settings, Task } from "../protocol/job.js";
-import { rendezvousVariables } from "../protocol/variables.js";
+import { type Hosts, hostOfRanks } from "./hosts.js";
+import { reachable, type WorkerDetail, workerProgram } from "./worker-program.js";
 
 export interface WorkersOptions {
   readonly settings: Settings;
-  /** Number of workers, all on this host. */
+  /** Number of workers, all on this host unless others are given. */
   readonly nproc: number;
+  /** Other hosts, whose launchers this one leads. */
+  readonly hosts?: Hosts | undefined;
   readonly log: Log;
   /** The rendezvous's port on loopback; 0 for any free one. */
   readonly port: number;
@@ -58,11 +57,15 @@ export class Workers {
 
   /** Starts the workers. They join by themselves; a run waits for them. @throws DitrunError where the port or the room for them is not to be had. */
   static async start(options: WorkersOptions): Promise<Workers> {
-    const { settings, nproc, log, port, signal, urgent, entry = workerEntry } = options;
+    const { settings: own, nproc, hosts, log, port, signal, urgent, entry = workerEntry } = options;
+    const perNode = hosts?.place(nproc) ?? [nproc];
+    const settings: Settings = hosts === undefined ? own : { ...own, hosts: hostOfRanks(perNode) };
+    const [here = nproc] = perNode;
+    const signals = [signal, hosts?.leader.broken].filter((each) => each !== undefined);
     // Known before anything can fail, since whoever fails tells the workers.
     let workers: Workers | undefined;
     const supervisor = new Supervisor({
-      ...{ id: settings.id, nproc, log, signal, urgent },
+      ...{ id: settings.id, nproc: here, log, signal: AbortSignal.any(signals), urgent },
       mayEnd: () => workers?.mayEnd ?? false,
       doing: (rank, code) => {
         if (workers?.mayEnd) return "after its result";
@@ -71,10 +74,12 @@ export class Workers {
       },
     });
     try {
-      const welcome = new TextEncoder().encode(JSON.stringify(settings));
       const { timeoutSeconds } = settings;
+      const welcome = (rank: number) => new TextEncoder().encode(JSON.stringify(hosts?.of(settings, rank) ?? settings));
+      const address = hosts?.leader.address;
       const rendezvous = await Rendezvous.open(
-        { size: nproc, port, timeoutSeconds, welcome },
+        // The port that was asked for is where launchers meet, if there are several.
+        { size: nproc, address, port: hosts === undefined ? port : 0, timeoutSeconds, welcome },
         {
           emitted: async (rank, name, value) => workers?.emitted(rank, name, value),
           fault: (rank, message) => `${supervisor.nameOf(rank)} failed: ${harmless(message)}`,
@@ -88,7 +93,16 @@ export class Workers {
         },
       );
       workers = new Workers(supervisor, rendezvous);
-      supervisor.start((rank) => programOf(rank, nproc, rendezvous, settings, log.level, entry));
+      const keys = { ...rendezvous.clientKeys, serverKey: rendezvous.serverKey };
+      const told: WorkerDetail = { ...keys, timeoutSeconds, logLevel: log.level };
+      supervisor.start(
+        (rank) => {
+          const place = { rank, size: nproc, localRank: rank, localSize: here };
+          const met = { address: reachable(rendezvous.address), port: rendezvous.port };
+          return workerProgram({ ...place, ...met }, told, hosts && reachable(rendezvous.address), entry);
+        },
+        hosts?.leader.prepare({ id: settings.id, perNode, port: rendezvous.port, detail: JSON.stringify(told) }),
+      );
       void workers.#watch();
       return workers;
     } catch (error) {
@@ -162,7 +176,7 @@ export class Workers {
       }
       if (signal?.aborted && outcome.stop.rank === undefined) throw signal.reason;
       const { code, message, exitCode, rank } = outcome.stop;
-      const host = rank === undefined ? undefined : hostname();
+      const host = rank === undefined ? undefined : this.#supervisor.hostOf(rank);
       throw new DitrunError(code, message, { exitCode, rank, host });
     } finally {
       signal?.removeEventListener("abort", onAbort);
@@ -240,27 +254,4 @@ export async function runJob({ job, onEmit, ...options }: JobOptions): Promise<u
   }
   await workers.close();
   return results;
-}
-
-/** torchrun's variables, ditrun's keys, and thread counts that let all workers of a host share its cores. */
-function programOf(
-  rank: number,
-  nproc: number,
-  rendezvous: Rendezvous,
-  { timeoutSeconds }: Settings,
-  logLevel: string,
-  entry: string,
-): Program {
-  const { address, port } = rendezvous;
-  const environment = {
-    ...rankVariables({ rank, size: nproc, address, port }),
-    ...passiveWaiting(),
-    ...ncclVariables(address),
-    [rendezvousVariables.serverKey]: rendezvous.serverKey,
-    [rendezvousVariables.publicKey]: rendezvous.clientKeys.publicKey,
-    [rendezvousVariables.secretKey]: rendezvous.clientKeys.secretKey,
-    [rendezvousVariables.timeoutSeconds]: String(timeoutSeconds),
-    [rendezvousVariables.logLevel]: logLevel,
-  };
-  return { command: [process.execPath, entry], environment, stdin: "open" };
 }

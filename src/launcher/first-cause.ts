@@ -13,14 +13,16 @@ export interface Failure {
   /** What a rank says when it has lost its peers: it yields to any other reason. */
   readonly echo: boolean;
   readonly rank?: number;
+  /** When it came about, by performance.now(), where that was before it was told of. */
+  readonly at?: number | undefined;
 }
 
-/** The reasons to end a job, as they came. */
+/** The reasons to end a job. */
 export class Failures {
-  readonly #all: Failure[] = [];
+  readonly #all: (Failure & { readonly at: number })[] = [];
 
   add(failure: Failure): void {
-    this.#all.push(failure);
+    this.#all.push({ ...failure, at: failure.at ?? performance.now() });
   }
 
   get some(): boolean {
@@ -39,6 +41,7 @@ export class Failures {
 
   /** Why the job must end: the first reason that is no echo, else the first echo. */
   get cause(): Failure | undefined {
-    return this.#all.find(({ echo }) => !echo) ?? this.#all[0];
+    const inOrder = this.#all.toSorted((a, b) => a.at - b.at);
+    return inOrder.find(({ echo }) => !echo) ?? inOrder[0];
   }
 }

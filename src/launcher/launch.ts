@@ -84,7 +84,7 @@ export async function launch(request: LaunchRequest, { signal, onEvent }: Launch
       command,
       environment: {
         ...environment,
-        ...rankVariables({ rank, size: nproc, address: "127.0.0.1", port }),
+        ...rankVariables({ rank, size: nproc, localRank: rank, localSize: nproc, address: "127.0.0.1", port }),
         ...roleVariables(rank, nproc, id),
       },
       stdin: "empty",

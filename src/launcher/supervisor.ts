@@ -1,23 +1,21 @@
 import { randomUUID } from "node:crypto";
 import { constants, hostname } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
 import { DitrunError, messageOf } from "../failure.js";
-import { killProcessesOfJob } from "../protocol/job-processes.js";
-import { rendezvousVariables } from "../protocol/variables.js";
 import { counted } from "../text.js";
 import { endAll, SETTLE_MILLISECONDS } from "./ending.js";
 import { type Failure, Failures } from "./first-cause.js";
 import { Happenings } from "./happenings.js";
+import { LocalRanks } from "./local-ranks.js";
 import type { Log } from "./logs.js";
 import { outOfMemoryKills } from "./out-of-memory.js";
 import { checkRoom } from "./room.js";
 import { rankList } from "./whereabouts.js";
-import { type Program, type WorkerExit, WorkerProcess } from "./worker-process.js";
+import type { Program, RankProcess, WorkerExit } from "./worker-process.js";
 
 export interface SupervisorOptions {
   /** Names the log files of its ranks. */
   readonly id: string;
-  /** Number of processes, all on this host. */
+  /** Number of processes on this host, the first ranks of the launch. */
   readonly nproc: number;
   readonly log: Log;
   /** Ends everything; its reason is the failure to report, a DitrunError. */
@@ -29,27 +27,37 @@ export interface SupervisorOptions {
   /** What the rank was doing when it ended with this code, as the end of a sentence: `before it had reported a result`. */
   readonly doing?: (rank: number, code: number) => string | undefined;
   /** A rank has ended, and all its output has been read. */
-  readonly onExit?: (rank: number, exit: WorkerExit) => void;
+  readonly onExit?: (rank: number, exit: KnownExit) => void;
 }
 
 /** What libzmq, libuv and OpenMP say before they abort where a thread cannot be had. */
 const NO_THREAD = /Resource temporarily unavailable|uv_thread_create|[Tt]hread creation failed/;
-/** How often, and how long after each other, what was killed is looked for until it is gone. */
-const MOST_LOOKS = 50;
-const LOOK_MILLISECONDS = 10;
+/** How long the news of an earlier failure may take from another host. */
+const NEWS_MILLISECONDS = 200;
 /** How long a process may take to end once its work is done. */
 const FAREWELL_MILLISECONDS = 5000;
 
+/** What a launch has on other hosts. */
+export interface Elsewhere {
+  /** Starts the ranks after this host's own. @param mark in the environment of all that is started. */
+  start(mark: string): readonly RankProcess[];
+  /** Ends all that is left there. @returns sentences about what could not be ended. */
+  end(): Promise<readonly string[]>;
+}
+
 /**
- * The processes of one launch on this host: starts them, watches them, finds the first cause where something fails, and
+ * The processes of one launch, on this host and, by their launchers, on others: starts them, watches them, finds the first cause where something fails, and
  * leaves no process behind, whatever happens.
  */
 export class Supervisor {
   readonly #failures = new Failures();
   readonly #happenings = new Happenings();
-  readonly #workers: WorkerProcess[] = [];
+  /** By rank. */
+  readonly #workers: RankProcess[] = [];
+  #elsewhere: Elsewhere | undefined;
   /** Of this launch alone, in the environment of its processes and of all that they start. */
   readonly mark = randomUUID();
+  readonly #local: LocalRanks;
   readonly #killsBefore = outOfMemoryKills() ?? 0;
   #ending = false;
   readonly #onAbort = () => this.#aborted();
@@ -57,22 +65,25 @@ export class Supervisor {
 
   constructor(private readonly options: SupervisorOptions) {
     checkRoom(options.nproc);
+    this.#local = new LocalRanks(options.id, this.mark, options.log);
     options.signal?.addEventListener("abort", this.#onAbort);
     options.urgent?.addEventListener("abort", this.#onUrgent);
     if (options.signal?.aborted) this.#aborted();
   }
 
-  /** Starts a process for each rank. */
-  start(program: (rank: number) => Program): void {
-    const { id, nproc, log } = this.options;
-    for (let rank = 0; rank < nproc && !this.#ending; rank++) {
-      const own = program(rank);
-      const marked = { ...own, environment: { ...own.environment, [rendezvousVariables.job]: this.mark } };
-      const worker = new WorkerProcess(rank, marked, log.worker(id, rank));
-      this.#workers.push(worker);
-      log.logger.debug(`Rank ${rank} is process ${worker.pid}.`);
-      void worker.exited.then((exit) => this.#exited(worker, exit));
+  /** Starts a process for each rank of this host, and has those of other hosts started. */
+  start(program: (rank: number) => Program, elsewhere?: Elsewhere): void {
+    for (let rank = 0; rank < this.options.nproc && !this.#ending; rank++) {
+      this.#watch(this.#local.start(rank, program(rank)));
     }
+    if (this.#ending) return;
+    this.#elsewhere = elsewhere;
+    for (const process of elsewhere?.start(this.mark) ?? []) this.#watch(process);
+  }
+
+  #watch(worker: RankProcess): void {
+    this.#workers.push(worker);
+    void worker.exited.then((exit) => this.#exited(worker, exit));
   }
 
   /** Takes note of a reason to end that no process's end tells of. */
@@ -97,6 +108,7 @@ export class Supervisor {
     await this.#happenings.until(() => this.#failures.some || condition());
     if (!this.#failures.some) return undefined;
     await this.#happenings.until(() => this.#urgent || this.#failures.certain, SETTLE_MILLISECONDS);
+    if (this.#elsewhere) await this.#happenings.until(() => this.#urgent, NEWS_MILLISECONDS);
     return this.#failures.cause;
   }
 
@@ -126,8 +138,13 @@ export class Supervisor {
 
   /** `Rank 3 (host, process 4711)`. */
   nameOf(rank: number): string {
-    const pid = this.#workers[rank]?.pid;
-    return `Rank ${rank} (${hostname()}${pid === undefined ? "" : `, process ${pid}`})`;
+    const { pid, host = hostname() } = this.#workers[rank] ?? {};
+    return `Rank ${rank} (${host}${pid === undefined ? "" : `, process ${pid}`})`;
+  }
+
+  /** The name of the rank's host. */
+  hostOf(rank: number): string {
+    return this.#workers[rank]?.host ?? hostname();
   }
 
   /** The failure as an error, with the last lines of the rank that it is about. */
@@ -138,7 +155,7 @@ export class Supervisor {
     return new DitrunError(code, `${message}${lines}`, {
       exitCode,
       rank,
-      host: rank === undefined ? undefined : hostname(),
+      host: rank === undefined ? undefined : this.hostOf(rank),
       signal,
     });
   }
@@ -152,8 +169,12 @@ export class Supervisor {
     this.fail({ code: "ERR_ABORTED", message: messageOf(error), error, echo: false });
   }
 
-  #exited(worker: WorkerProcess, exit: WorkerExit): void {
-    const { rank } = worker;
+  #exited(worker: RankProcess, exit: WorkerExit): void {
+    const { rank, endedAt: at } = worker;
+    if (exit.kind === "lost") {
+      this.#happenings.tell();
+      return;
+    }
     const how = this.#describe(rank, exit);
     this.options.log.logger.debug(`Rank ${rank} ${how}.`);
     this.options.onExit?.(rank, exit);
@@ -161,8 +182,7 @@ export class Supervisor {
     // What a process did after the launcher told it to end is no failure of its own.
     if (!finished && !this.#ending && !this.#failures.of(rank)) {
       this.fail({
-        rank,
-        echo: false,
+        ...{ rank, echo: false, at },
         ...kindOf(exit),
         message: `${this.nameOf(rank)} ${how}${this.#reasonOf(worker, exit)}.`,
       });
@@ -170,7 +190,7 @@ export class Supervisor {
     this.#happenings.tell();
   }
 
-  #describe(rank: number, exit: WorkerExit): string {
+  #describe(rank: number, exit: KnownExit): string {
     if (exit.kind === "signal") return `was killed by ${exit.signal}`;
     if (exit.kind === "not started") return `could not be started: ${exit.reason}`;
     const when = this.options.doing?.(rank, exit.code);
@@ -178,10 +198,10 @@ export class Supervisor {
   }
 
   /** What a signal alone does not say, as the end of a sentence. */
-  #reasonOf({ stderrTail }: WorkerProcess, exit: WorkerExit): string {
+  #reasonOf({ stderrTail, host }: RankProcess, exit: KnownExit): string {
     if (exit.kind !== "signal") return "";
     // Nobody says whom the kernel killed for want of memory, but it counts them.
-    if (exit.signal === "SIGKILL" && (outOfMemoryKills() ?? 0) > this.#killsBefore) {
+    if (exit.signal === "SIGKILL" && host === hostname() && (outOfMemoryKills() ?? 0) > this.#killsBefore) {
       return ", probably because memory ran out: the kernel has just killed a process for that";
     }
     if (exit.signal === "SIGABRT" && stderrTail.some((line) => NO_THREAD.test(line))) {
@@ -205,9 +225,10 @@ export class Supervisor {
     this.#ending = true;
     if (cause !== undefined) await tell(cause.message);
     const stuck = await endAll(this.#workers, this.#happenings, () => this.#urgent);
-    // What left its worker's group, for a session of its own for instance, ends with the launch all the same.
-    const strays = await this.#killStrays();
+    const left = this.#elsewhere?.end();
+    const strays = await this.#local.killStrays();
     if (strays > 0) log.logger.debug(`What workers had started and left was killed: ${counted(strays, "process")}.`);
+    for (const sentence of (await left) ?? []) log.logger.error(sentence);
     if (stuck.length > 0) {
       const ranks = rankList(stuck.map(({ rank }) => rank));
       log.logger.error(
@@ -218,22 +239,14 @@ export class Supervisor {
     await Promise.all(this.#workers.map((worker) => worker.exited));
   }
 
-  /** Also those that were just being started meanwhile. @returns how many the first look found. */
-  async #killStrays(): Promise<number> {
-    const found = killProcessesOfJob(this.mark);
-    for (let look = 0, left = found; left > 0 && look < MOST_LOOKS; look++) {
-      await sleep(LOOK_MILLISECONDS);
-      left = killProcessesOfJob(this.mark);
-    }
-    return found;
-  }
-
   #running(): number[] {
     return this.#workers.filter((worker) => worker.running).map((worker) => worker.rank);
   }
 }
 
-function kindOf(exit: WorkerExit): Pick<Failure, "code" | "exitCode" | "signal"> {
+type KnownExit = Exclude<WorkerExit, { kind: "lost" }>;
+
+function kindOf(exit: KnownExit): Pick<Failure, "code" | "exitCode" | "signal"> {
   if (exit.kind === "not started") return { code: "ERR_RANK_NOT_STARTED" };
   if (exit.kind === "code") return { code: "ERR_RANK_FAILED", ...(exit.code === 0 ? {} : { exitCode: exit.code }) };
   return { code: "ERR_RANK_SIGNAL", exitCode: 128 + constants.signals[exit.signal], signal: exit.signal };

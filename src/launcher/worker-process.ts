@@ -1,12 +1,16 @@
+import { hostname } from "node:os";
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { fileFailure } from "../files/file-failure.js";
+import type { Endable } from "./ending.js";
 import { LastLines } from "./last-lines.js";
 import { LineReader } from "./lines.js";
 import type { WorkerLog } from "./logs.js";
 
 /** How a worker's process ended. */
 export type WorkerExit =
+  /** Nobody can tell: its host is gone. */
+  | { kind: "lost" }
   | { kind: "code"; code: number }
   | { kind: "signal"; signal: NodeJS.Signals }
   | { kind: "not started"; reason: string };
@@ -26,12 +30,25 @@ const MOST_PIECES_AFTER_EXIT = 256;
 /** Whoever reads the launcher's output may hold up what a worker left, but not for longer than this. */
 const HURRY_MILLISECONDS = 1000;
 
-/** One worker: a process in a group of its own, whose output goes to a log line by line. */
-export class WorkerProcess {
+/** A rank's process, on this host or another. */
+export interface RankProcess extends Endable {
+  readonly rank: number;
+  readonly host: string;
   readonly pid: number | undefined;
+  /** The last lines of its stderr, as they may be shown. */
+  readonly stderrTail: readonly string[];
+  /** When it ended, by performance.now() of this host; some milliseconds late for one of another. */
+  readonly endedAt: number | undefined;
   /** Resolves once the process has ended, its group has been killed and its output has been read. */
   readonly exited: Promise<WorkerExit>;
-  #running = true;
+}
+
+/** One worker: a process in a group of its own, whose output goes to a log line by line. */
+export class WorkerProcess implements RankProcess {
+  readonly host = hostname();
+  readonly pid: number | undefined;
+  readonly exited: Promise<WorkerExit>;
+  #endedAt: number | undefined;
   readonly #tail = new LastLines();
   readonly #readers: LineReader[] = [];
   readonly #process: ReturnType<typeof startProgram>;
@@ -56,17 +73,20 @@ export class WorkerProcess {
   }
 
   get running(): boolean {
-    return this.#running;
+    return this.#endedAt === undefined;
   }
 
-  /** The last lines of its stderr, as they may be shown. */
+  get endedAt(): number | undefined {
+    return this.#endedAt;
+  }
+
   get stderrTail(): readonly string[] {
     return this.#tail.shown;
   }
 
   /** Signals the whole group, if the worker still runs. */
   signal(signal: NodeJS.Signals): void {
-    if (this.#running) signalGroup(this.pid, signal);
+    if (this.running) signalGroup(this.pid, signal);
   }
 
   async #untilExit(program: Program): Promise<WorkerExit> {
@@ -79,7 +99,7 @@ export class WorkerProcess {
         resolve(signal === null ? { kind: "code", code: code ?? 0 } : { kind: "signal", signal });
       });
     });
-    this.#running = false;
+    this.#endedAt = performance.now();
     // Nothing that a worker started outlives it. Its group's id cannot have been given away yet while members live.
     signalGroup(this.pid, "SIGKILL");
     await this.#drained();

@@ -108,6 +108,7 @@ export class WorkerStore {
         curveServerKey: environment.serverKey,
         curvePublicKey: environment.publicKey,
         curveSecretKey: environment.secretKey,
+        ipv6: environment.address.includes(":"),
         linger: 0,
         sendHighWaterMark: 0,
         receiveHighWaterMark: 0,
@@ -145,7 +146,7 @@ export class WorkerStore {
   #connect(): void {
     const { address, port } = this.environment;
     try {
-      this.#socket.connect(`tcp://${address}:${port}`);
+      this.#socket.connect(`tcp://${address.includes(":") ? `[${address}]` : address}:${port}`);
     } catch (error) {
       throw new DitrunError(
         "ERR_LAUNCHER_LOST",

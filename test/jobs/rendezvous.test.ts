@@ -28,7 +28,7 @@ async function open(timeoutSeconds: number): Promise<void> {
   heard = [];
   const { task, ...settings } = profileJob(timeoutSeconds);
   const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
-  const options = { size: 2, port: 0, timeoutSeconds, welcome: encode(settings) };
+  const options = { size: 2, port: 0, timeoutSeconds, welcome: () => encode(settings) };
   rendezvous = await Rendezvous.open(options, {
     fault: (rank, message) => `rank ${rank}: ${message}`,
     emitted: async (rank, name, value) => {

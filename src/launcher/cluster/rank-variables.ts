@@ -1,26 +1,47 @@
 import { availableParallelism } from "node:os";
+import { rendezvousVariables } from "../../protocol/variables.js";
+import { interfaceOf } from "./addresses.js";
 
-/** The place of a rank on this host, and where rank 0 is met. */
+/** The place of a rank, and where rank 0 is met. */
 export interface Place {
   readonly rank: number;
-  /** Ranks of the launch, all on this host. */
+  /** Ranks of the launch. */
   readonly size: number;
+  /** Among those of its host. */
+  readonly localRank: number;
+  readonly localSize: number;
   readonly address: string;
   readonly port: number;
 }
 
-/** Where a rank stands, in torchrun's variables, and as many threads as let all ranks share the host's cores. */
-export function rankVariables({ rank, size, address, port }: Place): Record<string, string> {
-  const threads = Math.max(1, Math.floor(availableParallelism() / size));
+/** Where a rank stands, in torchrun's variables, and as many threads as let all ranks of a host share its cores. */
+export function rankVariables({ rank, size, localRank, localSize, address, port }: Place): Record<string, string> {
+  const threads = Math.max(1, Math.floor(availableParallelism() / localSize));
   const { OMP_NUM_THREADS = String(threads) } = process.env;
   return {
     OMP_NUM_THREADS,
     RANK: String(rank),
-    LOCAL_RANK: String(rank),
+    LOCAL_RANK: String(localRank),
     WORLD_SIZE: String(size),
-    LOCAL_WORLD_SIZE: String(size),
+    LOCAL_WORLD_SIZE: String(localSize),
     MASTER_ADDR: address,
     MASTER_PORT: String(port),
+  };
+}
+
+/**
+ * What ranks of one host are told of it where a launch has several: its address, and for NCCL and Gloo the interface that the other
+ * hosts are behind. NCCL takes a name for the beginning of one unless `=` stands before it (its manual, NCCL_SOCKET_IFNAME).
+ * @param address of this host, as the others reach it.
+ */
+export function hostVariables(address: string | undefined): Record<string, string> {
+  if (address === undefined) return {};
+  const name = interfaceOf(address);
+  const { NCCL_SOCKET_IFNAME = name && `=${name}`, GLOO_SOCKET_IFNAME = name } = process.env;
+  return {
+    [rendezvousVariables.address]: address,
+    ...(NCCL_SOCKET_IFNAME && { NCCL_SOCKET_IFNAME }),
+    ...(GLOO_SOCKET_IFNAME && { GLOO_SOCKET_IFNAME }),
   };
 }
 

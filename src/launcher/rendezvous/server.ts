@@ -9,6 +9,7 @@ import {
   type WorkerMessage,
   workerMessageSchema,
 } from "../../protocol/messages.js";
+import { tcpOf } from "../cluster/endpoint.js";
 import { SignsOfLife } from "../signs-of-life.js";
 import { missingFrom, rankList, Whereabouts } from "../whereabouts.js";
 import type { Answers, Question } from "./answers.js";
@@ -47,20 +48,22 @@ const MOST_HANDED_OVER = 2 * 2 ** 30;
 export interface RendezvousOptions {
   /** Number of ranks. */
   readonly size: number;
+  /** Where to listen: loopback by default, since nobody else has ranks. */
+  readonly address?: string | undefined;
   /** 0 for any free one. */
   readonly port: number;
   /** Seconds that a rank may take to join, to come to a barrier, to put a key, or to give a sign of life. */
   readonly timeoutSeconds: number;
   /** What a rank is told when it has joined. */
-  readonly welcome: Uint8Array;
+  readonly welcome: (rank: number) => Uint8Array;
 }
 
 /**
- * Where ranks meet: a ZeroMQ ROUTER on loopback that keeps a key-value store, counts barriers, hands out requests and collects
+ * Where ranks meet: a ZeroMQ ROUTER that keeps a key-value store, counts barriers, hands out requests and collects
  * their results. CURVE encrypts it; its keys are made for this launch and no other key is admitted.
  */
 export class Rendezvous {
-  readonly address = LOOPBACK;
+  readonly address: string;
   readonly serverKey: string;
   readonly #clientKeys = curveKeyPair();
   readonly #context = new Context({ blocky: false });
@@ -85,7 +88,8 @@ export class Rendezvous {
     private readonly options: RendezvousOptions,
     private readonly events: RendezvousEvents,
   ) {
-    const { size, timeoutSeconds } = options;
+    const { size, timeoutSeconds, address = LOOPBACK } = options;
+    this.address = address;
     const answers: Answers = {
       request: ({ rank, id }, request, task) => this.#send(rank, { type: "request", id, request }, task),
       end: ({ rank, id }) => {
@@ -122,6 +126,7 @@ export class Rendezvous {
       context: this.#context,
       curveServer: true,
       curveSecretKey: keys.secretKey,
+      ipv6: address.includes(":"),
       linger: 0,
       sendHighWaterMark: 0,
       receiveHighWaterMark: MOST_WAITING_MESSAGES,
@@ -134,16 +139,17 @@ export class Rendezvous {
   static async open(options: RendezvousOptions, events: RendezvousEvents): Promise<Rendezvous> {
     const { size, port, timeoutSeconds } = options;
     const rendezvous = new Rendezvous(options, events);
+    const { address } = rendezvous;
     const zap = await admitOnly(rendezvous.#context, [rendezvous.#clientKeys.publicKey], events.warning);
     rendezvous.#closers.push(() => zap.close());
     rendezvous.#closers.push(() => rendezvous.#socket.close());
     try {
-      await rendezvous.#socket.bind(`tcp://${LOOPBACK}:${port}`);
+      await rendezvous.#socket.bind(tcpOf({ host: address, port }).replace(/:0$/, ":*"));
     } catch (error) {
       rendezvous.close();
       throw new DitrunError(
         "ERR_PORT_TAKEN",
-        `The rendezvous cannot listen on ${LOOPBACK}:${port} (${messageOf(error)}): give another --master-port, or 0 for any free one.`,
+        `The rendezvous cannot listen on ${address}, port ${port} (${messageOf(error)}): give another --master-port, or 0 for any free one.`,
         { cause: error },
       );
     }
@@ -318,7 +324,7 @@ export class Rendezvous {
       this.#peers.set(route.toString("hex"), rank);
       this.#life.expect(rank);
       this.#whereabouts.saw(rank, "joined");
-      this.#sendTo(route, { type: "joined", id }, welcome);
+      this.#sendTo(route, { type: "joined", id }, welcome(rank));
     }
   }
 

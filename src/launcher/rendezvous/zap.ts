@@ -6,26 +6,32 @@ import { messagesOf } from "../../protocol/frames.js";
  * Answers libzmq's questions about who may connect (ZeroMQ RFC 27): only CURVE clients with one of these public keys.
  * Without such a handler libzmq admits every key, so it must be bound before the server's socket is.
  * @param publicKeys in Z85.
- * @param onFailure is told when nobody can be admitted any more.
+ * @param onFailure is told when nobody can be admitted any more. @param onStranger gets the address of who has another key.
  */
 export async function admitOnly(
   context: Context,
   publicKeys: readonly string[],
   onFailure: (message: string) => void,
+  onStranger: (address: string) => void = () => undefined,
 ): Promise<Reply> {
   const handler = new Reply({ context, linger: 0 });
   await handler.bind("inproc://zeromq.zap.01");
   const admitted = publicKeys.map(decodeZ85);
-  answerRequests(handler, admitted).catch((error: unknown) => {
+  answerRequests(handler, admitted, onStranger).catch((error: unknown) => {
     // Else it was closed between a question and its answer, at the end of the job.
     if (!handler.closed) onFailure(`Nobody can be admitted to the rendezvous any more: ${messageOf(error)}.`);
   });
   return handler;
 }
 
-async function answerRequests(handler: Reply, admitted: readonly Buffer[]): Promise<void> {
-  for await (const [version, requestId, , , , mechanism, key] of messagesOf(handler)) {
+async function answerRequests(
+  handler: Reply,
+  admitted: readonly Buffer[],
+  onStranger: (address: string) => void,
+): Promise<void> {
+  for await (const [version, requestId, , address, , mechanism, key] of messagesOf(handler)) {
     const known = mechanism?.toString() === "CURVE" && key !== undefined && admitted.some((one) => one.equals(key));
+    if (!known) onStranger(address?.toString() ?? "an unknown address");
     const status = known ? ["200", "OK", "worker", ""] : ["400", "This key is not one of this job's.", "", ""];
     await handler.send([version ?? "1.0", requestId ?? "", ...status]);
   }
