@@ -48,8 +48,3 @@ export function followingWorker(rank: number, start: Start, entry?: string): Pro
   const detail = parseMessage(workerDetailSchema, new TextEncoder().encode(start.detail));
   return workerProgram(place, detail, ownAddress, entry);
 }
-
-/** Where this host's own processes reach what listens on the address: a loopback where that is all of them. */
-export function reachable(address: string): string {
-  return address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
-}

@@ -1,4 +1,5 @@
 import { asDitrunError, DitrunError, messageOf } from "../failure.js";
+import { reachable } from "../launcher/cluster/addresses.js";
 import type { Log } from "../launcher/logs.js";
 import { Rendezvous } from "../launcher/rendezvous/server.js";
 import { Supervisor } from "../launcher/supervisor.js";
@@ -6,7 +7,7 @@ import { harmless } from "../launcher/terminal-text.js";
 import { workerEntry } from "../paths.js";
 import type { Job, Settings, Task } from "../protocol/job.js";
 import { type Hosts, hostOfRanks } from "./hosts.js";
-import { reachable, type WorkerDetail, workerProgram } from "./worker-program.js";
+import { type WorkerDetail, workerProgram } from "./worker-program.js";
 
 export interface WorkersOptions {
   readonly settings: Settings;

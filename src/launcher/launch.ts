@@ -1,10 +1,16 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:net";
+import { z } from "zod";
 import { DitrunError, messageOf } from "../failure.js";
-import { rankVariables } from "./cluster/rank-variables.js";
+import { parseMessage } from "../protocol/messages.js";
+import { reachable } from "./cluster/addresses.js";
+import { hostVariables, type Place, rankVariables } from "./cluster/rank-variables.js";
 import { type LaunchLog, type Log, openOwnLog } from "./logs.js";
+import type { Start } from "./nodes/follower.js";
+import type { Leader } from "./nodes/leader.js";
 import { startReaper } from "./start-reaper.js";
 import { Supervisor } from "./supervisor.js";
+import type { Program } from "./worker-process.js";
 
 /** A program to start, once for each rank. */
 export interface LaunchRequest {
@@ -18,6 +24,13 @@ export interface LaunchRequest {
   readonly masterPort?: number | undefined;
   /** By default nothing is written anywhere. */
   readonly log?: LaunchLog | undefined;
+}
+
+/** A launch on several hosts, of which this one leads. */
+export interface HostsRequest extends LaunchRequest {
+  readonly leader: Leader;
+  /** Ranks of each host, node 0 first; `nproc` is their sum. */
+  readonly perNode: readonly number[];
 }
 
 /** How a rank ended: with a code, or by a signal. */
@@ -57,19 +70,31 @@ const MOST_RANKS = 1024;
  * @throws DitrunError with `rank`, `host` and the rank's own exit code: ERR_RANK_FAILED, ERR_RANK_SIGNAL (with `signal`) or
  * ERR_RANK_NOT_STARTED; before that ERR_NPROC, ERR_OPTION_VALUE, ERR_LIMIT or ERR_FILE_WRITE. Or the signal's reason.
  */
-export async function launch(request: LaunchRequest, { signal, onEvent }: LaunchOptions = {}): Promise<LaunchResult> {
+export async function launch(request: LaunchRequest, options: LaunchOptions = {}): Promise<LaunchResult> {
+  return run(request, options);
+}
+
+/** The same on several hosts. Events of ranks elsewhere are their ends; their output is their host's. */
+export async function launchOnHosts(request: HostsRequest, options: LaunchOptions = {}): Promise<LaunchResult> {
+  return run(request, options);
+}
+
+async function run(request: LaunchRequest | HostsRequest, { signal, onEvent }: LaunchOptions): Promise<LaunchResult> {
   check(request);
   signal?.throwIfAborted();
   const { command, nproc, masterPort, environment, log: wanted } = request;
   const id = `launch-${randomBytes(4).toString("hex")}`;
-  const port = masterPort ?? (await freePort());
+  const { leader, perNode = [nproc] } = "leader" in request ? request : { leader: undefined };
+  const [here = nproc] = perNode;
+  const own = leader && reachable(leader.address);
+  const port = masterPort ?? (await freePort(own));
   const exits: RankExit[] = [];
   const events = new RankEvents(onEvent);
   const log = openOwnLog(wanted);
   const supervisor = new Supervisor({
-    ...{ id, nproc, mayEnd: () => true },
+    ...{ id, nproc: here, mayEnd: () => true },
     log: onEvent === undefined ? log : withEvents(log, events),
-    signal: AbortSignal.any([events.broken, ...(signal ? [signal] : [])]),
+    signal: AbortSignal.any([events.broken, signal, leader?.broken].filter((each) => each !== undefined)),
     onExit: (rank, exit) => {
       if (exit.kind === "not started") return;
       const ended: RankExit = exit.kind === "code" ? { rank, code: exit.code } : { rank, signal: exit.signal };
@@ -80,15 +105,19 @@ export async function launch(request: LaunchRequest, { signal, onEvent }: Launch
   const endReaper = startReaper(supervisor.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
   const ended = () => exits.filter((exit) => exit !== undefined).length === nproc;
   try {
-    supervisor.start((rank) => ({
-      command,
-      environment: {
-        ...environment,
-        ...rankVariables({ rank, size: nproc, localRank: rank, localSize: nproc, address: "127.0.0.1", port }),
-        ...roleVariables(rank, nproc, id),
-      },
-      stdin: "empty",
-    }));
+    const place = {
+      size: nproc,
+      localSize: here,
+      address: own ?? "127.0.0.1",
+      port,
+      id,
+      node: 0,
+      nodes: perNode.length,
+    };
+    supervisor.start(
+      (rank) => rankProgram(command, { ...place, rank, localRank: rank, host: own }, environment),
+      leader?.prepare({ id, perNode, port, detail: JSON.stringify({ nodes: perNode.length }) }),
+    );
     await supervisor.end(await supervisor.until(ended), async () => undefined);
   } finally {
     supervisor.release();
@@ -158,15 +187,15 @@ function withEvents(log: Log, events: RankEvents): Log {
   };
 }
 
-/** A port of the loopback that nobody listens on now. @throws DitrunError where there is none. */
-async function freePort(): Promise<number> {
+/** A port of the address that nobody listens on now. @throws DitrunError where there is none. */
+async function freePort(address = "127.0.0.1"): Promise<number> {
   const server = createServer();
   try {
     await new Promise<void>((resolve, reject) => {
-      server.once("error", reject).listen(0, "127.0.0.1", resolve);
+      server.once("error", reject).listen(0, address, resolve);
     });
-    const address = server.address();
-    if (address !== null && typeof address === "object") return address.port;
+    const found = server.address();
+    if (found !== null && typeof found === "object") return found.port;
     throw new Error("it has no number");
   } catch (error) {
     throw new DitrunError("ERR_PORT_TAKEN", `No free port can be had (${messageOf(error)}): give masterPort.`);
@@ -175,16 +204,49 @@ async function freePort(): Promise<number> {
   }
 }
 
-/** What torchrun tells besides a rank's place (PyTorch, torch/distributed/run.py, "Environment Variables"), for one host and no restarts. */
-function roleVariables(rank: number, nproc: number, id: string): Record<string, string> {
-  return {
-    ROLE_RANK: String(rank),
-    ROLE_WORLD_SIZE: String(nproc),
+/** The place of a rank of any program. */
+interface ProgramPlace extends Place {
+  /** Names the launch. */
+  readonly id: string;
+  /** The rank's host, of so many. */
+  readonly node: number;
+  readonly nodes: number;
+  /** That host's address, where there are others. */
+  readonly host: string | undefined;
+}
+
+const detailSchema = z.strictObject({ nodes: z.int().min(1).max(65_536) });
+
+/** The program of a rank where another host leads. @throws Error where its message cannot be understood. */
+export function followingProgram(
+  command: LaunchRequest["command"],
+  rank: number,
+  { id, size, first, count, address, ownAddress, port, node, detail }: Start,
+  environment?: LaunchRequest["environment"],
+): Program {
+  const { nodes } = parseMessage(detailSchema, new TextEncoder().encode(detail));
+  const place = { rank, size, localRank: rank - first, localSize: count, address, port };
+  return rankProgram(command, { ...place, id, node, nodes, host: ownAddress }, environment);
+}
+
+/** What torchrun tells a rank (PyTorch, torch/distributed/run.py, "Environment Variables"), without restarts. */
+function rankProgram(
+  command: LaunchRequest["command"],
+  { id, node, nodes, host, ...place }: ProgramPlace,
+  own: LaunchRequest["environment"],
+): Program {
+  const environment = {
+    ...own,
+    ...rankVariables(place),
+    ...hostVariables(host),
+    ROLE_RANK: String(place.rank),
+    ROLE_WORLD_SIZE: String(place.size),
     ROLE_NAME: "default",
-    GROUP_RANK: "0",
-    GROUP_WORLD_SIZE: "1",
+    GROUP_RANK: String(node),
+    GROUP_WORLD_SIZE: String(nodes),
     TORCHELASTIC_RUN_ID: id,
     TORCHELASTIC_RESTART_COUNT: "0",
     TORCHELASTIC_MAX_RESTARTS: "0",
   };
+  return { command, environment, stdin: "empty" };
 }

@@ -51,14 +51,15 @@ export interface Launch {
   behaviour?: Record<number, string>;
   env?: Record<string, string>;
   shell?: string;
+  /** Of several launchers that share their workers' noted ids. */
+  pids?: Pids;
 }
 
 /**
  * Starts the command line with fixture workers. Its environment has no kernel module override and no port.
  * @param shell a line of sh that starts it as `"$@"`, where it is not started directly.
  */
-export function start(args: readonly string[], { behaviour = {}, env = {}, shell }: Launch = {}) {
-  const pids = new Pids();
+export function start(args: readonly string[], { behaviour = {}, env = {}, shell, pids = new Pids() }: Launch = {}) {
   const words = ["node", fixtureLauncher, ...args];
   const [program = "", ...rest] = shell === undefined ? words : ["sh", "-c", shell, "sh", ...words];
   const process = execa(program, rest, {

@@ -35,3 +35,8 @@ export function sourceTowards(address: string, port: number): Promise<string | u
     socket.connect(port, address, () => done(socket.address().address));
   });
 }
+
+/** Where this host's own processes reach what listens on the address: a loopback where that is all of them. */
+export function reachable(address: string): string {
+  return address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
+}
