@@ -13,7 +13,6 @@ const to = (name: string, value?: (text: string) => string): Foreign => ({ to: n
 const no = (sentence: string): Foreign => ({ sentence });
 
 const onlyText = "ditrun makes videos from text alone";
-const oneHost = "The launcher starts workers on one host";
 
 /** Wan's --task names a model and what it is to do. */
 function modelOfTask(task: string): string {
@@ -33,13 +32,7 @@ function modelOfTask(task: string): string {
 export const foreignOptions: Readonly<Record<string, Foreign>> = {
   // torchrun
   "nproc-per-node": to("nproc"),
-  nnodes: no(`${oneHost}: leave out --nnodes, and give --nproc.`),
-  "node-rank": no(`${oneHost}: leave out --node-rank.`),
-  "master-addr": no(`${oneHost}: leave out --master-addr; --master-port chooses the port.`),
-  standalone: no("One host is what ditrun starts workers on anyway: leave out --standalone."),
   "rdzv-backend": no("ditrun has its own rendezvous: leave out --rdzv-backend; --master-port chooses the port."),
-  "rdzv-endpoint": no("ditrun has its own rendezvous: leave out --rdzv-endpoint; --master-port chooses the port."),
-  "rdzv-id": no("ditrun has its own rendezvous: leave out --rdzv-id."),
   "max-restarts": no("ditrun does not restart workers: leave out --max-restarts."),
   tee: no("Give --log-dir FOLDER in place of --tee: it keeps each rank's output."),
   redirects: no("Give --log-dir FOLDER in place of --redirects: it keeps each rank's output."),

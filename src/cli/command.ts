@@ -1,5 +1,6 @@
 import type { NamedFile } from "../files/apart.js";
 import type { Events } from "./events.js";
+import type { JobHosts } from "./job-hosts.js";
 import type { JsonDocument } from "./json-document.js";
 import { type Options, readOptions, type Values } from "./option.js";
 
@@ -14,6 +15,8 @@ export interface Context {
   readonly entry: string | undefined;
   /** The words after the options of a command that takes them. */
   readonly rest: readonly string[];
+  /** Of a command that starts processes: the hosts that it starts them on. */
+  readonly hosts: JobHosts | undefined;
 }
 
 /** What a command does. It is loaded only when the command runs, so that --help and mistakes cost little. */

@@ -6,9 +6,11 @@ import { commands } from "./commands/index.js";
 import { envelopeOf } from "./envelope.js";
 import { Events } from "./events.js";
 import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
+import { JobHosts } from "./job-hosts.js";
 import { failureFields, JsonDocument } from "./json-document.js";
 import { globalFiles, writes } from "./named-files.js";
 import { readOptions } from "./option.js";
+import { launchOptions } from "./options/launch.js";
 import { modelOptions } from "./options/model.js";
 import { outputOptions } from "./options/output.js";
 import { parse } from "./parser.js";
@@ -46,7 +48,11 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
       events.tell({ event: "started", ...envelope });
     };
     const context = () => ({ command: command.name, document, events, entry: overrides.entry, rest });
-    return { files, begin, run: () => prepared.run(context()) };
+    return {
+      ...{ files, begin },
+      hosts: async () => ("nnodes" in command.options ? openHosts(command.name, given, rest) : undefined),
+      run: (hosts: JobHosts | undefined) => prepared.run({ ...context(), hosts }),
+    };
   };
   // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
   process.on("SIGXFSZ", ignore);
@@ -57,14 +63,19 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     events.tell({ event: "failed", exitCode: failure.exitCode, error: failureFields(failure) });
     await document.fail(failure);
   });
+  let hosts: JobHosts | undefined;
   try {
     const selected = await selecting;
     if (!selected) return exitCodes.ok;
+    hosts = await selected.hosts();
+    // The results are for the host that leads.
+    if (hosts?.follows) return await hosts.follow(overrides.entry);
     await document.check();
     await checkOutputs(selected.files);
     await selected.begin();
     await unlessEnding();
-    const exitCode = await selected.run();
+    const exitCode = await selected.run(hosts);
+    await hosts?.over(exitCode);
     events.tell({ event: "finished", exitCode, result: document.result });
     return exitCode;
   } catch (error) {
@@ -74,6 +85,9 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     const tell = (message: string) =>
       terminal.write(`${paint(terminal.page, ["bold", "red"], "ditrun:")} ${message}\n`);
     tell(`${failure.message}${stack}`);
+    await hosts?.over(failure.exitCode, failure);
+    // Where another host leads, that one writes the documents.
+    if (hosts?.follows) return failure.exitCode;
     events.tell({ event: "failed", exitCode: failure.exitCode, error: failureFields(failure) });
     await document.fail(failure).catch((more: unknown) => tell(messageOf(more)));
     return failure.exitCode;
@@ -81,6 +95,16 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     process.off("SIGXFSZ", ignore);
     stopListening();
   }
+}
+
+/** The hosts of a command that starts processes. */
+function openHosts(
+  name: string,
+  given: ReadonlyMap<string, readonly string[]>,
+  rest: readonly string[],
+): Promise<JobHosts> {
+  const options = readOptions({ ...launchOptions, ...outputOptions }, given);
+  return JobHosts.open(options, [...given, ["command", [name, ...rest]]]);
 }
 
 const namesOfFiles = { plan: modelOptions.plan, model: modelOptions.model };

@@ -27,7 +27,7 @@ export class ModelSession extends Session {
 
   /** @throws DitrunError as Session.open does. */
   static override async open(options: SessionOptions & ModelOptions, context: Context): Promise<ModelSession> {
-    const { log, device } = await surroundings(options);
+    const { log, device } = await surroundings(options, context);
     return new ModelSession(options, device, log, context, chosenSeed(options.seed, log));
   }
 
@@ -69,8 +69,7 @@ export class ModelSession extends Session {
         "--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.",
       );
     }
-    const wanted = nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
-    return resolvePlan(flags, model, wanted, this.device.count, tokens);
+    return resolvePlan(flags, model, this.workers, this.devices, tokens);
   }
 }
 

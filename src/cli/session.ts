@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice } from "../engine/choose-device.js";
 import { type EmitHandler, runJob, Workers, type WorkersOptions } from "../engine/workers.js";
-import { type Log, openLog } from "../launcher/logs.js";
+import type { Log } from "../launcher/logs.js";
 import { planTitle } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
@@ -12,6 +12,7 @@ import type { Events } from "./events.js";
 import { interruptSignals, unlessEnding } from "./interrupts.js";
 import { type LaunchOptions, portNumber } from "./options/launch.js";
 import type { OutputOptions } from "./options/output.js";
+import { sessionLog } from "./session-log.js";
 import { terminal } from "./terminal.js";
 
 /** What workers are started for: a kind of task, and the model or what else it is about. */
@@ -23,12 +24,12 @@ export interface Undertaking {
 /** What every session is opened by. */
 export type SessionOptions = LaunchOptions & OutputOptions;
 
-/** The log and the device that the options ask for. @throws DitrunError as Session.open does. */
-export async function surroundings({ logLevel, logDir, device, quiet }: SessionOptions) {
-  if (quiet) terminal.silence();
-  const level = quiet && logLevel !== "silent" ? "error" : logLevel;
-  const log = openLog(level, logDir, { stderr: terminal, rankLines: !quiet, colour: terminal.page.colour });
-  return { log, device: await chooseDevice(device, log) };
+/** The log and the device that the options ask for, once all hosts are there. @throws DitrunError as Session.open does. */
+export async function surroundings(options: SessionOptions, { hosts }: Context) {
+  const log = sessionLog(options);
+  const device = await chooseDevice(options.device, log);
+  await hosts?.gather(device, log);
+  return { log, device };
 }
 
 /** What a command works with: the shared options made real, and the ways to run jobs and to say what came out. */
@@ -45,7 +46,7 @@ export class Session {
 
   /** @throws DitrunError when the log folder, the device or the kernel module cannot be had. */
   static async open(options: SessionOptions, context: Context): Promise<Session> {
-    const { log, device } = await surroundings(options);
+    const { log, device } = await surroundings(options, context);
     return new Session(options, device, log, context);
   }
 
@@ -112,7 +113,7 @@ export class Session {
     this.log.logger.info(`${kind}: ${subject}, ${planTitle(plan)}, ${workers}.`);
     const job = { kind, subject, plan: plan.name ?? "", workers: nproc, deviceKind: device };
     this.events.tell({ event: "job", ...job });
-    if (device === "cuda" && nproc > count) {
+    if (device === "cuda" && nproc > this.devices) {
       const gpus = count === 1 ? "the one GPU" : `${count} GPUs`;
       this.log.logger.info(`${nproc} workers share ${gpus}: each takes the GPU of its local rank modulo ${count}.`);
     }
@@ -125,6 +126,7 @@ export class Session {
         ...{ signal, urgent },
         settings: { id, device, kernels, timeoutSeconds: timeout },
         nproc,
+        hosts: this.context.hosts?.hosts,
         log: this.log,
         port: masterPort ?? (MASTER_PORT ? portNumber(MASTER_PORT, "MASTER_PORT") : undefined) ?? 0,
         entry: this.context.entry,
@@ -132,6 +134,23 @@ export class Session {
     } finally {
       interrupts.close();
     }
+  }
+
+  /** Workers that were asked for, on all hosts together. */
+  get workers(): number | undefined {
+    const { nproc } = this.options;
+    if (this.context.hosts) return this.context.hosts.workers;
+    return nproc === "gpu" ? this.device.count : nproc === "auto" ? undefined : nproc;
+  }
+
+  /** GPUs of all hosts; one for each host on the CPU. */
+  get devices(): number {
+    return this.context.hosts?.devices(this.device) ?? this.device.count;
+  }
+
+  /** Whether the job has several hosts. */
+  get onSeveralHosts(): boolean {
+    return this.context.hosts?.several ?? false;
   }
 
   /** What text for people is laid out for: stdout, or stderr where stdout or a file has JSON. */

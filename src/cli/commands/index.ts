@@ -1,6 +1,7 @@
 import { type Command, defineCommand } from "../command.js";
 import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
 import { generateOptions } from "../options/generate.js";
+import { keyOptions } from "../options/key.js";
 import { launchOptions } from "../options/launch.js";
 import { linksOptions } from "../options/links.js";
 import { modelRunOptions } from "../options/model-run.js";
@@ -68,6 +69,13 @@ export const commands: readonly Command[] = [
     example: { line: "ditrun links --nproc 8", describe: "What the links between eight workers carry" },
     options: { ...linksOptions, ...launchOptions, ...outputOptions },
     load: async () => (await import("./links.js")).links,
+  }),
+  defineCommand({
+    name: "key",
+    summary: "Make a key for the hosts of a job, so that nobody else joins it",
+    example: { line: "export DITRUN_JOB_KEY=$(ditrun key)", describe: "In a batch script, before srun" },
+    options: keyOptions,
+    load: async () => (await import("./key.js")).key,
   }),
   ...(["bash", "zsh", "fish"] as const).map((shell) =>
     defineCommand({

@@ -83,8 +83,8 @@ async function measure(session: Session, task: LinksTask): Promise<LinksRank[]> 
 }
 
 /** --nproc, else all GPUs. @throws DitrunError for a single worker. */
-function workersOf({ options, device }: Session): number {
-  const workers = typeof options.nproc === "number" ? options.nproc : device.count;
+function workersOf({ workers: asked, devices }: Session): number {
+  const workers = asked ?? devices;
   if (workers >= 2) return workers;
   throw new DitrunError("ERR_NPROC", `There are no links within ${workers} worker: give --nproc 2 or more.`);
 }
@@ -102,7 +102,9 @@ function parseSizes(text: string): number[] {
   return [...new Set(sizes)];
 }
 
-function transportsOf(text: string | undefined, { device }: Session, workers: number): Transport[] {
+function transportsOf(text: string | undefined, { device, onSeveralHosts }: Session, workers: number): Transport[] {
+  // Ranks of two hosts cannot read each other's memory.
+  if (text === undefined && onSeveralHosts) return ["nccl"];
   if (text === undefined) return device.device === "cuda" && workers <= device.count ? ["peer", "nccl"] : ["peer"];
   const named = text.split(",").map((word) => {
     const transport = linkTransports.find((name) => name === word.trim());

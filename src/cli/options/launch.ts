@@ -1,12 +1,13 @@
 import type { DeviceName } from "../../engine/choose-device.js";
 import { mostWorkers } from "../../limits.js";
 import { choiceOr, decimal, type Option, optional, refuse, type Values, whole, withDefault } from "../option.js";
+import { hostsOptions } from "./hosts.js";
 
 const devices: readonly DeviceName[] = ["auto", "cpu", "cuda"];
 const otherDevices = { gpu: "a GPU is cuda", "cuda:0": "a GPU is cuda; CUDA_VISIBLE_DEVICES chooses which" };
 
-/** Of every command that starts processes: how many, where, and how long they may wait. Nothing here knows a model. */
-export const launchOptions = {
+/** How many processes a host has, on what, and how long they may wait. Nothing here knows a model. */
+export const workerOptions = {
   nproc: optional(
     {
       value: "N",
@@ -26,10 +27,17 @@ export const launchOptions = {
     decimal((value) => value > 0 && value <= 86_400, "a number of seconds above 0 and at most 86400"),
   ),
   "master-port": optional(
-    { value: "PORT", describe: "Port of the rendezvous on 127.0.0.1", usual: "MASTER_PORT, else any free one" },
+    {
+      value: "PORT",
+      describe: "Port of the rendezvous, on host 0",
+      usual: "MASTER_PORT, else any free one; 29500 with --nnodes",
+    },
     portNumber,
   ),
 } satisfies Record<string, Option<unknown>>;
+
+/** Of every command that starts processes. */
+export const launchOptions = { ...workerOptions, ...hostsOptions };
 
 export type LaunchOptions = Values<typeof launchOptions>;
 

@@ -1,0 +1,10 @@
+import { type Log, openLog } from "../launcher/logs.js";
+import type { OutputOptions } from "./options/output.js";
+import { terminal } from "./terminal.js";
+
+/** The log that the options ask for. @throws DitrunError where its folder cannot be had. */
+export function sessionLog({ logLevel, logDir, quiet }: OutputOptions): Log {
+  if (quiet) terminal.silence();
+  const level = quiet && logLevel !== "silent" ? "error" : logLevel;
+  return openLog(level, logDir, { stderr: terminal, rankLines: !quiet, colour: terminal.page.colour });
+}
