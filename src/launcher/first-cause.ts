@@ -40,7 +40,7 @@ export class Failures {
   }
 
   /** Why the job must end: the first reason that is no echo, else the first echo. */
-  get cause(): Failure | undefined {
+  get cause(): (Failure & { readonly at: number }) | undefined {
     const inOrder = this.#all.toSorted((a, b) => a.at - b.at);
     return inOrder.find(({ echo }) => !echo) ?? inOrder[0];
   }

@@ -32,8 +32,10 @@ export interface SupervisorOptions {
 
 /** What libzmq, libuv and OpenMP say before they abort where a thread cannot be had. */
 const NO_THREAD = /Resource temporarily unavailable|uv_thread_create|[Tt]hread creation failed/;
-/** How long the news of an earlier failure may take from another host. */
-const NEWS_MILLISECONDS = 200;
+/** How long the news of an end may take from another host. */
+const NEWS_MILLISECONDS = 100;
+/** How long the output of one that ended may take to be read. */
+const TELLING_MILLISECONDS = 1500;
 /** How long a process may take to end once its work is done. */
 const FAREWELL_MILLISECONDS = 5000;
 
@@ -55,6 +57,8 @@ export class Supervisor {
   /** By rank. */
   readonly #workers: RankProcess[] = [];
   #elsewhere: Elsewhere | undefined;
+  /** Ranks whose end is told. */
+  readonly #told = new Set<number>();
   /** Of this launch alone, in the environment of its processes and of all that they start. */
   readonly mark = randomUUID();
   readonly #local: LocalRanks;
@@ -109,6 +113,8 @@ export class Supervisor {
     if (!this.#failures.some) return undefined;
     await this.#happenings.until(() => this.#urgent || this.#failures.certain, SETTLE_MILLISECONDS);
     if (this.#elsewhere) await this.#happenings.until(() => this.#urgent, NEWS_MILLISECONDS);
+    // One that ended before, but whose output is still being read, is what the others may have ended for.
+    await this.#happenings.until(() => this.#urgent || !this.#endedUntoldBefore(), TELLING_MILLISECONDS);
     return this.#failures.cause;
   }
 
@@ -160,6 +166,13 @@ export class Supervisor {
     });
   }
 
+  #endedUntoldBefore(): boolean {
+    const at = this.#failures.cause?.at ?? 0;
+    return this.#workers.some(
+      ({ rank, endedAt }) => !this.#told.has(rank) && (endedAt ?? Number.POSITIVE_INFINITY) < at,
+    );
+  }
+
   get #urgent(): boolean {
     return this.options.urgent?.aborted ?? false;
   }
@@ -171,6 +184,7 @@ export class Supervisor {
 
   #exited(worker: RankProcess, exit: WorkerExit): void {
     const { rank, endedAt: at } = worker;
+    this.#told.add(rank);
     if (exit.kind === "lost") {
       this.#happenings.tell();
       return;

@@ -48,6 +48,9 @@ export class WorkerProcess implements RankProcess {
   readonly host = hostname();
   readonly pid: number | undefined;
   readonly exited: Promise<WorkerExit>;
+  /** Resolves as soon as the process has ended. */
+  readonly died: Promise<void>;
+  #tellDeath = () => {};
   #endedAt: number | undefined;
   readonly #tail = new LastLines();
   readonly #readers: LineReader[] = [];
@@ -69,6 +72,9 @@ export class WorkerProcess implements RankProcess {
       };
       this.#readers.push(new LineReader(stderr, take));
     }
+    this.died = new Promise((resolve) => {
+      this.#tellDeath = resolve;
+    });
     this.exited = this.#untilExit(program).finally(() => log.close());
   }
 
@@ -100,6 +106,7 @@ export class WorkerProcess implements RankProcess {
       });
     });
     this.#endedAt = performance.now();
+    this.#tellDeath();
     // Nothing that a worker started outlives it. Its group's id cannot have been given away yet while members live.
     signalGroup(this.pid, "SIGKILL");
     await this.#drained();

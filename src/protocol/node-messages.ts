@@ -46,6 +46,8 @@ export const followerMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("alive") }),
   /** The processes of a launch's ranks on this host, in order of rank; null for one that could not be started. */
   z.strictObject({ type: z.literal("started"), launch, pids: z.array(z.int().min(1).nullable()).max(1024) }),
+  /** A rank has ended `ago` milliseconds before this was sent: `exited` follows once all its output has been read. */
+  z.strictObject({ type: z.literal("dying"), launch, rank, ago: z.number().min(0) }),
   /** A rank has ended `ago` milliseconds before this was sent; the last lines of its stderr. */
   z.strictObject({
     type: z.literal("exited"),

@@ -99,6 +99,7 @@ class Follower {
     const { signal, nodes, log } = this.options;
     this.#node = await this.#link.register(this.#question(), signal);
     log.logger.info(`Node ${this.#node} of ${nodes} has registered with node 0 at ${this.#link.address}.`);
+    this.#link.listen();
     const watch = setInterval(() => this.#watch(), PULSE_MILLISECONDS);
     try {
       await this.#happenings.until(() => this.#verdict !== undefined || this.#aborted);
@@ -200,9 +201,14 @@ class Follower {
         endReaper ??= startReaper(start.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
       }
       const worker = ranks.start(rank, own);
+      void worker.died.then(() => this.#died(start.launch, worker));
       void worker.exited.then((exit) => this.#exited(start.launch, worker, exit));
     }
     this.#link.send({ type: "started", launch: start.launch, pids: ranks.all.map(({ pid }) => pid ?? null) });
+  }
+
+  #died(launch: number, { rank, endedAt = performance.now() }: WorkerProcess): void {
+    this.#link.send({ type: "dying", launch, rank, ago: Math.max(0, performance.now() - endedAt) });
   }
 
   #exited(launch: number, { rank, endedAt, stderrTail }: WorkerProcess, exit: WorkerExit): void {

@@ -49,6 +49,8 @@ export class LeaderLink {
   #heard = performance.now();
   #lastLook = performance.now();
   #registered = false;
+  /** What came with the answer, before whoever registers has read that. */
+  #early: LeaderMessage[] | undefined = [];
   #closed = false;
   #failedHandshakes = 0;
   #answer: ((message: LeaderMessage) => void) | undefined;
@@ -113,6 +115,13 @@ export class LeaderLink {
     const { host = "", port = 1 } = this.#at ?? {};
     this.#ownAddress = this.options.localAddress ?? (await sourceTowards(host, port));
     return answer.node;
+  }
+
+  /** From now on messages are handed on, with those that have come meanwhile. */
+  listen(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const message of early) this.events.message(message);
   }
 
   send(message: FollowerMessage): void {
@@ -184,7 +193,8 @@ export class LeaderLink {
       this.#heard = performance.now();
       const message = parseMessage(leaderMessageSchema, frame);
       const first = message.type === "registered" || message.type === "refused";
-      if (first || (message.type === "over" && !this.#registered)) this.#answer?.(message);
+      if (first) this.#answer?.(message);
+      else if (this.#early) this.#early.push(message);
       else this.events.message(message);
     }
   }

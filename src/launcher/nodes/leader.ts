@@ -93,6 +93,10 @@ export class Leader {
       ...{ receiveHighWaterMark: MOST_WAITING_MESSAGES, maxMessageSize: MOST_FRAME_BYTES + FRAME_OVERHEAD },
       handshakeInterval: HANDSHAKE_MILLISECONDS,
     });
+    // Who has another key for node 0 itself fails before anybody is asked about it.
+    const stranger = () => this.#strangers.add("A connection does not show this job's key, and was refused.");
+    this.#socket.events.on("handshake:error:protocol", stranger);
+    this.#socket.events.on("handshake:error:other", stranger);
     this.#socket.events.on("disconnect", () => this.#probe());
   }
 

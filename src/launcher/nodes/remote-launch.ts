@@ -96,6 +96,7 @@ export class RemoteLaunch implements Elsewhere {
     if (message.launch !== this.number || !this.#firstOf.has(member))
       throw new Error(`launch ${message.launch} is not its`);
     if (message.type === "started") this.#started(member, message.pids);
+    else if (message.type === "dying") this.#rank(member, message.rank).died(performance.now() - message.ago);
     else if (message.type === "exited") this.#exited(member, message);
     else {
       if (message.stuck.length > 0) {
@@ -114,8 +115,7 @@ export class RemoteLaunch implements Elsewhere {
   }
 
   #exited(member: Member, { rank, exit, ago, lines }: Extract<FollowerMessage, { type: "exited" }>): void {
-    const found = this.#of(member).find((each) => each.rank === rank);
-    if (!found) throw new Error(`rank ${rank} is not its`);
+    const found = this.#rank(member, rank);
     const at = performance.now() - ago;
     const shown = lines.map(visible);
     if (exit.kind !== "signal") {
@@ -125,6 +125,12 @@ export class RemoteLaunch implements Elsewhere {
     const signal = signalNamed(exit.signal);
     if (signal === undefined) throw new Error(`there is no signal ${exit.signal}`);
     found.ended({ kind: "signal", signal }, at, shown);
+  }
+
+  #rank(member: Member, rank: number): RemoteRank {
+    const found = this.#of(member).find((each) => each.rank === rank);
+    if (!found) throw new Error(`rank ${rank} is not its`);
+    return found;
   }
 
   #of(member: Member): RemoteRank[] {

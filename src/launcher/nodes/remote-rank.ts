@@ -6,6 +6,7 @@ export class RemoteRank implements RankProcess {
   pid: number | undefined;
   #end: (exit: WorkerExit) => void = () => undefined;
   #endedAt: number | undefined;
+  #told = false;
   #lines: readonly string[] = [];
 
   /** @param send passes a signal on to that launcher. */
@@ -35,10 +36,16 @@ export class RemoteRank implements RankProcess {
     if (this.running) this.send(signal);
   }
 
+  /** It has ended; how is still to be told. @param at by performance.now(). */
+  died(at: number): void {
+    this.#endedAt ??= at;
+  }
+
   /** It has ended. @param at by performance.now(). @param lines the last of its stderr. */
   ended(exit: WorkerExit, at = performance.now(), lines: readonly string[] = []): void {
-    if (!this.running) return;
-    this.#endedAt = at;
+    if (this.#told) return;
+    this.#told = true;
+    this.#endedAt ??= at;
     this.#lines = lines;
     this.#end(exit);
   }
