@@ -76,13 +76,14 @@ export function locator({ allocation, key, meeting }: MeetOptions): () => Promis
  * address, or where its name leads to its own loopback, as Debian's /etc/hosts has it.
  */
 async function listeningAddress(
-  { allocation: { leader }, localAddress, timeoutSeconds }: MeetOptions,
+  { allocation: { leader }, localAddress, meeting, timeoutSeconds }: MeetOptions,
   warn: (sentence: string) => void,
 ): Promise<string> {
   if (localAddress !== undefined) return localAddress;
   const all = outsideAddresses().some((address) => address.includes(".")) ? "0.0.0.0" : "::";
   if (leader === undefined) return all;
-  const deadline = performance.now() + timeoutSeconds * 1000;
+  // Whoever reads the meeting needs no name.
+  const deadline = performance.now() + (meeting === undefined ? timeoutSeconds * 1000 : 0);
   for (;;) {
     try {
       const addresses = await addressesOf(leader);
@@ -96,7 +97,8 @@ async function listeningAddress(
     } catch (error) {
       // Its own name may be known only later, in Kubernetes for instance.
       if (performance.now() > deadline) {
-        warn(`The name ${leader} is not known here (${messageOf(error)}): node 0 listens at all of its addresses.`);
+        if (meeting === undefined)
+          warn(`The name ${leader} is not known here (${messageOf(error)}): node 0 listens at all of its addresses.`);
         return all;
       }
       await sleep(RETRY_MILLISECONDS);

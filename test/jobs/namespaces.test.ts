@@ -1,0 +1,68 @@
+import { readFileSync } from "node:fs";
+import { afterEach, expect } from "vitest";
+import { makeJobKey } from "../../src/launcher/nodes/job-key.js";
+import { Pids, start } from "./launch.js";
+import { Network, testWithNamespaces } from "./namespaces.js";
+
+let network: Network | undefined;
+afterEach(() => network?.close());
+
+/** A launcher on each host, with one fixture worker. */
+function launchers(hosts: number, leader: (net: Network) => string, behaviour: Record<number, string> = {}) {
+  const net = new Network(hosts);
+  network = net;
+  const pids = new Pids();
+  const key = makeJobKey();
+  const launch = (node: number) =>
+    start(
+      [
+        ...["profile", "--device", "cpu", "--nproc", "1", "--cp", String(hosts), "--timeout", "60"],
+        ...["--nnodes", String(hosts), "--node-rank", String(node), "--master-addr", leader(net)],
+      ],
+      { pids, behaviour, shell: net.on(node), env: { DITRUN_JOB_KEY: key, NCCL_SOCKET_IFNAME: "" } },
+    ).process;
+  return { net, pids, all: Array.from({ length: hosts }, (_, node) => launch(node)) };
+}
+
+testWithNamespaces("four hosts meet at the address of the first, and nowhere else", async () => {
+  const { all, pids } = launchers(4, (net) => net.address(0), { 3: "have a child" });
+  await pids.started(5);
+  const [worker = 0] = pids.all();
+  const variables = readFileSync(`/proc/${worker}/environ`, "utf8").split("\0");
+  expect(variables).toContain("MASTER_ADDR=10.77.0.1");
+  expect(variables.filter((each) => /^(NCCL|GLOO)_SOCKET_IFNAME=/.test(each)).sort()).toEqual([
+    "GLOO_SOCKET_IFNAME=eth0",
+    "NCCL_SOCKET_IFNAME==eth0",
+  ]);
+  all[1]?.kill("SIGTERM");
+  const ends = await Promise.all(all);
+  expect(ends.map(({ exitCode }) => exitCode)).toEqual([143, 143, 143, 143]);
+  await pids.expectGone(5);
+});
+
+testWithNamespaces("two hosts over IPv6", async () => {
+  const { all, pids } = launchers(2, (net) => net.address6(0));
+  const ends = await Promise.all(all);
+  expect(ends.map(({ exitCode, stderr }) => [exitCode, stderr])).toEqual([
+    [0, expect.stringContaining("at fd77::1, port 29500")],
+    [0, expect.stringContaining("registered with node 0 at fd77::1")],
+  ]);
+  await pids.expectGone(2);
+});
+
+testWithNamespaces("a link that is cut ends the job on both sides of it within ten seconds", async () => {
+  const { net, all, pids } = launchers(3, (each) => each.address(0), { 0: "hang", 1: "hang", 2: "hang" });
+  await pids.started(3);
+  net.cut(1);
+  const began = performance.now();
+  const ends = await Promise.all(all);
+  const seconds = (performance.now() - began) / 1000;
+  expect(ends.map(({ exitCode }) => exitCode)).toEqual([4, 4, 4]);
+  const [leader, lost, other] = ends.map(({ stderr }) => stderr);
+  expect(leader).toMatch(/^ditrun: Host .+ \(node 1\) is lost with rank 1: .* or the link to it is cut\.$/m);
+  expect(other).toMatch(/^ditrun: Host .+ \(node 1\) is lost with rank 1: /m);
+  expect(lost).toMatch(/^ditrun: Node 0 at 10\.77\.0\.1 has given no sign of life for \d s: /m);
+  // Twice what is promised, for a machine with far too much to do.
+  expect(seconds).toBeLessThan(20);
+  await pids.expectGone(3);
+});
