@@ -37,11 +37,12 @@ export function rankVariables({ rank, size, localRank, localSize, address, port 
 export function hostVariables(address: string | undefined): Record<string, string> {
   if (address === undefined) return {};
   const name = interfaceOf(address);
-  const { NCCL_SOCKET_IFNAME = name && `=${name}`, GLOO_SOCKET_IFNAME = name } = process.env;
+  const nccl = process.env.NCCL_SOCKET_IFNAME || (name && `=${name}`);
+  const gloo = process.env.GLOO_SOCKET_IFNAME || name;
   return {
     [rendezvousVariables.address]: address,
-    ...(NCCL_SOCKET_IFNAME && { NCCL_SOCKET_IFNAME }),
-    ...(GLOO_SOCKET_IFNAME && { GLOO_SOCKET_IFNAME }),
+    ...(nccl && { NCCL_SOCKET_IFNAME: nccl }),
+    ...(gloo && { GLOO_SOCKET_IFNAME: gloo }),
   };
 }
 

@@ -11,6 +11,7 @@ import {
 } from "../../protocol/messages.js";
 import { tcpOf } from "../cluster/endpoint.js";
 import { SignsOfLife } from "../signs-of-life.js";
+import { harmless } from "../terminal-text.js";
 import { missingFrom, rankList, Whereabouts } from "../whereabouts.js";
 import type { Answers, Question } from "./answers.js";
 import { Barriers } from "./barriers.js";
@@ -113,7 +114,7 @@ export class Rendezvous {
     this.#barriers = new Barriers(size, timeoutSeconds, this.#clock, this.#whereabouts, answers, (message) =>
       events.overdue(message),
     );
-    this.#invalid = new Complaints("messages were not valid", (message) => events.warning(message));
+    this.#invalid = new Complaints("messages were not valid", (message) => events.warning(harmless(message)));
     this.#closers.push(() => this.#invalid.close());
     this.#closers.push(() => this.#clock.close());
     this.#life = new SignsOfLife(timeoutSeconds, (ranks) => this.#silent(ranks));
@@ -345,7 +346,9 @@ export class Rendezvous {
     const waiting = this.#values.awaited || this.#barriers.awaited || !this.#requests.busy;
     if (late || waiting || this.#routes.size < size || this.#whereabouts.quiet < timeoutSeconds * 1000) return;
     const seen = this.#whereabouts.of(missingFrom(size, []));
-    this.events.warning(`For more than ${timeoutSeconds} s no rank has asked for or handed over anything${seen}.`);
+    this.events.warning(
+      harmless(`For more than ${timeoutSeconds} s no rank has asked for or handed over anything${seen}.`),
+    );
   }
 
   #refuse(route: Buffer, id: number, message: string): void {

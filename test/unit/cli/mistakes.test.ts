@@ -109,8 +109,8 @@ test.each([
     `${sizes} 832 --height 481`,
     "--size is 832*481, but both sides of a video must be multiples of 16: the nearest is 832*480.",
   ],
-  ["--nnodes 2 profile", "The launcher starts workers on one host: leave out --nnodes, and give --nproc."],
-  ["--standalone profile", "One host is what ditrun starts workers on anyway: leave out --standalone."],
+  ["--nnodes 2 profile", "--nnodes is 2, but nothing says where node 0 is: give --master-addr."],
+  ["--nnodes 1:2 profile", "--nnodes is 1:2, but ditrun runs on a fixed number of hosts: give one number."],
 
   // Values.
   ["profile --nproc all", '--nproc is "all"; it must be a whole number of at least 1, gpu (one per GPU) or auto.'],
