@@ -1,12 +1,21 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, test, vi } from "vitest";
-import { type SimulatedHosts, startHosts } from "./hosts.js";
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
+import { type SimulatedHosts, startHosts as startAll } from "./hosts.js";
 import { Pids, start } from "./launch.js";
 
 const folder = mkdtempSync(join(tmpdir(), "ditrun-hosts-"));
 afterAll(() => rmSync(folder, { recursive: true }));
+
+let end = () => {};
+afterEach(() => end());
+
+async function startHosts(hosts: SimulatedHosts) {
+  const started = await startAll(hosts);
+  end = started.end;
+  return started;
+}
 
 /** What launchers say of how it ended. */
 const causeOf = (stderr: string) => /^ditrun: (Rank|Host|Node 0 at|The job was) .*$/m.exec(stderr)?.[0] ?? stderr;
@@ -89,16 +98,4 @@ test("srun needs no option and no key: one task on each node finds the others", 
   expect(ends[1]?.stdout).toBe("");
   expect(readdirSync(jobs)).toEqual([]);
   await pids.expectGone(2);
-});
-
-test.each([
-  ["no key", {}, 2, "run ditrun key once, and set DITRUN_JOB_KEY"],
-  ["a key that is none", { DITRUN_JOB_KEY: "secret" }, 2, "DITRUN_JOB_KEY holds 6 characters"],
-  ["a key file that is not there", { DITRUN_JOB_KEY_FILE: "/nowhere/key" }, 2, "DITRUN_JOB_KEY_FILE /nowhere/key"],
-])("several hosts with %s: refused with the way out", async (_name, env, code, words) => {
-  const where = ["--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1"];
-  const { exitCode, stderr } = await start(["profile", "--device", "cpu", ...where], { env }).process;
-  expect(stderr).toContain(words);
-  expect(stderr).not.toContain("secret");
-  expect(exitCode).toBe(code);
 });

@@ -29,10 +29,18 @@ export async function startHosts({ nodes, nproc, behaviour = {}, args = [], env 
   const common = ["profile", "--device", "cpu", "--nproc", String(nproc), "--cp", String(nodes * nproc)];
   const where = ["--nnodes", String(nodes), "--master-addr", "127.0.0.1", "--master-port", port];
   const key = makeJobKey();
-  const launch = (node: number, more: readonly string[] = [], own: Record<string, string> = {}) =>
-    start([...common, ...where, "--node-rank", String(node), ...args, ...more], {
+  const started: { kill(signal: "SIGKILL"): boolean }[] = [];
+  const launch = (node: number, more: readonly string[] = [], own: Record<string, string> = {}) => {
+    const { process } = start([...common, ...where, "--node-rank", String(node), ...args, ...more], {
       ...{ behaviour, pids },
       env: { DITRUN_JOB_KEY: key, ...env, ...own },
-    }).process;
-  return { launch, pids };
+    });
+    started.push(process);
+    return process;
+  };
+  /** Leaves nothing behind, whatever a test has found. */
+  const end = () => {
+    for (const each of started) each.kill("SIGKILL");
+  };
+  return { launch, pids, end };
 }

@@ -5,7 +5,11 @@ import { Pids, start } from "./launch.js";
 import { Network, testWithNamespaces } from "./namespaces.js";
 
 let network: Network | undefined;
-afterEach(() => network?.close());
+let started: readonly { kill(signal: "SIGKILL"): boolean }[] = [];
+afterEach(() => {
+  for (const each of started) each.kill("SIGKILL");
+  network?.close();
+});
 
 /** A launcher on each host, with one fixture worker. */
 function launchers(hosts: number, leader: (net: Network) => string, behaviour: Record<number, string> = {}) {
@@ -21,7 +25,9 @@ function launchers(hosts: number, leader: (net: Network) => string, behaviour: R
       ],
       { pids, behaviour, shell: net.on(node), env: { DITRUN_JOB_KEY: key, NCCL_SOCKET_IFNAME: "" } },
     ).process;
-  return { net, pids, all: Array.from({ length: hosts }, (_, node) => launch(node)) };
+  const all = Array.from({ length: hosts }, (_, node) => launch(node));
+  started = all;
+  return { net, pids, all };
 }
 
 testWithNamespaces("four hosts meet at the address of the first, and nowhere else", async () => {

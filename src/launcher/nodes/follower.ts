@@ -190,7 +190,9 @@ class Follower {
     await this.#end();
     const { log, program } = this.options;
     checkRoom(start.count);
-    const ranks = new LocalRanks(start.id, start.mark, log);
+    // Of this host alone: launchers that share one must not end each other's.
+    const mark = `${start.mark}.${this.#node}`;
+    const ranks = new LocalRanks(start.id, mark, log);
     const told = { ...start, node: this.#node ?? 0, address: this.#link.address, ownAddress: this.#link.ownAddress };
     let endReaper: (() => void) | undefined;
     this.#running = { number: start.launch, ranks, endReaper: () => endReaper?.() };
@@ -198,7 +200,7 @@ class Follower {
       const own = program(rank, told);
       // Other programs than ditrun's workers do not notice that this launcher was killed.
       if (own.stdin === "empty") {
-        endReaper ??= startReaper(start.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
+        endReaper ??= startReaper(mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
       }
       const worker = ranks.start(rank, own);
       void worker.died.then(() => this.#died(start.launch, worker));
