@@ -3,7 +3,8 @@ import { DitrunError } from "../failure.js";
 import { packageVersion } from "../version.js";
 import type { Command } from "./command.js";
 import type { Option, Options } from "./option.js";
-import { launchOptions } from "./options/launch.js";
+import { hostsOptions } from "./options/hosts.js";
+import { workerOptions } from "./options/launch.js";
 import { modelOptions } from "./options/model.js";
 import { outputOptions } from "./options/output.js";
 
@@ -17,7 +18,8 @@ declare module "yargs" {
 /** Options that several commands share stand under these titles, after the command's own. */
 const shared: readonly (readonly [title: string, options: Options])[] = [
   ["Model and plan:", modelOptions],
-  ["Workers:", launchOptions],
+  ["Workers:", workerOptions],
+  ["Hosts:", hostsOptions],
   ["Results and logs:", outputOptions],
 ];
 
