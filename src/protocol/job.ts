@@ -224,8 +224,6 @@ export const settingsSchema = z.strictObject({
   hosts: z.array(z.int().min(0)).min(1).optional(),
   /** Whether more requests may come: what has to make room for other work is then kept in host memory. */
   stays: z.boolean().optional(),
-  /** The host of each rank, by rank, as a number from 0: ranks of one host can share memory. Left out where all are on one. */
-  hosts: z.array(z.int().min(0)).optional(),
 });
 export type Settings = z.infer<typeof settingsSchema>;
 

@@ -1,6 +1,6 @@
-import { availableParallelism } from "node:os";
+import { availableParallelism, networkInterfaces } from "node:os";
 import { rendezvousVariables } from "../../protocol/variables.js";
-import { interfaceOf } from "./addresses.js";
+import { interfaceTo, ncclVariables } from "./nccl-interface.js";
 
 /** The place of a rank, and where rank 0 is met. */
 export interface Place {
@@ -30,18 +30,16 @@ export function rankVariables({ rank, size, localRank, localSize, address, port 
 }
 
 /**
- * What ranks of one host are told of it where a launch has several: its address, and for NCCL and Gloo the interface that the other
- * hosts are behind. NCCL takes a name for the beginning of one unless `=` stands before it (its manual, NCCL_SOCKET_IFNAME).
+ * What ranks of one host are told of it where a launch has several: its address, and the interface that the other hosts are
+ * behind, for NCCL and for Gloo, unless the user has chosen.
  * @param address of this host, as the others reach it.
  */
 export function hostVariables(address: string | undefined): Record<string, string> {
   if (address === undefined) return {};
-  const name = interfaceOf(address);
-  const nccl = process.env.NCCL_SOCKET_IFNAME || (name && `=${name}`);
-  const gloo = process.env.GLOO_SOCKET_IFNAME || name;
+  const gloo = process.env.GLOO_SOCKET_IFNAME || interfaceTo(address, networkInterfaces());
   return {
     [rendezvousVariables.address]: address,
-    ...(nccl && { NCCL_SOCKET_IFNAME: nccl }),
+    ...ncclVariables(address),
     ...(gloo && { GLOO_SOCKET_IFNAME: gloo }),
   };
 }
