@@ -1,4 +1,7 @@
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { execa } from "execa";
 import { afterEach, expect } from "vitest";
 import { makeJobKey } from "../../src/launcher/nodes/job-key.js";
 import { Pids, start } from "./launch.js";
@@ -72,3 +75,31 @@ testWithNamespaces("a link that is cut ends the job on both sides of it within t
   expect(seconds).toBeLessThan(20);
   await pids.expectGone(3);
 });
+
+testWithNamespaces(
+  "cp4 × tp2 over two hosts computes what one device does: TCP between them, peer memory within",
+  async () => {
+    const net = new Network(2);
+    network = net;
+    const key = makeJobKey();
+    const document = join(mkdtempSync(join(tmpdir(), "ditrun-hosts-")), "result.json");
+    const launch = (node: number) =>
+      execa("sh", ["-c", net.on(node), "sh", process.execPath, "bin/ditrun.js", ...args(node)], {
+        reject: false,
+        env: { DITRUN_JOB_KEY: key, DITRUN_KERNELS: "" },
+      });
+    const args = (node: number) => [
+      ...["accuracy", "--device", "cpu", "--nproc", "4", "--cp", "4", "--tp", "2", "--against", "same"],
+      ...["--nnodes", "2", "--node-rank", String(node), "--master-addr", net.address(0), "--json", document],
+    ];
+    const all = [launch(0), launch(1)];
+    started = all;
+    const ends = await Promise.all(all);
+    expect(ends.map(({ exitCode, stderr }) => [exitCode, stderr])).toEqual([
+      [0, expect.stringContaining("All 2 hosts are there")],
+      [0, expect.stringContaining("Node 0 has ended the job with exit code 0")],
+    ]);
+    expect(readFileSync(document, "utf8")).toContain("cp4×tp2");
+    rmSync(dirname(document), { recursive: true });
+  },
+);
