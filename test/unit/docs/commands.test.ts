@@ -34,11 +34,11 @@ async function check(words: readonly string[], folder: string): Promise<void> {
   await command.prepare(given);
   if (!("model" in command.options)) return;
   const { model, plan, cfg, cp, tp, dtype, fp8, attention } = readOptions(modelOptions, given);
-  const { nproc } = readOptions(launchOptions, given);
+  const { nproc, nnodes = 1 } = readOptions(launchOptions, given);
   const inFolder = (name: string | undefined) => (name?.endsWith(".yaml") ? join(folder, name) : name);
   const sizes = await findModel(inFolder(model) ?? (command.name.startsWith("wan") ? "1.4B" : "dit"));
   const flags = { plan: inFolder(plan), cfg, cp, tp, dtype, fp8, attention };
-  await resolvePlan(flags, sizes.model, typeof nproc === "number" ? nproc : undefined, 1);
+  await resolvePlan(flags, sizes.model, typeof nproc === "number" ? nproc * nnodes : undefined, 1);
 }
 
 describe("commands of the pages are understood", () => {
