@@ -122,6 +122,7 @@ export const failureCodes = {
   ERR_PEER_MEMORY: of(worker, "Ranks share different peer memory. Give all of them one plan and model."),
   ERR_RANK_FAILED: of(worker, "A rank ended with an error that has no code of its own. Look at its log."),
   ERR_RANK_SIGNAL: of(worker, "A rank was ended by a signal. Look at its log, and at the system's for memory."),
+  ERR_RANK_SILENT: of(rendezvous, "No rank wrote a line for as long as `--timeout` allows. See where each rank waits."),
   ERR_RANK_NOT_STARTED: of(
     environment,
     "A rank's program could not be started. Check the command and its permissions.",

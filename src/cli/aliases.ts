@@ -32,10 +32,6 @@ function modelOfTask(task: string): string {
 export const foreignOptions: Readonly<Record<string, Foreign>> = {
   // torchrun
   "nproc-per-node": to("nproc"),
-  "rdzv-backend": no("ditrun has its own rendezvous: leave out --rdzv-backend; --master-port chooses the port."),
-  "max-restarts": no("ditrun does not restart workers: leave out --max-restarts."),
-  tee: no("Give --log-dir FOLDER in place of --tee: it keeps each rank's output."),
-  redirects: no("Give --log-dir FOLDER in place of --redirects: it keeps each rank's output."),
 
   // Wan's generate.py
   task: to("model", modelOfTask),

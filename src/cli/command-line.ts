@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { DitrunError } from "../failure.js";
 import { type Foreign, foreignOption } from "./aliases.js";
 import type { Command } from "./command.js";
@@ -45,7 +45,7 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
 
   for (let index = 0; index < argv.length; index++) {
     const word = argv[index] ?? "";
-    const takesRest = path() === program?.name;
+    const takesRest = program !== undefined && path() === program.name;
     if (word === "--") return line(argv.slice(index + 1), takesRest ? undefined : index);
     if (!/^-[^\d.]/.test(word)) {
       if (takesRest) return line(argv.slice(index));
@@ -56,12 +56,12 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
       words.push({ kind: "plain", text: word, index });
       continue;
     }
-    const option = readOption(word, index, known);
+    const option = (takesRest && readLetter(word, index, program)) || readOption(word, index, known);
     options.push(option);
     const spec = option.foreign && "side" in option.foreign ? side : known.get(option.name ?? "");
     if (!spec || option.text !== undefined) continue;
     const next = argv[index + 1];
-    const isValue = next !== undefined && takesNext(spec, next, heads);
+    const isValue = next !== undefined && takesNext(spec, next, heads) && !(takesRest && spec.mayBeBare);
     if (isValue) index++;
     const bare = spec.value === undefined ? "true" : spec.mayBeBare ? "" : undefined;
     const text = !isValue ? bare : spec.value === undefined ? next.toLowerCase() : next;
@@ -72,7 +72,7 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
 
 const side: Pick<Option<unknown>, "value" | "mayBeBare"> = { value: "N" };
 
-const isFile = (word: string) => word !== "" && existsSync(word);
+const isFile = (word: string) => statSync(word, { throwIfNoEntry: false })?.isFile() ?? false;
 
 /** Whether the word after an option is its value. */
 function takesNext(
@@ -82,6 +82,14 @@ function takesNext(
 ): boolean {
   if (value === undefined) return /^(?:true|false)$/i.test(next);
   return /^(?:-?$|[^-]|-[\d.])/.test(next) && !(mayBeBare && heads.has(next));
+}
+
+/** `-m`, `-r 3`, `-r3` or `-r=3` of a command that has options of one letter. */
+function readLetter(word: string, index: number, { options }: Command): OptionWord | undefined {
+  const [, letter, rest] = /^-([a-z])(?:=?(.+))?$/s.exec(word) ?? [];
+  const [name, spec] = Object.entries(options).find((each) => letter !== undefined && each[1].letter === letter) ?? [];
+  if (spec === undefined || (spec.value === undefined && rest !== undefined)) return undefined;
+  return { kind: "option", typed: `-${letter}`, name, text: rest, index };
 }
 
 function readOption(word: string, index: number, known: ReadonlyMap<string, Option<unknown>>): OptionWord {
@@ -113,6 +121,16 @@ function readOption(word: string, index: number, known: ReadonlyMap<string, Opti
 /** Whether the line asks for a document on stdout, as far as it is understood. */
 export function wantsJson({ options }: Line): boolean {
   return options.some(({ name, text }) => name === "json" && (text === "" || text === "-"));
+}
+
+/** What a line asks for whose command takes the words of a program; undefined for any other line, and for one with a mistake. */
+export function programLine(line: Line, argv: readonly string[], commands: readonly Command[]) {
+  const { options, words, rest } = line;
+  const { command } = findCommand(words, commands);
+  const asksElse = options.some(({ name }) => name !== undefined && builtIn.includes(name));
+  if (command?.rest === undefined || asksElse || mistakeIn(line, argv, commands) !== undefined) return undefined;
+  const given = options.map(({ name = "", text = "" }) => [name, [text]] as const);
+  return { command, given: new Map<string, readonly string[]>(given), rest };
 }
 
 /**

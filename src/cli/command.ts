@@ -1,8 +1,9 @@
 import type { NamedFile } from "../files/apart.js";
 import type { Events } from "./events.js";
-import type { JobHosts } from "./job-hosts.js";
+import type { JobHosts, JobOptions } from "./job-hosts.js";
 import type { JsonDocument } from "./json-document.js";
 import { type Options, readOptions, type Values } from "./option.js";
+import { petValues } from "./run/pet.js";
 
 /** What every command is given besides its options. */
 export interface Context {
@@ -25,6 +26,8 @@ export interface Body<Chosen> {
   files?(chosen: Chosen): readonly NamedFile[];
   /** @returns the exit code. */
   run(chosen: Chosen, context: Context): Promise<number>;
+  /** What this host does where another one leads; ditrun's own workers by default. @returns the exit code. */
+  follow?(chosen: Chosen, context: Context): Promise<number>;
 }
 
 /** What the command line and its help know of a command. */
@@ -38,12 +41,17 @@ export interface Declaration {
   readonly options: Options;
   /** Stands in help for words that are not ditrun's own, as `PROGRAM [ARGUMENTS]`: all from the first one on. */
   readonly rest?: string;
+  /** Options that variables of the environment stand in for, as with torchrun: PET_NNODES. */
+  readonly environment?: Options;
+  /** How the hosts of the job are found, where that is not by the options of ditrun's own workers. */
+  readonly jobOptions?: (given: ReadonlyMap<string, readonly string[]>) => JobOptions;
 }
 
 /** A command that may be run: its options are read, its body is loaded. */
 export interface Prepared {
   readonly files: readonly NamedFile[];
   run(context: Context): Promise<number>;
+  follow(context: Context): Promise<number>;
 }
 
 export interface Command extends Declaration {
@@ -59,9 +67,13 @@ export function defineCommand<O extends Options>(
   return {
     ...words,
     async prepare(given) {
-      const chosen = readOptions(words.options, given);
+      const chosen = readOptions(words.options, given, petValues(words.environment ?? {}, given, process.env));
       const body = await load();
-      return { files: body.files?.(chosen) ?? [], run: (context) => body.run(chosen, context) };
+      return {
+        files: body.files?.(chosen) ?? [],
+        run: (context) => body.run(chosen, context),
+        follow: async (context) => body.follow?.(chosen, context) ?? context.hosts?.follow(context.entry) ?? 0,
+      };
     },
   };
 }

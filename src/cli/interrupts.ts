@@ -2,12 +2,13 @@ import { constants } from "node:os";
 import { DitrunError } from "../failure.js";
 import { findStarters, isAbandoned, watchStarters } from "../launcher/starter.js";
 import { inheritedIgnored } from "./inherited-signals.js";
+import { endingWarnings, warningNames } from "./surroundings.js";
 import { terminal } from "./terminal.js";
 
 /** Those that whoever started the launcher may have had it ignore are listened to once that is known. */
 const atOnce = ["SIGINT", "SIGTERM"] as const;
 const onceKnown = ["SIGHUP", "SIGQUIT"] as const;
-export type Interrupt = (typeof atOnce)[number] | (typeof onceKnown)[number];
+export type Interrupt = (typeof atOnce)[number] | (typeof onceKnown)[number] | (typeof warningNames)[number];
 type Listener = (signal: Interrupt, count: number) => void;
 
 /** Who is told of a signal: only the last, which knows best what is going on. */
@@ -91,18 +92,33 @@ export interface InterruptSignals {
   close(): void;
 }
 
-/** @param tell gets a sentence for the user. @param what is ended, `8 workers`. */
-export function interruptSignals(tell: (sentence: string) => void, what: string): InterruptSignals {
+/**
+ * @param tell gets a sentence for the user. @param what is ended, `8 workers`.
+ * @param more signals that end the work too, although they usually warn only.
+ */
+export function interruptSignals(
+  tell: (sentence: string) => void,
+  what: string,
+  more: readonly NodeJS.Signals[] = [],
+): InterruptSignals {
   const [first, second] = [new AbortController(), new AbortController()];
-  const close = listenForInterrupts((signal, count) => {
+  const warnings = warningNames.filter((name) => more.includes(name));
+  for (const signal of warnings) endingWarnings.add(signal);
+  for (const signal of warnings) process.on(signal, dispatch);
+  const stop = listenForInterrupts((signal, count) => {
     if (count === 1) {
       tell(`${signal}: ending ${what}; a second one ends them at once.`);
       first.abort(interruption(signal, `The job was ended by ${signal}.`));
     } else {
-      tell(`${signal} again: killing the workers now.`);
+      tell(`${signal} again: killing ${what} now.`);
       second.abort();
     }
   });
+  const close = () => {
+    stop();
+    for (const signal of warnings) process.off(signal, dispatch);
+    for (const signal of warnings) endingWarnings.delete(signal);
+  };
   return { signal: first.signal, urgent: second.signal, close };
 }
 

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { chooseDevice, type DeviceChoice } from "../engine/choose-device.js";
@@ -7,9 +6,10 @@ import { Hosts, type Offer } from "../engine/hosts.js";
 import { followingWorker } from "../engine/worker-program.js";
 import { DitrunError } from "../failure.js";
 import { homeFolder } from "../files/home-folder.js";
-import { type Allocation, findAllocation } from "../launcher/cluster/allocation.js";
+import type { LedHosts } from "../launcher/attempts.js";
+import type { Allocation } from "../launcher/cluster/allocation.js";
 import type { Log } from "../launcher/logs.js";
-import { follow } from "../launcher/nodes/follower.js";
+import { type FollowerOptions, follow } from "../launcher/nodes/follower.js";
 import type { Leader } from "../launcher/nodes/leader.js";
 import { lead, leaderIsHere, locator, type MeetOptions } from "../launcher/nodes/meet.js";
 import { mostSentence } from "../protocol/node-messages.js";
@@ -17,9 +17,10 @@ import { counted } from "../text.js";
 import { packageVersion } from "../version.js";
 import { endOnInterrupt, interruptExitCode, interruption, interruptSignals } from "./interrupts.js";
 import { givenJobKey } from "./job-key.js";
-import { hostsOf, hostsOptions } from "./options/hosts.js";
+import { hostsOptions } from "./options/hosts.js";
 import type { LaunchOptions } from "./options/launch.js";
 import type { OutputOptions } from "./options/output.js";
+import { ownAllocation } from "./own-allocation.js";
 import { sessionLog } from "./session-log.js";
 
 /** What the options of a command that starts processes say. */
@@ -51,8 +52,7 @@ export class JobHosts {
    * @throws DitrunError where the hosts are told of in contradictory ways, or the key is missing.
    */
   static async open(options: JobOptions, given: Iterable<readonly [string, unknown]>): Promise<JobHosts> {
-    const surroundings = { variables: process.env, fqdn: wholeHostName() };
-    const allocation = findAllocation(hostsOf(options), surroundings);
+    const allocation = ownAllocation(options);
     const notes = new Notes();
     if (allocation.why !== "") notes.info(allocation.why);
     const command = digestOf(given);
@@ -119,6 +119,20 @@ export class JobHosts {
     logger.info(`All ${allocation.nodes} hosts are there: ${this.#hosts.names.join(", ")}.`);
   }
 
+  /**
+   * Waits until all hosts of a program have come, where this one leads. @param own ranks of this host.
+   * @throws DitrunError naming those that have not.
+   */
+  async gatherRanks(own: number, { logger }: Log): Promise<LedHosts | undefined> {
+    this.notes.to(logger);
+    const { leader, allocation } = this;
+    if (leader === undefined) return undefined;
+    logger.info(`Waiting for ${counted(allocation.nodes - 1, "host")} at ${leader.address}, port ${leader.port}.`);
+    await leader.gather();
+    const members = leader.members.toSorted((a, b) => a.node - b.node);
+    return { leader, perNode: [own, ...members.map(({ workers = 1 }) => workers)] };
+  }
+
   /** Workers of all hosts together, where they were asked for. */
   get workers(): number | undefined {
     if (this.#hosts) return this.#hosts.workers;
@@ -130,23 +144,34 @@ export class JobHosts {
     return this.#hosts?.devices ?? count * this.allocation.nodes;
   }
 
-  /** Does this host's part. @returns the leader's exit code. @throws DitrunError as `follow` does. */
+  /** Does this host's part with ditrun's own workers. @returns the leader's exit code. @throws DitrunError as `follow` does. */
   async follow(entry: string | undefined): Promise<number> {
+    const { options, allocation } = this;
+    const log = sessionLog(options);
+    const device = await chooseDevice(options.device, log);
+    return this.followWith({
+      ...{ log, workers: workersAsked(options, allocation, device), offer: JSON.stringify(offerOf(device)) },
+      program: (rank, start) => followingWorker(rank, start, entry),
+    });
+  }
+
+  /** Does this host's part with any program. @returns the leader's exit code. @throws DitrunError as `follow` does. */
+  async followWith(
+    own: Pick<FollowerOptions, "log" | "workers" | "offer" | "program" | "reasonOf" | "graceMilliseconds">,
+  ): Promise<number> {
     const { options, allocation, meet, command } = this;
     if (meet === undefined) throw new Error("This host is alone.");
-    const log = sessionLog(options);
-    this.notes.to(log.logger);
-    const interrupts = interruptSignals((sentence) => log.logger.info(sentence), "this host's workers and the job");
+    const { logger } = own.log;
+    this.notes.to(logger);
+    const interrupts = interruptSignals((sentence) => logger.info(sentence), "this host's workers and the job");
     try {
-      const device = await chooseDevice(options.device, log);
-      const workers = workersAsked(options, allocation, device);
       const exitCode = await follow({
-        ...{ ...commonOf(allocation, command), node: allocation.nodeRank, workers },
-        ...{ offer: JSON.stringify(offerOf(device)), locate: locator(meet), localAddress: meet.localAddress },
-        ...{ timeoutSeconds: options.timeout, log, signal: interrupts.signal, urgent: interrupts.urgent },
-        program: (rank, start) => followingWorker(rank, start, entry),
+        ...{ ...commonOf(allocation, command), node: allocation.nodeRank },
+        ...{ locate: locator(meet), localAddress: meet.localAddress, timeoutSeconds: options.timeout },
+        ...{ signal: interrupts.signal, urgent: interrupts.urgent },
+        ...own,
       });
-      log.logger.info(`Node 0 has ended the job with exit code ${exitCode}.`);
+      logger.info(`Node 0 has ended the job with exit code ${exitCode}.`);
       return exitCode;
     } finally {
       interrupts.close();
@@ -237,17 +262,4 @@ function commonOf({ nodes, job }: Allocation, command: string) {
 function digestOf(given: Iterable<readonly [string, unknown]>): string {
   const said = [...given].filter(([name]) => !ofOneHost.includes(name)).sort(([a], [b]) => (a < b ? -1 : 1));
   return createHash("sha256").update(JSON.stringify(said)).digest("hex");
-}
-
-/** This host's name with its domain, where /etc/hosts has it, as Kubernetes writes it for pods with a subdomain. */
-function wholeHostName(): string {
-  const name = hostname();
-  try {
-    const words = readFileSync("/etc/hosts", "utf8")
-      .split("\n")
-      .map((line) => line.replace(/#.*/, "").trim().split(/\s+/));
-    return words.flatMap(([, ...names]) => names).find((each) => each.startsWith(`${name}.`)) ?? name;
-  } catch {
-    return name;
-  }
 }

@@ -1,19 +1,21 @@
 import { asDitrunError, DitrunError, exitCodes, messageOf } from "../failure.js";
 import { checkOutputs } from "../files/apart.js";
 import { paint } from "../views/page.js";
-import { mistakeIn, readLine, spelled, unknownTopic, wantsJson } from "./command-line.js";
+import type { Command } from "./command.js";
+import { type Line, mistakeIn, programLine, readLine, spelled, unknownTopic, wantsJson } from "./command-line.js";
 import { commands } from "./commands/index.js";
 import { envelopeOf } from "./envelope.js";
 import { Events } from "./events.js";
 import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
-import { JobHosts } from "./job-hosts.js";
+import type { JobHosts } from "./job-hosts.js";
 import { failureFields, JsonDocument } from "./json-document.js";
 import { globalFiles, writes } from "./named-files.js";
 import { readOptions } from "./option.js";
 import { launchOptions } from "./options/launch.js";
 import { modelOptions } from "./options/model.js";
 import { outputOptions } from "./options/output.js";
-import { parse } from "./parser.js";
+import { ownAllocation } from "./own-allocation.js";
+import type { Parsed } from "./parser.js";
 import { terminal } from "./terminal.js";
 
 export interface Overrides {
@@ -31,9 +33,7 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   const select = async () => {
     const unknown = unknownTopic(line, commands);
     if (unknown) throw unknown;
-    const parsed = await parse(spelled(line), commands, helpColumns()).catch((error: unknown) => {
-      throw mistakeIn(line, argv, commands) ?? error;
-    });
+    const parsed = programLine(line, argv, commands) ?? (await parsedLine(line, argv));
     if ("text" in parsed) return show(parsed.text);
     const { command, given, rest } = parsed;
     const prepared = await command.prepare(given);
@@ -50,8 +50,9 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     const context = () => ({ command: command.name, document, events, entry: overrides.entry, rest });
     return {
       ...{ files, begin },
-      hosts: async () => ("nnodes" in command.options ? openHosts(command.name, given, rest) : undefined),
-      run: (hosts: JobHosts | undefined) => prepared.run({ ...context(), hosts }),
+      hosts: async () => ("nnodes" in command.options ? openHosts(command, given, rest) : undefined),
+      run: (hosts: JobHosts | undefined) =>
+        hosts?.follows ? prepared.follow({ ...context(), hosts }) : prepared.run({ ...context(), hosts }),
     };
   };
   // Unheard it would end the launcher without a word; heard, the write that met the limit fails and says so.
@@ -69,7 +70,7 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     if (!selected) return exitCodes.ok;
     hosts = await selected.hosts();
     // The results are for the host that leads.
-    if (hosts?.follows) return await hosts.follow(overrides.entry);
+    if (hosts?.follows) return await selected.run(hosts);
     await document.check();
     await checkOutputs(selected.files);
     await selected.begin();
@@ -97,13 +98,24 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
   }
 }
 
+/** Loads the parser only now: a program's line is understood without it, and starts sooner. */
+async function parsedLine(line: Line, argv: readonly string[]): Promise<Parsed> {
+  const { parse } = await import("./parser.js");
+  return parse(spelled(line), commands, helpColumns()).catch((error: unknown) => {
+    throw mistakeIn(line, argv, commands) ?? error;
+  });
+}
+
 /** The hosts of a command that starts processes. */
-function openHosts(
-  name: string,
+async function openHosts(
+  { name, jobOptions }: Command,
   given: ReadonlyMap<string, readonly string[]>,
   rest: readonly string[],
-): Promise<JobHosts> {
-  const options = readOptions({ ...launchOptions, ...outputOptions }, given);
+): Promise<JobHosts | undefined> {
+  const options = jobOptions?.(given) ?? readOptions({ ...launchOptions, ...outputOptions }, given);
+  // A program on one host needs nothing of what is loaded here.
+  if (jobOptions && ownAllocation(options).nodes === 1) return undefined;
+  const { JobHosts } = await import("./job-hosts.js");
   return JobHosts.open(options, [...given, ["command", [name, ...rest]]]);
 }
 

@@ -8,6 +8,8 @@ export type Completion = "file" | "folder" | "plan" | "plans" | "model";
 /** One option: what the line, its help and a shell know of it. `T` is what a command gets. */
 export interface Option<T> {
   readonly describe: string;
+  /** Another name, of one letter, after a single dash: only for a command that runs another program, as that one's users know it. */
+  readonly letter?: string;
   /** Stands for the value in help, as N or FILE. A switch has none. */
   readonly value?: string;
   /** The value may be left out. */
@@ -168,9 +170,14 @@ function asSwitch([text = ""]: readonly string[], name: string): boolean {
  * The values of options. @param given texts by name, without dashes; those of other options are left alone.
  * @throws DitrunError for the first value that an option cannot have, in the order of the line.
  */
-export function readOptions<O extends Options>(options: O, given: ReadonlyMap<string, readonly string[]>): Values<O> {
+export function readOptions<O extends Options>(
+  options: O,
+  given: ReadonlyMap<string, readonly string[]>,
+  instead: Readonly<Record<string, unknown>> = {},
+): Values<O> {
   const values: Record<string, unknown> = {};
   for (const [name, option] of Object.entries(options)) values[camelCase(name)] = option.otherwise;
+  Object.assign(values, instead);
   for (const [name, texts] of given) {
     const option = options[name];
     if (option) values[camelCase(name)] = option.read(texts, `--${name}`);

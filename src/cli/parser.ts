@@ -129,11 +129,11 @@ function isOf(group: Options, option: Option<unknown> | undefined): boolean {
 }
 
 /** Values stay texts: the option reads them. A switch is `true` or `false`. */
-function toYargs({ describe, value, mayBeBare, usual }: Option<unknown>): YargsOptions {
+function toYargs({ letter, describe, value, mayBeBare, usual }: Option<unknown>): YargsOptions {
   const shown = value === undefined ? "" : `${mayBeBare ? `[${value}]` : value}: `;
   return {
     type: "string",
-    describe: `${shown}${describe}${usual === undefined ? "" : ` [default: ${usual}]`}`,
+    describe: `${shown}${describe}${letter === undefined ? "" : ` (-${letter})`}${usual === undefined ? "" : ` [default: ${usual}]`}`,
     requiresArg: value !== undefined && !mayBeBare,
   };
 }

@@ -1,10 +1,19 @@
 import { type Log, openLog } from "../launcher/logs.js";
+import type { RankOutput } from "../launcher/rank-lines.js";
 import type { OutputOptions } from "./options/output.js";
 import { terminal } from "./terminal.js";
 
-/** The log that the options ask for. @throws DitrunError where its folder cannot be had. */
-export function sessionLog({ logLevel, logDir, quiet }: OutputOptions): Log {
+/** The log that the options ask for. @param output sends the ranks' lines elsewhere. @throws DitrunError where its folder cannot be had. */
+export function sessionLog(
+  { logLevel, logDir, quiet }: Pick<OutputOptions, "logLevel" | "logDir" | "quiet">,
+  output?: RankOutput,
+): Log {
   if (quiet) terminal.silence();
   const level = quiet && logLevel !== "silent" ? "error" : logLevel;
-  return openLog(level, logDir, { stderr: terminal, rankLines: !quiet, colour: terminal.page.colour });
+  return openLog(level, logDir, {
+    stderr: terminal,
+    rankLines: !quiet,
+    colour: terminal.page.colour,
+    ...(output && { output }),
+  });
 }

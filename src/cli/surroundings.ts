@@ -27,10 +27,16 @@ export function checkSurroundings(): void {
   }
 }
 
-/** A scheduler warns with these before it ends a job: there is nothing to save, so the job goes on. */
+/** What a scheduler sends before it ends a job. */
+export const warningNames = ["SIGUSR1", "SIGUSR2"] as const;
+/** Those that end the job at hand, which has asked for it. */
+export const endingWarnings = new Set<string>();
+
+/** Unless a job wants to end then, there is nothing to save, and it goes on. */
 export function tellOfWarnings(): void {
-  for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
+  for (const signal of warningNames) {
     process.on(signal, () => {
+      if (endingWarnings.has(signal)) return;
       terminal.write(`ditrun: ${signal} is taken as the warning of a scheduler; the job goes on.\n`);
     });
   }

@@ -15,6 +15,12 @@ export interface Failure {
   readonly rank?: number;
   /** When it came about, by performance.now(), where that was before it was told of. */
   readonly at?: number | undefined;
+  /** The same for people, where a process ended: `12:03:04.123 UTC, 4.2 s after the start`. */
+  readonly when?: string;
+  /** What the ranks are sent in place of SIGTERM. */
+  readonly asks?: NodeJS.Signals;
+  /** The message is to be followed by where each rank is. */
+  readonly whereabouts?: boolean;
 }
 
 /** The reasons to end a job. */

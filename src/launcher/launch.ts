@@ -1,16 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { createServer } from "node:net";
-import { z } from "zod";
-import { DitrunError, messageOf } from "../failure.js";
-import { parseMessage } from "../protocol/messages.js";
-import { reachable } from "./cluster/addresses.js";
-import { hostVariables, type Place, rankVariables } from "./cluster/rank-variables.js";
+import { DitrunError } from "../failure.js";
+import { runAttempts } from "./attempts.js";
 import { type LaunchLog, type Log, openOwnLog } from "./logs.js";
-import type { Start } from "./nodes/follower.js";
 import type { Leader } from "./nodes/leader.js";
-import { startReaper } from "./start-reaper.js";
-import { Supervisor } from "./supervisor.js";
-import type { Program } from "./worker-process.js";
+import { rankProgram } from "./rank-program.js";
 
 /** A program to start, once for each rank. */
 export interface LaunchRequest {
@@ -22,6 +15,8 @@ export interface LaunchRequest {
   readonly environment?: Readonly<Record<string, string>> | undefined;
   /** MASTER_PORT, where rank 0 will listen: one that is free by default. */
   readonly masterPort?: number | undefined;
+  /** How often all ranks are started again after one has failed; never by default. */
+  readonly maxRestarts?: number | undefined;
   /** By default nothing is written anywhere. */
   readonly log?: LaunchLog | undefined;
 }
@@ -42,7 +37,7 @@ export type RankExit =
 export type LaunchEvent =
   /** A line without its end; one of more than 64 KiB comes in pieces. */
   | { readonly kind: "output"; readonly rank: number; readonly stream: "stdout" | "stderr"; readonly line: string }
-  /** The last event of its rank. */
+  /** The last event of its rank, unless all are started again. */
   | ({ readonly kind: "exit" } & RankExit);
 
 export interface LaunchOptions {
@@ -56,7 +51,7 @@ export interface LaunchOptions {
 }
 
 export interface LaunchResult {
-  /** By rank; every code is 0. */
+  /** By rank, of the last start; every code is 0. */
   readonly exits: readonly RankExit[];
 }
 
@@ -82,46 +77,27 @@ export async function launchOnHosts(request: HostsRequest, options: LaunchOption
 async function run(request: LaunchRequest | HostsRequest, { signal, onEvent }: LaunchOptions): Promise<LaunchResult> {
   check(request);
   signal?.throwIfAborted();
-  const { command, nproc, masterPort, environment, log: wanted } = request;
+  const { command, nproc, masterPort, maxRestarts = 0, environment, log: wanted } = request;
   const id = `launch-${randomBytes(4).toString("hex")}`;
   const { leader, perNode = [nproc] } = "leader" in request ? request : { leader: undefined };
-  const [here = nproc] = perNode;
-  const own = leader && reachable(leader.address);
-  const port = masterPort ?? (await freePort(own));
   const exits: RankExit[] = [];
   const events = new RankEvents(onEvent);
   const log = openOwnLog(wanted);
-  const supervisor = new Supervisor({
-    ...{ id, nproc: here, mayEnd: () => true },
-    log: onEvent === undefined ? log : withEvents(log, events),
-    signal: AbortSignal.any([events.broken, signal, leader?.broken].filter((each) => each !== undefined)),
-    onExit: (rank, exit) => {
-      if (exit.kind === "not started") return;
-      const ended: RankExit = exit.kind === "code" ? { rank, code: exit.code } : { rank, signal: exit.signal };
-      exits[rank] = ended;
-      void events.tell({ kind: "exit", ...ended });
-    },
-  });
-  const endReaper = startReaper(supervisor.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
-  const ended = () => exits.filter((exit) => exit !== undefined).length === nproc;
   try {
-    const place = {
-      size: nproc,
-      localSize: here,
-      address: own ?? "127.0.0.1",
-      port,
-      id,
-      node: 0,
-      nodes: perNode.length,
-    };
-    supervisor.start(
-      (rank) => rankProgram(command, { ...place, rank, localRank: rank, host: own }, environment),
-      leader?.prepare({ id, perNode, port, detail: JSON.stringify({ nodes: perNode.length }) }),
-    );
-    await supervisor.end(await supervisor.until(ended), async () => undefined);
+    await runAttempts({
+      ...{ id, nproc: perNode[0] ?? nproc, maxRestarts, masterPort },
+      hosts: leader && { leader, perNode },
+      log: onEvent === undefined ? log : withEvents(log, events),
+      signal: AbortSignal.any([events.broken, ...(signal ? [signal] : [])]),
+      onExit: (rank, exit) => {
+        if (exit.kind === "not started") return;
+        const ended: RankExit = exit.kind === "code" ? { rank, code: exit.code } : { rank, signal: exit.signal };
+        exits[rank] = ended;
+        void events.tell({ kind: "exit", ...ended });
+      },
+      program: (place) => rankProgram(command, place, environment),
+    });
   } finally {
-    supervisor.release();
-    endReaper();
     await events.told();
   }
   // What a handler threw at the last event, when all had ended well.
@@ -160,13 +136,18 @@ class RankEvents {
   }
 }
 
-function check({ command, nproc, masterPort }: LaunchRequest): void {
+function check({ command, nproc, masterPort, maxRestarts = 0 }: LaunchRequest): void {
   if (!Number.isInteger(nproc) || nproc < 1 || nproc > MOST_RANKS)
     throw new DitrunError("ERR_NPROC", `nproc is ${nproc}; it must be a whole number from 1 to ${MOST_RANKS}.`);
   if (command.length === 0 || command[0] === "" || command.some((word) => word.includes("\0")))
     throw new DitrunError("ERR_OPTION_VALUE", "command names no program: give it and its arguments, as text.");
   if (masterPort !== undefined && (!Number.isInteger(masterPort) || masterPort < 1 || masterPort > 65535))
     throw new DitrunError("ERR_OPTION_VALUE", `masterPort is ${masterPort}; it must be a port from 1 to 65535.`);
+  if (!Number.isInteger(maxRestarts) || maxRestarts < 0)
+    throw new DitrunError(
+      "ERR_OPTION_VALUE",
+      `maxRestarts is ${maxRestarts}; it must be a whole number of at least 0.`,
+    );
 }
 
 /** The same log, of whose ranks each line is also told as an event. */
@@ -176,7 +157,7 @@ function withEvents(log: Log, events: RankEvents): Log {
     worker(job, rank) {
       const own = log.worker(job, rank);
       return {
-        close: () => own.close(),
+        ...own,
         async lines(stream, lines) {
           const room = own.lines(stream, lines);
           await Promise.all(lines.map((line) => events.tell({ kind: "output", rank, stream, line })));
@@ -185,68 +166,4 @@ function withEvents(log: Log, events: RankEvents): Log {
       };
     },
   };
-}
-
-/** A port of the address that nobody listens on now. @throws DitrunError where there is none. */
-async function freePort(address = "127.0.0.1"): Promise<number> {
-  const server = createServer();
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject).listen(0, address, resolve);
-    });
-    const found = server.address();
-    if (found !== null && typeof found === "object") return found.port;
-    throw new Error("it has no number");
-  } catch (error) {
-    throw new DitrunError("ERR_PORT_TAKEN", `No free port can be had (${messageOf(error)}): give masterPort.`);
-  } finally {
-    await new Promise((resolve) => server.close(resolve));
-  }
-}
-
-/** The place of a rank of any program. */
-interface ProgramPlace extends Place {
-  /** Names the launch. */
-  readonly id: string;
-  /** The rank's host, of so many. */
-  readonly node: number;
-  readonly nodes: number;
-  /** That host's address, where there are others. */
-  readonly host: string | undefined;
-}
-
-const detailSchema = z.strictObject({ nodes: z.int().min(1).max(65_536) });
-
-/** The program of a rank where another host leads. @throws Error where its message cannot be understood. */
-export function followingProgram(
-  command: LaunchRequest["command"],
-  rank: number,
-  { id, size, first, count, address, ownAddress, port, node, detail }: Start,
-  environment?: LaunchRequest["environment"],
-): Program {
-  const { nodes } = parseMessage(detailSchema, new TextEncoder().encode(detail));
-  const place = { rank, size, localRank: rank - first, localSize: count, address, port };
-  return rankProgram(command, { ...place, id, node, nodes, host: ownAddress }, environment);
-}
-
-/** What torchrun tells a rank (PyTorch, torch/distributed/run.py, "Environment Variables"), without restarts. */
-function rankProgram(
-  command: LaunchRequest["command"],
-  { id, node, nodes, host, ...place }: ProgramPlace,
-  own: LaunchRequest["environment"],
-): Program {
-  const environment = {
-    ...own,
-    ...rankVariables(place),
-    ...hostVariables(host),
-    ROLE_RANK: String(place.rank),
-    ROLE_WORLD_SIZE: String(place.size),
-    ROLE_NAME: "default",
-    GROUP_RANK: String(node),
-    GROUP_WORLD_SIZE: String(nodes),
-    TORCHELASTIC_RUN_ID: id,
-    TORCHELASTIC_RESTART_COUNT: "0",
-    TORCHELASTIC_MAX_RESTARTS: "0",
-  };
-  return { command, environment, stdin: "empty" };
 }

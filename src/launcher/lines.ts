@@ -60,7 +60,7 @@ export class LineReader {
   #read(chunk: string): void {
     if (this.#finished) return;
     this.#pieces++;
-    const lines = (this.#rest + chunk).split("\n").map((line) => line.replace(/\r$/, ""));
+    const lines = linesIn(this.#rest + chunk);
     this.#rest = lines.pop() ?? "";
     if (this.#rest.length > LONGEST_LINE) {
       lines.push(this.#rest);
@@ -78,4 +78,25 @@ export class LineReader {
     this.#waiting = false;
     this.stream.resume();
   }
+}
+
+/**
+ * The lines of a text, its unfinished rest last. A carriage return of its own ends a line too: progress bars write it before each
+ * state, and a state is passed on when the next begins. One at the very end may yet be followed by a newline.
+ */
+function linesIn(text: string): string[] {
+  const lines = text.split("\n");
+  if (!text.includes("\r")) return lines;
+  const rest = lines.pop() ?? "";
+  const begin = rest.length > 1 ? rest.lastIndexOf("\r", rest.length - 2) + 1 : 0;
+  return [...lines.flatMap(wholeLine), ...statesOf(rest.slice(0, begin)), rest.slice(begin)];
+}
+
+function wholeLine(line: string): string[] {
+  const states = statesOf(line);
+  return states.length > 0 ? states : [""];
+}
+
+function statesOf(text: string): string[] {
+  return text.split("\r").filter((state) => state !== "");
 }

@@ -2,35 +2,25 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { Writable } from "node:stream";
 import { styleText } from "node:util";
-import { type Logger, multistream, pino } from "pino";
-import { z } from "zod";
 import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import { makeFolder } from "../files/folder.js";
 import { packageCommit, packageVersion } from "../version.js";
-import { BoundedStream } from "./bounded-stream.js";
 import { notedVariables } from "./cluster/noted-variables.js";
 import { LogFile } from "./log-file.js";
-import { visible } from "./terminal-text.js";
+import { type Listener, type Logger, type LogLevel, loggerOf, record } from "./logger.js";
+import { RankLines, type RankOutput, type WorkerLog } from "./rank-lines.js";
 
-export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
-export type LogLevel = (typeof logLevels)[number];
+export { type LogLevel, logLevels } from "./logger.js";
+export type { WorkerLog } from "./rank-lines.js";
 
 /** Where the launcher says what it does, and where its workers' lines go. */
 export interface Log {
   readonly level: LogLevel;
   readonly logger: Logger;
-  /** Opens the files of one rank of one job; without a log folder its lines only go to stderr. */
+  /** Opens the files of one rank of one job; without a log folder its lines are only shown. */
   worker(jobId: string, rank: number): WorkerLog;
 }
-
-export interface WorkerLog {
-  /** Takes lines as they came, in order. @returns a promise where the next ones should wait for it. */
-  lines(stream: "stdout" | "stderr", lines: readonly string[]): Promise<void> | undefined;
-  close(): void;
-}
-
-const recordSchema = z.object({ msg: z.string(), level: z.number() });
 
 /** How the launcher's sentences and its ranks' lines reach people. */
 export interface Console {
@@ -39,6 +29,8 @@ export interface Console {
   readonly rankLines?: boolean;
   /** Whether warnings and errors have a colour. */
   readonly colour?: boolean;
+  /** Sends the ranks' lines elsewhere, or in another form; each to stderr by default. */
+  readonly output?: RankOutput;
 }
 
 /**
@@ -50,71 +42,36 @@ export interface Console {
 export function openLog(
   level: LogLevel,
   folder?: string,
-  { stderr = process.stderr, rankLines = true, colour = false }: Console = {},
+  { stderr = process.stderr, rankLines = true, colour = false, output }: Console = {},
 ): Log {
-  const terminal = new BoundedStream(stderr);
-  const tell = (sentence: string, prefix = "ditrun:") => terminal.write(`${prefix} ${sentence}\n`);
-  const console = {
-    write(line: string) {
-      const { msg, level: weight } = recordSchema.parse(JSON.parse(line));
-      tell(msg, colour ? coloured(weight) : undefined);
-    },
-  };
-  const streams: { level: pino.Level; stream: { write(line: string): void } }[] = [];
-  if (level !== "silent") streams.push({ level, stream: console });
+  const goes = () => ({ shown: rankLines, kept: true });
+  const lines = new RankLines(output ?? { stdout: stderr, stderr, format: "text", goes }, folder, (sentence) =>
+    logger.error(sentence),
+  );
+  const terminal = lines.terminal(stderr);
+  const tell = (sentence: string, prefix = "ditrun:") => void terminal.write(`${prefix} ${sentence}\n`);
+  const listeners: Listener[] = [{ level, take: (sentence, at) => tell(sentence, colour ? colours[at] : undefined) }];
   if (folder !== undefined) {
     try {
       if (folder === "") throw new Error("it has no name");
       makeFolder(folder);
-      const file = new LogFile(join(folder, "launcher.log"), "append", tell);
-      streams.push({ level: "debug", stream: file });
+      const file = new LogFile(join(folder, "launcher.log"), "append", (sentence) => tell(sentence));
+      file.write(launchRecord());
+      listeners.push({ level: "debug", take: (sentence, at) => file.write(record(sentence, at)) });
     } catch (error) {
       throw new DitrunError("ERR_FILE_WRITE", `--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, {
         cause: error,
       });
     }
   }
-  const logger = pino({ level: "debug", base: { pid: process.pid } }, multistream(streams));
-  if (folder !== undefined) logger.debug(launchRecord());
-
-  return {
-    level,
-    logger,
-    worker(jobId, rank) {
-      const files: Partial<Record<"stdout" | "stderr", LogFile>> = {};
-      if (folder !== undefined) {
-        for (const name of ["stdout", "stderr"] as const) {
-          const path = join(folder, jobId, `rank-${rank}.${name}.log`);
-          try {
-            makeFolder(join(folder, jobId));
-            files[name] = new LogFile(path, "anew", (message) => logger.error(message));
-          } catch (error) {
-            logger.error(`${path} cannot be written: ${fileFailure(error)}.`);
-          }
-        }
-      }
-      return {
-        lines(stream, lines) {
-          if (rankLines) terminal.write(lines.map((line) => `[rank ${rank}] ${visible(line)}\n`).join(""));
-          files[stream]?.write(lines.map((line) => `${line}\n`).join(""));
-          return terminal.room;
-        },
-        close() {
-          files.stdout?.close();
-          files.stderr?.close();
-        },
-      };
-    },
-  };
+  const logger = loggerOf(listeners);
+  return { level, logger, worker: (jobId, rank) => lines.worker(jobId, rank) };
 }
 
-/** The word before a sentence, as its weight asks for. */
-function coloured(weight: number): string {
-  const { error, warn } = pino.levels.values;
-  const isError = error !== undefined && weight >= error;
-  const isWarning = warn !== undefined && weight >= warn;
-  return styleText(isError ? "red" : isWarning ? "yellow" : "dim", "ditrun:", { validateStream: false });
-}
+const painted = (colour: "red" | "yellow" | "dim") => styleText(colour, "ditrun:", { validateStream: false });
+
+/** The word before a sentence, by its level. */
+const colours = { error: painted("red"), warn: painted("yellow"), info: painted("dim"), debug: painted("dim") };
 
 /** Where a launch and its ranks leave their lines, besides the events. */
 export interface LaunchLog {
@@ -131,20 +88,12 @@ export function openOwnLog({ level, folder }: LaunchLog = {}): Log {
 }
 
 /** What somebody who reads the log later wants to know first. */
-function launchRecord() {
+function launchRecord(): string {
   const { argv, version: node } = process;
   const version = packageVersion();
-  const commit = packageCommit();
-  const msg = `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`;
-  const environment = notedVariables();
-  return {
-    version,
-    commit,
-    node,
-    host: hostname(),
-    directory: process.cwd(),
-    arguments: argv.slice(2),
-    environment,
-    msg,
-  };
+  const sentence = `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`;
+  return record(sentence, "debug", {
+    ...{ version, commit: packageCommit(), node, host: hostname(), directory: process.cwd() },
+    ...{ arguments: argv.slice(2), environment: notedVariables() },
+  });
 }

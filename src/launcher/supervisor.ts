@@ -2,13 +2,15 @@ import { randomUUID } from "node:crypto";
 import { constants, hostname } from "node:os";
 import { DitrunError, messageOf } from "../failure.js";
 import { counted } from "../text.js";
-import { endAll, SETTLE_MILLISECONDS } from "./ending.js";
+import { type Asking, type AskingRule, endAll, SETTLE_MILLISECONDS } from "./ending.js";
 import { type Failure, Failures } from "./first-cause.js";
 import { Happenings } from "./happenings.js";
 import { LocalRanks } from "./local-ranks.js";
 import type { Log } from "./logs.js";
 import { outOfMemoryKills } from "./out-of-memory.js";
 import { checkRoom } from "./room.js";
+import { soundsLikeVictim } from "./victim-words.js";
+import { type RankEnd, victimsOf } from "./victims.js";
 import { rankList } from "./whereabouts.js";
 import type { Program, RankProcess, WorkerExit } from "./worker-process.js";
 
@@ -26,6 +28,10 @@ export interface SupervisorOptions {
   readonly mayEnd: (rank: number) => boolean;
   /** What the rank was doing when it ended with this code, as the end of a sentence: `before it had reported a result`. */
   readonly doing?: (rank: number, code: number) => string | undefined;
+  /** How the ranks are asked to end. */
+  readonly asking?: AskingRule | undefined;
+  /** What else is known of why a rank ended, as a short sentence without its end. */
+  readonly reasonOf?: (rank: number) => string | undefined;
   /** A rank has ended, and all its output has been read. */
   readonly onExit?: (rank: number, exit: KnownExit) => void;
 }
@@ -36,6 +42,10 @@ const NO_THREAD = /Resource temporarily unavailable|uv_thread_create|[Tt]hread c
 const NEWS_MILLISECONDS = 100;
 /** How long the output of one that ended may take to be read. */
 const TELLING_MILLISECONDS = 1500;
+/** What ranks may be sent in place of SIGTERM. */
+const signals = ["SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGABRT"] as const;
+/** More places than these are not read by anybody. */
+const MOST_PLACES = 6;
 /** How long a process may take to end once its work is done. */
 const FAREWELL_MILLISECONDS = 5000;
 
@@ -63,6 +73,8 @@ export class Supervisor {
   readonly mark = randomUUID();
   readonly #local: LocalRanks;
   readonly #killsBefore = outOfMemoryKills() ?? 0;
+  readonly #began = performance.now();
+  readonly #ends: RankEnd[] = [];
   #ending = false;
   readonly #onAbort = () => this.#aborted();
   readonly #onUrgent = () => this.#happenings.tell();
@@ -111,7 +123,9 @@ export class Supervisor {
   async until(condition: () => boolean): Promise<Failure | undefined> {
     await this.#happenings.until(() => this.#failures.some || condition());
     if (!this.#failures.some) return undefined;
-    await this.#happenings.until(() => this.#urgent || this.#failures.certain, SETTLE_MILLISECONDS);
+    // Where all have told of their ends, nothing more is to come.
+    const known = () => this.#failures.certain || this.#told.size === this.#workers.length;
+    await this.#happenings.until(() => this.#urgent || known(), SETTLE_MILLISECONDS);
     if (this.#elsewhere) await this.#happenings.until(() => this.#urgent, NEWS_MILLISECONDS);
     // One that ended before, but whose output is still being read, is what the others may have ended for.
     await this.#happenings.until(() => this.#urgent || !this.#endedUntoldBefore(), TELLING_MILLISECONDS);
@@ -128,7 +142,10 @@ export class Supervisor {
       await this.#end(cause, tell);
       // One that crashed on its way out, after its work, still failed.
       const late = cause ?? this.#failures.cause;
-      if (late) throw this.errorOf(late);
+      if (late) {
+        this.#tellVictims(late);
+        throw this.errorOf(late);
+      }
     } finally {
       this.release();
     }
@@ -153,17 +170,29 @@ export class Supervisor {
     return this.#workers[rank]?.host ?? hostname();
   }
 
-  /** The failure as an error, with the last lines of the rank that it is about. */
-  errorOf({ code, message, exitCode, rank, signal, error }: Failure): unknown {
+  /** The failure as an error, with the last lines of the rank that it is about, and when that ended. */
+  errorOf({ code, message, exitCode, rank, signal, error, when, whereabouts }: Failure): unknown {
     if (error !== undefined) return error;
-    const tail = rank === undefined ? [] : (this.#workers[rank]?.stderrTail ?? []);
+    const worker = rank === undefined ? undefined : this.#workers[rank];
+    const tail = worker?.stderrTail ?? [];
     const lines = tail.length === 0 ? "" : ` Its last lines on stderr:\n${tail.map((line) => `  ${line}`).join("\n")}`;
-    return new DitrunError(code, `${message}${lines}`, {
-      exitCode,
-      rank,
-      host: rank === undefined ? undefined : this.hostOf(rank),
-      signal,
-    });
+    const log = worker?.files?.stderr ?? worker?.files?.stdout;
+    const facts = [when && `It ended at ${when}.`, log && `Its log: ${log}`].filter(Boolean).join(" ");
+    return new DitrunError(
+      code,
+      `${message}${whereabouts ? `${this.#places()}.` : ""}${lines}${facts === "" ? "" : `\n${facts}`}`,
+      {
+        exitCode,
+        rank,
+        host: rank === undefined ? undefined : this.hostOf(rank),
+        signal,
+      },
+    );
+  }
+
+  #tellVictims(cause: Failure): void {
+    const sentence = victimsOf(cause, this.#ends);
+    if (sentence !== undefined) this.options.log.logger.info(sentence);
   }
 
   #endedUntoldBefore(): boolean {
@@ -183,7 +212,7 @@ export class Supervisor {
   }
 
   #exited(worker: RankProcess, exit: WorkerExit): void {
-    const { rank, endedAt: at } = worker;
+    const { rank, endedAt: at = performance.now() } = worker;
     this.#told.add(rank);
     if (exit.kind === "lost") {
       this.#happenings.tell();
@@ -191,14 +220,20 @@ export class Supervisor {
     }
     const how = this.#describe(rank, exit);
     this.options.log.logger.debug(`Rank ${rank} ${how}.`);
+    this.#ends.push({ rank, how, at, ended: this.#ending });
     this.options.onExit?.(rank, exit);
     const finished = exit.kind === "code" && exit.code === 0 && this.options.mayEnd(rank);
     // What a process did after the launcher told it to end is no failure of its own.
     if (!finished && !this.#ending && !this.#failures.of(rank)) {
+      const when = `${clock(at)} UTC, ${((at - this.#began) / 1000).toFixed(1)} s after the start`;
+      const told = this.options.reasonOf?.(rank);
+      // What another signal did is the rank's own; an abort is also how watchdogs end a rank that waits in vain.
+      const maybeVictim = exit.kind === "code" || (exit.kind === "signal" && exit.signal === "SIGABRT");
       this.fail({
-        ...{ rank, echo: false, at },
+        ...{ rank, at, ...(exit.kind === "not started" ? {} : { when }) },
+        echo: maybeVictim && soundsLikeVictim([...worker.stderrTail, told ?? ""]),
         ...kindOf(exit),
-        message: `${this.nameOf(rank)} ${how}${this.#reasonOf(worker, exit)}.`,
+        message: `${this.nameOf(rank)} ${how}${this.#reasonOf(worker, exit, told)}.`,
       });
     }
     this.#happenings.tell();
@@ -211,17 +246,18 @@ export class Supervisor {
     return `exited with code ${exit.code}${when === undefined ? "" : ` ${when}`}`;
   }
 
-  /** What a signal alone does not say, as the end of a sentence. */
-  #reasonOf({ stderrTail, host }: RankProcess, exit: KnownExit): string {
-    if (exit.kind !== "signal") return "";
-    // Nobody says whom the kernel killed for want of memory, but it counts them.
-    if (exit.signal === "SIGKILL" && host === hostname() && (outOfMemoryKills() ?? 0) > this.#killsBefore) {
-      return ", probably because memory ran out: the kernel has just killed a process for that";
+  /** What a code or signal alone does not say, as the end of a sentence. */
+  #reasonOf({ stderrTail, exception, host }: RankProcess, exit: KnownExit, told = exception): string {
+    if (exit.kind === "signal") {
+      // Nobody says whom the kernel killed for want of memory, but it counts them.
+      if (exit.signal === "SIGKILL" && host === hostname() && (outOfMemoryKills() ?? 0) > this.#killsBefore) {
+        return ", probably because memory ran out: the kernel has just killed a process for that";
+      }
+      if (exit.signal === "SIGABRT" && stderrTail.some((line) => NO_THREAD.test(line))) {
+        return ", since no more threads can be made: raise ulimit -u, or the pids limit of the container";
+      }
     }
-    if (exit.signal === "SIGABRT" && stderrTail.some((line) => NO_THREAD.test(line))) {
-      return ", since no more threads can be made: raise ulimit -u, or the pids limit of the container";
-    }
-    return "";
+    return told === undefined || exit.kind === "not started" ? "" : `: ${told.replace(/[.!\s]+$/, "")}`;
   }
 
   async #end(cause: Failure | undefined, tell: (message: string) => Promise<void>): Promise<void> {
@@ -238,7 +274,7 @@ export class Supervisor {
     }
     this.#ending = true;
     if (cause !== undefined) await tell(cause.message);
-    const stuck = await endAll(this.#workers, this.#happenings, () => this.#urgent);
+    const stuck = await endAll(this.#workers, this.#happenings, () => this.#urgent, this.#asking(cause));
     const left = this.#elsewhere?.end();
     const strays = await this.#local.killStrays();
     if (strays > 0) log.logger.debug(`What workers had started and left was killed: ${counted(strays, "process")}.`);
@@ -253,9 +289,32 @@ export class Supervisor {
     await Promise.all(this.#workers.map((worker) => worker.exited));
   }
 
+  #asking(cause: Failure | undefined): Asking {
+    const { milliseconds, forwards } = this.options.asking ?? {};
+    const received = forwards && cause?.error instanceof DitrunError ? cause.error.signal : undefined;
+    const signal = signals.find((name) => name === (cause?.asks ?? received));
+    return { milliseconds, signal };
+  }
+
+  /** `; rank 1 waits in step (train.py:31), ranks 0 and 2 in reduce (train.py:30)`, as far as that is known. */
+  #places(): string {
+    const places = new Map<string, number[]>();
+    for (const { rank, place } of this.#workers) {
+      if (place !== undefined) places.set(place, [...(places.get(place) ?? []), rank]);
+    }
+    // Whoever waits alone is more interesting than those who wait for it.
+    const told = [...places].sort(([, a], [, b]) => a.length - b.length).slice(0, MOST_PLACES);
+    return told.map(([place, ranks]) => `; ${rankList(ranks).replace("R", "r")} in ${place}`).join("");
+  }
+
   #running(): number[] {
     return this.#workers.filter((worker) => worker.running).map((worker) => worker.rank);
   }
+}
+
+/** A moment of performance.now() as the time of day. */
+function clock(at: number): string {
+  return new Date(performance.timeOrigin + at).toISOString().slice(11, 23);
 }
 
 type KnownExit = Exclude<WorkerExit, { kind: "lost" }>;

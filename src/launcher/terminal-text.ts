@@ -18,3 +18,14 @@ export function harmless(message: string): string {
   const text = cut.split("\n").map(visible).join("\n  ");
   return rest > 0 ? `${text} … and ${rest} more characters` : text;
 }
+/** What sets colours and weights, and nothing else: SGR of ECMA-48, 8.3.117. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: it is what is looked for.
+const colour = /(\x1b\[[\d;:]*m)/;
+
+/** As `visible`, but colours stay; what a line has coloured ends with it. */
+export function coloured(line: string): string {
+  if (!line.includes("\x1b")) return visible(line);
+  const parts = line.split(colour);
+  const text = parts.map((part, index) => (index % 2 === 1 ? part : visible(part))).join("");
+  return parts.length > 1 ? `${text}\x1b[0m` : text;
+}

@@ -1,7 +1,8 @@
+import { type ChildProcess, spawn } from "node:child_process";
 import { hostname } from "node:os";
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
-import { execa } from "execa";
 import { fileFailure } from "../files/file-failure.js";
+import { ownEnvironment } from "./cluster/own-environment.js";
 import type { Endable } from "./ending.js";
 import { LastLines } from "./last-lines.js";
 import { LineReader } from "./lines.js";
@@ -39,6 +40,12 @@ export interface RankProcess extends Endable {
   readonly stderrTail: readonly string[];
   /** When it ended, by performance.now() of this host; some milliseconds late for one of another. */
   readonly endedAt: number | undefined;
+  /** The exception that ended a Python program, as it may be shown. */
+  readonly exception?: string | undefined;
+  /** Where a Python program was when a fatal signal met it, as it may be shown. */
+  readonly place?: string | undefined;
+  /** Where its lines are kept, by stream, on this host. */
+  readonly files?: WorkerLog["files"] | undefined;
   /** Resolves once the process has ended, its group has been killed and its output has been read. */
   readonly exited: Promise<WorkerExit>;
 }
@@ -54,16 +61,17 @@ export class WorkerProcess implements RankProcess {
   #endedAt: number | undefined;
   readonly #tail = new LastLines();
   readonly #readers: LineReader[] = [];
-  readonly #process: ReturnType<typeof startProgram>;
+  readonly #process: ChildProcess | undefined;
 
   constructor(
     readonly rank: number,
     program: Program,
-    log: WorkerLog,
+    private readonly log: WorkerLog,
   ) {
-    this.#process = startProgram(program);
-    this.pid = this.#process.pid;
-    const { stdout, stderr } = this.#process;
+    const started = startProgram(program);
+    this.#process = started instanceof Error ? undefined : started;
+    this.pid = this.#process?.pid;
+    const { stdout, stderr } = this.#process ?? {};
     if (stdout) this.#readers.push(new LineReader(stdout, (lines) => log.lines("stdout", lines)));
     if (stderr) {
       const take = (lines: readonly string[]) => {
@@ -75,7 +83,13 @@ export class WorkerProcess implements RankProcess {
     this.died = new Promise((resolve) => {
       this.#tellDeath = resolve;
     });
-    this.exited = this.#untilExit(program).finally(() => log.close());
+    const ended =
+      started instanceof Error ? Promise.resolve(notStarted(program, started)) : untilExit(started, program);
+    this.exited = this.#untilRead(ended).finally(() => log.close());
+  }
+
+  get files(): WorkerLog["files"] {
+    return this.log.files;
   }
 
   get running(): boolean {
@@ -86,25 +100,25 @@ export class WorkerProcess implements RankProcess {
     return this.#endedAt;
   }
 
+  get exception(): string | undefined {
+    return this.#tail.exception;
+  }
+
+  get place(): string | undefined {
+    return this.#tail.place;
+  }
+
   get stderrTail(): readonly string[] {
     return this.#tail.shown;
   }
 
-  /** Signals the whole group, if the worker still runs. */
+  /** Signals the whole group, if the worker still runs; SIGABRT, to which Python tells its stack, the worker alone. */
   signal(signal: NodeJS.Signals): void {
-    if (this.running) signalGroup(this.pid, signal);
+    if (this.running) signalGroup(this.pid, signal, signal === "SIGABRT");
   }
 
-  async #untilExit(program: Program): Promise<WorkerExit> {
-    const exit = await new Promise<WorkerExit>((resolve) => {
-      this.#process.once("error", (error) => {
-        if (this.pid === undefined)
-          resolve({ kind: "not started", reason: `${program.command[0]}: ${fileFailure(error)}` });
-      });
-      this.#process.once("exit", (code, signal) => {
-        resolve(signal === null ? { kind: "code", code: code ?? 0 } : { kind: "signal", signal });
-      });
-    });
+  async #untilRead(ended: Promise<WorkerExit>): Promise<WorkerExit> {
+    const exit = await ended;
     this.#endedAt = performance.now();
     this.#tellDeath();
     // Nothing that a worker started outlives it. Its group's id cannot have been given away yet while members live.
@@ -134,12 +148,12 @@ export class WorkerProcess implements RankProcess {
     }
     clearTimeout(hurry);
     for (const reader of this.#readers) reader.finish();
-    this.#process.stdin?.destroy();
+    this.#process?.stdin?.destroy();
   }
 
   async #closedWithin(milliseconds: number): Promise<void> {
     const over = new AbortController();
-    const streams = [this.#process.stdout, this.#process.stderr];
+    const streams = [this.#process?.stdout, this.#process?.stderr];
     const closed = streams.map((stream) =>
       stream === null || stream === undefined || stream.closed
         ? undefined
@@ -151,23 +165,38 @@ export class WorkerProcess implements RankProcess {
   }
 }
 
-function startProgram({ command: [file, ...given], environment, stdin }: Program) {
-  return execa(file, given, {
-    env: environment,
-    detached: true,
-    cleanup: false,
-    reject: false,
-    buffer: false,
-    stdin: stdin === "open" ? "pipe" : "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
+function untilExit(child: ChildProcess, program: Program): Promise<WorkerExit> {
+  return new Promise((resolve) => {
+    child.on("error", (error) => {
+      if (child.pid === undefined) resolve(notStarted(program, error));
+    });
+    child.once("exit", (code, signal) => {
+      resolve(signal === null ? { kind: "code", code: code ?? 0 } : { kind: "signal", signal });
+    });
   });
 }
 
-function signalGroup(pid: number | undefined, signal: NodeJS.Signals): void {
+function notStarted({ command: [file] }: Program, error: Error): WorkerExit {
+  return { kind: "not started", reason: `${file}: ${fileFailure(error)}` };
+}
+
+/** @returns the error of a program that cannot even be tried, because of too many arguments for instance. */
+function startProgram({ command: [file, ...given], environment, stdin }: Program): ChildProcess | Error {
+  try {
+    return spawn(file, given, {
+      env: { ...ownEnvironment(), ...environment },
+      detached: true,
+      stdio: [stdin === "open" ? "pipe" : "ignore", "pipe", "pipe"],
+    });
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}
+
+function signalGroup(pid: number | undefined, signal: NodeJS.Signals, alone = false): void {
   if (pid === undefined) return;
   try {
-    process.kill(-pid, signal);
+    process.kill(alone ? pid : -pid, signal);
   } catch (error) {
     // ESRCH: the group has no members left, which is what was wanted.
     if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;

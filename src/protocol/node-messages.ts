@@ -15,6 +15,19 @@ const count = z.int().min(1).max(65_536);
 const launch = z.int().min(0);
 const exitCode = z.int().min(1).max(255);
 
+/** What ranks may be sent: what ended the launcher, what Python answers with its stack, and SIGKILL. */
+export const rankSignals = [
+  "SIGTERM",
+  "SIGINT",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGABRT",
+  "SIGKILL",
+] as const;
+export type RankSignal = (typeof rankSignals)[number];
+
 /** How a rank's process ended. */
 const exit = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("code"), code: z.int().min(0).max(255) }),
@@ -56,6 +69,9 @@ export const followerMessageSchema = z.discriminatedUnion("type", [
     exit,
     ago: z.number().min(0),
     lines: z.array(line).max(32),
+    /** The exception that ended it, and where it was, where a Python program has said so. */
+    reason: sentence.optional(),
+    place: sentence.optional(),
   }),
   /** Nothing of the launch is left on this host, but for processes that did not end on SIGKILL. */
   z.strictObject({ type: z.literal("ended"), launch, stuck: z.array(z.int().min(1)).max(1024) }),
@@ -92,7 +108,7 @@ export const leaderMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("signal"),
     launch,
-    signal: z.enum(["SIGTERM", "SIGKILL"]),
+    signal: z.enum(rankSignals),
     ranks: z.array(rank).max(1024),
   }),
   /** Ends what is left of the launch; answered with `ended`. */

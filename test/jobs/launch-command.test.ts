@@ -77,7 +77,9 @@ describe("the first failure ends the others and is told with its rank, host and 
     };
     const script = `if [ $RANK = 1 ]; then echo "no more" >&2; ${end}; fi; ${others}`;
     const failed = launch({ command: sh(script), nproc: 3 }, { onEvent });
-    const message = expect.stringMatching(/^Rank 1 \(.*\) .*\n {2}no more$/s);
+    const message = expect.stringMatching(
+      /^Rank 1 \(.*\) .*\n {2}no more\nIt ended at [\d:.]+ UTC, [\d.]+ s after the start\.$/s,
+    );
     await expect(failed).rejects.toMatchObject({ name: "DitrunError", rank: 1, host: hostname(), message, ...how });
     expect(exits.map(({ rank }) => rank).sort()).toEqual([0, 1, 2]);
     for (const rank of [0, 2]) expect(exits).toContainEqual({ kind: "exit", rank, signal: "SIGTERM" });
@@ -144,9 +146,13 @@ test("nothing is written unless it is asked for; with a folder, a log of the lau
     const run = await execa("node", ["--input-type=module", "-e", program, argument], { cwd: packageRoot, all: true });
     expect(run.all).toBe("");
   }
-  const { stdout } = await execa("sh", ["-c", "cat launch-*/rank-0.stdout.log launch-*/rank-0.stderr.log"], {
-    cwd: folder,
-  });
+  const { stdout } = await execa(
+    "sh",
+    ["-c", "cat launch-*/attempt-0/rank-0.stdout.log launch-*/attempt-0/rank-0.stderr.log"],
+    {
+      cwd: folder,
+    },
+  );
   expect(stdout).toBe("out 0\nerr");
   expect(readFileSync(join(folder, "launcher.log"), "utf8")).toContain("Rank 0 is process");
   rmSync(folder, { recursive: true });

@@ -174,7 +174,7 @@ describe("signals to the launcher", () => {
       for (; sent < due; sent++) process.kill("SIGINT");
     });
     const { exitCode, stderr } = await process;
-    expect(stderr).toContain("SIGINT again: killing the workers now.");
+    expect(stderr).toContain("SIGINT again: killing 2 workers on cpu now.");
     expect(exitCode).toBe(130);
     await pids.expectGone(2);
   });

@@ -7,6 +7,7 @@ import { linksOptions } from "../options/links.js";
 import { modelRunOptions } from "../options/model-run.js";
 import { outputOptions } from "../options/output.js";
 import { profileOptions, wanProfileOptions } from "../options/profile.js";
+import { ownRunOptions, runJobOptions, runOptions } from "../options/run.js";
 
 const examples = {
   bash: { line: "source <(ditrun completion bash)", describe: "For this shell; add the line to ~/.bashrc for all" },
@@ -69,6 +70,16 @@ export const commands: readonly Command[] = [
     example: { line: "ditrun links --nproc 8", describe: "What the links between eight workers carry" },
     options: { ...linksOptions, ...launchOptions, ...outputOptions },
     load: async () => (await import("./links.js")).links,
+  }),
+  defineCommand({
+    name: "run",
+    summary: "Start any program, one process a rank, with torchrun's options and variables",
+    example: { line: "ditrun run --nproc 8 train.py --lr 1e-3", describe: "Eight ranks of a PyTorch script" },
+    options: { ...runOptions, ...outputOptions },
+    rest: "PROGRAM [ARGUMENTS]",
+    environment: ownRunOptions,
+    jobOptions: runJobOptions,
+    load: async () => (await import("./run.js")).runProgram,
   }),
   defineCommand({
     name: "key",

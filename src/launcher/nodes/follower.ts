@@ -41,6 +41,10 @@ export interface FollowerOptions extends Common {
   readonly timeoutSeconds: number;
   /** What a rank is. */
   readonly program: (rank: number, start: Start) => Program;
+  /** What else is known of why a rank ended. */
+  readonly reasonOf?: (rank: number) => string | undefined;
+  /** How long ranks may take to end. */
+  readonly graceMilliseconds?: number | undefined;
   readonly log: Log;
   /** Ends this host's part, and with it the job; its reason is a DitrunError. */
   readonly signal?: AbortSignal | undefined;
@@ -213,11 +217,13 @@ class Follower {
     this.#link.send({ type: "dying", launch, rank, ago: Math.max(0, performance.now() - endedAt) });
   }
 
-  #exited(launch: number, { rank, endedAt, stderrTail }: WorkerProcess, exit: WorkerExit): void {
+  #exited(launch: number, { rank, endedAt, stderrTail, exception, place }: WorkerProcess, exit: WorkerExit): void {
     this.#happenings.tell();
     if (exit.kind === "lost") return;
     const ago = Math.max(0, performance.now() - (endedAt ?? performance.now()));
-    this.#link.send({ type: "exited", launch, rank, exit, ago, lines: [...stderrTail] });
+    const reason = this.options.reasonOf?.(rank) ?? exception;
+    const said = { ...(reason !== undefined && { reason }), ...(place !== undefined && { place }) };
+    this.#link.send({ type: "exited", launch, rank, exit, ago, lines: [...stderrTail], ...said });
   }
 
   #failed(error: unknown): void {
@@ -231,7 +237,9 @@ class Follower {
     if (running === undefined) return [];
     const { ranks, endReaper } = running;
     const urgent = () => this.options.urgent?.aborted ?? false;
-    const stuck = await endAll(ranks.all, this.#happenings, urgent);
+    const stuck = await endAll(ranks.all, this.#happenings, urgent, {
+      milliseconds: this.options.graceMilliseconds,
+    });
     await ranks.killStrays();
     endReaper();
     if (this.#running === running) this.#running = undefined;

@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import type { FollowerMessage } from "../../protocol/node-messages.js";
+import { type FollowerMessage, type RankSignal, rankSignals } from "../../protocol/node-messages.js";
 import type { Elsewhere } from "../supervisor.js";
 import { visible } from "../terminal-text.js";
 import { rankList } from "../whereabouts.js";
@@ -29,7 +29,7 @@ export class RemoteLaunch implements Elsewhere {
   /** Members whose part is not over yet. */
   readonly #open = new Set<Member>();
   readonly #sentences: string[] = [];
-  #pending: { member: Member; signal: "SIGTERM" | "SIGKILL"; ranks: number[] }[] = [];
+  #pending: { member: Member; signal: RankSignal; ranks: number[] }[] = [];
   #wake = () => {};
 
   /** @param members by node, without node 0. */
@@ -114,8 +114,12 @@ export class RemoteLaunch implements Elsewhere {
     for (const [index, rank] of ranks.entries()) rank.pid = pids[index] ?? undefined;
   }
 
-  #exited(member: Member, { rank, exit, ago, lines }: Extract<FollowerMessage, { type: "exited" }>): void {
+  #exited(
+    member: Member,
+    { rank, exit, ago, lines, reason, place }: Extract<FollowerMessage, { type: "exited" }>,
+  ): void {
     const found = this.#rank(member, rank);
+    found.said(reason && visible(reason), place && visible(place));
     const at = performance.now() - ago;
     const shown = lines.map(visible);
     if (exit.kind !== "signal") {
@@ -141,7 +145,8 @@ export class RemoteLaunch implements Elsewhere {
   }
 
   /** One message for all ranks of a host that get the same signal at the same time. */
-  #signal(member: Member, rank: number, signal: "SIGTERM" | "SIGKILL"): void {
+  #signal(member: Member, rank: number, wanted: NodeJS.Signals): void {
+    const signal = rankSignals.find((name) => name === wanted) ?? "SIGTERM";
     if (this.#pending.length === 0) queueMicrotask(() => this.#flush());
     const same = this.#pending.find((each) => each.member === member && each.signal === signal);
     if (same) same.ranks.push(rank);

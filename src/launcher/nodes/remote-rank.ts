@@ -8,12 +8,14 @@ export class RemoteRank implements RankProcess {
   #endedAt: number | undefined;
   #told = false;
   #lines: readonly string[] = [];
+  #exception: string | undefined;
+  #place: string | undefined;
 
   /** @param send passes a signal on to that launcher. */
   constructor(
     readonly rank: number,
     readonly host: string,
-    private readonly send: (signal: "SIGTERM" | "SIGKILL") => void,
+    private readonly send: (signal: NodeJS.Signals) => void,
   ) {
     this.exited = new Promise((resolve) => {
       this.#end = resolve;
@@ -32,13 +34,27 @@ export class RemoteRank implements RankProcess {
     return this.#lines;
   }
 
-  signal(signal: "SIGTERM" | "SIGKILL"): void {
+  get exception(): string | undefined {
+    return this.#exception;
+  }
+
+  get place(): string | undefined {
+    return this.#place;
+  }
+
+  signal(signal: NodeJS.Signals): void {
     if (this.running) this.send(signal);
   }
 
   /** It has ended; how is still to be told. @param at by performance.now(). */
   died(at: number): void {
     this.#endedAt ??= at;
+  }
+
+  /** What it said of its end, to be told before that. */
+  said(exception: string | undefined, place: string | undefined): void {
+    this.#exception = exception;
+    this.#place = place;
   }
 
   /** It has ended. @param at by performance.now(). @param lines the last of its stderr. */

@@ -56,9 +56,9 @@ test.each([
   ["wan links", 'There is no command "links" of wan: name generate, profile or accuracy. See ditrun wan --help.'],
 
   // Scripts.
-  ["train.py", 'There is no command "train.py": ditrun starts its own workers, and torchrun starts scripts.'],
-  ["--nproc 2 train.py", 'There is no command "train.py": ditrun starts its own workers, and torchrun starts scripts.'],
-  ["--nproc-per-node 2 train.py", 'There is no command "train.py": ditrun starts its own workers, and torchrun starts'],
+  ["train.py", 'There is no command "train.py": there is no such file either; ditrun run starts programs.'],
+  ["--nproc 2 train.py", 'There is no command "train.py": there is no such file either; ditrun run starts programs.'],
+  ["--nproc-per-node 2 train.py", 'There is no command "train.py": there is no such file either; ditrun run starts'],
   ["profile -- --cp 2", '"--" ends no options here: leave it out. See ditrun profile --help.'],
 
   // Options.

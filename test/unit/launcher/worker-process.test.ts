@@ -13,6 +13,7 @@ const log: WorkerLog = {
     return undefined;
   },
   close: () => said.push("closed"),
+  files: {},
 };
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-worker-"));

@@ -1,9 +1,11 @@
 import { DitrunError } from "../../../../src/failure.js";
-import { followingProgram, launchOnHosts } from "../../../../src/launcher/launch.js";
+import { launchOnHosts } from "../../../../src/launcher/launch.js";
 import { openOwnLog } from "../../../../src/launcher/logs.js";
 import { type FollowerOptions, follow } from "../../../../src/launcher/nodes/follower.js";
+import { followingPlace } from "../../../../src/launcher/nodes/following-place.js";
 import { curvePairs, makeJobKey } from "../../../../src/launcher/nodes/job-key.js";
 import { Leader } from "../../../../src/launcher/nodes/leader.js";
+import { rankProgram } from "../../../../src/launcher/rank-program.js";
 
 const common = { version: "1", job: "test", command: "same" };
 
@@ -52,7 +54,7 @@ export class SimulatedHosts {
       locate: async () => ({ host: "127.0.0.1", port, keys: curvePairs(key, "the test"), mayChange: false }),
       timeoutSeconds: this.timeoutSeconds,
       log: openOwnLog(),
-      program: (rank, start) => followingProgram(this.#command(rank), rank, start),
+      program: (rank, start) => rankProgram(this.#command(rank), followingPlace(rank, start)),
       signal: controller.signal,
       ...more,
     });
