@@ -65,7 +65,7 @@ export async function soak({ launches, seed, tell }: SoakOptions): Promise<strin
     const others = fault.expected === undefined ? "exit 0" : pick(bystanders);
     const delay = (random() * 0.2).toFixed(3);
     const script = `if [ $RANK = ${culprit} ]; then sleep ${delay}; ${fault.script}; fi; ${others}`;
-    const where = random() < 0.1 ? pick(["SIGKILL", "SIGTERM"] as const) : undefined;
+    const where = fault.expected !== undefined && random() < 0.1 ? pick(["SIGKILL", "SIGTERM"] as const) : undefined;
     const what = `Launch ${launch} (${where ?? fault.name} after ${delay} s of rank ${culprit} of ${nproc}; the others: ${others})`;
     const mark = `SOAK=${folder}/${launch}`;
     const said =
