@@ -28,7 +28,8 @@ interface Round {
 
 const launchers: Readonly<Record<string, readonly string[]>> = {
   ditrun: ["node", join(packageRoot, "bin", "ditrun.js"), "run", "--log-level", "silent", "--nproc", String(ranks)],
-  torchrun: [torchrun, "--standalone", "--nproc_per_node", String(ranks)],
+  // 1.13 under Python 3.11, as Debian has it, runs with these alone: its parser makes None of 0 and 3.
+  torchrun: [torchrun, "--standalone", "--nproc_per_node", String(ranks), "--redirects", "1", "--tee", "1"],
 };
 
 /** Seconds, and MiB. */
@@ -53,6 +54,10 @@ function measure([program = "", ...words]: readonly string[]): Promise<Round> {
     });
     child.once("exit", () => {
       const { first, all, killed, memory } = times;
+      if (killed === 0) {
+        reject(new Error(`ended after ${pids.length} of ${ranks} lines`));
+        return;
+      }
       const seconds = (from: number, to: number) => (to - from) / 1000;
       resolve({
         ...{ firstLine: seconds(began, first), allLines: seconds(began, all), memory },
