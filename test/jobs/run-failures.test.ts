@@ -247,10 +247,11 @@ step() if os.environ["RANK"] == "1" else reduce()`,
   });
 });
 
-/** Python that looks for no packages, which some take seconds for. */
+/** Python itself, not what a version manager puts before it; and it looks for no packages, which takes some of them seconds. */
 function quickPython(): string {
+  const { stdout } = spawnSync("python3", ["-c", "import sys; print(sys.executable)"], { encoding: "utf8" });
   const file = join(folder.path, "python");
-  writeFileSync(file, '#!/bin/sh\nexec python3 -S -E -X faulthandler "$@"\n', { mode: 0o755 });
+  writeFileSync(file, `#!/bin/sh\nexec ${stdout.trim()} -S -E -X faulthandler "$@"\n`, { mode: 0o755 });
   return file;
 }
 
