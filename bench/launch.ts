@@ -29,7 +29,11 @@ interface Round {
 const launchers: Readonly<Record<string, readonly string[]>> = {
   ditrun: ["node", join(packageRoot, "bin", "ditrun.js"), "run", "--log-level", "silent", "--nproc", String(ranks)],
   // 1.13 under Python 3.11, as Debian has it, runs with these alone: its parser makes None of 0 and 3.
-  torchrun: [torchrun, "--standalone", "--nproc_per_node", String(ranks), "--redirects", "1", "--tee", "1"],
+  // Newer ones look for ended ranks every 0.1 s, this one every 5 s unless it is told.
+  torchrun: [
+    ...[torchrun, "--standalone", "--nproc_per_node", String(ranks), "--monitor_interval", "0.1"],
+    ...["--redirects", "1", "--tee", "1"],
+  ],
 };
 
 /** Seconds, and MiB. */

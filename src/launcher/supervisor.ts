@@ -8,6 +8,7 @@ import { Happenings } from "./happenings.js";
 import { LocalRanks } from "./local-ranks.js";
 import type { Log } from "./logs.js";
 import { outOfMemoryKills } from "./out-of-memory.js";
+import { placesOf } from "./places.js";
 import { checkRoom } from "./room.js";
 import { soundsLikeVictim } from "./victim-words.js";
 import { type RankEnd, victimsOf } from "./victims.js";
@@ -44,8 +45,6 @@ const NEWS_MILLISECONDS = 100;
 const TELLING_MILLISECONDS = 1500;
 /** What ranks may be sent in place of SIGTERM. */
 const signals = ["SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGABRT"] as const;
-/** More places than these are not read by anybody. */
-const MOST_PLACES = 6;
 /** How long a process may take to end once its work is done. */
 const FAREWELL_MILLISECONDS = 5000;
 
@@ -180,7 +179,7 @@ export class Supervisor {
     const facts = [when && `It ended at ${when}.`, log && `Its log: ${log}`].filter(Boolean).join(" ");
     return new DitrunError(
       code,
-      `${message}${whereabouts ? `${this.#places()}.` : ""}${lines}${facts === "" ? "" : `\n${facts}`}`,
+      `${message}${whereabouts ? `${placesOf(this.#workers)}.` : ""}${lines}${facts === "" ? "" : `\n${facts}`}`,
       {
         exitCode,
         rank,
@@ -294,17 +293,6 @@ export class Supervisor {
     const received = forwards && cause?.error instanceof DitrunError ? cause.error.signal : undefined;
     const signal = signals.find((name) => name === (cause?.asks ?? received));
     return { milliseconds, signal };
-  }
-
-  /** `; rank 1 waits in step (train.py:31), ranks 0 and 2 in reduce (train.py:30)`, as far as that is known. */
-  #places(): string {
-    const places = new Map<string, number[]>();
-    for (const { rank, place } of this.#workers) {
-      if (place !== undefined) places.set(place, [...(places.get(place) ?? []), rank]);
-    }
-    // Whoever waits alone is more interesting than those who wait for it.
-    const told = [...places].sort(([, a], [, b]) => a.length - b.length).slice(0, MOST_PLACES);
-    return told.map(([place, ranks]) => `; ${rankList(ranks).replace("R", "r")} in ${place}`).join("");
   }
 
   #running(): number[] {
