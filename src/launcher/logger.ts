@@ -1,32 +1,29 @@
+import { multistream, type Logger as PinoLogger, pino } from "pino";
+import { z } from "zod";
+
 export const logLevels = ["silent", "error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** Takes sentences, one a call. */
-export type Logger = Readonly<Record<Exclude<LogLevel, "silent">, (sentence: string) => void>>;
+/** Takes sentences, one a call, and for pino's records more fields before one. */
+export type Logger = Pick<PinoLogger, Exclude<LogLevel, "silent">>;
 
-/** Somebody who is told sentences of a level and of those before it. */
+/** Somebody who gets the records of a level and of those before it, each a line of JSON. */
 export interface Listener {
   readonly level: LogLevel;
-  readonly take: (sentence: string, level: Exclude<LogLevel, "silent">) => void;
+  readonly write: (line: string) => void;
 }
 
 /** A logger that tells each listener what its level lets through. */
 export function loggerOf(listeners: readonly Listener[]): Logger {
-  const rank = (level: LogLevel) => logLevels.indexOf(level);
-  const at = (level: Exclude<LogLevel, "silent">) => (sentence: string) => {
-    for (const listener of listeners) if (rank(level) <= rank(listener.level)) listener.take(sentence, level);
-  };
-  return { error: at("error"), warn: at("warn"), info: at("info"), debug: at("debug") };
+  const streams = listeners.flatMap(({ level, write }) => (level === "silent" ? [] : [{ level, stream: { write } }]));
+  return pino({ level: "debug", base: { pid: process.pid } }, multistream(streams));
 }
 
-/** Numbers of levels in JSON lines, as pino and its readers have them. */
-const numbers = { debug: 20, info: 30, warn: 40, error: 50 } as const;
+const recordSchema = z.object({ msg: z.string(), level: z.number() });
 
-/** A line of launcher.log. */
-export function record(
-  sentence: string,
-  level: keyof typeof numbers,
-  more: Readonly<Record<string, unknown>> = {},
-): string {
-  return `${JSON.stringify({ level: numbers[level], time: Date.now(), pid: process.pid, ...more, msg: sentence })}\n`;
+/** The sentence of a record, and its level. */
+export function sentenceOf(line: string): { sentence: string; level: Exclude<LogLevel, "silent"> } {
+  const { msg, level } = recordSchema.parse(JSON.parse(line));
+  const name = pino.levels.labels[level];
+  return { sentence: msg, level: name === "error" || name === "warn" || name === "debug" ? name : "info" };
 }

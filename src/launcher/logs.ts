@@ -8,7 +8,7 @@ import { makeFolder } from "../files/folder.js";
 import { packageCommit, packageVersion } from "../version.js";
 import { notedVariables } from "./cluster/noted-variables.js";
 import { LogFile } from "./log-file.js";
-import { type Listener, type Logger, type LogLevel, loggerOf, record } from "./logger.js";
+import { type Listener, type Logger, type LogLevel, loggerOf, sentenceOf } from "./logger.js";
 import { RankLines, type RankOutput, type WorkerLog } from "./rank-lines.js";
 
 export { type LogLevel, logLevels } from "./logger.js";
@@ -50,14 +50,17 @@ export function openLog(
   );
   const terminal = lines.terminal(stderr);
   const tell = (sentence: string, prefix = "ditrun:") => void terminal.write(`${prefix} ${sentence}\n`);
-  const listeners: Listener[] = [{ level, take: (sentence, at) => tell(sentence, colour ? colours[at] : undefined) }];
+  const console = (line: string) => {
+    const { sentence, level: at } = sentenceOf(line);
+    tell(sentence, colour ? colours[at] : undefined);
+  };
+  const listeners: Listener[] = [{ level, write: console }];
   if (folder !== undefined) {
     try {
       if (folder === "") throw new Error("it has no name");
       makeFolder(folder);
       const file = new LogFile(join(folder, "launcher.log"), "append", (sentence) => tell(sentence));
-      file.write(launchRecord());
-      listeners.push({ level: "debug", take: (sentence, at) => file.write(record(sentence, at)) });
+      listeners.push({ level: "debug", write: (line) => file.write(line) });
     } catch (error) {
       throw new DitrunError("ERR_FILE_WRITE", `--log-dir "${folder}" cannot be written: ${fileFailure(error)}.`, {
         cause: error,
@@ -65,6 +68,7 @@ export function openLog(
     }
   }
   const logger = loggerOf(listeners);
+  if (folder !== undefined) logger.debug(...launchRecord());
   return { level, logger, worker: (jobId, rank) => lines.worker(jobId, rank) };
 }
 
@@ -88,12 +92,12 @@ export function openOwnLog({ level, folder }: LaunchLog = {}): Log {
 }
 
 /** What somebody who reads the log later wants to know first. */
-function launchRecord(): string {
+function launchRecord(): [record: object, sentence: string] {
   const { argv, version: node } = process;
   const version = packageVersion();
-  const sentence = `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`;
-  return record(sentence, "debug", {
+  const record = {
     ...{ version, commit: packageCommit(), node, host: hostname(), directory: process.cwd() },
     ...{ arguments: argv.slice(2), environment: notedVariables() },
-  });
+  };
+  return [record, `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`];
 }
