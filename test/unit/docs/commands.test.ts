@@ -25,7 +25,8 @@ const once = (all: readonly ShownCommand[]) => [...new Map(all.map((command) => 
  * (test/jobs/docs-commands.test.ts). @throws DitrunError for what the program would refuse.
  */
 async function check(words: readonly string[], folder: string): Promise<void> {
-  const line = readLine(words, commands);
+  // A file is a program where it is there, and it is on the reader's machine.
+  const line = readLine(words[0]?.endsWith(".py") ? ["run", ...words] : words, commands);
   const parsed = await parse(spelled(line), commands, 80).catch((error: unknown) => {
     throw mistakeIn(line, words, commands) ?? error;
   });

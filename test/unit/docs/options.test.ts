@@ -13,7 +13,8 @@ function optionsIn(page: string): string[] {
   const spans = [...withoutFences(textOf(page)).matchAll(/`([^`]+)`/g)].map(([, span = ""]) => span);
   return spans
     .filter((span) => /^(?:-|(?:npx )?ditrun )/.test(span))
-    .flatMap((span) => [...span.matchAll(/(?<=^|[\s,])--(?:no-)?([\w-]+)/g)].map(([, name = ""]) => name));
+    .flatMap((span) => [...span.matchAll(/(?<=^|[\s,])--([\w-]+)/g)].map(([, name = ""]) => name))
+    .map((name) => (declared.has(name) ? name : name.replace(/^no-/, "")));
 }
 
 // The changelog also names options that are gone.
