@@ -1,6 +1,6 @@
 // ditrun run beside torchrun in the same run: the first line and all lines of N ranks, a killed rank until all is gone, the
 // launcher's memory. Rounds are interleaved; medians are told.
-//   npx tsx bench/launch.ts [--ranks 8] [--rounds 5] [--torchrun torchrun]       (npm run build -- --typescript before)
+//   npx tsx bench/launch.ts [--ranks 8] [--rounds 5] [--torchrun torchrun] [--python /usr/bin/python3]       (npm run build -- --typescript before)
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,11 +9,16 @@ import { parseArgs } from "node:util";
 import { packageRoot } from "../src/paths.js";
 
 const { values } = parseArgs({
-  options: { ranks: { type: "string" }, rounds: { type: "string" }, torchrun: { type: "string" } },
+  options: {
+    ...{ ranks: { type: "string" }, rounds: { type: "string" } },
+    ...{ torchrun: { type: "string" }, python: { type: "string" } },
+  },
 });
 const ranks = Number(values.ranks ?? 8);
 const rounds = Number(values.rounds ?? 5);
 const torchrun = values.torchrun ?? "torchrun";
+/** The same for both: a version manager's takes tenths of a second more. */
+const PYTHON_EXEC = values.python ?? "/usr/bin/python3";
 
 const folder = mkdtempSync(join(tmpdir(), "ditrun-bench-"));
 const script = join(folder, "rank.py");
@@ -40,7 +45,10 @@ const launchers: Readonly<Record<string, readonly string[]>> = {
 function measure([program = "", ...words]: readonly string[]): Promise<Round> {
   return new Promise((resolve, reject) => {
     const began = performance.now();
-    const child = spawn(program, [...words, script], { stdio: ["ignore", "pipe", "ignore"] });
+    const child = spawn(program, [...words, script], {
+      stdio: ["ignore", "pipe", "ignore"],
+      env: { ...process.env, PYTHON_EXEC },
+    });
     const pids: number[] = [];
     const times = { first: 0, all: 0, killed: 0, memory: 0 };
     child.once("error", reject);
