@@ -25,7 +25,12 @@ export function parseEndpoint(value: string, by: string): { readonly host: strin
   );
 }
 
+/** As people write it. */
+export function shownEndpoint({ host, port }: Endpoint): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
 /** As ZeroMQ takes it. */
-export function tcpOf({ host, port }: { readonly host: string; readonly port: number }): string {
-  return `tcp://${host.includes(":") ? `[${host}]` : host}:${port}`;
+export function tcpOf(endpoint: Endpoint): string {
+  return `tcp://${shownEndpoint(endpoint)}`;
 }

@@ -9,7 +9,7 @@ import {
   type WorkerMessage,
   workerMessageSchema,
 } from "../../protocol/messages.js";
-import { tcpOf } from "../cluster/endpoint.js";
+import { shownEndpoint, tcpOf } from "../cluster/endpoint.js";
 import { SignsOfLife } from "../signs-of-life.js";
 import { harmless } from "../terminal-text.js";
 import { missingFrom, rankList, Whereabouts } from "../whereabouts.js";
@@ -150,7 +150,7 @@ export class Rendezvous {
       rendezvous.close();
       throw new DitrunError(
         "ERR_PORT_TAKEN",
-        `The rendezvous cannot listen on ${address}, port ${port} (${messageOf(error)}): give another --master-port, or 0 for any free one.`,
+        `The rendezvous cannot listen on ${shownEndpoint({ host: address, port })} (${messageOf(error)}): give another --master-port, or 0 for any free one.`,
         { cause: error },
       );
     }
