@@ -4,7 +4,7 @@ import { execa } from "execa";
 import { z } from "zod";
 import { DitrunError } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
-import { builtKernels, probeEntry } from "../paths.js";
+import { probeEntry } from "../paths.js";
 import { findKernels } from "./kernel-module.js";
 import { gpuIsVisible } from "./visible-gpu.js";
 
