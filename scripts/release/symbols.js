@@ -22,14 +22,15 @@ function compare(one, other) {
 /**
  * @param dynamic what `objdump -T` prints of a module.
  * @param headers what `objdump -p` prints of it.
- * @returns a line for each symbol and each library that a module of a release may not ask for.
+ * @returns a line for each symbol, library and folder of libraries that a module of a release may not ask for.
  */
 export function tooNew(dynamic, headers) {
   const symbols = [...dynamic.matchAll(/\*UND\*.*\(([A-Z_]+)_([\d.]+)\) +(\S+)/g)]
     .filter(([, family, version]) => newest[family] === undefined || compare(version, newest[family]) > 0)
     .map(([, family, version, name]) => `${name} of ${family} ${version}`);
   const libraries = [...headers.matchAll(/^ *NEEDED +(\S+)/gm)].map(([, name]) => name);
-  return [...symbols, ...libraries.filter((name) => !usual.test(name)).map((name) => `the library ${name}`)];
+  const paths = [...headers.matchAll(/^ *(?:RPATH|RUNPATH) +(\S+)/gm)].map(([, path]) => `libraries in ${path}`);
+  return [...symbols, ...libraries.filter((name) => !usual.test(name)).map((name) => `the library ${name}`), ...paths];
 }
 
 /** @throws Error naming what a compiled module asks for beyond glibc 2.31. */

@@ -47,11 +47,13 @@ describe("symbols of a module", () => {
   test("are told where they are newer, as are libraries that have to be installed", () => {
     const dynamic =
       line("GLIBC_2.34", "dlopen") + line("GLIBCXX_3.4.30", "wait") + line("GLIBC_3.0", "g") + line("GLIBC_2.9", "h");
-    expect(tooNew(dynamic, "  NEEDED               libgomp.so.1\n")).toEqual([
+    const headers = "  NEEDED               libgomp.so.1\n  RUNPATH              /home/me/build\n";
+    expect(tooNew(dynamic, headers)).toEqual([
       "dlopen of GLIBC 2.34",
       "wait of GLIBCXX 3.4.30",
       "g of GLIBC 3.0",
       "the library libgomp.so.1",
+      "libraries in /home/me/build",
     ]);
   });
 });
