@@ -22,6 +22,14 @@ describe("the cause", () => {
       [echo(0), echo(3), own(1), echo(2)],
       "rank 1 broke",
     ],
+    [
+      "the one that came about first, though its news came last",
+      [
+        { ...own(2), at: 7 },
+        { ...own(1), at: 5 },
+      ],
+      "rank 1 broke",
+    ],
     ["the first of echoes, where nobody tells of more", [echo(1), echo(0)], "rank 1 lost its peers"],
   ])("is %s", (_, all, message) => {
     expect(failures(...all).cause?.message).toBe(message);
