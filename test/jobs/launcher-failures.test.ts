@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, cpSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -303,9 +303,9 @@ test("a stdout that cannot be written is one sentence, and exit code 2", () => {
 
 test("a launcher that was not built is one sentence", () => {
   const folder = mkdtempSync(join(tmpdir(), "ditrun-unbuilt-"));
-  mkdirSync(join(folder, "bin"));
-  copyFileSync(join(packageRoot, "bin", "ditrun.js"), join(folder, "bin", "ditrun.mjs"));
-  const { status, stderr } = spawnSync("node", [join(folder, "bin", "ditrun.mjs"), "profile"], { encoding: "utf8" });
+  cpSync(join(packageRoot, "bin"), join(folder, "bin"), { recursive: true });
+  writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
+  const { status, stderr } = spawnSync("node", [join(folder, "bin", "ditrun.js"), "profile"], { encoding: "utf8" });
   expect(stderr).toMatch(
     /^ditrun: The launcher could not be loaded \(Cannot find module [^\n]*\): run npm ci[^\n]*\n$/,
   );
