@@ -1,0 +1,219 @@
+"""Trains the small Wan model that comes with ditrun, on clips that `clips.py` draws.
+
+  python3 scripts/train-tiny/train.py --out FOLDER                 the VAE, then the transformer with its text encoder
+  python3 scripts/train-tiny/train.py --out FOLDER --stage vae     one of them: vae, video
+
+FOLDER then has the layout of the published checkpoint, in bf16. About ten minutes on one H200; PyTorch 2.4 or newer.
+The same seed draws the same clips; sums on a GPU may still differ in their last bits.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import math
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+import clips  # noqa: E402
+import tokens  # noqa: E402
+from checkpoint import read_vae, write_checkpoint, write_vae  # noqa: E402
+from measure import measured  # noqa: E402
+from sample import sample  # noqa: E402
+from transformer import TextEncoder, Transformer  # noqa: E402
+from vae import Vae, normalise, published_scale  # noqa: E402
+
+FRAMES = 17
+SIZES = [(96, 96), (96, 96), (96, 96), (64, 96), (96, 64), (64, 64)]  # height, width
+MOST_TOKENS = 28
+
+
+def mixed(device):
+    """Products in bf16 on a GPU."""
+    return torch.autocast("cuda", torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
+
+
+def rate(step, steps, peak):
+    """Of learning: up in 2 % of the steps, then down as a cosine."""
+    return peak * min(1, step / (0.02 * steps + 1)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
+
+
+def edges(x):
+    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1], x[:, :, 1:] - x[:, :, :-1]
+
+
+def train_vae(args, device):
+    vae = Vae(args.vae_width).to(device)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-4)
+    average = copy.deepcopy(vae)
+    begun = time.time()
+    for step in range(args.vae_steps):
+        height, width = SIZES[step % 2 * 3]
+        shown, _ = clips.many(f"vae {args.seed} {step}", args.vae_batch, width / height, "striped" if step % 8 == 0 else "plain")
+        x = clips.render(shown, FRAMES, height, width, device)
+        with mixed(device):
+            mean = vae.encode(x)[0].float()
+            z = mean + 0.05 * torch.randn_like(mean)
+            y = vae.decode(z).float()
+        loss = (y - x).square().mean() + (y - x).abs().mean()
+        loss = loss + 0.3 * sum((a - b).abs().mean() for a, b in zip(edges(y), edges(x)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, args.vae_steps, args.vae_rate)
+        optimiser.zero_grad(set_to_none=True)
+        (loss + 1e-4 * mean.square().mean()).backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), 1 / min(step + 2, 500))
+        if step % 250 == 0 or step + 1 == args.vae_steps:
+            psnr = -10 * math.log10(((y - x).square().mean().item() + 1e-9) / 4)
+            print(f"vae {step} loss {loss.item():.4f} psnr {psnr:.1f} dB, {time.time() - begun:.0f} s", flush=True)
+    with torch.no_grad():
+        shown, _ = clips.many(f"scale {args.seed}", 256)
+        means = torch.cat([average.encode(clips.render(shown[i : i + 32], FRAMES, 96, 96, device))[0] for i in range(0, 256, 32)])
+        normalise(average, means.mean((0, 2, 3, 4)), means.std((0, 2, 3, 4)))
+    write_vae(average, args.out)
+    return average
+
+
+@torch.no_grad()
+def encoded(vae, args, words, pattern, count, device):
+    """Banks of latents and texts by size: {(h, w): (latents, ids [n, ways, tokens], lengths)}."""
+    mean, std = published_scale(device)
+    banks = {}
+    for index, (height, width) in enumerate(sorted(set(SIZES))):
+        own = count * SIZES.count((height, width)) // len(SIZES)
+        shown, _ = clips.many(f"bank {args.seed} {pattern} {index}", own, width / height, pattern)
+        rng = random.Random(f"texts {args.seed} {pattern} {index}")
+        texts = [[words.encode(clips.sentence(clip, rng))[:MOST_TOKENS] for _ in range(4)] for clip in shown]
+        ids = torch.tensor([[t + [0] * (MOST_TOKENS - len(t)) for t in ways] for ways in texts], dtype=torch.int16)
+        lengths = torch.tensor([[len(t) for t in ways] for ways in texts], dtype=torch.int16)
+        latents = []
+        for i in range(0, own, 64):
+            x = clips.render(shown[i : i + 64], FRAMES, height, width, device)
+            with mixed(device):
+                latents.append(((vae.encode(x)[0].float() - mean) / std).bfloat16())
+        banks[height, width] = torch.cat(latents), ids.to(device), lengths.to(device)
+    return banks
+
+
+def without_prompt(count, rng, words):
+    """What stands for no prompt: nothing, or signs that the tokenizer does not know, as the published negative prompt is."""
+    space, comma = words.ids["▁"], words.ids[","]
+    rows = []
+    for _ in range(count):
+        row = []
+        if rng.random() < 0.6:
+            row = [space]
+            for _ in range(rng.randint(1, 9)):
+                row += [tokens.UNKNOWN] * rng.randint(1, 2) + [comma]
+            row = row[:-1]
+        rows.append((row + [tokens.END])[-MOST_TOKENS:])
+    return rows
+
+
+def train_video(args, device):
+    words = tokens.Words()
+    vae = read_vae(args.out, args.vae_width).to(device)
+    begun = time.time()
+    banks = encoded(vae, args, words, args.pattern, args.bank, device)
+    print(f"{sum(len(bank[0]) for bank in banks.values())} clips encoded, {time.time() - begun:.0f} s", flush=True)
+    text_encoder = TextEncoder(len(words.ids)).to(device)
+    with torch.no_grad():
+        for block in text_encoder.blocks:
+            block.attn.q.weight.mul_(0.25)  # T5 does not divide scores by the root of the head dimension, 16
+            block.pos_embedding.embedding.weight.mul_(0.1)
+    transformer = Transformer(layers=args.layers).to(device)
+    both = torch.nn.ModuleList([text_encoder, transformer])
+    print(f"{sum(p.numel() for p in both.parameters()) / 1e6:.2f} M and {sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters")
+    average = copy.deepcopy(both)
+    optimiser = torch.optim.AdamW(both.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    generator = torch.Generator(device).manual_seed(args.seed)
+    rng = random.Random(f"nothing {args.seed}")
+
+    def predict(x, t, ids, lengths):
+        return transformer(x, t, text_encoder(ids, lengths), lengths)
+
+    run = torch.compile(predict, dynamic=False) if args.compile else predict
+    begun = time.time()
+    for step in range(args.steps):
+        latents, ids, lengths = banks[SIZES[step % len(SIZES)]]
+        chosen = torch.randint(len(latents), (args.batch,), generator=generator, device=device)
+        way = torch.randint(ids.shape[1], (args.batch,), generator=generator, device=device)
+        x, text, length = latents[chosen].float(), ids[chosen, way].long(), lengths[chosen, way].long()
+        nothing = without_prompt(args.batch // 8, rng, words)
+        text[: len(nothing)] = torch.tensor([row + [0] * (MOST_TOKENS - len(row)) for row in nothing], device=device)
+        length[: len(nothing)] = torch.tensor([len(row) for row in nothing], device=device)
+        u = torch.rand(args.batch, generator=generator, device=device)
+        sigma = torch.where(torch.arange(args.batch, device=device) % 3 == 0, u, 4 * u / (1 + 3 * u)).view(-1, 1, 1, 1, 1)
+        noise = torch.randn(x.shape, generator=generator, device=device)
+        with mixed(device):
+            predicted = run((1 - sigma) * x + sigma * noise, 1000 * sigma.flatten(), text, length).float()
+        loss = F.mse_loss(predicted, noise - x)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, args.steps, args.rate)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(both.parameters()), 1 / min(step + 2, 800))
+        if step % 500 == 0 or step + 1 == args.steps:
+            print(f"video {step} loss {loss.item():.4f}, {time.time() - begun:.0f} s", flush=True)
+            report(average, vae, words, device, count=48 if step + 1 < args.steps else 300)
+    write_checkpoint(average[1], average[0], args.out)
+
+
+def report(both, vae, words, device, count):
+    """Samples clips of combinations that were never shown and says how many are as their sentences say."""
+    shown, _ = clips.many("report", count, held=True)
+    shown = [{**clip, "size": ""} for clip in shown]
+    texts = [f"A {clip['colour']} {clip['shape']} {said(clip['motion'])} on {clip['background']}" for clip in shown]
+    video = sample(both[1], both[0], vae, words, texts, (FRAMES, 96, 96), steps=10, device=device)
+    right = [measured(clip, video[i]) for i, clip in enumerate(shown)]
+    names = list(right[0])
+    print("  held out:", ", ".join(f"{name} {sum(r[name] for r in right)}/{count}" for name in names),
+          f"all {sum(all(r.values()) for r in right)}/{count}", flush=True)
+
+
+def said(motion):
+    return {**{d: f"moves {d}" for d in clips.DIRECTIONS}, "still": "stands still", "spin": "spins", "grow": "grows", "shrink": "shrinks", "bounce": "bounces"}[motion]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stage", choices=["vae", "video", "both"], default="both")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--vae-width", type=int, default=8)
+    parser.add_argument("--vae-steps", type=int, default=6000)
+    parser.add_argument("--vae-batch", type=int, default=8)
+    parser.add_argument("--vae-rate", type=float, default=1.5e-3)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--batch", type=int, default=384)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--bank", type=int, default=160_000)
+    parser.add_argument("--pattern", choices=clips.PATTERNS, default="plain")
+    parser.add_argument("--compile", action="store_true")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokens.write(args.out / "google" / "umt5-xxl")
+    if args.stage in ("vae", "both"):
+        train_vae(args, args.device)
+    if args.stage in ("video", "both"):
+        train_video(args, args.device)
+
+
+if __name__ == "__main__":
+    main()
