@@ -3,7 +3,7 @@ import { DitrunError } from "../failure.js";
 import { type Foreign, foreignOption } from "./aliases.js";
 import type { Command } from "./command.js";
 import type { Option } from "./option.js";
-import { noCommand, noOption, notTaken, notUnderstood, seeHelp } from "./usage-message.js";
+import { givenTwice, noCommand, noOption, noProgram, notTaken, notUnderstood } from "./usage-message.js";
 
 interface OptionWord {
   readonly kind: "option";
@@ -183,8 +183,7 @@ export function mistakeIn(line: Line, argv: readonly string[], commands: readonl
       const value = `${typed}=VALUE`;
       mistakes.push({ index, sentence: `${typed} needs a value; one that begins with a dash is written ${value}.` });
     } else if (given.has(name) && !spec?.repeats) {
-      const sentence = `--${name} is given twice, but takes effect once: leave one of them out.`;
-      mistakes.push({ index, code: "ERR_OPTION_CONFLICT", sentence });
+      mistakes.push({ index, code: "ERR_OPTION_CONFLICT", sentence: givenTwice(name) });
     } else {
       given.add(name);
     }
@@ -200,11 +199,7 @@ export function mistakeIn(line: Line, argv: readonly string[], commands: readonl
       mistakes.push({ index, sentence: notUnderstood(text, { before: argv[index - 1], option, hasPrompt }, command) });
     }
   }
-  if (line.dashes !== undefined)
-    mistakes.push({
-      index: line.dashes,
-      sentence: `"--" ends no options here: leave it out. ${seeHelp(command?.name)}`,
-    });
+  if (line.dashes !== undefined) mistakes.push({ index: line.dashes, sentence: noProgram(command?.name) });
   const [first] = mistakes.sort((a, b) => a.index - b.index);
   return first && new DitrunError(first.code ?? "ERR_COMMAND_LINE", first.sentence);
 }

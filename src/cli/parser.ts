@@ -7,6 +7,7 @@ import { hostsOptions } from "./options/hosts.js";
 import { workerOptions } from "./options/launch.js";
 import { modelOptions } from "./options/model.js";
 import { outputOptions } from "./options/output.js";
+import { givenTwice, noProgram } from "./usage-message.js";
 
 declare module "yargs" {
   interface Argv {
@@ -43,10 +44,7 @@ export async function parse(words: readonly string[], commands: readonly Command
   let parsed: Parsed | undefined;
   const choose = (command: Command, values: Readonly<Record<string, unknown>>) => {
     if (values["--"] !== undefined && command.rest === undefined)
-      throw new DitrunError(
-        "ERR_COMMAND_LINE",
-        `"--" ends no options here: leave it out. See ditrun ${command.name} --help.`,
-      );
+      throw new DitrunError("ERR_COMMAND_LINE", noProgram(command.name));
     parsed = { command, given: textsOf(command, values), rest: listOf(values["--"]) };
   };
   const parser = describeCommands(base(columns), commands, "", choose);
@@ -142,11 +140,7 @@ function textsOf({ options }: Command, values: Readonly<Record<string, unknown>>
   const given = new Map<string, readonly string[]>();
   for (const [name, { repeats }] of Object.entries(options)) {
     const texts = listOf(values[name]);
-    if (texts.length > 1 && !repeats)
-      throw new DitrunError(
-        "ERR_OPTION_CONFLICT",
-        `--${name} is given twice, but takes effect once: leave one of them out.`,
-      );
+    if (texts.length > 1 && !repeats) throw new DitrunError("ERR_OPTION_CONFLICT", givenTwice(name));
     if (texts.length > 0) given.set(name, texts);
   }
   return given;

@@ -41,6 +41,16 @@ function ended(what: string, way: string | undefined, name?: string): string {
   return `${what}: ${way}${way.endsWith("?") ? "" : "."}`;
 }
 
+/** An option that takes effect once. @param name without dashes. */
+export function givenTwice(name: string): string {
+  return `--${name} is given twice, but takes effect once: leave one of them out.`;
+}
+
+/** A `--` where nothing comes to take what is after it. */
+export function noProgram(command = ""): string {
+  return `"--" ends no options here: leave it out. ${seeHelp(command)}`;
+}
+
 /** An option that other commands have. */
 export function notTaken(name: string, command: Command): string {
   return `${command.name} takes no --${name}: leave it out.`;

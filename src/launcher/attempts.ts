@@ -4,7 +4,7 @@ import { reachable } from "./cluster/addresses.js";
 import type { AskingRule } from "./ending.js";
 import { ErrorFiles } from "./error-files.js";
 import { checkPort, reservedPort } from "./free-port.js";
-import type { Log } from "./logs.js";
+import { type Log, throughLog } from "./logs.js";
 import type { Leader } from "./nodes/leader.js";
 import type { ProgramPlace } from "./rank-program.js";
 import { Silence } from "./silence.js";
@@ -169,17 +169,8 @@ function silent({ silenceSeconds, tellStacks }: AttemptsOptions) {
 
 /** The same log, of whose lines the silence is told. */
 function heard(log: Log, silence: Silence): Log {
-  return {
-    ...log,
-    worker(job, rank) {
-      const own = log.worker(job, rank);
-      return {
-        ...own,
-        lines(stream, lines) {
-          silence.broken();
-          return own.lines(stream, lines);
-        },
-      };
-    },
-  };
+  return throughLog(log, (lines) => (stream, given) => {
+    silence.broken();
+    return lines(stream, given);
+  });
 }

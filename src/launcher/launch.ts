@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { DitrunError } from "../failure.js";
+import { mostWorkers } from "../limits.js";
 import { runAttempts } from "./attempts.js";
-import { type LaunchLog, type Log, openOwnLog } from "./logs.js";
+import { type LaunchLog, type Log, openOwnLog, throughLog } from "./logs.js";
 import type { Leader } from "./nodes/leader.js";
 import { rankProgram } from "./rank-program.js";
 
@@ -54,8 +55,6 @@ export interface LaunchResult {
   /** By rank, of the last start; every code is 0. */
   readonly exits: readonly RankExit[];
 }
-
-const MOST_RANKS = 1024;
 
 /**
  * Starts a program, one process for each rank of this host, with the variables that torchrun gives: RANK, LOCAL_RANK, WORLD_SIZE,
@@ -137,8 +136,8 @@ class RankEvents {
 }
 
 function check({ command, nproc, masterPort, maxRestarts = 0 }: LaunchRequest): void {
-  if (!Number.isInteger(nproc) || nproc < 1 || nproc > MOST_RANKS)
-    throw new DitrunError("ERR_NPROC", `nproc is ${nproc}; it must be a whole number from 1 to ${MOST_RANKS}.`);
+  if (!Number.isInteger(nproc) || nproc < 1 || nproc > mostWorkers)
+    throw new DitrunError("ERR_NPROC", `nproc is ${nproc}; it must be a whole number from 1 to ${mostWorkers}.`);
   if (command.length === 0 || command[0] === "" || command.some((word) => word.includes("\0")))
     throw new DitrunError("ERR_OPTION_VALUE", "command names no program: give it and its arguments, as text.");
   if (masterPort !== undefined && (!Number.isInteger(masterPort) || masterPort < 1 || masterPort > 65535))
@@ -152,18 +151,9 @@ function check({ command, nproc, masterPort, maxRestarts = 0 }: LaunchRequest): 
 
 /** The same log, of whose ranks each line is also told as an event. */
 function withEvents(log: Log, events: RankEvents): Log {
-  return {
-    ...log,
-    worker(job, rank) {
-      const own = log.worker(job, rank);
-      return {
-        ...own,
-        async lines(stream, lines) {
-          const room = own.lines(stream, lines);
-          await Promise.all(lines.map((line) => events.tell({ kind: "output", rank, stream, line })));
-          await room;
-        },
-      };
-    },
-  };
+  return throughLog(log, (lines, rank) => async (stream, given) => {
+    const room = lines(stream, given);
+    await Promise.all(given.map((line) => events.tell({ kind: "output", rank, stream, line })));
+    await room;
+  });
 }

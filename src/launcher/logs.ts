@@ -8,10 +8,11 @@ import { makeFolder } from "../files/folder.js";
 import { packageCommit, packageVersion } from "../version.js";
 import { notedVariables } from "./cluster/noted-variables.js";
 import { LogFile } from "./log-file.js";
-import { type Listener, type Logger, type LogLevel, loggerOf, sentenceOf } from "./logger.js";
+import type { LogLevel } from "./log-levels.js";
+import { type Listener, type Logger, loggerOf, sentenceOf } from "./logger.js";
 import { RankLines, type RankOutput, type WorkerLog } from "./rank-lines.js";
 
-export { type LogLevel, logLevels } from "./logger.js";
+export type { LogLevel } from "./log-levels.js";
 export type { WorkerLog } from "./rank-lines.js";
 
 /** Where the launcher says what it does, and where its workers' lines go. */
@@ -76,6 +77,17 @@ const painted = (colour: "red" | "yellow" | "dim") => styleText(colour, "ditrun:
 
 /** The word before a sentence, by its level. */
 const colours = { error: painted("red"), warn: painted("yellow"), info: painted("dim"), debug: painted("dim") };
+
+/** The same log, whose ranks' lines go through `take` on their way. */
+export function throughLog(log: Log, take: (lines: WorkerLog["lines"], rank: number) => WorkerLog["lines"]): Log {
+  return {
+    ...log,
+    worker(job, rank) {
+      const own = log.worker(job, rank);
+      return { ...own, lines: take((stream, lines) => own.lines(stream, lines), rank) };
+    },
+  };
+}
 
 /** Where a launch and its ranks leave their lines, besides the events. */
 export interface LaunchLog {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { packageRoot } from "../../src/paths.js";
 import { RunFolder } from "./run.js";
 
@@ -8,14 +8,7 @@ const { PYTORCH_PYTHON = "" } = process.env;
 const testWithPyTorch = test.skipIf(PYTORCH_PYTHON === "");
 const train = join(packageRoot, "test", "pytorch", "train.py");
 
-let folder: RunFolder;
-beforeEach(() => {
-  folder = new RunFolder();
-});
-afterEach(() => {
-  expect(folder.processes()).toEqual([]);
-  folder.remove();
-});
+const folder = RunFolder.ofEachTest();
 
 const run = (...args: string[]) =>
   folder.start(["--nproc-per-node", "4", "--log-dir", join(folder.path, "logs"), ...args], {

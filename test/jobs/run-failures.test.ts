@@ -3,26 +3,15 @@ import { writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { type AttemptsOptions, runAttempts } from "../../src/launcher/attempts.js";
 import { openOwnLog } from "../../src/launcher/logs.js";
 import type { ProgramPlace } from "../../src/launcher/rank-program.js";
-import { processesWith } from "../processes.js";
 import { RunFolder } from "./run.js";
 
-/** Of the launches of one test. */
-let mark = "";
-let folder: RunFolder;
-beforeEach(() => {
-  folder = new RunFolder();
-  mark = `RUN_FOLDER=${folder.path}`;
-});
+const folder = RunFolder.ofEachTest();
 afterEach(() => {
-  const left = processesWith(mark);
-  for (const pid of left) process.kill(pid, "SIGKILL");
-  expect(left).toEqual([]);
   expect(folder.files().filter((name) => name.startsWith("ditrun-"))).toEqual([]);
-  folder.remove();
 });
 
 /** Runs a line of sh on ranks of this process, which is quicker than a launcher of its own. */

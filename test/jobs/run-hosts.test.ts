@@ -1,18 +1,9 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { makeJobKey } from "../../src/launcher/nodes/job-key.js";
 import { freePort } from "./hosts.js";
 import { RunFolder } from "./run.js";
 
-let folder: RunFolder;
-beforeEach(() => {
-  folder = new RunFolder();
-});
-afterEach(() => {
-  const left = folder.processes();
-  for (const pid of left) process.kill(pid, "SIGKILL");
-  expect(left).toEqual([]);
-  folder.remove();
-});
+const folder = RunFolder.ofEachTest();
 
 /** One line on two launchers of this host, with one and two ranks. */
 async function onTwoHosts(...line: string[]) {

@@ -1,16 +1,9 @@
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { RunFolder } from "./run.js";
 
-let folder: RunFolder;
-beforeEach(() => {
-  folder = new RunFolder();
-});
-afterEach(() => {
-  expect(folder.processes()).toEqual([]);
-  folder.remove();
-});
+const folder = RunFolder.ofEachTest();
 
 const lines = (text: string) => text.split("\n").sort();
 

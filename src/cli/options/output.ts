@@ -1,7 +1,5 @@
-import type { LogLevel } from "../../launcher/logs.js";
+import { logLevels } from "../../launcher/log-levels.js";
 import { asPath, choiceOr, flag, type Option, path, type Values } from "../option.js";
-
-const levels: readonly LogLevel[] = ["silent", "error", "warn", "info", "debug"];
 
 const json: Option<string | undefined> = {
   value: "FILE",
@@ -26,7 +24,7 @@ export const outputOptions = {
   json,
   events,
   quiet: flag("Say nothing but errors: no progress, no tables, no lines of workers; files are written as ever"),
-  "log-level": choiceOr("info", levels, { describe: "What the launcher says on stderr" }),
+  "log-level": choiceOr("info", logLevels, { describe: "What the launcher says on stderr" }),
   "log-dir": path("FOLDER", "folder", { describe: "Write launcher.log and each rank's stdout and stderr there" }),
   "dry-run": flag("Check everything and say what would run, without running it"),
 } satisfies Record<string, Option<unknown>>;
