@@ -7,6 +7,7 @@ import torch
 from vae import Vae
 
 VAE_FILE = "Wan2.1_VAE.pth"
+TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
 TEXT_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 
 
@@ -28,6 +29,18 @@ def write_safetensors(tensors, path):
             file.write(value.view(torch.int16).numpy().tobytes())
 
 
+def read_weights(path):
+    """Tensors by name, of one of the files that are written here."""
+    if not str(path).endswith(".safetensors"):
+        return torch.load(path, map_location="cpu")
+    data = open(path, "rb").read()
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    piece = lambda begin, end: torch.frombuffer(bytearray(data[start + begin : start + end]), dtype=torch.bfloat16)
+    return {name: piece(*entry["data_offsets"]).view(entry["shape"]) for name, entry in header.items()}
+
+
 def write_vae(vae, folder):
     torch.save(in_bf16(vae), folder / VAE_FILE)
 
@@ -40,5 +53,5 @@ def read_vae(folder, width):
 
 def write_checkpoint(transformer, text_encoder, folder):
     (folder / "config.json").write_text(json.dumps(transformer.config, indent=2) + "\n")
-    write_safetensors(in_bf16(transformer), folder / "diffusion_pytorch_model.safetensors")
+    write_safetensors(in_bf16(transformer), folder / TRANSFORMER_FILE)
     torch.save(in_bf16(text_encoder), folder / TEXT_FILE)

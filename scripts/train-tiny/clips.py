@@ -77,7 +77,7 @@ def draw_clip(rng, aspect=1.0, pattern="plain"):
         "colour": colour,
         "background": background,
         "shape": rng.choice(list(SHAPES)),
-        "motion": rng.choice(list(MOTIONS) + list(DIRECTIONS)),
+        "motion": rng.choice(list(MOTIONS) + 2 * list(DIRECTIONS)),
         "size": rng.choice(["small", "", "", "big"]),
         "pattern": pattern,
     }

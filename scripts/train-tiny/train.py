@@ -23,12 +23,13 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent))
 import clips  # noqa: E402
 import tokens  # noqa: E402
-from checkpoint import read_vae, write_checkpoint, write_vae  # noqa: E402
+from checkpoint import TEXT_FILE, TRANSFORMER_FILE, read_vae, read_weights, write_checkpoint, write_vae  # noqa: E402
 from measure import measured  # noqa: E402
 from sample import sample  # noqa: E402
 from transformer import TextEncoder, Transformer  # noqa: E402
 from vae import Vae, normalise, published_scale  # noqa: E402
 
+STARTED = time.time()
 FRAMES = 17
 SIZES = [(96, 96), (96, 96), (96, 96), (64, 96), (96, 64), (64, 64)]  # height, width
 MOST_TOKENS = 28
@@ -39,9 +40,9 @@ def mixed(device):
     return torch.autocast("cuda", torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
 
 
-def rate(step, steps, peak):
-    """Of learning: up in 2 % of the steps, then down as a cosine."""
-    return peak * min(1, step / (0.02 * steps + 1)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
+def rate(done, peak):
+    """Of learning, when `done` of 1 is done: up in the first 2 %, then down as a cosine."""
+    return peak * min(1, done / 0.02 + 0.01) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, done))))
 
 
 def edges(x):
@@ -64,7 +65,7 @@ def train_vae(args, device):
         loss = (y - x).square().mean() + (y - x).abs().mean()
         loss = loss + 0.3 * sum((a - b).abs().mean() for a, b in zip(edges(y), edges(x)))
         for group in optimiser.param_groups:
-            group["lr"] = rate(step, args.vae_steps, args.vae_rate)
+            group["lr"] = rate(step / args.vae_steps, args.vae_rate)
         optimiser.zero_grad(set_to_none=True)
         (loss + 1e-4 * mean.square().mean()).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -83,20 +84,20 @@ def train_vae(args, device):
 
 
 @torch.no_grad()
-def encoded(vae, args, words, pattern, count, device):
+def encoded(vae, args, words, pattern, count, sizes, device):
     """Banks of latents and texts by size: {(h, w): (latents, ids [n, ways, tokens], lengths)}."""
     mean, std = published_scale(device)
     banks = {}
-    for index, (height, width) in enumerate(sorted(set(SIZES))):
-        own = count * SIZES.count((height, width)) // len(SIZES)
+    for index, (height, width) in enumerate(sorted(set(sizes))):
+        own = count * sizes.count((height, width)) // len(sizes)
         shown, _ = clips.many(f"bank {args.seed} {pattern} {index}", own, width / height, pattern)
         rng = random.Random(f"texts {args.seed} {pattern} {index}")
         texts = [[words.encode(clips.sentence(clip, rng))[:MOST_TOKENS] for _ in range(4)] for clip in shown]
         ids = torch.tensor([[t + [0] * (MOST_TOKENS - len(t)) for t in ways] for ways in texts], dtype=torch.int16)
         lengths = torch.tensor([[len(t) for t in ways] for ways in texts], dtype=torch.int16)
         latents = []
-        for i in range(0, own, 64):
-            x = clips.render(shown[i : i + 64], FRAMES, height, width, device)
+        for i in range(0, own, 128):
+            x = clips.render(shown[i : i + 128], FRAMES, height, width, device)
             with mixed(device):
                 latents.append(((vae.encode(x)[0].float() - mean) / std).bfloat16())
         banks[height, width] = torch.cat(latents), ids.to(device), lengths.to(device)
@@ -122,7 +123,8 @@ def train_video(args, device):
     words = tokens.Words()
     vae = read_vae(args.out, args.vae_width).to(device)
     begun = time.time()
-    banks = encoded(vae, args, words, args.pattern, args.bank, device)
+    sizes = [(64, 64)] if args.small else SIZES
+    banks = encoded(vae, args, words, args.pattern, args.bank, sizes, device)
     print(f"{sum(len(bank[0]) for bank in banks.values())} clips encoded, {time.time() - begun:.0f} s", flush=True)
     text_encoder = TextEncoder(len(words.ids)).to(device)
     with torch.no_grad():
@@ -132,7 +134,6 @@ def train_video(args, device):
     transformer = Transformer(layers=args.layers).to(device)
     both = torch.nn.ModuleList([text_encoder, transformer])
     print(f"{sum(p.numel() for p in both.parameters()) / 1e6:.2f} M and {sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters")
-    average = copy.deepcopy(both)
     optimiser = torch.optim.AdamW(both.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     generator = torch.Generator(device).manual_seed(args.seed)
     rng = random.Random(f"nothing {args.seed}")
@@ -140,10 +141,17 @@ def train_video(args, device):
     def predict(x, t, ids, lengths):
         return transformer(x, t, text_encoder(ids, lengths), lengths)
 
-    run = torch.compile(predict, dynamic=False) if args.compile else predict
+    if args.resume:
+        for model, path in zip(both, (args.out / TEXT_FILE, args.out / TRANSFORMER_FILE)):
+            model.load_state_dict({name: value.to(device).float() for name, value in read_weights(path).items()})
+    average = copy.deepcopy(both)
+    if args.compile:
+        for block in transformer.blocks:
+            block.compile(dynamic=False)  # one program for all blocks of a size: the whole model takes minutes to compile
     begun = time.time()
-    for step in range(args.steps):
-        latents, ids, lengths = banks[SIZES[step % len(SIZES)]]
+    step, done = 0, 0.0
+    while done < 1:
+        latents, ids, lengths = banks[sizes[step % len(sizes)]]
         chosen = torch.randint(len(latents), (args.batch,), generator=generator, device=device)
         way = torch.randint(ids.shape[1], (args.batch,), generator=generator, device=device)
         x, text, length = latents[chosen].float(), ids[chosen, way].long(), lengths[chosen, way].long()
@@ -151,35 +159,41 @@ def train_video(args, device):
         text[: len(nothing)] = torch.tensor([row + [0] * (MOST_TOKENS - len(row)) for row in nothing], device=device)
         length[: len(nothing)] = torch.tensor([len(row) for row in nothing], device=device)
         u = torch.rand(args.batch, generator=generator, device=device)
-        sigma = torch.where(torch.arange(args.batch, device=device) % 3 == 0, u, 4 * u / (1 + 3 * u)).view(-1, 1, 1, 1, 1)
+        # A third evenly, and more where there is much noise: it decides what moves where.
+        sigma = torch.where(torch.arange(args.batch, device=device) % 3 == 0, u, 6 * u / (1 + 5 * u)).view(-1, 1, 1, 1, 1)
         noise = torch.randn(x.shape, generator=generator, device=device)
         with mixed(device):
-            predicted = run((1 - sigma) * x + sigma * noise, 1000 * sigma.flatten(), text, length).float()
+            predicted = predict((1 - sigma) * x + sigma * noise, 1000 * sigma.flatten(), text, length).float()
         loss = F.mse_loss(predicted, noise - x)
         for group in optimiser.param_groups:
-            group["lr"] = rate(step, args.steps, args.rate)
+            group["lr"] = rate(done, args.rate)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(both.parameters()), 1 / min(step + 2, 800))
-        if step % 500 == 0 or step + 1 == args.steps:
+        step += 1
+        done = max(step / args.steps, (time.time() - STARTED) / args.seconds)
+        if step % 100 == 0 or done >= 1:
             print(f"video {step} loss {loss.item():.4f}, {time.time() - begun:.0f} s", flush=True)
-            report(average, vae, words, device, count=48 if step + 1 < args.steps else 300)
-    write_checkpoint(average[1], average[0], args.out)
+        if step % 1000 == 0 or done >= 1:
+            write_checkpoint(average[1], average[0], args.out)
+            report(average, vae, words, device, count=48 if done < 1 else 300)
 
 
 def report(both, vae, words, device, count):
-    """Samples clips of combinations that were never shown and says how many are as their sentences say."""
+    """Samples clips of combinations that were never shown and says how many are as their sentences say, by motion."""
     shown, _ = clips.many("report", count, held=True)
     shown = [{**clip, "size": ""} for clip in shown]
     texts = [f"A {clip['colour']} {clip['shape']} {said(clip['motion'])} on {clip['background']}" for clip in shown]
-    video = sample(both[1], both[0], vae, words, texts, (FRAMES, 96, 96), steps=10, device=device)
+    video = sample(both[1], both[0], vae, words, texts, (FRAMES, 64, 64), steps=12, device=device)
     right = [measured(clip, video[i]) for i, clip in enumerate(shown)]
-    names = list(right[0])
-    print("  held out:", ", ".join(f"{name} {sum(r[name] for r in right)}/{count}" for name in names),
-          f"all {sum(all(r.values()) for r in right)}/{count}", flush=True)
+    counts = {name: f"{sum(r[name] for r in right)}/{count}" for name in right[0]}
+    for motion in clips.MOTIONS:
+        own = [r["motion"] for r, clip in zip(right, shown) if clip["motion"] == motion]
+        counts[motion] = f"{sum(own)}/{len(own)}"
+    print("  held out:", ", ".join(f"{name} {value}" for name, value in counts.items()), flush=True)
 
 
 def said(motion):
@@ -198,10 +212,13 @@ def main():
     parser.add_argument("--vae-rate", type=float, default=1.5e-3)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ends the video stage so long after the start, whatever --steps says")
     parser.add_argument("--batch", type=int, default=384)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--bank", type=int, default=160_000)
+    parser.add_argument("--bank", type=int, default=32_000)
     parser.add_argument("--pattern", choices=clips.PATTERNS, default="plain")
+    parser.add_argument("--small", action="store_true", help="shows the video stage clips of 64 by 64 alone")
+    parser.add_argument("--resume", action="store_true", help="goes on from the weights in --out")
     parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(args.seed)

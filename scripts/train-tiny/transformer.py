@@ -1,5 +1,6 @@
 """The transformer of Wan 2.1 and its text encoder, for training, with the names of the published checkpoints."""
 
+import functools
 import math
 
 import torch
@@ -39,6 +40,7 @@ def joined(x):
     return x.transpose(1, 2).reshape(b, n, h * d)
 
 
+@functools.cache
 def rope(grid, head, device):
     """Turns of each token of a [frames, rows, columns] grid: cosines and sines, [tokens, head / 2]."""
     parts = [head - 4 * (head // 6), 2 * (head // 6), 2 * (head // 6)]
@@ -136,7 +138,7 @@ class Transformer(nn.Module):
         missing = torch.arange(rows, device=x.device) >= lengths[:, None]
         bias = torch.cat([torch.zeros(b, rows, device=x.device).masked_fill(missing, -1e4),
                           torch.log(TEXT_LENGTH - lengths.float())[:, None]], 1)[:, None, None]
-        turn = rope(grid, y.shape[-1] // self.config["num_heads"], x.device)
+        turn = rope(tuple(grid), y.shape[-1] // self.config["num_heads"], x.device)
         for block in self.blocks:
             y = block(y, e6, context, turn, bias)
         y = self.head(y, e).view(b, *grid, 1, 2, 2, channels)
