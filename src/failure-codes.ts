@@ -21,9 +21,13 @@ interface Kind {
   readonly exitCode: number;
   /** What it means, and the way out. docs/errors.md says the same. */
   readonly meaning: string;
+  /** Whether it may not come again: all ranks may then be started anew. */
+  readonly passing?: true;
 }
 
 const of = (exitCode: number, meaning: string): Kind => ({ exitCode, meaning });
+/** Of a rank: what ended it once may not end it again. */
+const passing = (exitCode: number, meaning: string): Kind => ({ exitCode, meaning, passing: true });
 const { mismatch, usage, environment, rendezvous, worker, internal } = exitCodes;
 /** As of SIGINT, where no signal says otherwise. */
 const ended = 130;
@@ -120,9 +124,12 @@ export const failureCodes = {
   ERR_PEER_LOST: of(rendezvous, "Another rank failed first, or ended. Look at the log of that rank."),
   ERR_PROTOCOL: of(rendezvous, "A message between worker and launcher is not valid. Use one build on all hosts."),
   ERR_PEER_MEMORY: of(worker, "Ranks share different peer memory. Give all of them one plan and model."),
-  ERR_RANK_FAILED: of(worker, "A rank ended with an error that has no code of its own. Look at its log."),
-  ERR_RANK_SIGNAL: of(worker, "A rank was ended by a signal. Look at its log, and at the system's for memory."),
-  ERR_RANK_SILENT: of(rendezvous, "No rank wrote a line for as long as `--timeout` allows. See where each rank waits."),
+  ERR_RANK_FAILED: passing(worker, "A rank ended with an error that has no code of its own. Look at its log."),
+  ERR_RANK_SIGNAL: passing(worker, "A rank was ended by a signal. Look at its log, and at the system's for memory."),
+  ERR_RANK_SILENT: passing(
+    rendezvous,
+    "No rank wrote a line for as long as `--timeout` allows. See where each rank waits.",
+  ),
   ERR_RANK_NOT_STARTED: of(
     environment,
     "A rank's program could not be started. Check the command and its permissions.",

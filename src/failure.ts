@@ -59,6 +59,11 @@ export class PeerFailure extends DitrunError {
   }
 }
 
+/** Whether it may not come again, so that all ranks may be started anew: a rank failed, and no file or program is missing. */
+export function isPassing(error: unknown): boolean {
+  return error instanceof DitrunError && failureCodes[error.code].passing === true;
+}
+
 /** Anything thrown as a DitrunError: what is none is a mistake in ditrun, unless another code is given. */
 export function asDitrunError(error: unknown, code: FailureCode = "ERR_INTERNAL"): DitrunError {
   return error instanceof DitrunError ? error : new DitrunError(code, messageOf(error), { cause: error });

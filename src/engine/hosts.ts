@@ -82,14 +82,9 @@ export class Hosts {
     );
   }
 
-  /** What a rank is told: its host may have its kernel module elsewhere. */
-  of(settings: Settings, rank: number): Settings {
-    const kernels = this.all[settings.hosts?.[rank] ?? 0]?.kernels;
+  /** What the ranks of a host are told: its kernel module may be elsewhere. */
+  of(settings: Settings, node: number): Settings {
+    const kernels = this.all[node]?.kernels;
     return kernels === undefined ? settings : { ...settings, kernels };
   }
-}
-
-/** The node of every rank. */
-export function hostOfRanks(perNode: readonly number[]): number[] {
-  return perNode.flatMap((count, node) => Array<number>(count).fill(node));
 }

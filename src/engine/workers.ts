@@ -5,8 +5,9 @@ import { Rendezvous } from "../launcher/rendezvous/server.js";
 import { Supervisor } from "../launcher/supervisor.js";
 import { harmless } from "../launcher/terminal-text.js";
 import { workerEntry } from "../paths.js";
+import { hostOfRanks, hostRunsOf } from "../protocol/host-runs.js";
 import type { Job, Settings, Task } from "../protocol/job.js";
-import { type Hosts, hostOfRanks } from "./hosts.js";
+import type { Hosts } from "./hosts.js";
 import { type WorkerDetail, workerProgram } from "./worker-program.js";
 
 export interface WorkersOptions {
@@ -60,7 +61,8 @@ export class Workers {
   static async start(options: WorkersOptions): Promise<Workers> {
     const { settings: own, nproc, hosts, log, port, signal, urgent, entry = workerEntry } = options;
     const perNode = hosts?.place(nproc) ?? [nproc];
-    const settings: Settings = hosts === undefined ? own : { ...own, hosts: hostOfRanks(perNode) };
+    const settings: Settings = hosts === undefined ? own : { ...own, hosts: hostRunsOf(perNode) };
+    const nodes = hostOfRanks(hostRunsOf(perNode));
     const [here = nproc] = perNode;
     const signals = [signal, hosts?.leader.broken].filter((each) => each !== undefined);
     // Known before anything can fail, since whoever fails tells the workers.
@@ -76,7 +78,8 @@ export class Workers {
     });
     try {
       const { timeoutSeconds } = settings;
-      const welcome = (rank: number) => new TextEncoder().encode(JSON.stringify(hosts?.of(settings, rank) ?? settings));
+      const welcome = (rank: number) =>
+        new TextEncoder().encode(JSON.stringify(hosts?.of(settings, nodes[rank] ?? 0) ?? settings));
       const address = hosts?.leader.address;
       const rendezvous = await Rendezvous.open(
         // The port that was asked for is where launchers meet, if there are several.

@@ -1,4 +1,4 @@
-import { DitrunError, messageOf } from "../failure.js";
+import { isPassing, messageOf } from "../failure.js";
 import { counted } from "../text.js";
 import { reachable } from "./cluster/addresses.js";
 import type { AskingRule } from "./ending.js";
@@ -56,7 +56,7 @@ export async function runAttempts(options: AttemptsOptions): Promise<void> {
       try {
         return await attempt(options, number, errorFiles);
       } catch (error) {
-        if (number >= maxRestarts || signal?.aborted || !mayRestart(error)) throw error;
+        if (number >= maxRestarts || signal?.aborted || !isPassing(error)) throw error;
         log.logger.error(messageOf(error));
         options.onRestart?.(number + 1);
         log.logger.warn(`All ranks are started again: restart ${number + 1} of ${maxRestarts}.`);
@@ -65,11 +65,6 @@ export async function runAttempts(options: AttemptsOptions): Promise<void> {
   } finally {
     errorFiles.close();
   }
-}
-
-/** A rank that failed may not fail again; a program that is not there will not come. */
-function mayRestart(error: unknown): boolean {
-  return error instanceof DitrunError && ["ERR_RANK_FAILED", "ERR_RANK_SIGNAL", "ERR_RANK_SILENT"].includes(error.code);
 }
 
 async function attempt(options: AttemptsOptions, number: number, errorFiles: ErrorFiles): Promise<void> {

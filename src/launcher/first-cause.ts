@@ -23,31 +23,43 @@ export interface Failure {
   readonly whereabouts?: boolean;
 }
 
-/** The reasons to end a job. */
+type Known = Failure & { readonly at: number };
+
+/** The reasons to end a job. Each costs the same, however many ranks have told of one. */
 export class Failures {
-  readonly #all: (Failure & { readonly at: number })[] = [];
+  readonly #ranks = new Set<number>();
+  /** The earliest that is no echo, and the earliest echo. */
+  #own: Known | undefined;
+  #echo: Known | undefined;
 
   add(failure: Failure): void {
-    this.#all.push({ ...failure, at: failure.at ?? performance.now() });
+    const known: Known = { ...failure, at: failure.at ?? performance.now() };
+    if (known.rank !== undefined) this.#ranks.add(known.rank);
+    if (known.echo) this.#echo = earlier(this.#echo, known);
+    else this.#own = earlier(this.#own, known);
   }
 
   get some(): boolean {
-    return this.#all.length > 0;
+    return this.cause !== undefined;
   }
 
   /** Whether the rank has told of a reason, or is one. */
   of(rank: number): boolean {
-    return this.#all.some((failure) => failure.rank === rank);
+    return this.#ranks.has(rank);
   }
 
   /** The cause is known for certain: something else than ranks that have lost their peers. */
   get certain(): boolean {
-    return this.#all.some(({ echo }) => !echo);
+    return this.#own !== undefined;
   }
 
   /** Why the job must end: the first reason that is no echo, else the first echo. */
-  get cause(): (Failure & { readonly at: number }) | undefined {
-    const inOrder = this.#all.toSorted((a, b) => a.at - b.at);
-    return inOrder.find(({ echo }) => !echo) ?? inOrder[0];
+  get cause(): Known | undefined {
+    return this.#own ?? this.#echo;
   }
+}
+
+/** Of two that came at the same time, the one that was told first. */
+function earlier(known: Known | undefined, other: Known): Known {
+  return known === undefined || other.at < known.at ? other : known;
 }

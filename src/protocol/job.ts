@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { ditModelSchema, latentSizeSchema, modelSchema, wanModelSchema } from "../models/schema.js";
 import { planSchema } from "../plan/schema.js";
+import { hostRunsSchema } from "./host-runs.js";
 import { seedSchema } from "./seed.js";
 
 /** Where a model's weights come from. */
@@ -220,8 +221,8 @@ export const settingsSchema = z.strictObject({
   kernels: z.string().min(1),
   /** Seconds that any wait for other ranks may take. */
   timeoutSeconds: z.number().positive(),
-  /** The number of each rank's host, by rank; all are on one unless given. */
-  hosts: z.array(z.int().min(0)).min(1).optional(),
+  /** Where the ranks are; all on one host unless given. */
+  hosts: hostRunsSchema.optional(),
   /** Whether more requests may come: what has to make room for other work is then kept in host memory. */
   stays: z.boolean().optional(),
 });

@@ -23,6 +23,8 @@ export const workerMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("get"), id, key: z.string() }),
   /** Answered with `done` once every rank has arrived, or with `refused` after the deadline. */
   z.strictObject({ type: z.literal("barrier"), id, name: z.string() }),
+  /** A barrier to which every rank brings a number; answered with `largest`. */
+  z.strictObject({ type: z.literal("largest"), id, name: z.string(), value: z.number() }),
   /** Hands the bytes to whoever made the request; answered with `done` when it has been dealt with, one after the other. */
   z.strictObject({ type: z.literal("emit"), id, name: z.string() }),
   /** Nothing but a sign of life, of which a rank gives some in every timeout; not answered. */
@@ -52,6 +54,8 @@ export const launcherMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("joined"), id }),
   z.strictObject({ type: z.literal("done"), id }),
   z.strictObject({ type: z.literal("value"), id }),
+  /** Of the numbers of all ranks. */
+  z.strictObject({ type: z.literal("largest"), id, value: z.number() }),
   z.strictObject({ type: z.literal("request"), id, request }),
   /** There will be no more requests. */
   z.strictObject({ type: z.literal("end"), id }),

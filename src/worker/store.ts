@@ -26,6 +26,8 @@ export interface Store {
   get(key: string): Promise<Uint8Array>;
   /** Waits until every rank has come. @throws DitrunError naming the ranks missing at the deadline, or the rank that failed. */
   barrier(name: string): Promise<void>;
+  /** A barrier to which every rank brings a number. @returns the largest of them, on every rank. */
+  largest(name: string, value: number): Promise<number>;
   /**
    * Gives whoever made the request something before the result, a progress report or a frame of video. Resolves when it
    * has been dealt with, in the order of the calls: whoever awaits it keeps no more on the way than the launcher can take.
@@ -48,6 +50,7 @@ export function scoped(store: Store, scope: string): Store {
     put: (key, value) => store.put(`${scope}/${key}`, value),
     get: (key) => store.get(`${scope}/${key}`),
     barrier: (name) => store.barrier(`${scope}/${name}`),
+    largest: (name, value) => store.largest(`${scope}/${name}`, value),
   };
 }
 
@@ -199,6 +202,11 @@ export class WorkerStore {
       },
       barrier: async (name) => {
         await this.#ask({ type: "barrier", name }, this.#patience, `barrier "${name}"`);
+      },
+      largest: async (name, value) => {
+        const { message } = await this.#ask({ type: "largest", name, value }, this.#patience, `barrier "${name}"`);
+        if (message.type === "largest") return message.value;
+        throw new DitrunError("ERR_PROTOCOL", `The launcher answered barrier "${name}" with ${message.type}.`);
       },
       emit: async (name, value) => {
         await this.#ask({ type: "emit", name }, this.#patience, `the ${name}`, value);

@@ -8,6 +8,7 @@ import { openLog } from "../../src/launcher/logs.js";
 import { loadCheckpointModel } from "../../src/models/load.js";
 import { builtKernels } from "../../src/paths.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.js";
+import { hostRunsOf } from "../../src/protocol/host-runs.js";
 import { jobSchema } from "../../src/protocol/job.js";
 import { readTensor, relativeL2 } from "../compare.js";
 
@@ -18,8 +19,8 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** One forward of the golden model, on real CPU workers. @param hosts where the ranks are said to be. */
-async function forward(document: PlanDocument, hosts?: number[]): Promise<Float32Array> {
+/** One forward of the golden model, on real CPU workers. @param perNode ranks that each host is said to have. */
+async function forward(document: PlanDocument, perNode?: number[]): Promise<Float32Array> {
   const plan = planSchema.parse({ dtype: "fp32", ...document });
   const output = join(folder, "output.safetensors");
   await runJob({
@@ -28,7 +29,7 @@ async function forward(document: PlanDocument, hosts?: number[]): Promise<Float3
       device: "cpu",
       kernels: builtKernels("cpu"),
       timeoutSeconds: 60,
-      hosts,
+      hosts: perNode && hostRunsOf(perNode),
       task: {
         kind: "forward",
         model: await loadCheckpointModel(directory),
@@ -46,8 +47,8 @@ async function forward(document: PlanDocument, hosts?: number[]): Promise<Float3
   return readTensor(output, "output");
 }
 
-async function errorOf(document: PlanDocument, hosts?: number[]): Promise<number> {
-  return relativeL2(await forward(document, hosts), await readTensor(join(directory, "case.safetensors"), "output"));
+async function errorOf(document: PlanDocument, perNode?: number[]): Promise<number> {
+  return relativeL2(await forward(document, perNode), await readTensor(join(directory, "case.safetensors"), "output"));
 }
 
 describe("the golden DiT over TCP, where GPUs have NCCL", () => {
@@ -73,16 +74,16 @@ describe("the golden DiT over TCP, where GPUs have NCCL", () => {
 
 describe("the golden DiT on several hosts", () => {
   const layouts: [string, PlanDocument, number[]][] = [
-    ["cp4×tp2, keys and values between two hosts", { mesh: { cp: 4, tp: 2 } }, [0, 0, 0, 0, 1, 1, 1, 1]],
-    ["cp3×tp2 of hosts with four and two ranks", { mesh: { cp: 3, tp: 2 } }, [0, 0, 0, 0, 1, 1]],
+    ["cp4×tp2, keys and values between two hosts", { mesh: { cp: 4, tp: 2 } }, [4, 4]],
+    ["cp3×tp2 of hosts with four and two ranks", { mesh: { cp: 3, tp: 2 } }, [4, 2]],
   ];
-  it.for(layouts)("agrees with the reference under %s", async ([, plan, hosts]) => {
-    expect(await errorOf(plan, hosts)).toBeLessThan(1e-5);
+  it.for(layouts)("agrees with the reference under %s", async ([, plan, perNode]) => {
+    expect(await errorOf(plan, perNode)).toBeLessThan(1e-5);
   });
 
   it("is refused over peer memory, with the group that spans them", async () => {
     const plan: PlanDocument = { name: "mine", mesh: { cp: 2 }, ring: { transport: "peer" } };
-    await expect(forward(plan, [0, 1])).rejects.toThrow(
+    await expect(forward(plan, [1, 1])).rejects.toThrow(
       /^Rank [01] \(.+\) failed: Plan mine has ring\.transport peer, but ranks 0, 1 of its cp group are on 2 hosts: use auto or nccl\.$/,
     );
   });

@@ -218,6 +218,11 @@ describe("the store", () => {
     }
   });
 
+  test("all ranks get the largest number that one has brought", async () => {
+    const [zero, one] = [await join(0), await join(1)];
+    expect(await Promise.all([zero.largest("n", -7.5), one.largest("n", -8)])).toEqual([-7.5, -7.5]);
+  });
+
   test("ranks that do not come to a barrier are named, and a rank comes once", async () => {
     rendezvous.close();
     await open(2);

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { DitrunError, PeerFailure } from "../../src/failure.js";
+import { DitrunError, isPassing, PeerFailure } from "../../src/failure.js";
 import { failureCodes } from "../../src/failure-codes.js";
 import { failureCodeSchema } from "../../src/protocol/failure-code.js";
 
@@ -33,4 +33,12 @@ test("an error has the exit code of its kind, unless the process has one of its 
 test("only a code of the table is taken from another process", () => {
   expect(failureCodeSchema.safeParse("ERR_PLAN_MESH").success).toBe(true);
   for (const other of ["ERR_NONE", "toString", 4]) expect(failureCodeSchema.safeParse(other).success).toBe(false);
+});
+
+test("only what ended a rank may not come again", () => {
+  const passing = Object.entries(failureCodes).flatMap(([code, kind]) => (kind.passing ? [code] : []));
+  expect(passing).toEqual(["ERR_RANK_FAILED", "ERR_RANK_SIGNAL", "ERR_RANK_SILENT"]);
+  expect(isPassing(new DitrunError("ERR_RANK_FAILED", "It ended.", { exitCode: 9 }))).toBe(true);
+  for (const other of [new DitrunError("ERR_RANK_NOT_STARTED", "No."), new PeerFailure("Lost."), new Error("x"), "x"])
+    expect(isPassing(other)).toBe(false);
 });

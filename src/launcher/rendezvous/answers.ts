@@ -8,6 +8,7 @@ export interface Question {
 export interface Answers {
   done(question: Question): void;
   value(question: Question, value: Uint8Array): void;
+  largest(question: Question, value: number): void;
   request(question: Question, request: number, task: Uint8Array): void;
   /** There are no more requests. */
   end(question: Question): void;

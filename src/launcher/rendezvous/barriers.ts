@@ -6,8 +6,14 @@ import type { Answers, Question } from "./answers.js";
 const MOST_BARRIERS = 1024;
 
 interface Barrier {
-  readonly arrived: Map<number, Question>;
+  readonly arrived: Map<number, Arrival>;
   readonly callOff: () => void;
+}
+
+interface Arrival {
+  readonly question: Question;
+  /** That the rank has brought. */
+  readonly value: number | undefined;
 }
 
 /** The rendezvous's barriers: each opens when every rank has come, or breaks at its deadline. */
@@ -29,7 +35,8 @@ export class Barriers {
     return this.#barriers.size > 0;
   }
 
-  arrive(question: Question, name: string): void {
+  /** @param value a number, where the rank asks for the largest that was brought. */
+  arrive(question: Question, name: string, value?: number): void {
     const barrier = this.#barriers.get(name) ?? this.#open(name);
     if (barrier === undefined) {
       this.answers.refuse(question, `More than ${MOST_BARRIERS} barriers are open already.`, "own");
@@ -39,33 +46,36 @@ export class Barriers {
       this.answers.refuse(question, `Rank ${question.rank} waits at barrier "${name}" already.`, "own");
       return;
     }
-    barrier.arrived.set(question.rank, question);
+    barrier.arrived.set(question.rank, { question, value });
     this.whereabouts.saw(question.rank, `came to barrier "${name}"`);
     if (barrier.arrived.size < this.size) return;
     barrier.callOff();
     this.#barriers.delete(name);
-    for (const waiting of barrier.arrived.values()) {
-      this.whereabouts.saw(waiting.rank, `passed barrier "${name}"`);
-      this.answers.done(waiting);
+    let largest = Number.NEGATIVE_INFINITY;
+    for (const { value } of barrier.arrived.values()) largest = Math.max(largest, value ?? largest);
+    for (const { question, value } of barrier.arrived.values()) {
+      this.whereabouts.saw(question.rank, `passed barrier "${name}"`);
+      if (value === undefined) this.answers.done(question);
+      else this.answers.largest(question, largest);
     }
   }
 
   #open(name: string): Barrier | undefined {
     if (this.#barriers.size >= MOST_BARRIERS) return undefined;
     const callOff = this.clock.after(this.timeoutSeconds * 1000, () => this.#break(name));
-    const barrier = { arrived: new Map<number, Question>(), callOff };
+    const barrier = { arrived: new Map<number, Arrival>(), callOff };
     this.#barriers.set(name, barrier);
     return barrier;
   }
 
   #break(name: string): void {
-    const arrived = this.#barriers.get(name)?.arrived ?? new Map<number, Question>();
+    const arrived = this.#barriers.get(name)?.arrived ?? new Map<number, Arrival>();
     this.#barriers.delete(name);
     const missing = missingFrom(this.size, arrived.keys());
     const seen = this.whereabouts.of(missing);
     const message = `${rankList(missing)} did not come to barrier "${name}" within ${this.timeoutSeconds} s${seen}.`;
     // First the launcher: those that came are not to blame.
     this.onBroken(message);
-    for (const question of arrived.values()) this.answers.refuse(question, message, "peer");
+    for (const { question } of arrived.values()) this.answers.refuse(question, message, "peer");
   }
 }

@@ -121,7 +121,8 @@ export class Requests {
     if (!current) return;
     this.whereabouts.saw(question.rank, "stopped");
     this.answers.done(question);
-    if (![...current.ended].some((rank) => !current.results.has(rank))) this.onEarlyEnd(request);
+    // Every rank that has ended before had a result.
+    if (current.ended.size === current.results.size) this.onEarlyEnd(request);
     this.#ended(current, question.rank);
   }
 

@@ -101,6 +101,7 @@ export class Rendezvous {
       go: ({ rank, id }) => this.#send(rank, { type: "go", id }),
       stop: ({ rank, id }, message) => this.#send(rank, { type: "stop", id, message }),
       done: ({ rank, id }) => this.#send(rank, { type: "done", id }),
+      largest: ({ rank, id }, value) => this.#send(rank, { type: "largest", id, value }),
       value: ({ rank, id }, value) => this.#send(rank, { type: "value", id }, value),
       refuse: ({ rank, id }, message, cause) => this.#send(rank, { type: "refused", id, message, cause }),
     };
@@ -250,6 +251,9 @@ export class Rendezvous {
         break;
       case "barrier":
         this.#barriers.arrive(question, message.name);
+        break;
+      case "largest":
+        this.#barriers.arrive(question, message.name, message.value);
         break;
       case "emit":
         this.#emit(question, message.name, joinPieces(pieces));

@@ -1,4 +1,5 @@
 import { checkDtypes, type Plan } from "../../plan/schema.js";
+import { hostOfRanks } from "../../protocol/host-runs.js";
 import type { Job, WanGenerateTask } from "../../protocol/job.js";
 import type { MemoryNeed } from "../../protocol/results.js";
 import { Context } from "../comm/context.js";
@@ -26,7 +27,7 @@ export class Frame {
 
   /** Opens this rank's device. @throws DitrunError when it cannot be opened. */
   static open({ kernels, stays, hosts }: Pick<Job, "kernels" | "stays" | "hosts">): Frame {
-    return new Frame(Device.open(kernels, placeOnHost().rank), stays ?? false, hosts);
+    return new Frame(Device.open(kernels, placeOnHost().rank), stays ?? false, hosts && hostOfRanks(hosts));
   }
 
   /** Runs a task that leaves nothing behind, in memory of its own, with a context for its plan. */

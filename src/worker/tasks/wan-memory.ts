@@ -3,7 +3,7 @@ import type { MemoryNeed } from "../../protocol/results.js";
 import { bytesInWords } from "../../text.js";
 import type { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
-import { agreed, largestOf } from "./agree.js";
+import { agreed } from "./agree.js";
 
 /** What is not counted: cuBLASLt's workspace, captured graphs, staging of single tensors. */
 const MARGIN_BYTES = 512 * 2 ** 20;
@@ -60,7 +60,7 @@ export async function needOf(
     });
   };
   await mustFit("encoder fits", used, encoder, []);
-  const alone = await largestOf(store, "both fit", budget.victims(used + encoder, video, [], false));
+  const alone = await store.largest("both fit", budget.victims(used + encoder, video, [], false));
   if (alone > 0) await mustFit("video fits", used + encoder, video, [{ bytes: encoder }]);
   return { neededBytes: used + encoder + video, availableBytes: budget.bytes, encoderFirst: alone > 0 };
 }

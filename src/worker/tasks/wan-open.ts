@@ -16,7 +16,7 @@ import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { KeptWeights } from "../weights/kept.js";
 import { LoadMeter } from "../weights/load-meter.js";
-import { agreed, largestOf } from "./agree.js";
+import { agreed } from "./agree.js";
 import { Program } from "./program.js";
 import { tell } from "./stage-clock.js";
 import { Budget, needOf } from "./wan-memory.js";
@@ -287,7 +287,7 @@ export class OpenWan {
     }
     if (!keep.diffusion && others > 0) victims.push({ bytes: others, free: () => this.#freeDiffusion() });
     const own = budget.victims(this.#used, bytes, victims, must);
-    const most = await largestOf(store, `room ${this.#made} ${must}`, own);
+    const most = await store.largest(`room ${this.#made} ${must}`, own);
     if (most <= victims.length) {
       if (most > 0) await this.device.synchronize();
       for (const { free } of victims.slice(0, most)) await free();

@@ -10,6 +10,7 @@ let said: string[] = [];
 const answers: Answers = {
   done: ({ rank }) => said.push(`${rank}: done`),
   value: ({ rank }, value) => said.push(`${rank}: ${value.length} bytes`),
+  largest: ({ rank }, value) => said.push(`${rank}: largest ${value}`),
   refuse: ({ rank }, message, cause) => said.push(`${rank}: refused (${cause}): ${message}`),
   request: ({ rank }, request) => said.push(`${rank}: request ${request}`),
   end: ({ rank }) => said.push(`${rank}: end`),
@@ -37,6 +38,15 @@ test("ranks that wait at a barrier are not blamed for those that do not come", (
     `job: ${missing}`,
     `0: refused (peer): ${missing}`,
   ]);
+});
+
+test("ranks that bring numbers get the largest, and each is answered once", () => {
+  const barriers = new Barriers(3, 10, clock, new Whereabouts(), answers, (message) => said.push(`job: ${message}`));
+  for (const round of [0, 1]) {
+    said = [];
+    for (const [rank, value] of [-5, -2 + round, -3].entries()) barriers.arrive({ rank, id: round }, "n", value);
+    expect(said).toEqual([0, 1, 2].map((rank) => `${rank}: largest ${-2 + round}`));
+  }
 });
 
 test("open barriers, keys and bytes are bounded", () => {

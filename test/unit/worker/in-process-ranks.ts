@@ -19,6 +19,7 @@ function deferred<T>(): Deferred<T> {
 export function makeStores(size: number): Store[] {
   const values = new Map<string, Deferred<Uint8Array>>();
   const barriers = new Map<string, Deferred<void> & { come: number }>();
+  const numbers = new Map<string, Deferred<number> & { readonly all: number[] }>();
   const slot = (key: string) => {
     const known = values.get(key) ?? deferred<Uint8Array>();
     values.set(key, known);
@@ -37,6 +38,16 @@ export function makeStores(size: number): Store[] {
         barrier.resolve();
       }
       return barrier.promise;
+    },
+    largest: async (name, value) => {
+      const brought = numbers.get(name) ?? { ...deferred<number>(), all: [] };
+      numbers.set(name, brought);
+      brought.all.push(value);
+      if (brought.all.length === size) {
+        numbers.delete(name);
+        brought.resolve(Math.max(...brought.all));
+      }
+      return brought.promise;
     },
     emit: async () => {},
     step: () => async () => {},

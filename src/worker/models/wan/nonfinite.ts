@@ -56,14 +56,19 @@ export class NonfiniteCounter {
     });
     const counts = await this.#read(seen.length);
     const own = seen.find((_, index) => (counts[index] ?? 0) > 0) ?? null;
-    await store.put(`nonfinite/${store.rank}`, new TextEncoder().encode(JSON.stringify(own)));
+    await store.put(`nonfinite/${store.rank}`, encode(own));
+    // One rank reads what all have put, and tells them: were it every rank, the messages would grow with the square of the ranks.
+    if (store.rank === 0) await store.put("nonfinite", encode(await this.#first(store)));
+    return culpritSchema.nullable().parse(decode(await store.get("nonfinite"))) ?? undefined;
+  }
+
+  async #first(store: Store): Promise<Culprit | null> {
     const all: Culprit[] = [];
     for (let rank = 0; rank < store.size; rank++) {
-      const text = new TextDecoder().decode(await store.get(`nonfinite/${rank}`));
-      const theirs = culpritSchema.nullable().parse(JSON.parse(text));
+      const theirs = culpritSchema.nullable().parse(decode(await store.get(`nonfinite/${rank}`)));
       if (theirs) all.push(theirs);
     }
-    return all.sort((a, b) => a.slot.localeCompare(b.slot) || a.index - b.index || a.rank - b.rank)[0];
+    return all.sort((a, b) => a.slot.localeCompare(b.slot) || a.index - b.index || a.rank - b.rank)[0] ?? null;
   }
 
   #queue(index: number, x: Tensor): void {
@@ -75,3 +80,6 @@ export class NonfiniteCounter {
     return new Uint32Array(bytes.buffer, bytes.byteOffset, length);
   }
 }
+
+const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+const decode = (value: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(value));

@@ -45,6 +45,7 @@ export function soloStore(): Store {
       return value;
     },
     async barrier() {},
+    largest: async (_, value) => value,
     async emit() {},
     step: () => async () => {},
     async fault(error) {
