@@ -69,6 +69,8 @@ export class Workers {
     let workers: Workers | undefined;
     const supervisor = new Supervisor({
       ...{ id: settings.id, nproc: here, log, signal: AbortSignal.any(signals), urgent },
+      // Every host has a launcher, and every rank joins here.
+      connections: perNode.length - 1 + nproc - here,
       mayEnd: () => workers?.mayEnd ?? false,
       doing: (rank, code) => {
         if (workers?.mayEnd) return "after its result";

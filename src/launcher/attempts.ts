@@ -84,7 +84,7 @@ async function attempt(options: AttemptsOptions, number: number, errorFiles: Err
   const silence =
     silenceSeconds === undefined ? undefined : new Silence(silenceSeconds, () => supervisor.fail(silent(options)));
   const supervisor = new Supervisor({
-    ...{ id: name, nproc, urgent: options.urgent, asking: options.asking },
+    ...{ id: name, nproc, urgent: options.urgent, asking: options.asking, connections: perNode.length - 1 },
     signal: AbortSignal.any([options.signal, hosts?.leader.broken].filter((each) => each !== undefined)),
     log: silence === undefined ? log : heard(log, silence),
     mayEnd: () => true,

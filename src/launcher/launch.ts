@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { DitrunError } from "../failure.js";
-import { mostWorkers } from "../limits.js";
+import { mostRanks, mostWorkers } from "../limits.js";
 import { runAttempts } from "./attempts.js";
 import { type LaunchLog, type Log, openOwnLog, throughLog } from "./logs.js";
 import type { Leader } from "./nodes/leader.js";
@@ -74,7 +74,7 @@ export async function launchOnHosts(request: HostsRequest, options: LaunchOption
 }
 
 async function run(request: LaunchRequest | HostsRequest, { signal, onEvent }: LaunchOptions): Promise<LaunchResult> {
-  check(request);
+  check(request, "leader" in request ? mostRanks : mostWorkers);
   signal?.throwIfAborted();
   const { command, nproc, masterPort, maxRestarts = 0, environment, log: wanted } = request;
   const id = `launch-${randomBytes(4).toString("hex")}`;
@@ -135,9 +135,9 @@ class RankEvents {
   }
 }
 
-function check({ command, nproc, masterPort, maxRestarts = 0 }: LaunchRequest): void {
-  if (!Number.isInteger(nproc) || nproc < 1 || nproc > mostWorkers)
-    throw new DitrunError("ERR_NPROC", `nproc is ${nproc}; it must be a whole number from 1 to ${mostWorkers}.`);
+function check({ command, nproc, masterPort, maxRestarts = 0 }: LaunchRequest, most: number): void {
+  if (!Number.isInteger(nproc) || nproc < 1 || nproc > most)
+    throw new DitrunError("ERR_NPROC", `nproc is ${nproc}; it must be a whole number from 1 to ${most}.`);
   if (command.length === 0 || command[0] === "" || command.some((word) => word.includes("\0")))
     throw new DitrunError("ERR_OPTION_VALUE", "command names no program: give it and its arguments, as text.");
   if (masterPort !== undefined && (!Number.isInteger(masterPort) || masterPort < 1 || masterPort > 65535))

@@ -9,6 +9,8 @@ const LEAST_OF_LAUNCHER = 4;
 /** Open files of the launcher itself, and for each worker: pipes, a connection and two logs. */
 const FILES_OF_LAUNCHER = 64;
 const FILES_PER_WORKER = 8;
+/** A worker or launcher of another host is one connection. */
+const FILES_PER_CONNECTION = 1;
 /** With more than this allowed nobody needs to count what there is. */
 const ENOUGH = 4096;
 
@@ -20,18 +22,13 @@ interface Limit {
 }
 
 /**
- * Looks whether so many workers can be started: the libraries that find out later end their process with words of their own.
+ * Looks whether so many workers can be started here, and others can be met: the libraries that find out later end their process
+ * with words of their own, or let nobody in.
+ * @param connections of other hosts: one for each of their launchers, and for each worker that joins here.
  * @throws DitrunError naming the limit that is too low.
  */
-export function checkRoom(nproc: number): void {
-  const files = FILES_OF_LAUNCHER + FILES_PER_WORKER * nproc;
-  const most = processLimit("Max open files") ?? Number.POSITIVE_INFINITY;
-  if (most < files) {
-    throw new DitrunError(
-      "ERR_LIMIT",
-      `Only ${most} files may be open at once, and ${counted(nproc, "worker")} need ${files} in the launcher: raise the limit with ulimit -n ${Math.max(1024, files)}.`,
-    );
-  }
+export function checkRoom(nproc: number, connections = 0): void {
+  checkFiles(nproc, connections);
   const threads = LEAST_OF_LAUNCHER + LEAST_PER_WORKER * nproc;
   for (const limit of [processesOfUser(), processesOfContainer()]) {
     if (limit === undefined || limit.most - limit.used >= threads) continue;
@@ -40,6 +37,24 @@ export function checkRoom(nproc: number): void {
       `Only ${limit.most} threads and processes are allowed, of which ${limit.used} are there, and ${counted(nproc, "worker")} need ${threads} more at least: raise the limit (${limit.raise}).`,
     );
   }
+}
+
+/** @throws DitrunError where too few files may be open for so many workers and connections. @param most that may be. */
+export function checkFiles(
+  nproc: number,
+  connections: number,
+  most = processLimit("Max open files") ?? Number.POSITIVE_INFINITY,
+): void {
+  const files = FILES_OF_LAUNCHER + FILES_PER_WORKER * nproc + FILES_PER_CONNECTION * connections;
+  if (most >= files) return;
+  const who = [
+    ...(nproc > 0 ? [counted(nproc, "worker")] : []),
+    ...(connections > 0 ? [`${counted(connections, "connection")} of other hosts`] : []),
+  ];
+  throw new DitrunError(
+    "ERR_LIMIT",
+    `Only ${most} files may be open at once, and ${who.join(" and ")} need ${files} in the launcher: raise the limit with ulimit -n ${Math.max(1024, files)}.`,
+  );
 }
 
 /** RLIMIT_NPROC counts all threads of a user; root is exempt. */

@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
-import { constants, hostname } from "node:os";
+import { hostname } from "node:os";
 import { DitrunError, messageOf } from "../failure.js";
 import { counted } from "../text.js";
 import { type Asking, type AskingRule, endAll, SETTLE_MILLISECONDS } from "./ending.js";
+import { describeExit, failureOfExit, type KnownExit, reasonOfExit } from "./exit-words.js";
 import { type Failure, Failures } from "./first-cause.js";
 import { Happenings } from "./happenings.js";
 import { LocalRanks } from "./local-ranks.js";
@@ -20,6 +21,8 @@ export interface SupervisorOptions {
   readonly id: string;
   /** Number of processes on this host, the first ranks of the launch. */
   readonly nproc: number;
+  /** Of launchers and ranks of other hosts, to this launcher. */
+  readonly connections?: number;
   readonly log: Log;
   /** Ends everything; its reason is the failure to report, a DitrunError. */
   readonly signal?: AbortSignal | undefined;
@@ -37,8 +40,6 @@ export interface SupervisorOptions {
   readonly onExit?: (rank: number, exit: KnownExit) => void;
 }
 
-/** What libzmq, libuv and OpenMP say before they abort where a thread cannot be had. */
-const NO_THREAD = /Resource temporarily unavailable|uv_thread_create|[Tt]hread creation failed/;
 /** How long the news of an end may take from another host. */
 const NEWS_MILLISECONDS = 100;
 /** How long the output of one that ended may take to be read. */
@@ -79,7 +80,7 @@ export class Supervisor {
   readonly #onUrgent = () => this.#happenings.tell();
 
   constructor(private readonly options: SupervisorOptions) {
-    checkRoom(options.nproc);
+    checkRoom(options.nproc, options.connections);
     this.#local = new LocalRanks(options.id, this.mark, options.log);
     options.signal?.addEventListener("abort", this.#onAbort);
     options.urgent?.addEventListener("abort", this.#onUrgent);
@@ -217,7 +218,7 @@ export class Supervisor {
       this.#happenings.tell();
       return;
     }
-    const how = this.#describe(rank, exit);
+    const how = describeExit(exit, (code) => this.options.doing?.(rank, code));
     this.options.log.logger.debug(`Rank ${rank} ${how}.`);
     this.#ends.push({ rank, how, at, ended: this.#ending });
     this.options.onExit?.(rank, exit);
@@ -231,32 +232,11 @@ export class Supervisor {
       this.fail({
         ...{ rank, at, ...(exit.kind === "not started" ? {} : { when }) },
         echo: maybeVictim && soundsLikeVictim([...worker.stderrTail, told ?? ""]),
-        ...kindOf(exit),
-        message: `${this.nameOf(rank)} ${how}${this.#reasonOf(worker, exit, told)}.`,
+        ...failureOfExit(exit),
+        message: `${this.nameOf(rank)} ${how}${reasonOfExit(worker, exit, this.#killsBefore, told)}.`,
       });
     }
     this.#happenings.tell();
-  }
-
-  #describe(rank: number, exit: KnownExit): string {
-    if (exit.kind === "signal") return `was killed by ${exit.signal}`;
-    if (exit.kind === "not started") return `could not be started: ${exit.reason}`;
-    const when = this.options.doing?.(rank, exit.code);
-    return `exited with code ${exit.code}${when === undefined ? "" : ` ${when}`}`;
-  }
-
-  /** What a code or signal alone does not say, as the end of a sentence. */
-  #reasonOf({ stderrTail, exception, host }: RankProcess, exit: KnownExit, told = exception): string {
-    if (exit.kind === "signal") {
-      // Nobody says whom the kernel killed for want of memory, but it counts them.
-      if (exit.signal === "SIGKILL" && host === hostname() && (outOfMemoryKills() ?? 0) > this.#killsBefore) {
-        return ", probably because memory ran out: the kernel has just killed a process for that";
-      }
-      if (exit.signal === "SIGABRT" && stderrTail.some((line) => NO_THREAD.test(line))) {
-        return ", since no more threads can be made: raise ulimit -u, or the pids limit of the container";
-      }
-    }
-    return told === undefined || exit.kind === "not started" ? "" : `: ${told.replace(/[.!\s]+$/, "")}`;
   }
 
   async #end(cause: Failure | undefined, tell: (message: string) => Promise<void>): Promise<void> {
@@ -303,12 +283,4 @@ export class Supervisor {
 /** A moment of performance.now() as the time of day. */
 function clock(at: number): string {
   return new Date(performance.timeOrigin + at).toISOString().slice(11, 23);
-}
-
-type KnownExit = Exclude<WorkerExit, { kind: "lost" }>;
-
-function kindOf(exit: KnownExit): Pick<Failure, "code" | "exitCode" | "signal"> {
-  if (exit.kind === "not started") return { code: "ERR_RANK_NOT_STARTED" };
-  if (exit.kind === "code") return { code: "ERR_RANK_FAILED", ...(exit.code === 0 ? {} : { exitCode: exit.code }) };
-  return { code: "ERR_RANK_SIGNAL", exitCode: 128 + constants.signals[exit.signal], signal: exit.signal };
 }

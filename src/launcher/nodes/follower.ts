@@ -15,7 +15,7 @@ import { checkRoom } from "../room.js";
 import { startReaper } from "../start-reaper.js";
 import { harmless } from "../terminal-text.js";
 import type { Program, WorkerExit, WorkerProcess } from "../worker-process.js";
-import type { Common } from "./leader.js";
+import type { Common } from "./followers.js";
 import { LeaderLink, type Located } from "./leader-link.js";
 
 /** Ranks that a leader has started here. */

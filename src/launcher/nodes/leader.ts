@@ -1,6 +1,6 @@
-import { Context, Router } from "zeromq";
+import { Context, type Router } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
-import { MOST_FRAME_BYTES, messagesOf } from "../../protocol/frames.js";
+import { messagesOf } from "../../protocol/frames.js";
 import { parseMessage } from "../../protocol/messages.js";
 import {
   type Ending,
@@ -14,21 +14,15 @@ import { counted } from "../../text.js";
 import { tcpOf } from "../cluster/endpoint.js";
 import { Happenings } from "../happenings.js";
 import { Complaints } from "../rendezvous/complaints.js";
+import { Door } from "../rendezvous/door.js";
+import { serverSocket } from "../rendezvous/server-socket.js";
 import { admitOnly } from "../rendezvous/zap.js";
+import { checkFiles } from "../room.js";
 import { harmless, visible } from "../terminal-text.js";
-import { missingFrom } from "../whereabouts.js";
+import { type Asked, type Common, type Follower, Followers } from "./followers.js";
 import type { curvePairs } from "./job-key.js";
 import type { Member } from "./members.js";
 import { type LaunchPlace, RemoteLaunch } from "./remote-launch.js";
-
-/** What every launcher of a job must have in common with the leader. */
-export interface Common {
-  readonly version: string;
-  readonly nodes: number;
-  readonly job: string;
-  /** Of what the job is. */
-  readonly command: string;
-}
 
 export interface LeaderOptions extends Common {
   readonly host: string;
@@ -42,29 +36,17 @@ export interface LeaderOptions extends Common {
   readonly warn: (sentence: string) => void;
 }
 
-/** Messages of one follower that may wait to be read. */
-const MOST_WAITING_MESSAGES = 4096;
-const FRAME_OVERHEAD = 1024;
-const HANDSHAKE_MILLISECONDS = 15_000;
 /** A launcher that is there answers a question about that sooner. */
 const ANSWER_MILLISECONDS = 2500;
 /** How long followers may take to say that they have heard the end. */
 const FAREWELL_MILLISECONDS = 1500;
 const LINGER_MILLISECONDS = 500;
 
-interface Follower extends Member {
-  readonly route: Buffer;
-  readonly pid: number;
-  heard: number;
-  lost: boolean;
-  gone: boolean;
-}
-
 /** Node 0's end of what the launchers of a job say to each other: it gathers them, and tells them what to start and when to end. */
 export class Leader {
   readonly #context = new Context({ blocky: false });
   readonly #socket: Router;
-  readonly #followers = new Map<string, Follower>();
+  readonly #followers: Followers;
   readonly #happenings = new Happenings();
   readonly #broken = new AbortController();
   readonly #strangers: Complaints;
@@ -87,12 +69,10 @@ export class Leader {
     this.#closers.push(() => {
       for (const complaints of [this.#strangers, this.#invalid, this.#refused]) complaints.close();
     });
-    this.#socket = new Router({
-      ...{ context: this.#context, curveServer: true, curveSecretKey: keys.leader.secretKey },
-      ...{ ipv6: address.includes(":"), linger: LINGER_MILLISECONDS, sendHighWaterMark: 0 },
-      ...{ receiveHighWaterMark: MOST_WAITING_MESSAGES, maxMessageSize: MOST_FRAME_BYTES + FRAME_OVERHEAD },
-      handshakeInterval: HANDSHAKE_MILLISECONDS,
-    });
+    this.#followers = new Followers(options, options.host);
+    this.#socket = serverSocket(this.#context, keys.leader.secretKey, address, LINGER_MILLISECONDS);
+    const door = new Door(this.#socket, options.nodes, () => this.port, warn);
+    this.#closers.push(() => door.close());
     // Who has another key for node 0 itself fails before anybody is asked about it.
     const stranger = () => this.#strangers.add("A connection does not show this job's key, and was refused.");
     this.#socket.events.on("handshake:error:protocol", stranger);
@@ -100,9 +80,10 @@ export class Leader {
     this.#socket.events.on("disconnect", () => this.#probe());
   }
 
-  /** @throws DitrunError where it cannot listen there. */
+  /** @throws DitrunError where it cannot listen there, or too few files may be open. */
   static async open(options: LeaderOptions): Promise<Leader> {
     const { address, port, keys, warn } = options;
+    checkFiles(0, options.nodes - 1);
     const leader = new Leader(options);
     const zap = await admitOnly(leader.#context, [keys.follower.publicKey], warn, (from) => {
       leader.#strangers.add(`A connection from ${visible(from)} does not show this job's key, and was refused.`);
@@ -137,7 +118,7 @@ export class Leader {
 
   /** The followers by node, from node 1 on. */
   get members(): readonly Member[] {
-    return [...this.#followers.values()].sort((a, b) => a.node - b.node);
+    return this.#followers.inOrder;
   }
 
   /** Aborted with a DitrunError where another host is lost, or cannot go on. */
@@ -147,7 +128,7 @@ export class Leader {
 
   /** Waits until all hosts have come. @throws DitrunError naming those that are missing at the deadline; or the signal's reason. */
   async gather(signal?: AbortSignal): Promise<void> {
-    const { nodes, timeoutSeconds, host } = this.options;
+    const { nodes, timeoutSeconds } = this.options;
     const wake = () => this.#happenings.tell();
     signal?.addEventListener("abort", wake);
     const all = () => this.#followers.size === nodes - 1;
@@ -160,15 +141,10 @@ export class Leader {
     this.broken.throwIfAborted();
     this.#gathered = all();
     if (this.#gathered) return;
-    const here = [{ node: 0, host }, ...this.members];
-    const missing = missingFrom(
-      nodes,
-      here.map(({ node }) => node),
-    );
-    const there = here.map((each) => `node ${each.node} (${visible(each.host)})`).join(", ");
+    const { missing, here } = this.#followers.gaps;
     throw new DitrunError(
       "ERR_RENDEZVOUS",
-      `${counted(missing.length, "host")} of ${nodes} did not come within ${timeoutSeconds} s: node ${missing.slice(0, 20).join(", ")}. Here ${here.length === 1 ? "is" : "are"} ${there}. Start ditrun there too, with the same command and key.`,
+      `${counted(missing.length, "host")} of ${nodes} did not come within ${timeoutSeconds} s: node ${missing.slice(0, 20).join(", ")}. Here ${this.#followers.size === 0 ? "is" : "are"} ${here}. Start ditrun there too, with the same command and key.`,
     );
   }
 
@@ -181,7 +157,7 @@ export class Leader {
   /** Tells every follower that the job is over, and how, waits for them to hear it, and closes. */
   async over(ending: Ending): Promise<void> {
     if (this.#closed) return;
-    const rest = () => [...this.#followers.values()].filter(({ lost, gone }) => !lost && !gone);
+    const rest = () => [...this.#followers.all].filter(({ lost, gone }) => !lost && !gone);
     for (const follower of rest()) follower.send({ type: "over", ...ending });
     await this.#happenings.until(() => rest().length === 0, FAREWELL_MILLISECONDS);
     await this.#sending;
@@ -199,7 +175,7 @@ export class Leader {
     for await (const [route, frame] of messagesOf(this.#socket)) {
       if (this.#closed) return;
       if (route === undefined || frame === undefined) continue;
-      const follower = this.#followers.get(route.toString("hex"));
+      const follower = this.#followers.at(route.toString("hex"));
       try {
         this.#handle(route, follower, parseMessage(followerMessageSchema, frame));
       } catch (error) {
@@ -240,41 +216,16 @@ export class Leader {
     this.#happenings.tell();
   }
 
-  #register(route: Buffer, asked: Extract<FollowerMessage, { type: "register" }>): void {
-    const host = visible(asked.host);
-    const node = asked.node ?? missingFrom(this.options.nodes, [0, ...this.members.map((each) => each.node)])[0];
-    const why = this.#whyNot(asked, node);
-    if (why !== undefined || node === undefined) {
-      this.#refused.add(`The launcher on ${host} (process ${asked.pid}) was refused. ${why}`);
-      this.#sendTo(route, { type: "refused", message: why ?? "" });
+  #register(route: Buffer, asked: Asked): void {
+    const send = (message: LeaderMessage) => this.#sendTo(route, message);
+    const admitted = this.#followers.admit(route.toString("hex"), asked, this.#gathered, send);
+    if (typeof admitted === "string") {
+      this.#refused.add(`The launcher on ${visible(asked.host)} (process ${asked.pid}) was refused. ${admitted}`);
+      send({ type: "refused", message: admitted });
       return;
     }
-    const send = (message: LeaderMessage) => this.#sendTo(route, message);
-    this.#followers.set(route.toString("hex"), {
-      ...{ node, host, name: `Host ${host} (node ${node})`, workers: asked.workers, offer: asked.offer, route, send },
-      ...{ pid: asked.pid, heard: performance.now(), lost: false, gone: false },
-    });
-    send({ type: "registered", node });
+    send({ type: "registered", node: admitted.node });
     this.#happenings.tell();
-  }
-
-  /** Why the launcher has no place here, in a sentence. */
-  #whyNot(asked: Extract<FollowerMessage, { type: "register" }>, node: number | undefined): string | undefined {
-    const { version, nodes, job, command } = this.options;
-    const name = asked.node === undefined ? "The launcher" : `Node ${asked.node}`;
-    if (asked.version !== version)
-      return `${name} has ditrun ${visible(asked.version)}, but node 0 has ${version}: install one on all hosts.`;
-    if (asked.job !== job)
-      return `${name} is of another job or attempt, ${visible(asked.job)}; this is ${job}: end the old one.`;
-    if (asked.nodes !== nodes)
-      return `${name} was told of ${counted(asked.nodes, "host")}, node 0 of ${nodes}: give all the same --nnodes.`;
-    if (asked.command !== command)
-      return `${name} was given another command or other options than node 0: give all hosts the same.`;
-    const other = this.members.find((each) => each.node === node);
-    if (node === 0 || other)
-      return `There is a node ${node} already, on ${other?.host ?? this.options.host}: give each host a --node-rank of its own.`;
-    if (node === undefined || this.#gathered) return `All ${nodes} hosts of this job are there already.`;
-    return node < nodes ? undefined : `Node ${node} is none of ${nodes}: hosts are counted from 0.`;
   }
 
   #pulse(): void {
@@ -282,7 +233,7 @@ export class Leader {
     // This launcher itself was stopped for a while: what was said meanwhile is still to be read.
     const late = now - this.#lastPulse > silenceMilliseconds / 2;
     this.#lastPulse = now;
-    for (const follower of this.#followers.values()) {
+    for (const follower of this.#followers.all) {
       if (late) follower.heard = now;
       if (!follower.lost) follower.send({ type: "alive" });
     }
@@ -293,7 +244,7 @@ export class Leader {
   #probe(): void {
     if (this.#closed || this.#probing || this.#followers.size === 0) return;
     const asked = performance.now();
-    for (const follower of this.#followers.values()) if (!follower.lost) follower.send({ type: "alive" });
+    for (const follower of this.#followers.all) if (!follower.lost) follower.send({ type: "alive" });
     this.#probing = setTimeout(() => {
       this.#probing = undefined;
       this.#loseSilent(asked);
@@ -301,10 +252,10 @@ export class Leader {
   }
 
   #loseSilent(since: number): void {
-    for (const [key, follower] of this.#followers) {
+    for (const follower of [...this.#followers.all]) {
       if (follower.lost || follower.gone || follower.heard >= since) continue;
       if (!this.#gathered) {
-        this.#followers.delete(key);
+        this.#followers.forget(follower);
         this.options.warn(`${follower.name} was there and has gone again: start ditrun there anew.`);
         continue;
       }

@@ -4,8 +4,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../../failure.js";
 import { addressesOf, isOwnAddress } from "../cluster/addresses.js";
 import type { Allocation } from "../cluster/allocation.js";
+import type { Common } from "./followers.js";
 import { curvePairs, makeJobKey } from "./job-key.js";
-import { type Common, Leader } from "./leader.js";
+import { Leader } from "./leader.js";
 import type { Located } from "./leader-link.js";
 import { readMeeting, writeMeeting } from "./meeting-file.js";
 

@@ -24,12 +24,12 @@ const END_MILLISECONDS = 4000;
 
 /** One launch's ranks on other hosts. */
 export class RemoteLaunch implements Elsewhere {
-  readonly #ranks = new Map<number, RemoteRank>();
-  readonly #firstOf = new Map<Member, number>();
+  /** In order, of each member that has some. */
+  readonly #ranks = new Map<Member, readonly RemoteRank[]>();
   /** Members whose part is not over yet. */
   readonly #open = new Set<Member>();
   readonly #sentences: string[] = [];
-  #pending: { member: Member; signal: RankSignal; ranks: number[] }[] = [];
+  #pending = new Map<Member, Map<RankSignal, number[]>>();
   #wake = () => {};
 
   /** @param members by node, without node 0. */
@@ -46,16 +46,16 @@ export class RemoteLaunch implements Elsewhere {
     for (const member of this.members) {
       const count = perNode[member.node] ?? 0;
       if (count === 0) continue;
-      this.#firstOf.set(member, first);
+      const ranks = Array.from({ length: count }, (_, index) => first + index).map(
+        (rank) => new RemoteRank(rank, member.host, (signal) => this.#signal(member, rank, signal)),
+      );
+      this.#ranks.set(member, ranks);
       this.#open.add(member);
-      for (let rank = first; rank < first + count; rank++) {
-        this.#ranks.set(rank, new RemoteRank(rank, member.host, (signal) => this.#signal(member, rank, signal)));
-      }
       member.send({ type: "start", launch: this.number, ...{ id, mark, first, count, size, port, detail } });
       first += count;
     }
     for (const member of this.#open) if (member.lost) this.lost(member);
-    return [...this.#ranks.values()];
+    return [...this.#ranks.values()].flat();
   }
 
   async end(): Promise<readonly string[]> {
@@ -80,7 +80,7 @@ export class RemoteLaunch implements Elsewhere {
 
   /** Whether the member has ranks of this launch that are not known to have ended. */
   ranksOf(member: Member): string | undefined {
-    const ranks = this.#of(member).map(({ rank }) => rank);
+    const ranks = this.#of(member).flatMap(({ rank, running }) => (running ? [rank] : []));
     return ranks.length === 0 ? undefined : rankList(ranks).replace("R", "r");
   }
 
@@ -93,7 +93,7 @@ export class RemoteLaunch implements Elsewhere {
 
   /** @throws Error, of one line, where the message is not one that this member can send now. */
   handle(member: Member, message: Extract<FollowerMessage, { launch: number }>): void {
-    if (message.launch !== this.number || !this.#firstOf.has(member))
+    if (message.launch !== this.number || !this.#ranks.has(member))
       throw new Error(`launch ${message.launch} is not its`);
     if (message.type === "started") this.#started(member, message.pids);
     else if (message.type === "dying") this.#rank(member, message.rank).died(performance.now() - message.ago);
@@ -132,31 +132,30 @@ export class RemoteLaunch implements Elsewhere {
   }
 
   #rank(member: Member, rank: number): RemoteRank {
-    const found = this.#of(member).find((each) => each.rank === rank);
+    const ranks = this.#of(member);
+    const found = ranks[rank - (ranks[0]?.rank ?? 0)];
     if (!found) throw new Error(`rank ${rank} is not its`);
     return found;
   }
 
-  #of(member: Member): RemoteRank[] {
-    const first = this.#firstOf.get(member);
-    const count = this.place.perNode[member.node] ?? 0;
-    if (first === undefined) return [];
-    return [...this.#ranks.values()].filter(({ rank }) => rank >= first && rank < first + count);
+  #of(member: Member): readonly RemoteRank[] {
+    return this.#ranks.get(member) ?? [];
   }
 
   /** One message for all ranks of a host that get the same signal at the same time. */
   #signal(member: Member, rank: number, wanted: NodeJS.Signals): void {
     const signal = rankSignals.find((name) => name === wanted) ?? "SIGTERM";
-    if (this.#pending.length === 0) queueMicrotask(() => this.#flush());
-    const same = this.#pending.find((each) => each.member === member && each.signal === signal);
-    if (same) same.ranks.push(rank);
-    else this.#pending.push({ member, signal, ranks: [rank] });
+    if (this.#pending.size === 0) queueMicrotask(() => this.#flush());
+    const ofMember = this.#pending.get(member) ?? new Map<RankSignal, number[]>();
+    const ranks = ofMember.get(signal) ?? [];
+    ranks.push(rank);
+    this.#pending.set(member, ofMember.set(signal, ranks));
   }
 
   #flush(): void {
-    for (const { member, signal, ranks } of this.#pending)
-      member.send({ type: "signal", launch: this.number, signal, ranks });
-    this.#pending = [];
+    for (const [member, signals] of this.#pending)
+      for (const [signal, ranks] of signals) member.send({ type: "signal", launch: this.number, signal, ranks });
+    this.#pending = new Map();
   }
 }
 

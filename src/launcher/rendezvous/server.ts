@@ -1,7 +1,7 @@
-import { Context, curveKeyPair, Router } from "zeromq";
+import { Context, curveKeyPair, type Router } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
 import { AwakeClock } from "../../protocol/awake-clock.js";
-import { joinPieces, MOST_FRAME_BYTES, messagesOf } from "../../protocol/frames.js";
+import { joinPieces, messagesOf } from "../../protocol/frames.js";
 import {
   type LauncherMessage,
   parseMessage,
@@ -16,8 +16,10 @@ import { missingFrom, rankList, Whereabouts } from "../whereabouts.js";
 import type { Answers, Question } from "./answers.js";
 import { Barriers } from "./barriers.js";
 import { Complaints } from "./complaints.js";
+import { Door } from "./door.js";
 import { KeyValues } from "./key-values.js";
 import { type Outcome, Requests, type Stop } from "./requests.js";
+import { serverSocket } from "./server-socket.js";
 import { admitOnly } from "./zap.js";
 
 /** What the rendezvous tells whoever opened it. */
@@ -35,14 +37,8 @@ export interface RendezvousEvents {
 }
 
 const LOOPBACK = "127.0.0.1";
-/** Messages of one peer that may wait to be read; then its connection waits. */
-const MOST_WAITING_MESSAGES = 4096;
-/** What CURVE adds to a frame, and more. */
-const FRAME_OVERHEAD = 1024;
 /** How much longer than any rank may take a request to be stopped by all. */
 const STOP_MARGIN_MILLISECONDS = 5000;
-/** How long a connection may take to show a key, on a machine with far too much to do. */
-const HANDSHAKE_MILLISECONDS = 15_000;
 /** Bytes that ranks have handed over and that have not been dealt with yet; each rank keeps to less. */
 const MOST_HANDED_OVER = 2 * 2 ** 30;
 
@@ -124,17 +120,9 @@ export class Rendezvous {
     this.#closers.push(() => clearInterval(looking));
     const keys = curveKeyPair();
     this.serverKey = keys.publicKey;
-    this.#socket = new Router({
-      context: this.#context,
-      curveServer: true,
-      curveSecretKey: keys.secretKey,
-      ipv6: address.includes(":"),
-      linger: 0,
-      sendHighWaterMark: 0,
-      receiveHighWaterMark: MOST_WAITING_MESSAGES,
-      maxMessageSize: MOST_FRAME_BYTES + FRAME_OVERHEAD,
-      handshakeInterval: HANDSHAKE_MILLISECONDS,
-    });
+    this.#socket = serverSocket(this.#context, keys.secretKey, address, 0);
+    const door = new Door(this.#socket, size, () => this.port, events.warning);
+    this.#closers.push(() => door.close());
   }
 
   /** Opens the rendezvous and starts the clock for joining. @throws DitrunError when the port cannot be had. */

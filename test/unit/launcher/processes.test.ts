@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { processLimit } from "../../../src/launcher/process-limit.js";
-import { checkRoom } from "../../../src/launcher/room.js";
+import { checkFiles, checkRoom } from "../../../src/launcher/room.js";
 import { packageRoot } from "../../../src/paths.js";
 import { killProcessesOfJob, processesOfJob } from "../../../src/protocol/job-processes.js";
 import { isStopped, processStat } from "../../../src/protocol/process-stat.js";
@@ -76,4 +76,12 @@ describe.runIf(process.arch === "x64")("signals that were ignored from the start
     const { stdout, stderr } = spawnSync("sh", ["-c", `${trap} exec node -e '${script}'`], { encoding: "utf8" });
     expect([stderr, stdout.trim()]).toEqual(["", known]);
   });
+});
+
+test("open files are counted for workers here and for connections of other hosts", () => {
+  expect(() => checkFiles(8, 511 + 4088, 4727)).not.toThrow();
+  expect(() => checkFiles(8, 511 + 4088, 4726)).toThrow(
+    /^Only 4726 files may be open at once, and 8 workers and 4599 connections of other hosts need 4727 in the launcher: raise the limit with ulimit -n 4727\.$/,
+  );
+  expect(() => checkFiles(0, 511, 100)).toThrow("and 511 connections of other hosts need 575 in the launcher");
 });
