@@ -2,15 +2,29 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { killProcessesOfJob } from "../protocol/job-processes.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 import type { Log } from "./logs.js";
-import { type Program, WorkerProcess } from "./worker-process.js";
+import { type Program, type RankProcess, WorkerProcess } from "./worker-process.js";
 
 /** How often, and how long after each other, what was killed is looked for until it is gone. */
 const MOST_LOOKS = 50;
 const LOOK_MILLISECONDS = 10;
 
+/** A rank of this host. */
+export interface LocalRank extends RankProcess {
+  /** Resolves as soon as it has ended, before its output has been read. */
+  readonly died: Promise<void>;
+}
+
+/** The ranks that one launch has on this host. */
+export interface RanksHere {
+  readonly all: readonly LocalRank[];
+  start(rank: number, program: Program): LocalRank;
+  kill(): void;
+  killStrays(): Promise<number>;
+}
+
 /** The processes that one launch has on this host, and all that they have started. */
-export class LocalRanks {
-  readonly #all: WorkerProcess[] = [];
+export class LocalRanks implements RanksHere {
+  readonly #all: LocalRank[] = [];
 
   /**
    * @param id names the log files. @param mark stands in the environment of the processes and of all that they start, and in no
@@ -22,11 +36,11 @@ export class LocalRanks {
     private readonly log: Log,
   ) {}
 
-  get all(): readonly WorkerProcess[] {
+  get all(): readonly LocalRank[] {
     return this.#all;
   }
 
-  start(rank: number, own: Program): WorkerProcess {
+  start(rank: number, own: Program): LocalRank {
     const marked = { ...own, environment: { ...own.environment, [rendezvousVariables.job]: this.mark } };
     const worker = new WorkerProcess(rank, marked, this.log.worker(this.id, rank));
     this.#all.push(worker);

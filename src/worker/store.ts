@@ -90,13 +90,18 @@ const FAREWELL_SECONDS = 2;
 /** What a rank tells of its failure at most; its own stderr has the rest. */
 const MOST_MESSAGE_CHARACTERS = 8192;
 
+/** What several stores of one process may have in common; each has its own by default. */
+export interface SharedParts {
+  readonly context: Context;
+  readonly clock: AwakeClock;
+}
+
 /** A worker's end of the rendezvous: requests come from it, and how they ended goes to it. */
 export class WorkerStore {
-  readonly #context = new Context({ blocky: false });
   readonly #socket: Dealer;
   readonly #pending = new Map<number, Pending>();
   /** A launcher that is stopped (Ctrl-Z) answers when it goes on. */
-  readonly #clock = new AwakeClock(() => isStopped(process.ppid));
+  readonly #clock: AwakeClock;
   #sending: Promise<void> = Promise.resolve();
   #nextId = 0;
   #settings: Settings | undefined;
@@ -104,10 +109,14 @@ export class WorkerStore {
   #ended: DitrunError | undefined;
   #pulse: NodeJS.Timeout | undefined;
 
-  private constructor(private readonly environment: WorkerEnvironment) {
+  private constructor(
+    private readonly environment: WorkerEnvironment,
+    { context, clock }: SharedParts,
+  ) {
+    this.#clock = clock;
     try {
       this.#socket = new Dealer({
-        context: this.#context,
+        context,
         curveServerKey: environment.serverKey,
         curvePublicKey: environment.publicKey,
         curveSecretKey: environment.secretKey,
@@ -127,8 +136,14 @@ export class WorkerStore {
   }
 
   /** Joins the job. @throws DitrunError when the launcher does not answer in time or refuses this rank. */
-  static async join(environment: WorkerEnvironment): Promise<WorkerStore> {
-    const store = new WorkerStore(environment);
+  static async join(
+    environment: WorkerEnvironment,
+    shared: SharedParts = {
+      context: new Context({ blocky: false }),
+      clock: new AwakeClock(() => isStopped(process.ppid)),
+    },
+  ): Promise<WorkerStore> {
+    const store = new WorkerStore(environment, shared);
     try {
       store.#connect();
       void store.#receive();
@@ -264,7 +279,7 @@ export class WorkerStore {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#pulse);
-    this.#clock.close();
+    // With it end all deadlines.
     this.#end(new DitrunError("ERR_LAUNCHER_LOST", `Rank ${this.rank} has closed its store.`));
     this.#socket.close();
   }

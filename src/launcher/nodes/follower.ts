@@ -9,12 +9,12 @@ import {
 } from "../../protocol/node-messages.js";
 import { endAll } from "../ending.js";
 import { Happenings } from "../happenings.js";
-import { LocalRanks } from "../local-ranks.js";
+import { type LocalRank, LocalRanks, type RanksHere } from "../local-ranks.js";
 import type { Log } from "../logs.js";
 import { checkRoom } from "../room.js";
 import { startReaper } from "../start-reaper.js";
 import { harmless } from "../terminal-text.js";
-import type { Program, WorkerExit, WorkerProcess } from "../worker-process.js";
+import type { Program, WorkerExit } from "../worker-process.js";
 import type { Common } from "./followers.js";
 import { LeaderLink, type Located } from "./leader-link.js";
 
@@ -41,6 +41,8 @@ export interface FollowerOptions extends Common {
   readonly timeoutSeconds: number;
   /** What a rank is. */
   readonly program: (rank: number, start: Start) => Program;
+  /** What holds the ranks of a launch; processes of this host by default. */
+  readonly ranks?: ((id: string, mark: string, log: Log) => RanksHere) | undefined;
   /** What else is known of why a rank ended. */
   readonly reasonOf?: (rank: number) => string | undefined;
   /** How long ranks may take to end. */
@@ -77,7 +79,7 @@ type Verdict =
 
 interface Running {
   readonly number: number;
-  readonly ranks: LocalRanks;
+  readonly ranks: RanksHere;
   readonly endReaper: () => void;
 }
 
@@ -196,7 +198,8 @@ class Follower {
     checkRoom(start.count);
     // Of this host alone: launchers that share one must not end each other's.
     const mark = `${start.mark}.${this.#node}`;
-    const ranks = new LocalRanks(start.id, mark, log);
+    const { ranks: make = (...of) => new LocalRanks(...of) } = this.options;
+    const ranks = make(start.id, mark, log);
     const told = { ...start, node: this.#node ?? 0, address: this.#link.address, ownAddress: this.#link.ownAddress };
     let endReaper: (() => void) | undefined;
     this.#running = { number: start.launch, ranks, endReaper: () => endReaper?.() };
@@ -213,11 +216,11 @@ class Follower {
     this.#link.send({ type: "started", launch: start.launch, pids: ranks.all.map(({ pid }) => pid ?? null) });
   }
 
-  #died(launch: number, { rank, endedAt = performance.now() }: WorkerProcess): void {
+  #died(launch: number, { rank, endedAt = performance.now() }: LocalRank): void {
     this.#link.send({ type: "dying", launch, rank, ago: Math.max(0, performance.now() - endedAt) });
   }
 
-  #exited(launch: number, { rank, endedAt, stderrTail, exception, place }: WorkerProcess, exit: WorkerExit): void {
+  #exited(launch: number, { rank, endedAt, stderrTail, exception, place }: LocalRank, exit: WorkerExit): void {
     this.#happenings.tell();
     if (exit.kind === "lost") return;
     const ago = Math.max(0, performance.now() - (endedAt ?? performance.now()));

@@ -38,7 +38,10 @@ export class Door {
     this.#left = this.#usual;
     this.#complaints = new Complaints("times there were too many connections", warn);
     socket.events.on("accept", () => {
-      if (this.#unbounded || --this.#left > 0 || this.#counting || this.#looking !== undefined) return;
+      if (this.#unbounded || this.#closed) return;
+      // Loaded with the first that is not expected, so that a flood finds it ready.
+      if (--this.#left < this.#extra / 2) this.#sockets ??= this.#load();
+      if (this.#left > 0 || this.#counting || this.#looking !== undefined) return;
       this.#look();
     });
   }
@@ -51,7 +54,7 @@ export class Door {
 
   #look(): void {
     this.#counting = true;
-    this.#sockets ??= PortSockets.of(this.port());
+    this.#sockets ??= this.#load();
     this.#sockets
       .then((sockets) => {
         if (this.#closed || sockets.connected <= this.#usual) return;
@@ -65,6 +68,13 @@ export class Door {
         this.#left = this.#extra / 2;
         this.#counting = false;
       });
+  }
+
+  #load(): Promise<PortSockets> {
+    const sockets = PortSockets.of(this.port());
+    // Where it fails, whoever waits for it says so.
+    sockets.catch(() => undefined);
+    return sockets;
   }
 
   #openAgain(sockets: PortSockets): void {
