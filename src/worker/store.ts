@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import { Context, Dealer } from "zeromq";
 import { DitrunError, messageOf, PeerFailure } from "../failure.js";
 import { AwakeClock } from "../protocol/awake-clock.js";
+import { connectTo } from "../protocol/connect.js";
 import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
 import { type Settings, settingsSchema, type Task, taskSchema } from "../protocol/job.js";
 import {
@@ -164,7 +165,7 @@ export class WorkerStore {
   #connect(): void {
     const { address, port } = this.environment;
     try {
-      this.#socket.connect(`tcp://${address.includes(":") ? `[${address}]` : address}:${port}`);
+      connectTo(this.#socket, `tcp://${address.includes(":") ? `[${address}]` : address}:${port}`);
     } catch (error) {
       throw new DitrunError(
         "ERR_LAUNCHER_LOST",

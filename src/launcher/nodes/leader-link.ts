@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Context, Dealer } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
+import { connectTo } from "../../protocol/connect.js";
 import { messagesOf } from "../../protocol/frames.js";
 import { parseMessage } from "../../protocol/messages.js";
 import {
@@ -178,7 +179,8 @@ export class LeaderLink {
     });
     const { localAddress } = this.options;
     const to = tcpOf({ host, port });
-    socket.connect(
+    connectTo(
+      socket,
       localAddress === undefined ? to : `${tcpOf({ host: localAddress, port: 0 })};${to.slice("tcp://".length)}`,
     );
     this.#receive(socket).catch((error: unknown) => {

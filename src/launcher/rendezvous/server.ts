@@ -37,6 +37,9 @@ export interface RendezvousEvents {
 }
 
 const LOOPBACK = "127.0.0.1";
+/** More ranks than these come in by several threads: each handshake takes a millisecond of one. */
+const RANKS_PER_THREAD = 64;
+const MOST_THREADS = 4;
 /** How much longer than any rank may take a request to be stopped by all. */
 const STOP_MARGIN_MILLISECONDS = 5000;
 /** Bytes that ranks have handed over and that have not been dealt with yet; each rank keeps to less. */
@@ -63,7 +66,7 @@ export class Rendezvous {
   readonly address: string;
   readonly serverKey: string;
   readonly #clientKeys = curveKeyPair();
-  readonly #context = new Context({ blocky: false });
+  readonly #context: Context;
   readonly #socket: Router;
   readonly #peers = new Map<string, number>();
   readonly #routes = new Map<number, Buffer>();
@@ -86,6 +89,7 @@ export class Rendezvous {
     private readonly events: RendezvousEvents,
   ) {
     const { size, timeoutSeconds, address = LOOPBACK } = options;
+    this.#context = new Context({ blocky: false, ioThreads: size > RANKS_PER_THREAD ? MOST_THREADS : 1 });
     this.address = address;
     const answers: Answers = {
       request: ({ rank, id }, request, task) => this.#send(rank, { type: "request", id, request }, task),
