@@ -68,6 +68,9 @@ export const launcherMessageSchema = z.discriminatedUnion("type", [
 ]);
 export type LauncherMessage = z.infer<typeof launcherMessageSchema>;
 
+/** Bytes of the JSON of a message, as a worker sends it at most; a launcher does not even read what is longer. */
+export const MOST_HEADER_BYTES = 64 * 1024;
+
 /** Parses one JSON frame. @throws Error, of one line, when it is not JSON or not a message of this schema. */
 export function parseMessage<T>(schema: z.ZodType<T>, frame: Uint8Array): T {
   const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(frame)));

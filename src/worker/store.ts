@@ -3,11 +3,12 @@ import { Context, Dealer } from "zeromq";
 import { DitrunError, messageOf, PeerFailure } from "../failure.js";
 import { AwakeClock } from "../protocol/awake-clock.js";
 import { connectTo } from "../protocol/connect.js";
-import { MOST_FRAME_BYTES, MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
+import { MOST_VALUE_BYTES, messagesOf, piecesOf } from "../protocol/frames.js";
 import { type Settings, settingsSchema, type Task, taskSchema } from "../protocol/job.js";
 import {
   type LauncherMessage,
   launcherMessageSchema,
+  MOST_HEADER_BYTES,
   parseMessage,
   pulsesPerTimeout,
   type ToldFailure,
@@ -294,7 +295,7 @@ export class WorkerStore {
     const id = this.#nextId++;
     const { address, port } = this.environment;
     const header = JSON.stringify({ ...body, id });
-    checkSize(what, Buffer.byteLength(header), MOST_FRAME_BYTES);
+    checkSize(what, Buffer.byteLength(header), MOST_HEADER_BYTES);
     checkSize(what, value?.length ?? 0, MOST_VALUE_BYTES);
     const { message, value: answer } = await new Promise<Reply>((resolve, reject) => {
       const callOff = this.#after(seconds, () => {

@@ -26,6 +26,8 @@ export const strangers: Readonly<Record<string, (target: Target, random: Random)
       greeting("CURVE"),
       frameOf(random.of([2n ** 31n, 2n ** 40n, 2n ** 63n, 0n]), random.of([0, 1, 4, 6, 255])),
     ]),
+  "parts without end before any key": (target, random) =>
+    raw(target, [greeting("CURVE"), ...Array.from({ length: 50 }, () => part(random.bytes(200)))]),
   "a key of its own": (target) => knock(target, target.serverKey),
   "another key of the server": (target) => knock(target, curveKeyPair().publicKey),
   "many connections at once": async (target) => {
@@ -54,6 +56,9 @@ function command(name: string, body: Buffer): Buffer {
 
 const ready = command("READY", Buffer.from("\x0bSocket-Type\0\0\0\x06DEALER", "latin1"));
 const text = (words: string) => Buffer.concat([Buffer.from([0, words.length]), Buffer.from(words)]);
+
+/** A part of a message, after which another comes. */
+const part = (body: Buffer) => Buffer.concat([Buffer.from([1, body.length]), body]);
 
 function frameOf(length: bigint, flags: number): Buffer {
   const bytes = Buffer.alloc(9 + 1000);

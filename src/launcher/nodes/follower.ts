@@ -159,7 +159,7 @@ class Follower {
   }
 
   #watch(): void {
-    const silent = this.#link.silentFor;
+    const silent = this.#link.silentFor(PULSE_MILLISECONDS);
     if (silent < silenceMilliseconds) return;
     const message = `Node 0 at ${this.#link.address} has given no sign of life for ${Math.round(silent / 1000)} s: its host is gone, or the link to it is cut.`;
     this.#decide({ kind: "lost", error: new DitrunError("ERR_HOST_LOST", message) });

@@ -4,12 +4,7 @@ import { DitrunError, messageOf } from "../../failure.js";
 import { connectTo } from "../../protocol/connect.js";
 import { messagesOf } from "../../protocol/frames.js";
 import { parseMessage } from "../../protocol/messages.js";
-import {
-  type FollowerMessage,
-  type LeaderMessage,
-  leaderMessageSchema,
-  silenceMilliseconds,
-} from "../../protocol/node-messages.js";
+import { type FollowerMessage, type LeaderMessage, leaderMessageSchema } from "../../protocol/node-messages.js";
 import { sourceTowards } from "../cluster/addresses.js";
 import { type Endpoint, tcpOf } from "../cluster/endpoint.js";
 import type { curvePairs } from "./job-key.js";
@@ -71,10 +66,13 @@ export class LeaderLink {
     return this.#ownAddress;
   }
 
-  /** Milliseconds since the leader was heard of; time in which this process was stopped does not count. */
-  get silentFor(): number {
+  /**
+   * Milliseconds since the leader was heard of; time in which this process did not run does not count.
+   * @param period between two calls.
+   */
+  silentFor(period: number): number {
     const now = performance.now();
-    if (now - this.#lastLook > silenceMilliseconds / 2) this.#heard = now;
+    this.#heard += Math.max(0, now - this.#lastLook - period);
     this.#lastLook = now;
     return now - this.#heard;
   }

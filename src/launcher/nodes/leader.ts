@@ -230,11 +230,11 @@ export class Leader {
 
   #pulse(): void {
     const now = performance.now();
-    // This launcher itself was stopped for a while: what was said meanwhile is still to be read.
-    const late = now - this.#lastPulse > silenceMilliseconds / 2;
+    // Time in which this launcher itself did not run is nobody's silence: what was said meanwhile is still to be read.
+    const late = Math.max(0, now - this.#lastPulse - pulseMilliseconds);
     this.#lastPulse = now;
     for (const follower of this.#followers.all) {
-      if (late) follower.heard = now;
+      follower.heard += late;
       if (!follower.lost) follower.send({ type: "alive" });
     }
     this.#loseSilent(now - silenceMilliseconds);

@@ -5,7 +5,7 @@ import { MOST_FRAME_BYTES } from "../../protocol/frames.js";
  * Messages of one peer that may wait to be read; then its connection waits. Who asks, waits for the answer, so more than a few
  * are a flood, of frames that may be large.
  */
-const MOST_WAITING_MESSAGES = 64;
+const MOST_WAITING_MESSAGES = 16;
 /** Answers that a peer may leave unread; those after them are dropped. */
 const MOST_UNREAD_ANSWERS = 4096;
 /** What CURVE adds to a frame, and more. */

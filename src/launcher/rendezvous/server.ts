@@ -4,6 +4,7 @@ import { AwakeClock } from "../../protocol/awake-clock.js";
 import { joinPieces, messagesOf } from "../../protocol/frames.js";
 import {
   type LauncherMessage,
+  MOST_HEADER_BYTES,
   parseMessage,
   type ToldFailure,
   type WorkerMessage,
@@ -212,6 +213,7 @@ export class Rendezvous {
       if (this.#closed) return;
       if (route === undefined || header === undefined) continue;
       try {
+        if (header.length > MOST_HEADER_BYTES) throw new Error(`it has ${header.length} bytes`);
         this.#handle(route, parseMessage(workerMessageSchema, header), pieces);
       } catch (error) {
         const rank = this.#peers.get(route.toString("hex"));
