@@ -36,7 +36,7 @@ function dealerOf({ port, serverKey, publicKey, secretKey }: Place, receiveHighW
 
 /** Connections that a stranger opens and never closes; a part of them begins the handshake and goes on a byte at a time. */
 async function holdConnections({ port }: Place, count: number, signal: AbortSignal): Promise<void> {
-  setMaxListeners(count + 1, signal);
+  setMaxListeners(2 * count + 4, signal);
   const hold = async () => {
     const socket = connect({ port, host: "127.0.0.1", signal }).on("error", () => undefined);
     for (const byte of greeting("CURVE")) {

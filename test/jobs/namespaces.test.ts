@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { afterEach, expect } from "vitest";
 import { makeJobKey } from "../../src/launcher/nodes/job-key.js";
+import { silenceMilliseconds } from "../../src/protocol/node-messages.js";
 import { Pids, start } from "./launch.js";
 import { Network, testWithNamespaces } from "./namespaces.js";
 
@@ -45,16 +46,19 @@ testWithNamespaces("four hosts meet at the address of the first; a link that is 
     "NCCL_SOCKET_IFNAME==eth0",
   ]);
   net.cut(1);
-  const began = performance.now();
   const ends = await Promise.all(all);
-  const seconds = (performance.now() - began) / 1000;
   expect(ends.map(({ exitCode }) => exitCode)).toEqual([4, 4, 4, 4]);
   const [leader, lost, ...others] = ends.map(({ stderr }) => stderr);
-  expect(leader).toMatch(/^ditrun: Host .+ \(node 1\) is lost with rank 1: .* or the link to it is cut\.$/m);
+  expect(leader).toMatch(/^ditrun: Host .+ \(node 1\) is lost with rank 1: .* or the link to it is cut\. /m);
   for (const other of others) expect(other).toMatch(/^ditrun: Host .+ \(node 1\) is lost with rank 1: /m);
   expect(lost).toMatch(/^ditrun: Node 0 at 10\.77\.0\.1 has given no sign of life for \d s: /m);
-  // Ten seconds are promised; twice that for a machine with far too much to do.
-  expect(seconds).toBeLessThan(20);
+  // Ten seconds are promised for all. By the launchers' own clocks, on which a slow machine does not count, silence takes up to
+  // seven of them; a rank's end takes three more, as other tests see.
+  for (const stderr of [leader, lost]) {
+    const [, ago] = /last heard of (\d+) s ago|no sign of life for (\d+) s/.exec(stderr ?? "")?.filter(Boolean) ?? [];
+    expect(Number(ago)).toBeGreaterThanOrEqual(silenceMilliseconds / 1000);
+    expect(Number(ago)).toBeLessThanOrEqual(silenceMilliseconds / 1000 + 2);
+  }
   await pids.expectGone(5);
 });
 

@@ -263,7 +263,11 @@ export class Leader {
       const ranks = this.#launch?.ranksOf(follower);
       this.#launch?.lost(follower);
       const lost = ranks === undefined ? "is lost" : `is lost with ${ranks}`;
-      this.#break(`${follower.name} ${lost}: its launcher was killed, or the link to it is cut.`, follower.host);
+      const ago = Math.round((performance.now() - follower.heard) / 1000);
+      this.#break(
+        `${follower.name} ${lost}: its launcher was killed, or the link to it is cut. It was last heard of ${ago} s ago.`,
+        follower.host,
+      );
     }
   }
 

@@ -84,6 +84,23 @@ describe("every launcher names the same first cause, and nothing is left on any 
     expectAllGone(2);
   });
 
+  test("the same, where the clocks of the hosts jump by hours", async () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    let turn = 0;
+    const jumping = setInterval(() => vi.setSystemTime(1e12 + (turn++ % 3) * 3_600_000), 5);
+    try {
+      const victim = `while kill -0 $(cat ${folder}/pid1) 2>/dev/null; do sleep 0.01; done; exit 6`;
+      const hosts = new SimulatedHosts(2, 2, (rank) => `${noted(4)}; ${rank === 1 ? "exit 5" : victim}`);
+      const ends = await hosts.runAll();
+      expect(ends.map(({ exitCode }) => exitCode)).toEqual([5, 5]);
+      expect(new Set(ends.map(({ error }) => error?.message)).size).toBe(1);
+    } finally {
+      clearInterval(jumping);
+      vi.useRealTimers();
+    }
+    expectAllGone(4);
+  });
+
   test.each([0, 1])("a signal to the launcher of node %i", async (node) => {
     const hosts = new SimulatedHosts(2, 1, () => `${noted(2)}; sleep 1000`);
     const all = hosts.runAll();
