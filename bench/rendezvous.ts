@@ -27,8 +27,6 @@ else await follow(Number(values.port));
 async function follow(port: number): Promise<void> {
   const key = process.env.DITRUN_JOB_KEY ?? "";
   const codes = await followAll({ port, key, hosts, perHost }, Number(values.first), Number(values.last));
-  const { user, system } = process.cpuUsage();
-  console.log(`follower cpu ${((user + system) / 1e6).toFixed(2)}`);
   process.exit(Math.max(...codes));
 }
 
@@ -53,7 +51,6 @@ async function lead(): Promise<void> {
   );
   const { hostsSeconds, workersSeconds, endSeconds, traffic, memory } = measured;
   const { user, system } = process.cpuUsage();
-  console.log(`leader cpu ${((user + system) / 1e6).toFixed(2)}`);
   const ranks = hosts * perHost;
   const each = (count: number, of: number) => (count / of).toFixed(2);
   console.log(`${ranks} workers on ${hosts} hosts, in ${processes} processes and node 0's`);
@@ -67,5 +64,6 @@ async function lead(): Promise<void> {
     `bytes at node 0       ${traffic.bytes}, ${each(traffic.bytes, ranks)} a worker, ${each(traffic.bytes, hosts)} a host`,
   );
   console.log(`memory of node 0      ${memory.toFixed(0)} MiB`);
+  console.log(`processor of node 0   ${((user + system) / 1e6).toFixed(2)} s, its own start included`);
   process.exit(0);
 }
