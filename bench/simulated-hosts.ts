@@ -118,7 +118,7 @@ export async function followAll(
   last: number,
 ): Promise<number[]> {
   const keys = curvePairs(key, "the simulation");
-  const shared = { context: new Context({ blocky: false }), clock: new AwakeClock() };
+  const shared = { context: new Context({ blocky: false, maxSockets: 65_535 }), clock: new AwakeClock() };
   const one = (node: number) =>
     follow({
       ...{ ...common, nodes: hosts + 1, node, workers: perHost, offer: JSON.stringify(offer), timeoutSeconds },
