@@ -18,6 +18,9 @@ export interface Located extends Endpoint {
   readonly mayChange: boolean;
 }
 
+/** What a launcher says of itself; the link knows where it has reached the leader. */
+export type Question = Omit<Extract<FollowerMessage, { type: "register" }>, "reached">;
+
 interface LinkOptions {
   readonly locate: () => Promise<Located>;
   readonly localAddress: string | undefined;
@@ -81,7 +84,7 @@ export class LeaderLink {
    * Registers with the leader, wherever and whenever it comes up.
    * @returns this host's number. @throws DitrunError where it is refused, or not answered in time; or the signal's reason.
    */
-  async register(question: FollowerMessage, signal: AbortSignal | undefined): Promise<number> {
+  async register(question: Question, signal: AbortSignal | undefined): Promise<number> {
     const deadline = performance.now() + this.options.timeoutSeconds * 1000;
     let answer: LeaderMessage | undefined;
     this.#answer = (message) => {
@@ -94,7 +97,7 @@ export class LeaderLink {
       try {
         await this.#connect(await this.options.locate());
         why = "nobody answers there";
-        if (asked !== this.#socket) this.send(question);
+        if (asked !== this.#socket) this.send({ ...question, reached: this.address });
         asked = this.#socket;
       } catch (error) {
         if (error instanceof DitrunError) throw error;

@@ -11,6 +11,7 @@ import {
   silenceMilliseconds,
 } from "../../protocol/node-messages.js";
 import { counted } from "../../text.js";
+import { ownAddressAmong } from "../cluster/addresses.js";
 import { tcpOf } from "../cluster/endpoint.js";
 import { Happenings } from "../happenings.js";
 import { Complaints } from "../rendezvous/complaints.js";
@@ -114,6 +115,17 @@ export class Leader {
 
   get address(): string {
     return this.options.address;
+  }
+
+  /**
+   * This host's address for what is started here: where it listens, or where the others have reached it. So every rank of the job is
+   * told the same, and none of them the loopback while others are elsewhere.
+   */
+  get ownAddress(): string {
+    return ownAddressAmong(
+      this.options.address,
+      [...this.#followers.all].map(({ reached }) => reached),
+    );
   }
 
   /** The followers by node, from node 1 on. */
