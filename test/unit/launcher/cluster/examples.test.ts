@@ -94,6 +94,8 @@ test.each(["generate.sbatch", "profile.sbatch"])(
   (file) => {
     const text = readFileSync(join(packageRoot, "examples", "slurm", file), "utf8");
     expect(text).toMatch(/^#SBATCH --ntasks-per-node=1$/m);
+    // B: is for the shell alone, which ends by a signal that it does not trap.
+    expect(text).not.toMatch(/--signal=B:/);
     const commands = text.split("\n").filter((line) => /^(?!#).*\bditrun (?:wan|links|profile)/.test(line));
     expect(commands.length).toBeGreaterThan(0);
     for (const line of commands) expect(line).toMatch(/^srun ditrun /);
