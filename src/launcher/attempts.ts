@@ -107,6 +107,7 @@ async function attempt(options: AttemptsOptions, number: number, errorFiles: Err
     );
     // After the ranks, which it would only hold up.
     endReaper = startReaper(supervisor.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
+    log.settle();
     const cause = await supervisor.until(() => {
       word.look();
       return ended.size === size;

@@ -56,8 +56,16 @@ function prepare(chosen: Chosen, rest: readonly string[]): Prepared {
   return { program, allocation, nproc, gpus, visible, log, first };
 }
 
-async function run(chosen: Chosen, { rest, document, hosts }: Context): Promise<number> {
-  const prepared = prepare(chosen, rest);
+async function run(chosen: Chosen, context: Context): Promise<number> {
+  const prepared = prepare(chosen, context.rest);
+  try {
+    return await lead(chosen, prepared, context);
+  } finally {
+    prepared.log.settle();
+  }
+}
+
+async function lead(chosen: Chosen, prepared: Prepared, { document, hosts }: Context): Promise<number> {
   const { program, allocation, nproc, log } = prepared;
   if (hosts === undefined && allocation.why !== "") log.logger.info(allocation.why);
   tellStart(chosen, prepared);
@@ -110,6 +118,7 @@ async function follow(chosen: Chosen, { rest, hosts }: Context): Promise<number>
       reasonOf: (rank) => errorFiles.message(attempt, rank),
     });
   } finally {
+    prepared.log.settle();
     errorFiles.close();
   }
 }

@@ -28,6 +28,42 @@ test("stderr has sentences of the level, the file has all of them as JSON", () =
   expect(records().slice(1)).toMatchObject([{ msg: "Careful." }, { msg: "A detail." }]);
 });
 
+test("what may wait for a program's start is told then, in order, and with the time at which it was said", () => {
+  vi.useFakeTimers({ now: 1000 });
+  try {
+    const stderr = new PassThrough();
+    const { logger, settle } = openLog("info", folder, { stderr, waits: true });
+    logger.info("One.");
+    logger.info("Two.");
+    expect(stderr.read()).toBeNull();
+    vi.setSystemTime(1050);
+    settle();
+    expect(String(stderr.read())).toBe("ditrun: One.\nditrun: Two.\n");
+    expect(records().slice(1)).toMatchObject([{ time: 1000 }, { time: 1000 }]);
+    logger.info("Three.");
+    expect(String(stderr.read())).toBe("ditrun: Three.\n");
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a warning does not wait, nor anything for longer than a tenth of a second", () => {
+  vi.useFakeTimers();
+  try {
+    const stderr = new PassThrough();
+    const first = openLog("info", undefined, { stderr, waits: true });
+    first.logger.info("One.");
+    first.logger.warn("Careful.");
+    expect(String(stderr.read())).toBe("ditrun: One.\nditrun: Careful.\n");
+    openLog("info", undefined, { stderr, waits: true }).logger.info("Two.");
+    expect(stderr.read()).toBeNull();
+    vi.advanceTimersByTime(100);
+    expect(String(stderr.read())).toBe("ditrun: Two.\n");
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test("the file begins with what was started, by which version, and where; nobody else may read it", () => {
   openLog("warn", folder, { stderr: new PassThrough() }).worker("job", 0).close();
   expect(records()).toMatchObject([
