@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Context, Dealer } from "zeromq";
+import { Dealer } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
 import { connectTo } from "../../protocol/connect.js";
 import { messagesOf } from "../../protocol/frames.js";
@@ -7,6 +7,7 @@ import { parseMessage } from "../../protocol/messages.js";
 import { type FollowerMessage, type LeaderMessage, leaderMessageSchema } from "../../protocol/node-messages.js";
 import { sourceTowards } from "../cluster/addresses.js";
 import { type Endpoint, tcpOf } from "../cluster/endpoint.js";
+import { giveBackContext, takeContext } from "../rendezvous/contexts.js";
 import type { curvePairs } from "./job-key.js";
 
 /** Where the leader is, and the job's key. */
@@ -40,7 +41,7 @@ const LINGER_MILLISECONDS = 500;
 
 /** A follower's connection to its leader, looked for until it is there. */
 export class LeaderLink {
-  readonly #context = new Context({ blocky: false });
+  readonly #context = takeContext();
   #socket: Dealer | undefined;
   #at: Located | undefined;
   #ownAddress: string | undefined;
@@ -144,11 +145,13 @@ export class LeaderLink {
   }
 
   async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     this.#registered = false;
     // What was said last is still to be sent, where somebody listens.
     await Promise.race([this.#sending, sleep(LINGER_MILLISECONDS)]);
     this.#socket?.close();
+    giveBackContext(this.#context);
   }
 
   async #connect(located: Located): Promise<void> {
