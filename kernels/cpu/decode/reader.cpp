@@ -104,9 +104,7 @@ int ditrun_reader_submit(uint64_t reader, int file, uint64_t offset, const ditru
     require(args != nullptr && ticket != nullptr, f, ": args or ticket is null.");
     const auto found = readers().find(f, reader);
     if (const auto why = reading::refusal(*args, true)) refuse(f, ": ", *why, ".");
-    require(scaleCount >= 0 && (scaleCount == 0 ? args->scaleRows == 0 : scales != nullptr) &&
-                scaleCount <= args->rows && (args->scaleRows == 0 ? scaleCount <= 1 : scaleCount == args->rows),
-            f, ": scaleCount is ", scaleCount, " with scaleRows ", args->scaleRows, " for ", args->rows, " rows.");
+    if (const auto why = reading::scalesRefusal(*args, scales, scaleCount)) refuse(f, ": ", *why, ".");
     const auto point = std::make_shared<Point>();
     findStream(f, after)->pushPoint(point, false);
     auto job = std::make_shared<reading::Job<After>>();

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ditrun.h"
@@ -80,7 +81,10 @@ struct Piece {
         done += got;
       } else if (got == 0 || errno != EINTR) {
         const int error = got == 0 ? 0 : errno;
-        const uint64_t at = from + uint64_t(done);
+        // A piece may begin far behind the end of a file that has become shorter.
+        struct stat now;
+        const bool known = error == 0 && fstat(job->file, &now) == 0;
+        const uint64_t at = known ? std::min(uint64_t(now.st_size), from + uint64_t(done)) : from + uint64_t(done);
         return Problem{DITRUN_FILE_ERROR,
                        error == 0
                            ? "A file ended at byte " + std::to_string(at) + " while it was read."
@@ -257,6 +261,14 @@ inline std::optional<std::string> refusal(const ditrun_decode_args &a, bool read
   if (!reads && a.rows > 1 && a.rowBytes % stored::alignmentOf(a.stored) != 0)
     return "rowBytes is " + number(a.rowBytes) + ", but elements take " + number(stored::alignmentOf(a.stored));
   return std::nullopt;
+}
+
+/** What both modules refuse of a job's scales: the sentence, or nothing. */
+inline std::optional<std::string> scalesRefusal(const ditrun_decode_args &a, const float *scales, int count) {
+  const bool fits = a.scaleRows == 1 ? count == a.rows : count == 0 || count == 1;
+  if (fits && (count == 0 || scales != nullptr)) return std::nullopt;
+  return "scaleCount is " + std::to_string(count) + " with scaleRows " + std::to_string(a.scaleRows) + " for " +
+         std::to_string(a.rows) + " rows";
 }
 
 }  // namespace reading
