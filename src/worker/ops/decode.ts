@@ -6,6 +6,13 @@ import { streamed } from "../runtime/work.js";
 /** How a file stores numbers, by the names of safetensors' and GGUF's dtypes. */
 export type StoredKind = keyof typeof storedKinds;
 
+/** The kind of this name; undefined where no kernel decodes it. */
+export function storedKindOf(dtype: string): StoredKind | undefined {
+  return isStoredKind(dtype) ? dtype : undefined;
+}
+
+const isStoredKind = (dtype: string): dtype is StoredKind => Object.hasOwn(storedKinds, dtype);
+
 /** Rows as a file stores them. */
 export interface StoredRows {
   readonly kind: StoredKind;

@@ -6,7 +6,8 @@ import { float32ToBf16, float32ToFloat16 } from "../../../src/formats/numbers.js
 import { openSafetensors, writeSafetensors } from "../../../src/formats/safetensors.js";
 import { builtKernels } from "../../../src/paths.js";
 import { Device } from "../../../src/worker/runtime/device.js";
-import { CheckpointWeights, wholeOf } from "../../../src/worker/weights/source.js";
+import { CheckpointWeights } from "../../../src/worker/weights/checkpoint.js";
+import { wholeOf } from "../../../src/worker/weights/source.js";
 
 // Numbers that float16 and bfloat16 both hold, with other bits in each.
 const values = Float32Array.of(1, -2.25, 0.5, 96, -0.375, 1.5);
