@@ -39,7 +39,6 @@ async function run(direction: "decode" | "encode", document: PlanDocument, facto
   const size = decode ? { frames: 3, height: 8, width: 12 } : { frames: 3, height: 4, width: 6 };
   try {
     const vae = await WanVae.load(context, enlarged(file, factor), { decoder: decode, encoder: !decode });
-    await device.synchronize();
     const latent = device.allocatePersistent("fp32", [16, size.frames, size.height, size.width]);
     await context.prepare(() => (decode ? vae.measureDecode(size, "fp32") : vae.measureEncode(size)));
     if (!decode) return await vae.encode(await readTensor(caseFile, "vae.encode.input"), size);
