@@ -1,5 +1,5 @@
 import type { Tensor } from "../../runtime/tensor.js";
-import type { Parameter, Part, WeightSource } from "../../weights/source.js";
+import type { OnTheWay, Parameter, Part, WeightSource } from "../../weights/source.js";
 
 /** How a checkpoint names what the model calls by the names of the published code. */
 export type Naming = (name: string) => string;
@@ -62,8 +62,8 @@ export class RenamedWeights implements WeightSource {
     private readonly naming: Naming,
   ) {}
 
-  load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
-    return this.stored.load({ ...parameter, name: this.naming(parameter.name) }, part, out);
+  load(parameter: Parameter, part: Part, out: Tensor, onTheWay?: OnTheWay): Promise<void> {
+    return this.stored.load({ ...parameter, name: this.naming(parameter.name) }, part, out, onTheWay);
   }
 
   close(): Promise<void> {

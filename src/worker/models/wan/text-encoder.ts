@@ -18,12 +18,11 @@ import { gatherRows } from "../../ops/embedding.js";
 import { rmsNorm } from "../../ops/norm.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
+import { wholeOf } from "../../weights/source.js";
 import type { Naming } from "./names.js";
 import { BUCKETS, RelativeBias } from "./relative-bias.js";
 
 const EPSILON = 1e-6;
-/** Rows of the token table read at once: host memory stays bounded. */
-const TABLE_ROWS_AT_ONCE = 8192;
 
 /** The text encoder's sizes, from the shapes of a checkpoint's tensors. @throws DitrunError when it is no umT5 encoder. */
 export function textEncoderModelOf(file: TensorFile, naming: Naming): TextEncoderModel {
@@ -85,11 +84,7 @@ export class TextEncoder {
       shape: [model.vocabulary, width],
       init: { kind: "normal", std: 1 } as const,
     };
-    for (let start = 0; start < model.vocabulary; start += TABLE_ROWS_AT_ONCE) {
-      const count = Math.min(TABLE_ROWS_AT_ONCE, model.vocabulary - start);
-      const part = { rows: [{ start, count }], columns: { start: 0, count: width } };
-      await source.load(parameter, part, rowsOf(table, start, count));
-    }
+    await source.load(parameter, wholeOf(parameter), table);
     return table;
   }
 
