@@ -41,8 +41,6 @@ export async function bundle(root) {
   const inputs = new Set();
   for (const [part, names] of Object.entries(programs)) {
     const folder = join(root, "dist", part);
-    const old = (await readdir(folder)).filter((name) => name.startsWith("chunk-"));
-    for (const name of old) await rm(join(folder, name));
     const { metafile } = await build({
       absWorkingDir: root,
       entryPoints: names.map((name) => join(folder, `${name}.js`)),
@@ -65,6 +63,11 @@ export async function bundle(root) {
       logLevel: "warning",
     });
     for (const input of Object.keys(metafile.inputs)) inputs.add(input);
+    // Only now, since a program that runs meanwhile may still ask for one: what has not changed keeps its name.
+    const made = new Set(Object.keys(metafile.outputs).map((file) => join(root, file)));
+    for (const name of await readdir(folder)) {
+      if (name.startsWith("chunk-") && !made.has(join(folder, name))) await rm(join(folder, name));
+    }
   }
   writeFileSync(join(root, "dist", "licenses.txt"), notices(root, inputs).join(`\n${"-".repeat(80)}\n\n`));
 }
