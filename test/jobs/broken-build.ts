@@ -35,8 +35,8 @@ const edits: readonly { readonly file: string; readonly code: string; readonly i
   },
   {
     file: "layers/linear-weights.js",
-    code: "quantizeRows(device, w, exact);",
-    instead: `quantizeRows(device, w, exact);
+    code: 'const w = await loadAs("e4m3", squares);',
+    instead: `const w = await loadAs("e4m3", squares);
         if (fault("wrong scale of weights") && part.columns.count < spec.inFeatures) {
             const { address } = w.rowScale;
             const work = () => ({ flops: 0, bytes: 4 * rows, shape: "" });
