@@ -5,11 +5,11 @@ import { fileFailure } from "../files/file-failure.js";
 import { takeName } from "../files/free-name.js";
 import { checkOutputFile } from "../files/output-file.js";
 import { openTemporary } from "../files/temporary.js";
+import { blockOf, elementBytes, isPlainDtype } from "./dtypes.js";
 import { openShards } from "./sharded.js";
 import { checkTensorName, shown } from "./shown.js";
 import {
   describe,
-  elementBytes,
   type FileDtype,
   openForReading,
   type StoredTensor,
@@ -182,7 +182,7 @@ function checkEntry(path: string, name: string, value: unknown, dataStart: numbe
   }
   const { dtype, shape, data_offsets } = entry.data;
   const [begin, end] = data_offsets;
-  if (!isDtype(dtype))
+  if (!isPlainDtype(dtype))
     throw new DitrunError(
       "ERR_TENSOR_DTYPE",
       `${path}: tensor ${name} has the dtype ${shown(dtype)}; ditrun knows ${Object.keys(elementBytes).join(", ")}.`,
@@ -199,10 +199,6 @@ function checkEntry(path: string, name: string, value: unknown, dataStart: numbe
       `${path} is truncated: tensor ${name} ends at byte ${dataStart + end}, but the file has ${size}; copy or download it again.`,
     );
   return { dtype, shape, byteLength, offset: dataStart + begin };
-}
-
-function isDtype(name: string): name is FileDtype {
-  return Object.hasOwn(elementBytes, name);
 }
 
 async function readExactly(path: string, handle: FileHandle, position: number, length: number): Promise<Buffer> {
@@ -230,10 +226,12 @@ export async function writeSafetensors(
 ): Promise<string> {
   // Widest elements first, so that every tensor is aligned to its element when the header is padded to 8 bytes.
   const entries = Object.entries(tensors).sort(
-    ([a, x], [b, y]) => elementBytes[y.dtype] - elementBytes[x.dtype] || (a < b ? -1 : 1),
+    ([a, x], [b, y]) => blockOf(y.dtype).blockBytes - blockOf(x.dtype).blockBytes || (a < b ? -1 : 1),
   );
   let end = 0;
   const header = entries.map(([name, { dtype, shape, data }]) => {
+    if (!isPlainDtype(dtype))
+      throw new DitrunError("ERR_TENSOR_DTYPE", `Cannot write tensor ${name} to ${path}: safetensors has no ${dtype}.`);
     const expected = tensorBytes(dtype, shape);
     if (data.byteLength !== expected)
       throw new DitrunError(

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { DitrunError } from "../failure.js";
 import { readJsonFile } from "./json-file.js";
 import { checkTensorName, isPlain, shown } from "./shown.js";
-import type { Slice, TensorFile, TensorInfo } from "./tensor-file.js";
+import type { Place, Slice, TensorFile, TensorInfo } from "./tensor-file.js";
 
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 
@@ -28,6 +28,10 @@ class Shards implements TensorFile {
 
   info(name: string): TensorInfo {
     return this.#shard(name).info(name);
+  }
+
+  place(name: string): Place {
+    return this.#shard(name).place(name);
   }
 
   async read(name: string, slice?: Slice, into?: Uint8Array): Promise<Uint8Array> {

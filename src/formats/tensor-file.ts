@@ -2,32 +2,31 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
+import { blockOf, bytesOf, type FileDtype } from "./dtypes.js";
 import { mostPointerBytes, refuseLfsPointer } from "./lfs-pointer.js";
 
-/** Bytes per element, by the names that safetensors gives its dtypes. */
-export const elementBytes = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  F8_E4M3: 1,
-  F8_E5M2: 1,
-  I16: 2,
-  U16: 2,
-  F16: 2,
-  BF16: 2,
-  I32: 4,
-  U32: 4,
-  F32: 4,
-  I64: 8,
-  U64: 8,
-  F64: 8,
-} as const;
-export type FileDtype = keyof typeof elementBytes;
+export type { FileDtype } from "./dtypes.js";
+
+/** What stored values of a matrix are to be multiplied with: one number, or one for each of its rows. */
+export interface Scale {
+  readonly rows: "one" | "each";
+  /** [1], or [rows]: shape[0] of the tensor. */
+  readonly values: Float32Array;
+}
 
 export interface TensorInfo {
   readonly dtype: FileDtype;
   readonly shape: readonly number[];
   /** Bytes of the whole tensor. */
+  readonly byteLength: number;
+  /** The tensor's values are the stored ones times this, in float32. */
+  readonly scale?: Scale | undefined;
+}
+
+/** Where a tensor's bytes stand, contiguous and as they are: compressed and encrypted files are never opened. */
+export interface Place {
+  readonly path: string;
+  readonly offset: number;
   readonly byteLength: number;
 }
 
@@ -46,9 +45,11 @@ export interface TensorFile {
   has(name: string): boolean;
   /** Throws DitrunError if there is no such tensor. */
   info(name: string): TensorInfo;
+  /** Where the tensor's bytes stand. Throws DitrunError if there is no such tensor. */
+  place(name: string): Place;
   /**
-   * Reads a tensor, or a slice of it, as contiguous row-major little-endian bytes.
-   * Returns `into`, which must have exactly the right length, or a new array.
+   * Reads a tensor, or a slice of it, as contiguous row-major little-endian bytes, without its scale. Slices of a dtype of blocks
+   * begin and end with a block. Returns `into`, which must have exactly the right length, or a new array.
    */
   read(name: string, slice?: Slice, into?: Uint8Array): Promise<Uint8Array>;
   close(): Promise<void>;
@@ -68,9 +69,13 @@ const maxReadBytes = 256 * 1024 * 1024;
 /** The largest array of Node 20. */
 const mostBufferBytes = 2 ** 32;
 
+export function elementsOf(shape: readonly number[]): number {
+  return shape.reduce((count, size) => count * size, 1);
+}
+
 /** Bytes of a contiguous tensor. */
 export function tensorBytes(dtype: FileDtype, shape: readonly number[]): number {
-  return shape.reduce((bytes, size) => bytes * size, elementBytes[dtype]);
+  return bytesOf(dtype, elementsOf(shape));
 }
 
 /** `BF16 [3, 4]`, for messages. */
@@ -132,6 +137,11 @@ export class StoredTensors implements TensorFile {
     return tensor;
   }
 
+  place(name: string): Place {
+    const { offset, byteLength } = this.info(name);
+    return { path: this.path, offset, byteLength };
+  }
+
   async read(name: string, slice?: Slice, into?: Uint8Array): Promise<Uint8Array> {
     const tensor = this.info(name);
     const { dim, start, end } = slice ?? { dim: 0, start: 0, end: tensor.shape[0] ?? 1 };
@@ -144,9 +154,17 @@ export class StoredTensors implements TensorFile {
         "ERR_TENSOR_SLICE",
         `${this.path}: the slice [${start}, ${end}) of dimension ${dim} is outside of tensor ${name}, ${describe(tensor)}.`,
       );
-    const runs = tensor.shape.slice(0, dim).reduce((count, n) => count * n, 1);
-    const itemBytes = tensor.shape.slice(dim + 1).reduce((bytes, n) => bytes * n, elementBytes[tensor.dtype]);
-    const run = (end - start) * itemBytes;
+    const runs = elementsOf(tensor.shape.slice(0, dim));
+    const item = elementsOf(tensor.shape.slice(dim + 1));
+    const { blockElements } = blockOf(tensor.dtype);
+    const edges = runs === 1 ? [start, end] : [start, end, size];
+    if (edges.some((edge) => (edge * item) % blockElements !== 0))
+      throw new DitrunError(
+        "ERR_TENSOR_SLICE",
+        `${this.path}: the slice [${start}, ${end}) of dimension ${dim} of tensor ${name}, ${describe(tensor)}, cuts a block of ${blockElements}.`,
+      );
+    const bytes = (count: number) => bytesOf(tensor.dtype, count * item);
+    const run = bytes(end - start);
     if (into === undefined && runs * run > mostBufferBytes)
       throw new DitrunError(
         "ERR_TENSOR_SLICE",
@@ -158,8 +176,8 @@ export class StoredTensors implements TensorFile {
         "ERR_TENSOR_SLICE",
         `${this.path}: the slice [${start}, ${end}) of dimension ${dim} of tensor ${name} has ${runs * run} bytes, but the buffer given for it has ${out.byteLength}.`,
       );
-    const first = tensor.offset + start * itemBytes;
-    await this.#readRuns(name, out, { first, stride: size * itemBytes, run, runs });
+    const first = tensor.offset + bytes(start);
+    await this.#readRuns(name, out, { first, stride: bytes(size), run, runs });
     return out;
   }
 

@@ -28,6 +28,7 @@ function enlarged(file: TensorFile, factor: number): TensorFile {
     names: () => file.names(),
     has: (name) => file.has(name),
     info: (name) => file.info(name),
+    place: (name) => file.place(name),
     read,
     close: () => file.close(),
   };
