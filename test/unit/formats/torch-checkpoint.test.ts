@@ -203,11 +203,10 @@ describe("made-up checkpoints", () => {
     const noStorage = join(dir, "none");
     await writeFile(noStorage, zip({ "m/data.pkl": Buffer.from(`${good}.`) }));
     await expect(openTorchCheckpoint(noStorage)).rejects.toThrow(/no data\/0 among its 1 entries/);
-    await writeFile(join(dir, "text"), "not a checkpoint at all, but long enough to be searched");
-    await expect(openTorchCheckpoint(join(dir, "text"))).rejects.toThrow(/not a PyTorch checkpoint in the zip format/);
-    const legacy = Buffer.concat([Buffer.from("80028a0a6cfc9c46f9206aa85019", "hex"), Buffer.alloc(40)]);
-    await writeFile(join(dir, "legacy"), legacy);
-    await expect(openTorchCheckpoint(join(dir, "legacy"))).rejects.toThrow(/was saved by a PyTorch before 1\.6/);
+    await writeFile(join(dir, "other"), Buffer.alloc(100, 0x80));
+    await expect(openTorchCheckpoint(join(dir, "other"))).rejects.toThrow(
+      /is not a PyTorch checkpoint, or it is truncated/,
+    );
     const cut = join(dir, "cut");
     await writeFile(cut, await readFile(join(tinyCheckpoint, "models_t5_umt5-xxl-enc-bf16.pth")));
     await truncate(cut, 300_000);

@@ -25,6 +25,7 @@ function enlarged(file: TensorFile, factor: number): TensorFile {
   };
   return {
     path: file.path,
+    about: file.about,
     names: () => file.names(),
     has: (name) => file.has(name),
     info: (name) => file.info(name),
