@@ -1,21 +1,16 @@
 import { DitrunError } from "../../failure.js";
-import { openSafetensors } from "../../formats/safetensors.js";
-import type { TensorFile } from "../../formats/tensor-file.js";
-import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../models/layer-rules.js";
 import type { LatentSize, WanModel } from "../../models/schema.js";
+import { openPart } from "../../models/wan/tensors/open-part.js";
+import { textEncoderFacts } from "../../models/wan/tensors/other-facts.js";
 import type { WanWeights } from "../../protocol/job.js";
 import type { Context } from "../comm/context.js";
 import type { Precision } from "../layers/precision.js";
-import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from "../models/wan/names.js";
-import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
+import { TextEncoder } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
 import type { KeptWeights } from "../weights/kept.js";
 import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
-
-const openFile = (path: string): Promise<TensorFile> =>
-  path.endsWith(".pth") ? openTorchCheckpoint(path) : openSafetensors(path);
 
 /** Loads the text encoder of a model; its sizes come from the model, else from the checkpoint. */
 export async function loadTextEncoder(
@@ -42,9 +37,8 @@ export async function loadTextEncoder(
     }
     return load(new RandomWeights(context.device, weights.seed), model.textEncoder);
   }
-  const naming = textEncoderNames[weights.layout];
-  const file = await openFile(weights.textEncoder);
-  return load(named(context, file, naming), model.textEncoder ?? textEncoderModelOf(file, naming));
+  const file = await openPart(weights.textEncoder, "text encoder");
+  return load(new CheckpointWeights(context.device, file), model.textEncoder ?? textEncoderFacts(file));
 }
 
 /**
@@ -64,7 +58,7 @@ export async function loadTransformer(
   const source =
     weights.from === "random"
       ? new RandomWeights(context.device, weights.seed, weights.wide ? model.layers : undefined)
-      : named(context, await openFile(weights.transformer), transformerNames[weights.layout]);
+      : new CheckpointWeights(context.device, await openPart(weights.transformer, "transformer"));
   const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
   try {
     return await WanTransformer.load({ context, source, splitOf: rules, precision, kept }, model, textWidth, size);
@@ -78,15 +72,11 @@ export async function loadTransformer(
 export async function loadVaeDecoder(context: Context, weights: WanWeights, kept?: KeptWeights): Promise<WanVae> {
   const wanted = { decoder: true, ...(kept && { kept }) };
   if (weights.from === "random") return WanVae.random(context, weights.seed, wanted);
-  const file = await openFile(weights.vae);
+  const file = await openPart(weights.vae, "VAE");
   try {
     return await WanVae.load(context, file, wanted);
   } finally {
     await context.device.synchronize();
     await file.close();
   }
-}
-
-function named(context: Context, file: TensorFile, naming: Naming): WeightSource {
-  return new RenamedWeights(new CheckpointWeights(context.device, file), naming);
 }

@@ -1,5 +1,6 @@
 import { DitrunError } from "../../../failure.js";
 import type { TensorFile } from "../../../formats/tensor-file.js";
+import { openPart } from "./open-part.js";
 import { refuseChannels } from "./strangers.js";
 
 /** What a transformer's tensors tell of it. Its heads they do not tell: see headsOf. */
@@ -71,6 +72,21 @@ export function transformerFacts(file: TensorFile): TransformerFacts {
   refuseChannels(file.path, { inputs, outputs, width, image });
   const task = vaceLayers > 0 ? "vace" : image ? (has("img_emb.emb_pos") ? "flf2v" : "i2v") : taskBy(inputs);
   return { width, ffn, layers: blocks, inputs, outputs, textWidth, freqDim, vaceLayers, task };
+}
+
+/** The same of a file. @throws DitrunError also when the transformer is of another task than text-to-video. */
+export async function textToVideoFacts(path: string): Promise<TransformerFacts> {
+  const file = await openPart(path, "transformer");
+  try {
+    const facts = transformerFacts(file);
+    if (facts.task === "t2v") return facts;
+    throw new DitrunError(
+      "ERR_CHECKPOINT_UNSUPPORTED",
+      `${path} is ${wanTasks[facts.task]}, and ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,
+    );
+  } finally {
+    await file.close();
+  }
 }
 
 function taskBy(inputs: number): WanTask {
