@@ -13,10 +13,12 @@ import { refuseOtherTasks } from "./weights-task.js";
 /** The weights that text-to-video needs. */
 export type WeightsPart = "transformer" | "text encoder" | "VAE";
 
+/** How the files of a checkpoint stand in a folder; of the last one there is nothing but weights. */
+export type LayoutName = "original" | "diffusers" | "ComfyUI" | "single-file";
+
 /** Where the parts of a Wan checkpoint are. Weights are a single file or an index of shards, and several parts may share a file. */
 export interface WanCheckpoint {
-  /** In words: original layout, diffusers layout, ComfyUI folders. */
-  readonly layout: string;
+  readonly layout: LayoutName;
   readonly directory: string;
   /** Without a configuration its sizes are those of its tensors. */
   readonly transformer: { readonly config?: string; readonly weights: string };
@@ -28,8 +30,7 @@ export interface WanCheckpoint {
 
 /** How a folder may hold a checkpoint: names of the files below it, and the folders to look into where those are not there. */
 interface Layout {
-  /** Behind "the". */
-  readonly words: string;
+  readonly name: LayoutName;
   readonly config?: string;
   readonly weights: Readonly<
     Record<WeightsPart, { readonly names: readonly string[]; readonly folders: readonly string[] }>
@@ -40,7 +41,7 @@ interface Layout {
 const weights = (name: string) => [`${name}.safetensors`, `${name}.safetensors.index.json`];
 
 const original: Layout = {
-  words: "original layout",
+  name: "original",
   config: "config.json",
   weights: {
     transformer: { names: weights("diffusion_pytorch_model"), folders: ["."] },
@@ -50,7 +51,7 @@ const original: Layout = {
   tokenizers: ["google/umt5-xxl"],
 };
 const diffusers: Layout = {
-  words: "diffusers layout",
+  name: "diffusers",
   config: "transformer/config.json",
   weights: {
     transformer: { names: weights("transformer/diffusion_pytorch_model"), folders: ["transformer"] },
@@ -60,7 +61,7 @@ const diffusers: Layout = {
   tokenizers: ["tokenizer"],
 };
 const comfy: Layout = {
-  words: "ComfyUI folders",
+  name: "ComfyUI",
   weights: {
     transformer: { names: [], folders: ["diffusion_models", "unet"] },
     "text encoder": { names: [], folders: ["text_encoders", "clip"] },
@@ -69,7 +70,7 @@ const comfy: Layout = {
   tokenizers: [],
 };
 const files: Layout = {
-  words: "form of single files",
+  name: "single-file",
   weights: {
     transformer: { names: [], folders: ["."] },
     "text encoder": { names: [], folders: ["."] },
@@ -109,8 +110,8 @@ export class CheckpointFolder {
     throw new DitrunError("ERR_CHECKPOINT_UNSUPPORTED", `${directory} is not a Wan checkpoint: ${why}.`);
   }
 
-  get words(): string {
-    return this.layout.words;
+  get name(): LayoutName {
+    return this.layout.name;
   }
 
   /** The transformer's configuration, where the layout has one. @throws DitrunError when it is missing. */
@@ -180,7 +181,7 @@ export class CheckpointFolder {
     const what = [name, ...alternatives].join(" (or ").concat(alternatives.length > 0 ? ")" : "");
     return new DitrunError(
       "ERR_CHECKPOINT_INCOMPLETE",
-      `${this.directory} is a Wan checkpoint in the ${this.layout.words}, but ${what} is missing; download it again.`,
+      `${this.directory} is a Wan checkpoint in the ${this.layout.name} layout, but ${what} is missing; download it again.`,
     );
   }
 }
@@ -196,7 +197,7 @@ export async function detectLayout(directory: string): Promise<WanCheckpoint> {
   const textEncoder = await folder.weights("text encoder");
   const vae = await folder.weights("VAE");
   return {
-    ...{ layout: folder.words, directory },
+    ...{ layout: folder.name, directory },
     transformer: { weights: transformer, ...(config !== undefined && { config }) },
     ...{ textEncoder: { weights: textEncoder }, vae: { weights: vae } },
     tokenizer: (await folder.tokenizer()) ?? (await tokenizerFor(textEncoder)) ?? folder.noTokenizer(),

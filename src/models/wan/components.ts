@@ -56,7 +56,7 @@ export async function assemble(
   const rest = folder && (needed.length > 0 || ownTokenizer === undefined) ? [`the rest from ${folder.directory}`] : [];
   return {
     checkpoint: {
-      ...{ layout: folder?.words ?? "form of single files", directory: folder?.directory ?? "" },
+      ...{ layout: folder?.name ?? "single-file", directory: folder?.directory ?? "" },
       transformer: { weights: await fileOf("transformer"), ...(config !== undefined && { config }) },
       ...{ textEncoder: { weights: textEncoder }, vae: { weights: await fileOf("VAE") }, tokenizer },
     },

@@ -101,7 +101,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     description:
       preset?.bundled === checkpoint.directory && description === undefined
         ? "the small checkpoint of random weights that comes with ditrun"
-        : (description ?? `${checkpoint.directory}, ${checkpoint.layout}`),
+        : (description ?? `${checkpoint.directory}, ${checkpoint.layout} layout`),
   };
 }
 

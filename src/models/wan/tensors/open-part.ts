@@ -66,10 +66,10 @@ export async function partOf(file: TensorFile, part: Part): Promise<CanonicalTen
   const below = new Set<string>();
   for (const name of file.names()) {
     const owner = longestPrefix(all, name);
-    const rule = owner === undefined ? outsideRule(name) : `the ${owner.spelling.part}`;
+    const rule = outsideRule(name);
     if (owner === own) below.add(name.slice(prefix.length));
-    else if (rule !== undefined) ignore(rule, name);
-    else throw unknown(file, part, name);
+    else if (owner === undefined && rule === undefined) throw unknown(file, part, name);
+    else if (owner === undefined && rule !== undefined) ignore(rule, name);
   }
   refuseStrangers(file.path, [...below]);
   if (part === "transformer") refuseCausal(file.path, prefix);
@@ -77,10 +77,8 @@ export async function partOf(file: TensorFile, part: Part): Promise<CanonicalTen
   const tensors = new Map<string, Stored>();
   for (const name of below) {
     const rule = scales.accounted.get(name) ?? outsideRule(name) ?? ruleOf(part, name, below);
-    if (rule !== undefined) {
-      ignore(rule, prefix + name);
-      continue;
-    }
+    if (rule !== undefined) ignore(rule, prefix + name);
+    if (rule !== undefined || scales.accounted.has(name)) continue;
     const canonical = spelling.canonical(aliasOf(name, below));
     if (canonical === undefined) throw unknown(file, part, prefix + name);
     const before = tensors.get(canonical);

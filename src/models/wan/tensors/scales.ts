@@ -10,8 +10,8 @@ import { refuse } from "./strangers.js";
 export interface Scales {
   /** By name of the weight, without prefix. */
   readonly of: ReadonlyMap<string, Scale>;
-  /** Names of what belongs to scales and is read or needed no more, and why not. */
-  readonly accounted: ReadonlyMap<string, string>;
+  /** Names of scales, and of what belongs to them and is not needed, with why not. */
+  readonly accounted: ReadonlyMap<string, string | undefined>;
   /** In words; undefined where nothing is scaled. */
   readonly dialect: string | undefined;
 }
@@ -37,7 +37,7 @@ const quantised: readonly string[] = ["F8_E4M3", "F8_E5M2", "I8"];
  */
 export async function readScales(file: TensorFile, prefix: string, names: ReadonlySet<string>): Promise<Scales> {
   const of = new Map<string, Scale>();
-  const accounted = new Map<string, string>();
+  const accounted = new Map<string, string | undefined>();
   const seen = new Set<string>();
   const dtypeOf = (name: string) => file.info(prefix + name).dtype;
   const formats = headerFormats(file, prefix);
@@ -61,7 +61,7 @@ export async function readScales(file: TensorFile, prefix: string, names: Readon
           `${file.path}: ${prefix}${name} is a scale, but ${names.has(weight) ? `its weight is ${dtypeOf(weight)}` : "there is no such weight"}; download the file again.`,
         );
       of.set(weight, await readScale(file, prefix + name, prefix + weight));
-      accounted.set(name, "scales");
+      accounted.set(name, undefined);
       seen.add(suffix);
     }
   }

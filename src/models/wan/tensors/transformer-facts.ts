@@ -19,13 +19,13 @@ export interface TransformerFacts {
 }
 
 export const wanTasks = {
-  t2v: "text-to-video, of Wan 2.1 or one of the two transformers of Wan 2.2 A14B",
-  i2v: "image-to-video of Wan 2.1",
-  flf2v: "first-and-last-frame-to-video of Wan 2.1",
-  vace: "VACE of Wan 2.1 (video editing)",
-  "vace-module": "VACE's control branch alone, to lay over a text-to-video transformer",
-  "i2v-a14b": "one of the two image-to-video transformers of Wan 2.2 A14B",
-  ti2v: "Wan 2.2 TI2V-5B (text and image to video)",
+  t2v: "text-to-video (Wan 2.1, or half of Wan 2.2 A14B)",
+  i2v: "image-to-video (Wan 2.1)",
+  flf2v: "first-and-last-frame-to-video (Wan 2.1)",
+  vace: "video editing (Wan 2.1 VACE)",
+  "vace-module": "the control branch of Wan 2.1 VACE alone",
+  "i2v-a14b": "image-to-video (half of Wan 2.2 A14B)",
+  ti2v: "text- and image-to-video (Wan 2.2 TI2V-5B)",
 } as const;
 export type WanTask = keyof typeof wanTasks;
 
@@ -82,7 +82,7 @@ export async function textToVideoFacts(path: string): Promise<TransformerFacts> 
     if (facts.task === "t2v") return facts;
     throw new DitrunError(
       "ERR_CHECKPOINT_UNSUPPORTED",
-      `${path} is ${wanTasks[facts.task]}, and ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,
+      `${path} is a transformer for ${wanTasks[facts.task]}, and ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,
     );
   } finally {
     await file.close();

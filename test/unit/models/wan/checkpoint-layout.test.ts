@@ -17,7 +17,7 @@ describe("layouts", () => {
   test("the original one", async () => {
     const directory = tinyCheckpoint;
     expect(await detectLayout(directory)).toEqual({
-      layout: "original layout",
+      layout: "original",
       directory,
       transformer: { config: `${directory}/config.json`, weights: `${directory}/diffusion_pytorch_model.safetensors` },
       textEncoder: { weights: `${directory}/models_t5_umt5-xxl-enc-bf16.pth` },
@@ -30,7 +30,7 @@ describe("layouts", () => {
     const directory = diffusers;
     const part = (folder: string, file: string) => ({ weights: `${directory}/${folder}/${file}.safetensors` });
     expect(await detectLayout(directory)).toEqual({
-      layout: "diffusers layout",
+      layout: "diffusers",
       directory,
       transformer: {
         config: `${directory}/transformer/config.json`,
@@ -136,11 +136,11 @@ describe("files by other names are told by what is in them", () => {
     await put("models_t5_umt5-xxl-enc-bf16.pth", "comfy/text_encoders/umt5.pth");
     await put("Wan2.1_VAE.pth", "comfy/vae/wan_2.1_vae.pth");
     await expect(detectLayout(join(dir, "comfy"))).rejects.toThrow(
-      "in the ComfyUI folders, but tokenizer.json is missing",
+      "in the ComfyUI layout, but tokenizer.json is missing",
     );
     await put("google/umt5-xxl", "comfy/text_encoders/google/umt5-xxl");
     expect(await detectLayout(join(dir, "comfy"))).toMatchObject({
-      layout: "ComfyUI folders",
+      layout: "ComfyUI",
       transformer: { weights: join(dir, "comfy/diffusion_models/wan2.1.safetensors") },
       tokenizer: join(dir, "comfy/text_encoders/google/umt5-xxl/tokenizer.json"),
     });
@@ -182,7 +182,7 @@ describe("what is no Wan 2.1 text-to-video checkpoint is called by its name", ()
   test("diffusers: what newer versions write for Wan 2.1 is no second transformer", async () => {
     await copyOf("diffusers");
     await edit("model_index.json", { transformer_2: [null, null], boundary_ratio: null, expand_timesteps: false });
-    expect((await detectLayout(dir)).layout).toBe("diffusers layout");
+    expect((await detectLayout(dir)).layout).toBe("diffusers");
     await mkdir(join(dir, "transformer_2"));
     await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 A14B checkpoint: it has a second transformer");
   });
