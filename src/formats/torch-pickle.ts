@@ -153,6 +153,8 @@ export interface LegacyStart {
   readonly end: number;
 }
 
+/** A pickle of a number of ten bytes. */
+const legacyMagicBytes = 15;
 const legacySystem = z.map(z.string(), z.unknown());
 const legacyKeys = z.array(z.string());
 
@@ -162,9 +164,11 @@ const legacyKeys = z.array(z.string());
  */
 export function readLegacyStart(path: string, start: Uint8Array): LegacyStart {
   const reader = new BoundedReader(start);
+  // The magic number, which has been looked at: it is longer than the parser's numbers.
+  reader.skip(legacyMagicBytes);
   const stored = new Map<string, StorageReference>();
-  // The magic number, which has been looked at, and the version, which never changed.
-  for (let i = 0; i < 2; i++) parsePickle(path, reader);
+  // The version, which never changed.
+  parsePickle(path, reader);
   const system = legacySystem.safeParse(parsePickle(path, reader)).data;
   if (system?.get("little_endian") !== true)
     throw new DitrunError(
