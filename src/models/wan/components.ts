@@ -53,7 +53,10 @@ export async function assemble(
     );
   const config = named.transformer === undefined ? await folder?.config() : undefined;
   const given = weightsParts.flatMap((part) => (named[part] === undefined ? [] : [`${part} ${named[part]}`]));
-  const rest = folder && (needed.length > 0 || ownTokenizer === undefined) ? [`the rest from ${folder.directory}`] : [];
+  const rest =
+    folder && (needed.length > 0 || ownTokenizer === undefined)
+      ? [`the ${needed.length > 0 ? "rest" : "tokenizer"} from ${folder.directory}`]
+      : [];
   return {
     checkpoint: {
       ...{ layout: folder?.name ?? "single-file", directory: folder?.directory ?? "" },
