@@ -7,6 +7,7 @@ import { rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundle } from "./bundle.js";
 import { buildCuda, cudaWanted } from "./cuda.js";
 import { cmake } from "./progress.js";
 import { run } from "./run.js";
@@ -57,5 +58,6 @@ if (wants("--typescript") && existsSync(join(root, "tsconfig.build.json"))) {
   const tsc = join(root, "node_modules", ".bin", "tsc");
   const args = ["-p", "tsconfig.build.json"];
   need(tsc, args, await run(tsc, args, root), "run npm ci first.");
+  await bundle(root);
 }
 if (wants("--kernels")) await buildKernels();

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs PyTorch's own programs with ditrun run: DistributedDataParallel over gloo on four ranks, one that raises, one that hangs.
+# Runs PyTorch's own programs with ditrun run: DistributedDataParallel over gloo on four ranks of
+# one host and of two (network namespaces, where they may be made), one that raises, one that hangs.
 # No part of npm test, since PyTorch is large:  test/pytorch.sh [--install]
 # PYTHON_EXEC names a Python that has PyTorch; --install gets Debian's python3-torch where it has none.
 set -eu

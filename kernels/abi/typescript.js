@@ -7,6 +7,8 @@ const enumNames = {
   activation: { name: "activations" },
   memory: { name: "memoryKinds", DEVICE_MEMORY: "device", PEER_MEMORY: "peer" },
   random: { name: "distributions" },
+  // By the names that files give their dtypes.
+  stored: { name: "storedKinds", keep: /^STORED_(.*)$/ },
   kernel: {
     name: "attentionKernels",
     KERNEL_AUTO: "auto",
@@ -66,8 +68,9 @@ export type Calls = Plain & { [Name in keyof OnStream]: [...OnStream[Name], stre
 }
 
 function enumObject({ name, members }) {
-  const { name: object = `${camel(name)}s`, ...words } = enumNames[name] ?? {};
-  const entries = members.map((member) => `${words[member.name] ?? camel(member.name)}: ${member.value}`);
+  const { name: object = `${camel(name)}s`, keep, ...words } = enumNames[name] ?? {};
+  const word = (member) => keep?.exec(member)?.[1] ?? words[member] ?? camel(member);
+  const entries = members.map((member) => `${word(member.name)}: ${member.value}`);
   return `export const ${object} = { ${entries.join(", ")} } as const;`;
 }
 

@@ -33,7 +33,7 @@
 extern "C" {
 #endif
 
-#define DITRUN_ABI_VERSION 5
+#define DITRUN_ABI_VERSION 6
 
 enum ditrun_status {
   DITRUN_OK = 0,
@@ -42,7 +42,8 @@ enum ditrun_status {
   DITRUN_LIBRARY_MISSING = 3, /* NCCL, cuBLASLt or the driver could not be opened; the message names the file */
   DITRUN_UNSUPPORTED = 4,     /* this module or device has no such kernel */
   DITRUN_OUT_OF_MEMORY = 5,
-  DITRUN_PEER_ERROR = 6 /* another process or its memory could not be reached */
+  DITRUN_PEER_ERROR = 6, /* another process or its memory could not be reached */
+  DITRUN_FILE_ERROR = 7  /* a file could not be read: ditrun_reader_failure says where */
 };
 
 enum ditrun_dtype {
@@ -389,6 +390,69 @@ typedef struct {
   int32_t reserved;
 } ditrun_random_args;
 DITRUN_API int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream);
+
+/* ---- weights as files store them ---- */
+
+/* Plain numbers, little-endian, then GGUF's blocks of 32 elements and of 256 (Q2_K … Q6_K, IQ4_XS), as ggml-common.h lays them out. */
+enum ditrun_stored {
+  DITRUN_STORED_F32 = 0,
+  DITRUN_STORED_F16 = 1,
+  DITRUN_STORED_BF16 = 2,
+  DITRUN_STORED_F64 = 3,
+  DITRUN_STORED_F8_E4M3 = 4,
+  DITRUN_STORED_F8_E5M2 = 5,
+  DITRUN_STORED_I8 = 6,
+  DITRUN_STORED_Q8_0 = 7,
+  DITRUN_STORED_Q4_0 = 8,
+  DITRUN_STORED_Q4_1 = 9,
+  DITRUN_STORED_Q5_0 = 10,
+  DITRUN_STORED_Q5_1 = 11,
+  DITRUN_STORED_IQ4_NL = 12,
+  DITRUN_STORED_Q2_K = 13,
+  DITRUN_STORED_Q3_K = 14,
+  DITRUN_STORED_Q4_K = 15,
+  DITRUN_STORED_Q5_K = 16,
+  DITRUN_STORED_Q6_K = 17,
+  DITRUN_STORED_IQ4_XS = 18
+};
+
+/* out[r, c] = decode(x[r])[firstColumn + c] * scale[r]. The stored value is rounded to float32 (only F64 and Q4_1, Q5_1, Q2_K, Q4_K, Q5_K
+ * are not exact in it), its product with the scale again, and out to its dtype. Columns may begin and end within a block.
+ * An E4M3 out has outScale[r] = max(amax, 1e-12) / 448 of the float32 row, as ditrun_quantize_rows; but stored F8_E4M3 keeps its
+ * bytes, with outScale[r] = scale[r]. */
+typedef struct {
+  uint64_t out;      /* [rows, columns] of outDtype; contiguous if E4M3 */
+  uint64_t x;        /* rows as stored, rowBytes apart; of any alignment, but F32, F16, BF16 and F64 of their element's */
+  uint64_t scale;    /* 0, or float32: one, or [rows] */
+  uint64_t outScale; /* E4M3 out only: float32 [rows] */
+  uint64_t squares;  /* E4M3 out only: 0, or float32 [rows], the sum of squares of the float32 row */
+  int64_t rowBytes, ldo, columns, firstColumn;
+  int32_t rows;
+  int32_t stored;    /* ditrun_stored */
+  int32_t scaleRows; /* 0: one scale for all rows; 1: one for each */
+  int32_t outDtype;  /* F32, BF16, F16 or E4M3 */
+} ditrun_decode_args;
+DITRUN_API int ditrun_decode(const ditrun_decode_args *args, uint64_t stream);
+
+/* ---- a reader: threads that carry pieces of files to the device and decode them there ----
+ * Each thread has DITRUN_READER_SLOTS slots of pieceBytes on the host (pinned) and as much on the device, taken once. It reads a piece into
+ * a slot, copies it, and queues its decoding, on a stream of its own; meanwhile it reads the next. Jobs are begun in the order in which
+ * they were given. Files are read with pread: one that has become shorter is a failure. After a failure a reader does nothing more. */
+#define DITRUN_READER_SLOTS 2
+#define DITRUN_READER_LEAST_PIECE 65536
+DITRUN_API int ditrun_reader_open(int threads, uint64_t pieceBytes, uint64_t *reader);
+/* BLOCKING. Gives up what was not begun, waits for the rest, frees what open took. */
+DITRUN_API int ditrun_reader_close(uint64_t reader);
+/* ditrun_decode of rows that stand in an open file (a descriptor of this process) from the byte offset on; args->x is 0, and so is
+ * args->scale: `scales` are numbers on the host, none, one, or args->rows. Rows of an E4M3 out must fit in a piece. out is written after
+ * what is queued on stream `after` now. The ticket is a number that grows by one from job to job. */
+DITRUN_API int ditrun_reader_submit(uint64_t reader, int file, uint64_t offset, const ditrun_decode_args *args,
+                                    const float *scales, int scaleCount, uint64_t after, uint64_t *ticket);
+/* BLOCKING until the job with this ticket and all before it have been read; what is then queued on stream `before` sees what they wrote.
+ * done: the last ticket of which that is true, this one or a later. DITRUN_FILE_ERROR where a file could not be read. */
+DITRUN_API int ditrun_reader_wait(uint64_t reader, uint64_t ticket, uint64_t before, uint64_t *done);
+/* Of a DITRUN_FILE_ERROR: whose job it was, the byte of the file, and errno, or 0 where the file ended there. */
+DITRUN_API int ditrun_reader_failure(uint64_t reader, uint64_t *ticket, uint64_t *offset, uint64_t *error);
 
 /* ---- sums over processes ---- */
 

@@ -60,7 +60,7 @@ function mirroringStore(size) {
     ...{ rank: 0, size },
     put: async (key, value) => void values.set(key, value),
     get: async (key) => values.get(key) ?? values.get(own(key)),
-    ...{ barrier: async () => undefined, emit: async () => undefined, fault: async () => undefined },
+    ...{ barrier: async () => undefined, largest: async (_name, value) => value, emit: async () => undefined, fault: async () => undefined },
   };
 }
 

@@ -54,11 +54,12 @@ export class JobHosts {
   static async open(options: JobOptions, given: Iterable<readonly [string, unknown]>): Promise<JobHosts> {
     const allocation = ownAllocation(options);
     const notes = new Notes();
-    if (allocation.why !== "") notes.info(allocation.why);
     const command = digestOf(given);
     const alone = allocation.nodes === 1 || options.dryRun;
-    if (alone) return new JobHosts(options, allocation, command, undefined, undefined, notes);
-    const meet = await meetingOf(options, allocation);
+    const meet = alone ? undefined : await meetingOf(options, allocation);
+    const said = [allocation.why, meet && whereNode0Is(meet)].filter(Boolean);
+    if (said.length > 0) notes.info(said.join(" "));
+    if (meet === undefined) return new JobHosts(options, allocation, command, undefined, undefined, notes);
     const { leader: name, nodeRank } = allocation;
     const leads = nodeRank === 0 || (nodeRank === undefined && name !== undefined && (await leaderIsHere(name)));
     if (!leads) return new JobHosts(options, allocation, command, meet, undefined, notes);
@@ -241,6 +242,10 @@ async function meetingOf(options: JobOptions, allocation: Allocation): Promise<M
     "ERR_JOB_KEY",
     "Several hosts need a common key, so that nobody else joins the job: run ditrun key once, and set DITRUN_JOB_KEY to what it prints on every host, or give --job-key FILE.",
   );
+}
+
+function whereNode0Is({ meeting, allocation: { leader, port } }: MeetOptions): string {
+  return meeting === undefined ? `Node 0 is ${leader}, port ${port}.` : `Node 0 writes where it is into ${meeting}.`;
 }
 
 const fileName = (job: string) => job.replace(/[^\w.-]/g, "_").slice(0, 128);

@@ -3,7 +3,7 @@ import type { RankOutput } from "../launcher/rank-lines.js";
 import type { OutputOptions } from "./options/output.js";
 import { terminal } from "./terminal.js";
 
-/** The log that the options ask for. @param output sends the ranks' lines elsewhere. @throws DitrunError where its folder cannot be had. */
+/** The log that the options ask for. @param output sends a program's lines elsewhere; it starts before what is told of it. @throws DitrunError where its folder cannot be had. */
 export function sessionLog(
   { logLevel, logDir, quiet }: Pick<OutputOptions, "logLevel" | "logDir" | "quiet">,
   output?: RankOutput,
@@ -14,6 +14,6 @@ export function sessionLog(
     stderr: terminal,
     rankLines: !quiet,
     colour: terminal.page.colour,
-    ...(output && { output }),
+    ...(output && { output, waits: true }),
   });
 }

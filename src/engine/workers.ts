@@ -104,8 +104,9 @@ export class Workers {
       supervisor.start(
         (rank) => {
           const place = { rank, size: nproc, localRank: rank, localSize: here };
-          const met = { address: reachable(rendezvous.address), port: rendezvous.port };
-          return workerProgram({ ...place, ...met }, told, hosts && reachable(rendezvous.address), entry);
+          const own = hosts?.leader.ownAddress;
+          const met = { address: own ?? reachable(rendezvous.address), port: rendezvous.port };
+          return workerProgram({ ...place, ...met }, told, own, entry);
         },
         hosts?.leader.prepare({ id: settings.id, perNode, port: rendezvous.port, detail: JSON.stringify(told) }),
       );

@@ -26,6 +26,8 @@ export interface TensorInfo {
 /** Where a tensor's bytes stand, contiguous and as they are: compressed and encrypted files are never opened. */
 export interface Place {
   readonly path: string;
+  /** The open file's descriptor, until `close`. */
+  readonly fd: number;
   readonly offset: number;
   readonly byteLength: number;
 }
@@ -148,7 +150,7 @@ export class StoredTensors implements TensorFile {
 
   place(name: string): Place {
     const { offset, byteLength } = this.info(name);
-    return { path: this.path, offset, byteLength };
+    return { path: this.path, fd: this.#handle.fd, offset, byteLength };
   }
 
   async read(name: string, slice?: Slice, into?: Uint8Array): Promise<Uint8Array> {

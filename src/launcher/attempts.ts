@@ -1,6 +1,5 @@
 import { isPassing, messageOf } from "../failure.js";
 import { counted } from "../text.js";
-import { reachable } from "./cluster/addresses.js";
 import type { AskingRule } from "./ending.js";
 import { ErrorFiles } from "./error-files.js";
 import { checkPort, reservedPort } from "./free-port.js";
@@ -69,7 +68,7 @@ export async function runAttempts(options: AttemptsOptions): Promise<void> {
 
 async function attempt(options: AttemptsOptions, number: number, errorFiles: ErrorFiles): Promise<void> {
   const { id, nproc, log, masterPort = 0, silenceSeconds, hosts, maxRestarts } = options;
-  const own = hosts && reachable(hosts.leader.address);
+  const own = hosts?.leader.ownAddress;
   if (masterPort !== 0) await checkPort(masterPort, own);
   const port = masterPort !== 0 ? masterPort : await reservedPort(own);
   const perNode = hosts?.perNode ?? [nproc];
@@ -108,6 +107,7 @@ async function attempt(options: AttemptsOptions, number: number, errorFiles: Err
     );
     // After the ranks, which it would only hold up.
     endReaper = startReaper(supervisor.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
+    log.settle();
     const cause = await supervisor.until(() => {
       word.look();
       return ended.size === size;

@@ -41,14 +41,6 @@ export function gpuNamed(gpus: readonly Gpu[], word: string): Gpu | undefined {
   return /^GPU-./.test(word) ? gpus.find(({ uuid }) => uuid.startsWith(word)) : undefined;
 }
 
-/** The cores beside a GPU, as the kernel lists them: `0-31,64-95`. Undefined where the host has one node, or does not say. */
-export function coresBeside({ address }: Gpu, root = "/"): string | undefined {
-  const node = Number(textOf(join(root, "sys/bus/pci/devices", address, "numa_node")).trim() || -1);
-  if (node < 0) return undefined;
-  const cores = textOf(join(root, `sys/devices/system/node/node${node}/cpulist`)).trim();
-  return /^\d[\d,-]*$/.test(cores) ? cores : undefined;
-}
-
 function namesIn(folder: string): string[] {
   try {
     return readdirSync(folder);

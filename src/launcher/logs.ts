@@ -9,7 +9,7 @@ import { packageCommit, packageVersion } from "../version.js";
 import { notedVariables } from "./cluster/noted-variables.js";
 import { LogFile } from "./log-file.js";
 import type { LogLevel } from "./log-levels.js";
-import { type Listener, type Logger, loggerOf, sentenceOf } from "./logger.js";
+import { type Listener, type Logger, Records, sentenceOf } from "./logger.js";
 import { RankLines, type RankOutput, type WorkerLog } from "./rank-lines.js";
 
 export type { LogLevel } from "./log-levels.js";
@@ -21,6 +21,8 @@ export interface Log {
   readonly logger: Logger;
   /** Opens the files of one rank of one job; without a log folder its lines are only shown. */
   worker(jobId: string, rank: number): WorkerLog;
+  /** Tells what waits for the start of a program (`Console.waits`). */
+  settle(): void;
 }
 
 /** How the launcher's sentences and its ranks' lines reach people. */
@@ -32,6 +34,8 @@ export interface Console {
   readonly colour?: boolean;
   /** Sends the ranks' lines elsewhere, or in another form; each to stderr by default. */
   readonly output?: RankOutput;
+  /** Holds back what is no warning until `settle` is called, or for a tenth of a second: a program starts sooner so. */
+  readonly waits?: boolean;
 }
 
 /**
@@ -43,11 +47,11 @@ export interface Console {
 export function openLog(
   level: LogLevel,
   folder?: string,
-  { stderr = process.stderr, rankLines = true, colour = false, output }: Console = {},
+  { stderr = process.stderr, rankLines = true, colour = false, output, waits }: Console = {},
 ): Log {
   const goes = () => ({ shown: rankLines, kept: true });
   const lines = new RankLines(output ?? { stdout: stderr, stderr, format: "text", goes }, folder, (sentence) =>
-    logger.error(sentence),
+    records.logger.error(sentence),
   );
   const terminal = lines.terminal(stderr);
   const tell = (sentence: string, prefix = "ditrun:") => void terminal.write(`${prefix} ${sentence}\n`);
@@ -68,9 +72,10 @@ export function openLog(
       });
     }
   }
-  const logger = loggerOf(listeners);
+  const records = new Records(listeners, waits);
+  const { logger } = records;
   if (folder !== undefined) logger.debug(...launchRecord());
-  return { level, logger, worker: (jobId, rank) => lines.worker(jobId, rank) };
+  return { level, logger, worker: (jobId, rank) => lines.worker(jobId, rank), settle: () => records.settle() };
 }
 
 const painted = (colour: "red" | "yellow" | "dim") => styleText(colour, "ditrun:", { validateStream: false });
@@ -104,12 +109,12 @@ export function openOwnLog({ level, folder }: LaunchLog = {}): Log {
 }
 
 /** What somebody who reads the log later wants to know first. */
-function launchRecord(): [record: object, sentence: string] {
+function launchRecord(): [sentence: string, fields: object] {
   const { argv, version: node } = process;
   const version = packageVersion();
   const record = {
     ...{ version, commit: packageCommit(), node, host: hostname(), directory: process.cwd() },
     ...{ arguments: argv.slice(2), environment: notedVariables() },
   };
-  return [record, `ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`];
+  return [`ditrun ${version} starts on ${hostname()}, Node.js ${node}: ${argv.slice(2).join(" ")}`, record];
 }

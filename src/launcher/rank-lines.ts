@@ -24,6 +24,8 @@ export interface RankOutput {
   readonly host?: string | undefined;
   /** Lets colours through. Other control characters are written out. */
   readonly colours?: boolean;
+  /** Parts of lines: those that have one are kept together, of all ranks, in filtered.STREAM.log. */
+  readonly filters?: Partial<Readonly<Record<StreamName, readonly string[] | undefined>>>;
   /** Whether a stream of a rank is shown, and whether it is kept in a file. */
   readonly goes?: (rank: number, stream: StreamName) => { readonly shown: boolean; readonly kept: boolean };
 }
@@ -39,6 +41,8 @@ export interface WorkerLog {
 /** Shows and keeps what ranks write: always whole lines, whoever else writes. */
 export class RankLines {
   readonly #terminals = new Map<Shown, BoundedStream>();
+  /** Files that several ranks write, once they are begun. */
+  readonly #common = new Set<string>();
 
   /** @param folder for files; none are kept without one. @param complain gets a sentence about a file that cannot be written. */
   constructor(
@@ -61,10 +65,12 @@ export class RankLines {
       const file = this.#goes(rank, stream).kept ? this.#open(job, `rank-${rank}.${stream}.log`) : undefined;
       if (file) opened[stream] = file;
     }
+    const filtered = this.#filtered(job, rank);
     return {
       files: Object.fromEntries(Object.entries(opened).map(([stream, { path }]) => [stream, path])),
       lines: (stream, lines) => {
         opened[stream]?.file.write(lines.map((line) => `${line}\n`).join(""));
+        filtered.get(stream)?.write(lines);
         if (!this.#goes(rank, stream).shown) return undefined;
         const terminal = this.terminal(this.output[stream]);
         terminal.write(lines.map((line) => this.#shown(rank, stream, line)).join(""));
@@ -72,6 +78,7 @@ export class RankLines {
       },
       close: () => {
         for (const stream of streamNames) opened[stream]?.file.close();
+        for (const { close } of filtered.values()) close();
       },
     };
   }
@@ -81,12 +88,39 @@ export class RankLines {
     return { shown, kept: kept && this.folder !== undefined };
   }
 
-  #open(job: string, name: string): { path: string; file: LogFile } | undefined {
+  /** What keeps the lines that are looked for. Each rank appends to one file, a whole line at once. */
+  #filtered(job: string, rank: number) {
+    const found = new Map<
+      StreamName,
+      { readonly write: (lines: readonly string[]) => void; readonly close: () => void }
+    >();
+    for (const stream of streamNames) {
+      const words = this.output.filters?.[stream];
+      if (words === undefined || this.folder === undefined) continue;
+      const opened = this.#open(job, `filtered.${stream}.log`, true);
+      if (opened === undefined) continue;
+      const { file } = opened;
+      found.set(stream, {
+        write: (lines) => {
+          const own = lines.filter((line) => words.some((word) => line.includes(word)));
+          if (own.length > 0) file.write(own.map((line) => `[rank ${rank}] ${line}\n`).join(""));
+        },
+        close: () => file.close(),
+      });
+    }
+    return found;
+  }
+
+  /** @param common of several ranks: the first one begins it anew. */
+  #open(job: string, name: string, common = false): { path: string; file: LogFile } | undefined {
     const folder = join(this.folder ?? "", job);
     const path = join(folder, name);
+    const mode = this.#common.has(path) ? "append" : "anew";
     try {
       makeFolder(folder);
-      return { path, file: new LogFile(path, "anew", this.complain) };
+      const file = new LogFile(path, mode, this.complain);
+      if (common) this.#common.add(path);
+      return { path, file };
     } catch (error) {
       this.complain(`${path} cannot be written: ${fileFailure(error)}.`);
       return undefined;

@@ -5,4 +5,7 @@ const mark = process.argv[2] ?? "";
 const reap = () => {
   if (mark !== "") killProcessesOfJob(mark);
 };
+// A scheduler signals every process of a job. One that ends this one, or opens Node's debugger in it, would leave what it is there for.
+for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] as const)
+  process.on(signal, () => undefined);
 process.stdin.on("error", reap).on("close", reap).resume();

@@ -25,11 +25,14 @@ export function victimsOf(cause: Failure, ends: readonly RankEnd[]): string | un
   for (const { rank, how } of others.filter((end) => !end.ended && end.how !== "exited with code 0")) {
     groups.set(how, [...(groups.get(how) ?? []), rank]);
   }
-  const parts = [...groups].slice(0, MOST_GROUPS).map(([how, ranks]) => `${lower(ranks)} ${how}`);
+  const parts = [...groups].slice(0, MOST_GROUPS).map(([how, ranks]) => `${lower(ranks)} ${of(ranks, how)}`);
   const rest = others.filter(({ ended }) => ended).map(({ rank }) => rank);
-  if (rest.length > 0) parts.push(`${lower(rest)} ${rest.length === 1 ? "was" : "were"} ended`);
+  if (rest.length > 0) parts.push(`${lower(rest)} ${of(rest, "was ended")}`);
   return parts.length === 0 ? undefined : `Victims, not the cause: ${parts.join("; ")}.`;
 }
+
+/** `were killed by SIGUSR1` of several. */
+const of = (ranks: readonly number[], how: string) => (ranks.length === 1 ? how : how.replace(/^was /, "were "));
 
 function lower(ranks: readonly number[]): string {
   return shortList(ranks).replace("R", "r");

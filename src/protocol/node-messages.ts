@@ -50,6 +50,8 @@ export const followerMessageSchema = z.discriminatedUnion("type", [
     command: name,
     host: name,
     pid: z.int().min(1),
+    /** The leader's address, as this launcher reaches it. */
+    reached: name,
     /** Workers that this host was asked for. */
     workers: count.optional(),
     /** JSON about this host, which the leader's engine reads. */

@@ -37,6 +37,7 @@ def main():
 
     import check_operators
     import check_attention
+    import check_decode
     import check_wan
     module = Module(path)
     module.device_open(0)
@@ -48,6 +49,7 @@ def main():
         **check_operators.checks(module, report),
         **check_attention.checks(module, report),
         **check_wan.checks(module, report),
+        **check_decode.checks(module, report, path),
         "graph": lambda: check_graph(module),
         "nccl": lambda: check_nccl(module),
         "peers": lambda: check_peers(path, module),

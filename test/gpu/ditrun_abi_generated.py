@@ -2,12 +2,14 @@
 from ctypes import (POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_uint64,
                     c_void_p)
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 HANDLE_BYTES = 128
 MAX_KV_BLOCKS = 16
 ATTENTION_WORKSPACE = 33554432
 FP8_KEYS = 128
 STATISTICS_PARTS = 64
+READER_SLOTS = 2
+READER_LEAST_PIECE = 65536
 PEER_BLOCKS = 128
 MAX_PEERS = 32
 SHARE_UNIT = 8
@@ -32,6 +34,25 @@ AUTO = 0
 GENERIC = 1
 SM80 = 2
 SM90 = 3
+STORED_F32 = 0
+STORED_F16 = 1
+STORED_BF16 = 2
+STORED_F64 = 3
+STORED_F8_E4M3 = 4
+STORED_F8_E5M2 = 5
+STORED_I8 = 6
+STORED_Q8_0 = 7
+STORED_Q4_0 = 8
+STORED_Q4_1 = 9
+STORED_Q5_0 = 10
+STORED_Q5_1 = 11
+STORED_IQ4_NL = 12
+STORED_Q2_K = 13
+STORED_Q3_K = 14
+STORED_Q4_K = 15
+STORED_Q5_K = 16
+STORED_Q6_K = 17
+STORED_IQ4_XS = 18
 
 
 class Gemm(Structure):
@@ -228,6 +249,24 @@ class Random(Structure):
     ]
 
 
+class Decode(Structure):
+    _fields_ = [
+        ("out", c_uint64),
+        ("x", c_uint64),
+        ("scale", c_uint64),
+        ("outScale", c_uint64),
+        ("squares", c_uint64),
+        ("rowBytes", c_int64),
+        ("ldo", c_int64),
+        ("columns", c_int64),
+        ("firstColumn", c_int64),
+        ("rows", c_int32),
+        ("stored", c_int32),
+        ("scaleRows", c_int32),
+        ("outDtype", c_int32),
+    ]
+
+
 class PeerSum(Structure):
     _fields_ = [
         ("blocks", POINTER(c_uint64)),
@@ -336,6 +375,13 @@ SIGNATURES = {
     "softmax_rows": [c_uint64, c_int, c_uint64, c_int, c_int, c_int, c_float, c_uint64],
     "to_bytes": [c_uint64, c_uint64, c_uint64, c_int, c_int64, c_uint64],
     "fill_random": [POINTER(Random), c_uint64],
+    "decode": [POINTER(Decode), c_uint64],
+    "reader_open": [c_int, c_uint64, POINTER(c_uint64)],
+    "reader_close": [c_uint64],
+    "reader_submit": [c_uint64, c_int, c_uint64, POINTER(Decode), POINTER(c_float), c_int, c_uint64,
+        POINTER(c_uint64)],
+    "reader_wait": [c_uint64, c_uint64, c_uint64, POINTER(c_uint64)],
+    "reader_failure": [c_uint64, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64)],
     "sum": [c_uint64, c_uint64, c_uint64, c_int, POINTER(c_uint64), c_int, c_int64, c_int, c_int,
         c_uint64],
     "peer_sum": [POINTER(PeerSum), c_uint64],
@@ -352,4 +398,5 @@ SIGNATURES = {
         POINTER(c_uint64), POINTER(c_int64), POINTER(c_int), c_int, c_uint64],
 }
 # Functions whose only output is one 64-bit value, their last parameter.
-RETURNS = {"malloc", "peer_open", "stream_create", "event_create", "capture_end", "nccl_init"}
+RETURNS = {"malloc", "peer_open", "stream_create", "event_create", "capture_end", "reader_open",
+        "reader_submit", "reader_wait", "nccl_init"}

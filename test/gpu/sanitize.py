@@ -9,8 +9,9 @@ under compute-sanitizer takes minutes. Exits 1 when a kernel refuses its argumen
 import argparse
 import ctypes
 import sys
+import tempfile
 
-from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
+from ditrun_abi import BF16, DEVICE, E4M3, F16, F32, GELU, IDENTITY, NORMAL, SILU, Attention, Conv3d, Decode, Gemm, KvBlock, LayerNorm, Module, QuantizeKv, Random, RmsNorm
 
 BYTES = {F32: 4, BF16: 2, F16: 2, E4M3: 1}
 
@@ -231,6 +232,28 @@ def convolutions(module, new):
         new.free()
 
 
+def decoding(module, new):
+    """Every stored kind, by a kernel and through a reader, of rows cut in the middle of a block."""
+    rows, columns, first, count = 3, 512, 37, 400
+    kinds = {kind: (1, width) for kind, width in enumerate((4, 2, 2, 8, 1, 1, 1))}
+    kinds |= {7 + i: (32, width) for i, width in enumerate((34, 18, 20, 22, 24, 18))} | {13 + i: (256, width) for i, width in enumerate((84, 110, 144, 176, 210, 136))}
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(rows * columns * 8))
+        file.flush()
+        reader = module.reader_open(2, 65536)
+        for stored, (elements, width) in kinds.items():
+            row_bytes = columns // elements * width
+            for dtype in (F32, BF16, F16, E4M3):
+                scales = {"outScale": new.empty(rows), "squares": new.empty(rows)} if dtype == E4M3 else {}
+                args = Decode(out=new.empty(rows * count, dtype), rows=rows, columns=count, firstColumn=first, rowBytes=row_bytes, ldo=count, stored=stored, outDtype=dtype, scaleRows=1, **scales)
+                ticket = module.reader_submit(reader, file.fileno(), 0, ctypes.byref(args), (ctypes.c_float * rows)(1, 2, 3), rows, 0)
+                module.reader_wait(reader, ticket, 0)
+                args.x, args.scale = new.zeros(rows * row_bytes // 4), new.normal(rows)
+                module.decode(ctypes.byref(args), 0)
+                module.stream_synchronize(0)
+        module.reader_close(reader)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("module")
@@ -240,7 +263,7 @@ def main():
     module.device_open(0)
     new = Buffers(module)
     failed = 0
-    for part in (attentions, fp8_attentions, gemms, gemm_scales_of_blocks, gemm_tiles, norms, elementwise, tokens, convolutions):
+    for part in (attentions, fp8_attentions, gemms, gemm_scales_of_blocks, gemm_tiles, norms, elementwise, tokens, convolutions, decoding):
         if options.only and options.only not in part.__name__:
             continue
         try:

@@ -2,15 +2,15 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runJob } from "../../src/engine/workers.js";
-import { openLog } from "../../src/launcher/logs.js";
 import { loadCheckpointModel } from "../../src/models/load.js";
-import { builtKernels } from "../../src/paths.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.js";
 import { readTensor, relativeL2 } from "../compare.js";
+import { Crews } from "./crews.js";
 
 const directory = "test/golden/data/dit";
+const crews = Crews.ofFile();
 let folder: string;
+let outputs = 0;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
 });
@@ -19,27 +19,19 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** One forward of the golden model under a plan, on real CPU workers. */
 async function forward(document: PlanDocument): Promise<Float32Array> {
   const plan = planSchema.parse({ dtype: "fp32", ...document });
-  const output = join(folder, "output.safetensors");
-  await runJob({
-    job: {
-      id: "layouts",
-      device: "cpu",
-      kernels: builtKernels("cpu"),
-      timeoutSeconds: 60,
-      task: {
-        kind: "forward",
-        model: await loadCheckpointModel(directory),
-        plan,
-        weights: { from: "directory", directory },
-        seed: 1,
-        inputs: join(directory, "case.safetensors"),
-        output,
-      },
+  const output = join(folder, `output-${outputs++}.safetensors`);
+  await crews.run(
+    {
+      kind: "forward",
+      model: await loadCheckpointModel(directory),
+      plan,
+      weights: { from: "directory", directory },
+      seed: 1,
+      inputs: join(directory, "case.safetensors"),
+      output,
     },
-    nproc: meshSize(plan.mesh),
-    port: 0,
-    log: openLog("warn"),
-  });
+    meshSize(plan.mesh),
+  );
   return readTensor(output, "output");
 }
 

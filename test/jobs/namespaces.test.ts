@@ -1,6 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { execa } from "execa";
 import { afterEach, expect } from "vitest";
 import { makeJobKey } from "../../src/launcher/nodes/job-key.js";
@@ -72,22 +72,53 @@ testWithNamespaces("two hosts over IPv6", async () => {
   await pids.expectGone(2);
 });
 
+/** What srun tells the launcher of a node, whose home all nodes share: no address, and no key. */
+const slurmStep = (node: number) => ({
+  ...{ SLURM_JOB_ID: "7", SLURM_STEP_ID: "0", SLURM_STEP_NUM_TASKS: "2", SLURM_STEP_NUM_NODES: "2" },
+  ...{ SLURM_NODEID: String(node), SLURM_STEP_NODELIST: "no-such-host-[1-2]" },
+});
+
+testWithNamespaces(
+  "a Slurm step without a key: every rank is told one address of rank 0, and the way out",
+  async () => {
+    const net = new Network(2);
+    network = net;
+    const home = mkdtempSync(join(tmpdir(), "ditrun-hosts-"));
+    const launch = (node: number) =>
+      execa("sh", ["-c", net.on(node), "sh", process.execPath, "bin/ditrun.js", "run", "sh", "-c", script], {
+        reject: false,
+        env: { ...slurmStep(node), HOME: home, NCCL_SOCKET_IFNAME: "", GLOO_SOCKET_IFNAME: "" },
+      });
+    const script = "echo $RANK $MASTER_ADDR $NCCL_SOCKET_IFNAME $GLOO_SOCKET_IFNAME";
+    const all = [launch(0), launch(1)];
+    started = all;
+    const ends = await Promise.all(all);
+    expect(ends.map(({ exitCode, stdout }) => [exitCode, stdout.replace(/^.*\] /, "")])).toEqual([
+      [0, "0 10.77.0.1 =eth0 eth0"],
+      [0, "1 10.77.0.1 =eth0 eth0"],
+    ]);
+    for (const { stderr } of ends)
+      expect(stderr).toContain(`Node 0 writes where it is into ${home}/.cache/ditrun/jobs/`);
+    rmSync(home, { recursive: true });
+  },
+);
+
 testWithNamespaces(
   "cp4 × tp2 over two hosts computes what one device does: TCP between them, peer memory within",
   async () => {
     const net = new Network(2);
     network = net;
-    const key = makeJobKey();
-    const document = join(mkdtempSync(join(tmpdir(), "ditrun-hosts-")), "result.json");
-    const launch = (node: number) =>
-      execa("sh", ["-c", net.on(node), "sh", process.execPath, "bin/ditrun.js", ...args(node)], {
-        reject: false,
-        env: { DITRUN_JOB_KEY: key, DITRUN_KERNELS: "" },
-      });
-    const args = (node: number) => [
+    const home = mkdtempSync(join(tmpdir(), "ditrun-hosts-"));
+    const document = join(home, "result.json");
+    const args = [
       ...["accuracy", "--device", "cpu", "--nproc", "4", "--cp", "4", "--tp", "2", "--against", "same"],
-      ...["--nnodes", "2", "--node-rank", String(node), "--master-addr", net.address(0), "--json", document],
+      ...["--json", document],
     ];
+    const launch = (node: number) =>
+      execa("sh", ["-c", net.on(node), "sh", process.execPath, "bin/ditrun.js", ...args], {
+        reject: false,
+        env: { ...slurmStep(node), HOME: home, DITRUN_KERNELS: "", NCCL_SOCKET_IFNAME: "" },
+      });
     const all = [launch(0), launch(1)];
     started = all;
     const ends = await Promise.all(all);
@@ -96,6 +127,6 @@ testWithNamespaces(
       [0, expect.stringContaining("Node 0 has ended the job with exit code 0")],
     ]);
     expect(readFileSync(document, "utf8")).toContain("cp4×tp2");
-    rmSync(dirname(document), { recursive: true });
+    rmSync(home, { recursive: true });
   },
 );

@@ -7,18 +7,19 @@ function ip(...args: string[]): boolean {
 }
 
 /** Whether this user may make network namespaces here; else tests that need them are skipped with a word. */
-function mayMakeNamespaces(): boolean {
+function makesNamespaces(): boolean {
   const name = `ditrun-${randomBytes(3).toString("hex")}`;
   const made = ip("netns", "add", name) && ip("-n", name, "link", "set", "lo", "up");
   ip("netns", "del", name);
   return made;
 }
 
-const allowed = mayMakeNamespaces();
-if (!allowed) process.stderr.write("Network namespaces cannot be made here (ip netns add): their tests are skipped.\n");
+export const mayMakeNamespaces = makesNamespaces();
+if (!mayMakeNamespaces)
+  process.stderr.write("Network namespaces cannot be made here (ip netns add): their tests are skipped.\n");
 
 /** A test that needs the right to make network namespaces. */
-export const testWithNamespaces = test.skipIf(!allowed);
+export const testWithNamespaces = test.skipIf(!mayMakeNamespaces);
 
 /** Hosts on one network: each a network namespace with an address of its own, behind a switch that can cut it off. */
 export class Network {

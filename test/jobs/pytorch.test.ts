@@ -1,6 +1,8 @@
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
+import { makeJobKey } from "../../src/launcher/nodes/job-key.js";
 import { packageRoot } from "../../src/paths.js";
+import { mayMakeNamespaces, Network } from "./namespaces.js";
 import { RunFolder } from "./run.js";
 
 /** Set by test/pytorch.sh, where a Python with PyTorch was found. */
@@ -33,4 +35,48 @@ testWithPyTorch("the one that hangs is told apart from those that wait for it", 
   const { exitCode, stderr } = await run("--timeout", "20", train, "hang");
   expect(stderr).toMatch(/as --timeout allows; rank 1 in stuck_step \(train\.py:\d+\); ranks 0, 2 and 3 in /);
   expect(exitCode).toBe(4);
+});
+
+describe.skipIf(PYTORCH_PYTHON === "" || !mayMakeNamespaces)("two hosts of two ranks", () => {
+  let network: Network | undefined;
+  afterEach(() => network?.close());
+
+  /** A launcher on each host; the network alone leads from one to the other. */
+  const onTwoHosts = (...words: string[]) => {
+    const net = new Network(2);
+    network = net;
+    const key = makeJobKey();
+    const where = ["--nnodes", "2", "--nproc", "2", "--master-addr", net.address(0)];
+    return Promise.all(
+      [0, 1].map((node) =>
+        folder.start(
+          [...where, "--node-rank", String(node), ...words],
+          { PYTHON_EXEC: PYTORCH_PYTHON, DITRUN_JOB_KEY: key },
+          [...["sh", "-c", net.on(node), "sh"]],
+        ),
+      ),
+    );
+  };
+
+  test("train one model over gloo", async () => {
+    const ends = await onTwoHosts(train);
+    const lines = ends.map(({ stdout }) =>
+      stdout
+        .replaceAll(/^\[rank \d \S+\] /gm, "")
+        .split("\n")
+        .sort(),
+    );
+    expect(lines).toEqual([
+      ["trained 0 of 4", "trained 1 of 4"],
+      ["trained 2 of 4", "trained 3 of 4"],
+    ]);
+    expect(ends.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+  });
+
+  test("both launchers name the rank that raises, with its exception", async () => {
+    for (const { exitCode, stderr } of await onTwoHosts(train, "raise")) {
+      expect(stderr).toMatch(/^ditrun: Rank 1 .* exited with code 1: ValueError: the loss is not finite\. /m);
+      expect(exitCode).toBe(1);
+    }
+  });
 });

@@ -154,7 +154,8 @@ describe("ditrun wan generate", () => {
   /** The latent after two steps, float32. */
   async function latentOf(...args: string[]): Promise<Float32Array> {
     const { exitCode, stderr } = await tiny(
-      ...["--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors", "--out", "seed.mp4", "--overwrite", ...args],
+      ...["--size", "64*64", "--frames", "1", "--dtype", "fp32", "--steps", "2", "--dump", "seed.safetensors"],
+      ...["--out", "seed.mp4", "--overwrite", ...args],
     );
     expect(exitCode, stderr).toBe(0);
     return readTensor(join(folder, "seed.safetensors"), "latent.1");
@@ -190,7 +191,8 @@ describe("ditrun wan generate", () => {
     const latents = async (...args: string[]) => {
       // Under cp, attention in either precision uses one ring's peer memory.
       const mesh = ["--nproc", "2", "--cfg", "1", "--cp", "2"];
-      const run = [...args, ...mesh, "--steps", "3", "--dump", "fp8.safetensors", "--out", "fp8.mp4", "--overwrite"];
+      const size = ["--size", "64*64", "--frames", "1", "--steps", "3"];
+      const run = [...args, ...mesh, ...size, "--dump", "fp8.safetensors", "--out", "fp8.mp4", "--overwrite"];
       const { exitCode, stderr } = await tiny(...run);
       expect(exitCode, stderr).toBe(0);
       const read = (step: number) => readTensor(join(folder, "fp8.safetensors"), `latent.${step}`);

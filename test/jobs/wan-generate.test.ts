@@ -3,18 +3,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { runJob } from "../../src/engine/workers.js";
+import type { EmitHandler } from "../../src/engine/workers.js";
 import { DitrunError } from "../../src/failure.js";
-import { openLog } from "../../src/launcher/logs.js";
 import { loadWanModel } from "../../src/models/load.js";
-import { builtKernels } from "../../src/paths.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.js";
-import { hostRunsOf } from "../../src/protocol/host-runs.js";
 import { wanGenerateRankSchema } from "../../src/protocol/results.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { caseFile, checkpointOf, type Layout, readIds, weightsOf } from "../unit/worker/wan/golden.js";
+import { Crews } from "./crews.js";
 
+const crews = Crews.ofFile();
 let folder: string;
+let dumps = 0;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
 });
@@ -39,42 +39,34 @@ async function generate(
   { onFrame, perNode }: { readonly onFrame?: () => Promise<void>; readonly perNode?: number[] | undefined } = {},
 ) {
   const plan = planSchema.parse({ dtype: "fp32", ...document });
-  const dump = join(folder, "dump.safetensors");
+  const dump = join(folder, `dump-${dumps++}.safetensors`);
   const frames: Uint8Array[] = [];
-  const results = await runJob({
-    job: {
-      id: "wan-generate",
-      device: "cpu",
-      kernels: builtKernels("cpu"),
-      timeoutSeconds: 60,
-      hosts: perNode && hostRunsOf(perNode),
-      task: {
-        kind: "wan-generate",
-        model: await loadWanModel(await checkpointOf(layout)),
-        plan,
-        weights: await weightsOf(layout),
-        ids: { prompt: [...(await readIds("prompt"))], negative: [...(await readIds("negative"))] },
-        size: { frames: 3, height: 8, width: 12 },
-        sampling: {
-          solver: settings.solver,
-          steps: settings.steps,
-          shift: settings.shift,
-          guideScale: settings.guide_scale,
-        },
-        seed: 0,
-        noise: { file: caseFile, tensor: "noise" },
-        dump,
+  const onEmit: EmitHandler = async (_rank, name, value) => {
+    if (name !== "frame") return;
+    frames.push(value);
+    await onFrame?.();
+  };
+  const results = await crews.run(
+    {
+      kind: "wan-generate",
+      model: await loadWanModel(await checkpointOf(layout)),
+      plan,
+      weights: await weightsOf(layout),
+      ids: { prompt: [...(await readIds("prompt"))], negative: [...(await readIds("negative"))] },
+      size: { frames: 3, height: 8, width: 12 },
+      sampling: {
+        solver: settings.solver,
+        steps: settings.steps,
+        shift: settings.shift,
+        guideScale: settings.guide_scale,
       },
+      seed: 0,
+      noise: { file: caseFile, tensor: "noise" },
+      dump,
     },
-    nproc: meshSize(plan.mesh),
-    port: 0,
-    log: openLog("warn"),
-    onEmit: async (_rank, name, value) => {
-      if (name !== "frame") return;
-      frames.push(value);
-      await onFrame?.();
-    },
-  });
+    meshSize(plan.mesh),
+    { onEmit, perNode },
+  );
   const tensors = new Map<string, Float32Array>();
   for (const name of names) tensors.set(name, await readTensor(dump, name));
   return { tensors, frames, ranks: z.array(wanGenerateRankSchema).parse(results) };

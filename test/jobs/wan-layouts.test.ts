@@ -2,16 +2,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runJob } from "../../src/engine/workers.js";
-import { openLog } from "../../src/launcher/logs.js";
 import { loadModel, loadWanModel } from "../../src/models/load.js";
-import { builtKernels } from "../../src/paths.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.js";
 import type { WanForwardTask } from "../../src/protocol/job.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { caseFile, checkpointOf, type Layout, weightsOf } from "../unit/worker/wan/golden.js";
+import { Crews } from "./crews.js";
 
+const crews = Crews.ofFile();
 let folder: string;
+let outputs = 0;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
 });
@@ -25,28 +25,20 @@ interface Result {
 /** The golden prompt encoded and one forward of the golden latent under a plan, on real CPU workers. */
 async function forward(document: PlanDocument, change: Partial<WanForwardTask> = {}, layout: Layout = "original") {
   const plan = planSchema.parse({ dtype: "fp32", ...document });
-  const output = join(folder, "output.safetensors");
-  await runJob({
-    job: {
-      id: "wan-layouts",
-      device: "cpu",
-      kernels: builtKernels("cpu"),
-      timeoutSeconds: 60,
-      task: {
-        kind: "wan-forward",
-        model: await loadWanModel(await checkpointOf(layout)),
-        plan,
-        weights: await weightsOf(layout),
-        inputs: { file: caseFile, latent: "noise", ids: "tok.0.ids" },
-        t: 567,
-        output,
-        ...change,
-      },
+  const output = join(folder, `output-${outputs++}.safetensors`);
+  await crews.run(
+    {
+      kind: "wan-forward",
+      model: await loadWanModel(await checkpointOf(layout)),
+      plan,
+      weights: await weightsOf(layout),
+      inputs: { file: caseFile, latent: "noise", ids: "tok.0.ids" },
+      t: 567,
+      output,
+      ...change,
     },
-    nproc: meshSize(plan.mesh),
-    port: 0,
-    log: openLog("warn"),
-  });
+    meshSize(plan.mesh),
+  );
   return { context: await readTensor(output, "context"), output: await readTensor(output, "output") };
 }
 

@@ -2,13 +2,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runJob } from "../../src/engine/workers.js";
 import { toFloat32 } from "../../src/formats/numbers.js";
 import { openSafetensors } from "../../src/formats/safetensors.js";
-import { openLog } from "../../src/launcher/logs.js";
-import { builtKernels } from "../../src/paths.js";
 import { type PlanDocument, planSchema } from "../../src/plan/schema.js";
 import { relativeL2 } from "../compare.js";
+import { Crews } from "./crews.js";
 
 const golden = "test/golden/data/wan/case.safetensors";
 const layouts = {
@@ -16,7 +14,9 @@ const layouts = {
   diffusers: "test/golden/data/wan/diffusers/vae/diffusion_pytorch_model.safetensors",
 };
 
+const crews = Crews.ofFile();
 let folder: string;
+let outputs = 0;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
 });
@@ -43,29 +43,21 @@ interface Run {
 
 /** One task on real CPU workers; the result has the golden tensor's shape. */
 async function run({ layout, workers, direction, input, clamp = false, plan }: Run, expectedShape: readonly number[]) {
-  const output = join(folder, "output.safetensors");
-  await runJob({
-    job: {
-      id: "wan-vae",
-      device: "cpu",
-      kernels: builtKernels("cpu"),
-      timeoutSeconds: 60,
-      task: {
-        kind: "wan-vae",
-        model: { name: "golden", weights: { from: "file", file: layouts[layout] } },
-        plan: planSchema.parse({ dtype: "fp32", mesh: { cp: workers }, ...plan }),
-        direction,
-        input: { from: "file", file: golden, tensor: input },
-        clamp,
-        // The second time, nothing may be left of the first, and its frames are a graph that the first captured.
-        iterations: 2,
-        output,
-      },
+  const output = join(folder, `output-${outputs++}.safetensors`);
+  await crews.run(
+    {
+      kind: "wan-vae",
+      model: { name: "golden", weights: { from: "file", file: layouts[layout] } },
+      plan: planSchema.parse({ dtype: "fp32", mesh: { cp: workers }, ...plan }),
+      direction,
+      input: { from: "file", file: golden, tensor: input },
+      clamp,
+      // The second time, nothing may be left of the first, and its frames are a graph that the first captured.
+      iterations: 2,
+      output,
     },
-    nproc: workers,
-    port: 0,
-    log: openLog("warn"),
-  });
+    workers,
+  );
   const { values, shape } = await read(output, "output");
   expect(shape).toEqual(expectedShape);
   return values;

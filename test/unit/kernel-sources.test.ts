@@ -10,7 +10,18 @@ const sources = readdirSync("kernels", { recursive: true, encoding: "utf8" })
   .map((file) => ({ file, text: readFileSync(join("kernels", file), "utf8") }));
 
 test("both modules have the same folders, except for what only one of them needs", () => {
-  const shared = ["attention", "conv", "elementwise", "embedding", "gemm", "norm", "peer", "quantize", "runtime"];
+  const shared = [
+    "attention",
+    "conv",
+    "decode",
+    "elementwise",
+    "embedding",
+    "gemm",
+    "norm",
+    "peer",
+    "quantize",
+    "runtime",
+  ];
   expect(foldersOf("cpu").sort()).toEqual([...shared, "tcp"].sort());
   expect(foldersOf("cuda").sort()).toEqual([...shared, "ptx", "tiles"].sort());
 });

@@ -73,7 +73,7 @@ const texts: Readonly<Record<string, { text: RegExp; at: readonly RegExp[] }>> =
   endings: { text: /\bprocess\.exit\(/, at: [/^cli\//, /^worker\/life\.ts$/] },
   signals: {
     text: /(?<![\w#.])process\.(?:on|once|addListener|prependListener)\(/,
-    at: [/^cli\//, /^worker\/(?:life|early|scheduler-warnings)\.ts$/],
+    at: [/^cli\//, /^launcher\/reaper\.ts$/, /^worker\/(?:life|early|scheduler-warnings)\.ts$/],
   },
   "kernel calls": {
     text: /\bkernels\.(?:call|create|queue)(?:Blocking)?\(|\.launch\(|\bnew Kernels\(/,

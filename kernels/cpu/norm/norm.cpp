@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "elementwise/activation.h"
+#include "norm/sums.h"
 #include "quantize/quantize_row.h"
 #include "runtime/parallel.h"
 #include "runtime/scratch.h"
@@ -10,32 +11,6 @@
 
 namespace ditrun {
 namespace {
-
-float sum(const float *x, int64_t count) {
-  v8 parts[2] = {};
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    parts[0] += load8(x + i);
-    parts[1] += load8(x + i + 8);
-  }
-  float rest = 0.0f;
-  for (; i < count; i++) rest += x[i];
-  return sum8(parts[0] + parts[1]) + rest;
-}
-
-float sumOfSquares(const float *x, float mean, int64_t count) {
-  v8 parts[2] = {};
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    const v8 a = load8(x + i) - mean;
-    const v8 b = load8(x + i + 8) - mean;
-    parts[0] += a * a;
-    parts[1] += b * b;
-  }
-  float rest = 0.0f;
-  for (; i < count; i++) rest += (x[i] - mean) * (x[i] - mean);
-  return sum8(parts[0] + parts[1]) + rest;
-}
 
 /** mean and variance in two passes over the row (the variance is the mean of squares, as torch.nn.LayerNorm takes it).
  */

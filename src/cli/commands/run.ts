@@ -56,8 +56,16 @@ function prepare(chosen: Chosen, rest: readonly string[]): Prepared {
   return { program, allocation, nproc, gpus, visible, log, first };
 }
 
-async function run(chosen: Chosen, { rest, document, hosts }: Context): Promise<number> {
-  const prepared = prepare(chosen, rest);
+async function run(chosen: Chosen, context: Context): Promise<number> {
+  const prepared = prepare(chosen, context.rest);
+  try {
+    return await lead(chosen, prepared, context);
+  } finally {
+    prepared.log.settle();
+  }
+}
+
+async function lead(chosen: Chosen, prepared: Prepared, { document, hosts }: Context): Promise<number> {
   const { program, allocation, nproc, log } = prepared;
   if (hosts === undefined && allocation.why !== "") log.logger.info(allocation.why);
   tellStart(chosen, prepared);
@@ -110,6 +118,7 @@ async function follow(chosen: Chosen, { rest, hosts }: Context): Promise<number>
       reasonOf: (rank) => errorFiles.message(attempt, rank),
     });
   } finally {
+    prepared.log.settle();
     errorFiles.close();
   }
 }
@@ -144,7 +153,10 @@ function rankPrograms(
   { program, nproc, gpus, visible, log }: Prepared,
 ): (place: ProgramPlace) => Program {
   const { CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS, PYTHONFAULTHANDLER, TORCH_NCCL_ASYNC_ERROR_HANDLING } = process.env;
-  const bind = numaBinding === undefined ? undefined : bindingOf(gpus, visible, process.env, log.logger);
+  const bind =
+    numaBinding === undefined
+      ? undefined
+      : bindingOf(numaBinding, { gpus, visible: visible.slice(0, nproc) }, process.env, log.logger);
   const own = CUDA_VISIBLE_DEVICES?.split(",") ?? [];
   const shared = {
     ROLE_NAME: role,
@@ -175,7 +187,8 @@ function ranksOf(nproc: Chosen["nproc"], visible: readonly string[]): number {
 /** Files go to --log-dir; where only --redirects or --tee wants them, to a temporary folder, which is told. */
 function openRunLog(chosen: Chosen, first: Prepared["first"], onHosts: boolean): Log {
   const { logDir, redirects, tee, localRanksFilter, logFormat, json, events, quiet } = chosen;
-  const wanted = redirects !== undefined || tee !== undefined;
+  const filters = { stdout: chosen.duplicateStdoutFilters, stderr: chosen.duplicateStderrFilters };
+  const wanted = [redirects, tee, filters.stdout, filters.stderr].some((each) => each !== undefined);
   const folder = logDir ?? (wanted ? mkdtempSync(join(tmpdir(), "ditrun-run-")) : undefined);
   // A document on stdout stands there alone.
   const stdout = json === "" || events === "-" ? terminal : process.stdout;
@@ -184,6 +197,7 @@ function openRunLog(chosen: Chosen, first: Prepared["first"], onHosts: boolean):
     { ...chosen, logDir: folder },
     {
       ...{ stdout, stderr: terminal, format: logFormat, colours: true, host: onHosts ? hostname() : undefined },
+      filters,
       goes: whereLinesGo({ redirects, tee, filter }, first),
     },
   );

@@ -1,4 +1,5 @@
-import type { RankOutput } from "../../launcher/rank-lines.js";
+import { coreBindings } from "../../launcher/cores.js";
+import type { RankOutput, StreamName } from "../../launcher/rank-lines.js";
 import { mostWorkers } from "../../limits.js";
 import type { JobOptions } from "../job-hosts.js";
 import {
@@ -15,7 +16,7 @@ import {
   whole,
   withDefault,
 } from "../option.js";
-import { parseStreams, type StreamChoice } from "../run/streams.js";
+import { parseFilters, parseStreams, type StreamChoice } from "../run/streams.js";
 import { hostsOptions } from "./hosts.js";
 import { portNumber } from "./launch.js";
 import { outputOptions } from "./output.js";
@@ -32,6 +33,7 @@ export const idleOptions = {
   "start-method": choice(["spawn", "fork", "forkserver"], {
     describe: "Taken as torchrun's: ranks are programs of their own",
   }),
+  "logs-specs": optional({ value: "NAME", describe: "Taken as torchrun's: see --log-dir and --tee" }, asText),
   "event-log-handler": optional({ value: "NAME", describe: "Taken as torchrun's: see --log-dir and --json" }, asText),
 } satisfies Record<string, Option<unknown>>;
 
@@ -44,6 +46,12 @@ const streams = (letter: string, describe: string): Option<StreamChoice | undefi
   ...optional({ value: "0|1|2|3|RANK:N,…", describe }, parseStreams),
   letter,
 });
+
+const filters = (stream: StreamName) =>
+  optional(
+    { value: "TEXT,…", describe: `Keep lines of ${stream} that have one of these together, too; ,, is a comma` },
+    parseFilters,
+  );
 
 /** Of `ditrun run` alone: torchrun's, by its names. */
 export const ownRunOptions = {
@@ -86,6 +94,8 @@ export const ownRunOptions = {
   ),
   redirects: streams("r", "Streams that go to files only: 1 stdout, 2 stderr, 3 both; or of single ranks of this host"),
   tee: streams("t", "Streams that go to files too"),
+  "duplicate-stdout-filters": filters("stdout"),
+  "duplicate-stderr-filters": filters("stderr"),
   "local-ranks-filter": optional(
     { value: "N,…", describe: "Show lines of these ranks of this host only", usual: "all" },
     rankNumbers,
@@ -95,8 +105,9 @@ export const ownRunOptions = {
   }),
   role: withDefault({ value: "NAME", describe: "ROLE_NAME of the ranks", usual: "default" }, "default", asText),
   "virtual-local-rank": flag("Every rank has LOCAL_RANK 0 and sees one GPU, its own"),
-  "numa-binding": choice(["node", "socket", "exclusive", "core-complex"], {
-    describe: "Keep each rank on the cores beside its GPU",
+  "numa-binding": choice(coreBindings, {
+    describe:
+      "Keep each rank on cores beside its GPU: of its node or socket, its own part of the node, or those of one L3 cache",
   }),
   "master-port": optional(
     { value: "PORT", describe: "MASTER_PORT, on which rank 0 listens", usual: "MASTER_PORT, else any free one" },

@@ -1,17 +1,19 @@
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
-import { coresBeside, type Gpu, gpuNamed } from "../../launcher/gpus.js";
+import { type CoreBinding, coresOf } from "../../launcher/cores.js";
+import { type Gpu, gpuNamed } from "../../launcher/gpus.js";
 import type { Logger } from "../../launcher/logger.js";
 
 type CommandLine = readonly [program: string, ...rest: string[]];
 
 /**
- * How to keep each rank on the cores beside its GPU, with taskset of util-linux. A rank without such cores runs anywhere.
+ * How to keep each rank on cores beside its GPU, with taskset of util-linux. A rank without such cores runs anywhere.
+ * @param visible names the GPUs of the ranks, in order.
  * @returns undefined where that cannot be done, which the logger is told.
  */
 export function bindingOf(
-  gpus: readonly Gpu[],
-  visible: readonly string[],
+  binding: CoreBinding,
+  { gpus, visible }: { readonly gpus: readonly Gpu[]; readonly visible: readonly string[] },
   { PATH = "" }: Readonly<Record<string, string | undefined>>,
   logger: Logger,
   root = "/",
@@ -19,16 +21,15 @@ export function bindingOf(
   const taskset = PATH.split(delimiter)
     .map((folder) => join(folder, "taskset"))
     .find(isProgram);
-  const cores = visible.map((word) => {
-    const gpu = gpuNamed(gpus, word);
-    return gpu === undefined ? undefined : coresBeside(gpu, root);
-  });
+  const ranks = visible.map((word) => gpuNamed(gpus, word));
+  const { cores, untold } = coresOf(binding, ranks, root);
   const missing = cores.every((each) => each === undefined) ? "this host tells no cores beside a GPU" : undefined;
   const reason = missing ?? (taskset === undefined ? "there is no taskset (util-linux)" : undefined);
   if (taskset === undefined || reason !== undefined) {
     logger.warn(`--numa-binding has no effect: ${reason}.`);
     return undefined;
   }
+  if (untold !== undefined) logger.warn(`--numa-binding ${binding} is node here: ${untold}.`);
   cores.forEach((each, rank) => {
     if (each !== undefined) logger.debug(`Local rank ${rank} keeps to the cores ${each}.`);
   });

@@ -21,6 +21,13 @@ export function parseStreams(text: string, name: string): StreamChoice {
   return (rank, stream) => chosen(single.get(rank) ?? 0, stream);
 }
 
+/** torchrun's words for parts of lines: separated by commas, where `,,` is a comma. @throws DitrunError for one that is empty. */
+export function parseFilters(text: string, name: string): readonly string[] {
+  const words = text.replaceAll(",,", "\0").split(",");
+  if (words.some((word) => word === "")) refuse(name, text, "parts of lines, separated by commas");
+  return words.map((word) => word.replaceAll("\0", ","));
+}
+
 /** Where lines go, as the options say. */
 export interface StreamWishes {
   readonly redirects: StreamChoice | undefined;

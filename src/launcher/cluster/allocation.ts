@@ -91,7 +91,7 @@ export function findAllocation(options: HostOptions, { variables, fqdn }: HostSu
   return {
     ...{ nodes: nodes.value, nodeRank: nodeRank?.value, leader: leader?.value, port, job, sharesHome },
     workers: first(claims, "workers")?.value,
-    why: sentence({ nodes, nodeRank, leader, port, claims }),
+    why: sentence({ nodes, nodeRank, leader, claims }),
   };
 }
 
@@ -168,18 +168,15 @@ interface Believed {
   readonly nodes: Said<number>;
   readonly nodeRank: Said<number> | undefined;
   readonly leader: Said<string> | undefined;
-  readonly port: number | undefined;
   readonly claims: readonly Claim[];
 }
 
-function sentence({ nodes, nodeRank, leader, port, claims }: Believed): string {
+function sentence({ nodes, nodeRank, leader, claims }: Believed): string {
   const said = [nodes, nodeRank, leader].filter((each) => each !== undefined);
   const by = [...new Set(said.map((each) => each.by))].join(", ");
   const sources = [
     ...new Set(said.flatMap((each) => claims.filter((claim) => Object.values(claim).includes(each)))),
   ].map(({ source }) => source);
   const place = nodeRank === undefined ? `one of ${nodes.value} hosts` : `node ${nodeRank.value} of ${nodes.value}`;
-  const where =
-    leader === undefined ? "node 0 writes where it is into a file" : `node 0 is ${leader.value}, port ${port}`;
-  return `This is ${place}, by ${sources.join(" and ")} (${by}); ${where}.`;
+  return `This is ${place}, by ${sources.join(" and ")} (${by}).`;
 }

@@ -1,12 +1,7 @@
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { asDitrunError, DitrunError, messageOf } from "../../failure.js";
-import {
-  type Ending,
-  type FollowerMessage,
-  type LeaderMessage,
-  silenceMilliseconds,
-} from "../../protocol/node-messages.js";
+import { type Ending, type LeaderMessage, silenceMilliseconds } from "../../protocol/node-messages.js";
 import { endAll } from "../ending.js";
 import { Happenings } from "../happenings.js";
 import { type LocalRank, LocalRanks, type RanksHere } from "../local-ranks.js";
@@ -16,7 +11,7 @@ import { startReaper } from "../start-reaper.js";
 import { harmless } from "../terminal-text.js";
 import type { Program, WorkerExit } from "../worker-process.js";
 import type { Common } from "./followers.js";
-import { LeaderLink, type Located } from "./leader-link.js";
+import { LeaderLink, type Located, type Question } from "./leader-link.js";
 
 /** Ranks that a leader has started here. */
 export type Start = Extract<LeaderMessage, { type: "start" }> & {
@@ -134,7 +129,7 @@ class Follower {
     return this.options.signal?.aborted ?? false;
   }
 
-  #question(): Extract<FollowerMessage, { type: "register" }> {
+  #question(): Question {
     const { version, node, nodes, job, command, workers, offer } = this.options;
     const asked = { version, nodes, job, command, offer, host: hostname(), pid: process.pid };
     return {

@@ -18,6 +18,8 @@ export type Asked = Extract<FollowerMessage, { type: "register" }>;
 
 export interface Follower extends Member {
   readonly route: string;
+  /** Node 0's address, as this one reaches it. */
+  readonly reached: string;
   /** When it was last heard of, by performance.now(). */
   heard: number;
   lost: boolean;
@@ -42,7 +44,7 @@ export class Followers {
     return this.#byRoute.size;
   }
 
-  /** In no order. */
+  /** In the order in which they came. */
   get all(): Iterable<Follower> {
     return this.#byRoute.values();
   }
@@ -77,7 +79,7 @@ export class Followers {
     const host = visible(asked.host);
     const follower: Follower = {
       ...{ node, host, name: `Host ${host} (node ${node})`, workers: asked.workers, offer: asked.offer },
-      ...{ route, send, heard: performance.now(), lost: false, gone: false },
+      ...{ route, send, reached: asked.reached, heard: performance.now(), lost: false, gone: false },
     };
     this.#byRoute.set(route, follower);
     this.#byNode.set(node, follower);

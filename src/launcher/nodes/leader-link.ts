@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Context, Dealer } from "zeromq";
+import { Dealer } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
 import { connectTo } from "../../protocol/connect.js";
 import { messagesOf } from "../../protocol/frames.js";
@@ -7,6 +7,7 @@ import { parseMessage } from "../../protocol/messages.js";
 import { type FollowerMessage, type LeaderMessage, leaderMessageSchema } from "../../protocol/node-messages.js";
 import { sourceTowards } from "../cluster/addresses.js";
 import { type Endpoint, tcpOf } from "../cluster/endpoint.js";
+import { giveBackContext, takeContext } from "../rendezvous/contexts.js";
 import type { curvePairs } from "./job-key.js";
 
 /** Where the leader is, and the job's key. */
@@ -17,6 +18,9 @@ export interface Located extends Endpoint {
   /** Whether another key may stand in its place later: a file that the leader has yet to write anew. */
   readonly mayChange: boolean;
 }
+
+/** What a launcher says of itself; the link knows where it has reached the leader. */
+export type Question = Omit<Extract<FollowerMessage, { type: "register" }>, "reached">;
 
 interface LinkOptions {
   readonly locate: () => Promise<Located>;
@@ -37,7 +41,7 @@ const LINGER_MILLISECONDS = 500;
 
 /** A follower's connection to its leader, looked for until it is there. */
 export class LeaderLink {
-  readonly #context = new Context({ blocky: false });
+  readonly #context = takeContext();
   #socket: Dealer | undefined;
   #at: Located | undefined;
   #ownAddress: string | undefined;
@@ -81,7 +85,7 @@ export class LeaderLink {
    * Registers with the leader, wherever and whenever it comes up.
    * @returns this host's number. @throws DitrunError where it is refused, or not answered in time; or the signal's reason.
    */
-  async register(question: FollowerMessage, signal: AbortSignal | undefined): Promise<number> {
+  async register(question: Question, signal: AbortSignal | undefined): Promise<number> {
     const deadline = performance.now() + this.options.timeoutSeconds * 1000;
     let answer: LeaderMessage | undefined;
     this.#answer = (message) => {
@@ -94,7 +98,7 @@ export class LeaderLink {
       try {
         await this.#connect(await this.options.locate());
         why = "nobody answers there";
-        if (asked !== this.#socket) this.send(question);
+        if (asked !== this.#socket) this.send({ ...question, reached: this.address });
         asked = this.#socket;
       } catch (error) {
         if (error instanceof DitrunError) throw error;
@@ -141,11 +145,13 @@ export class LeaderLink {
   }
 
   async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     this.#registered = false;
     // What was said last is still to be sent, where somebody listens.
     await Promise.race([this.#sending, sleep(LINGER_MILLISECONDS)]);
     this.#socket?.close();
+    giveBackContext(this.#context);
   }
 
   async #connect(located: Located): Promise<void> {

@@ -1,4 +1,4 @@
-import { Context, type Router } from "zeromq";
+import type { Router } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
 import { messagesOf } from "../../protocol/frames.js";
 import { parseMessage } from "../../protocol/messages.js";
@@ -11,9 +11,11 @@ import {
   silenceMilliseconds,
 } from "../../protocol/node-messages.js";
 import { counted } from "../../text.js";
+import { ownAddressAmong } from "../cluster/addresses.js";
 import { tcpOf } from "../cluster/endpoint.js";
 import { Happenings } from "../happenings.js";
 import { Complaints } from "../rendezvous/complaints.js";
+import { giveBackContext, takeContext } from "../rendezvous/contexts.js";
 import { Door } from "../rendezvous/door.js";
 import { serverSocket } from "../rendezvous/server-socket.js";
 import { admitOnly } from "../rendezvous/zap.js";
@@ -44,7 +46,7 @@ const LINGER_MILLISECONDS = 500;
 
 /** Node 0's end of what the launchers of a job say to each other: it gathers them, and tells them what to start and when to end. */
 export class Leader {
-  readonly #context = new Context({ blocky: false });
+  readonly #context = takeContext();
   readonly #socket: Router;
   readonly #followers: Followers;
   readonly #happenings = new Happenings();
@@ -116,6 +118,17 @@ export class Leader {
     return this.options.address;
   }
 
+  /**
+   * This host's address for what is started here: where it listens, or where the others have reached it. So every rank of the job is
+   * told the same, and none of them the loopback while others are elsewhere.
+   */
+  get ownAddress(): string {
+    return ownAddressAmong(
+      this.options.address,
+      [...this.#followers.all].map(({ reached }) => reached),
+    );
+  }
+
   /** The followers by node, from node 1 on. */
   get members(): readonly Member[] {
     return this.#followers.inOrder;
@@ -169,6 +182,7 @@ export class Leader {
     this.#closed = true;
     clearTimeout(this.#probing);
     for (const close of this.#closers) close();
+    giveBackContext(this.#context);
   }
 
   async #receive(): Promise<void> {

@@ -1,8 +1,7 @@
 import { rm } from "node:fs/promises";
-import { networkInterfaces } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../../failure.js";
-import { addressesOf, isOwnAddress } from "../cluster/addresses.js";
+import { addressesOf, isLoopback, isOwnAddress, outsideAddresses } from "../cluster/addresses.js";
 import type { Allocation } from "../cluster/allocation.js";
 import type { Common } from "./followers.js";
 import { curvePairs, makeJobKey } from "./job-key.js";
@@ -110,16 +109,4 @@ async function listeningAddress(
 /** Whether an address of node 0 is this host's. */
 export async function leaderIsHere(leader: string): Promise<boolean> {
   return (await addressesOf(leader)).some((address) => isOwnAddress(address));
-}
-
-/** This host's addresses on networks; its loopback where it has none. */
-function outsideAddresses(): string[] {
-  const found = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
-  const outside = found.filter(({ internal, address }) => !internal && !address.startsWith("fe80:"));
-  const inOrder = [...outside].sort((a, b) => a.family.localeCompare(b.family));
-  return inOrder.length > 0 ? inOrder.map(({ address }) => address) : ["127.0.0.1"];
-}
-
-function isLoopback(address: string): boolean {
-  return address === "::1" || address.startsWith("127.");
 }

@@ -1,4 +1,4 @@
-import { Context, curveKeyPair, type Router } from "zeromq";
+import { type Context, curveKeyPair, type Router } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
 import { AwakeClock } from "../../protocol/awake-clock.js";
 import { joinPieces, messagesOf } from "../../protocol/frames.js";
@@ -17,6 +17,7 @@ import { missingFrom, rankList, Whereabouts } from "../whereabouts.js";
 import type { Answers, Question } from "./answers.js";
 import { Barriers } from "./barriers.js";
 import { Complaints } from "./complaints.js";
+import { giveBackContext, takeContext } from "./contexts.js";
 import { Door } from "./door.js";
 import { KeyValues } from "./key-values.js";
 import { type Outcome, Requests, type Stop } from "./requests.js";
@@ -90,7 +91,7 @@ export class Rendezvous {
     private readonly events: RendezvousEvents,
   ) {
     const { size, timeoutSeconds, address = LOOPBACK } = options;
-    this.#context = new Context({ blocky: false, ioThreads: size > RANKS_PER_THREAD ? MOST_THREADS : 1 });
+    this.#context = takeContext(size > RANKS_PER_THREAD ? MOST_THREADS : 1);
     this.address = address;
     const answers: Answers = {
       request: ({ rank, id }, request, task) => this.#send(rank, { type: "request", id, request }, task),
@@ -206,6 +207,7 @@ export class Rendezvous {
     if (this.#closed) return;
     this.#closed = true;
     for (const close of this.#closers) close();
+    giveBackContext(this.#context);
   }
 
   async #receive(): Promise<void> {

@@ -1,6 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Context, Reply } from "zeromq";
 import { messageOf } from "../../failure.js";
 import { messagesOf } from "../../protocol/frames.js";
+
+const MOST_TURNS = 100;
+const TURN_MILLISECONDS = 10;
 
 /**
  * Answers libzmq's questions about who may connect (ZeroMQ RFC 27): only CURVE clients with one of these public keys.
@@ -15,13 +19,25 @@ export async function admitOnly(
   onStranger: (address: string) => void = () => undefined,
 ): Promise<Reply> {
   const handler = new Reply({ context, linger: 0 });
-  await handler.bind("inproc://zeromq.zap.01");
+  await bind(handler);
   const admitted = publicKeys.map(decodeZ85);
   answerRequests(handler, admitted, onStranger).catch((error: unknown) => {
     // Else it was closed between a question and its answer, at the end of the job.
     if (!handler.closed) onFailure(`Nobody can be admitted to the rendezvous any more: ${messageOf(error)}.`);
   });
   return handler;
+}
+
+/** The handler before in the same context is closed behind its back, a moment later. */
+async function bind(handler: Reply): Promise<void> {
+  for (let turn = 0; ; turn++) {
+    try {
+      return await handler.bind("inproc://zeromq.zap.01");
+    } catch (error) {
+      if (turn === MOST_TURNS) throw error;
+      await sleep(TURN_MILLISECONDS);
+    }
+  }
 }
 
 async function answerRequests(

@@ -133,8 +133,9 @@ export class Context {
     return this.device.arena.peak + this.heap.reservedBytes;
   }
 
-  /** Gives the arena and the peer heap what has been measured. */
+  /** Gives the arena and the peer heap what has been measured. Weights that are still read have come then. */
   async allocate(): Promise<void> {
+    await this.device.reader.settle();
     this.device.backArena();
     await this.heap.open();
   }

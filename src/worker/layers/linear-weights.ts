@@ -1,12 +1,9 @@
 import type { Split } from "../../plan/schema.js";
 import type { Context } from "../comm/context.js";
-import { cast } from "../ops/elementwise.js";
-import { rowSumSquares } from "../ops/norm.js";
-import { quantizeRows } from "../ops/quantize.js";
 import type { Device } from "../runtime/device.js";
-import { withStaging } from "../runtime/staging.js";
-import { matrixShape, rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
+import { rowsOf, type Tensor, tensor } from "../runtime/tensor.js";
 import { type KeptWeights, keep, type LoadedPart, needed } from "../weights/kept.js";
+import { largest } from "../weights/largest.js";
 import type { Init, Part, WeightSource } from "../weights/source.js";
 import type { Precision } from "./precision.js";
 
@@ -87,19 +84,12 @@ function storedLayers({ path, outFeatures, partPaths }: LinearSpec, part: Part) 
 /**
  * By Cauchy and Schwarz |w · x + b| <= max‖w‖ ‖x‖ + max|b|; rounding w and x to e4m3 makes each element at most 1/16 longer, and
  * 1 % is for the sums' own rounding. The term is never zero, so that a row of zeros has a scale.
+ * @param squares float32: the sums of squares of the rows of w.
  */
-async function boundOf(device: Device, w: Tensor, bias: Tensor | undefined): Promise<Bound> {
-  const { rows } = matrixShape(w);
-  const largest = async (queue: (out: Tensor) => void) => {
-    const bytes = await withStaging(device, "fp32", [rows], (out) => {
-      queue(out);
-      return device.download(out);
-    });
-    return new Float32Array(bytes.buffer).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  };
-  const squares = await largest((out) => rowSumSquares(device, out, w));
-  const offset = bias ? await largest((out) => cast(device, out, bias)) : 0;
-  return { factor: (1.01 * (17 / 16) ** 2 * Math.sqrt(squares)) / 448, term: offset / 448 + 1e-15 };
+async function boundOf(device: Device, squares: Tensor, bias: Tensor | undefined): Promise<Bound> {
+  const most = await largest(device, squares);
+  const offset = bias ? await largest(device, bias) : 0;
+  return { factor: (1.01 * (17 / 16) ** 2 * Math.sqrt(most)) / 448, term: offset / 448 + 1e-15 };
 }
 
 /** @throws DitrunError when the checkpoint does not fit. */
@@ -110,19 +100,20 @@ export async function loadWeights(loader: Loader, spec: LinearSpec, part: Part):
   const { tensors, numbers } = await keep(loader, spec.path, () => loadParts(loader, spec, part, outDtype));
   const { bias, plain } = tensors;
   const w = needed(tensors, "w");
-  const [factor, term] = numbers ?? [];
-  const bound = factor !== undefined && term !== undefined ? { factor, term } : undefined;
   const { path } = spec;
-  if (!plain || !precision) return { path, w, bias, outDtype, bound };
+  const boundIfThere = (): Bound | undefined => {
+    const [factor, term] = numbers ?? [];
+    return factor !== undefined && term !== undefined ? { factor, term } : undefined;
+  };
   return {
     path,
     get w() {
-      return precision.quantised ? w : plain;
+      return plain && precision && !precision.quantised ? plain : w;
     },
     bias,
     outDtype,
     get bound() {
-      return precision.quantised ? bound : undefined;
+      return plain && precision && !precision.quantised ? undefined : boundIfThere();
     },
   };
 }
@@ -139,42 +130,42 @@ async function loadParts(loader: Loader, spec: LinearSpec, part: Part, outDtype:
   const init = linearInit(spec.inFeatures);
   const stored = storedLayers(spec, part);
 
-  /** Reads the weight into out [rows, columns], part after part. */
-  const loadWeight = async (out: Tensor) => {
+  /** Begins to load the parameters of this name of all parts into out, one below the other. */
+  const loadAll = async (name: "weight" | "bias", out: Tensor, squares?: Tensor) => {
+    const isWeight = name === "weight";
     let done = 0;
     for (const { path, outFeatures, rows: ranges } of stored) {
       const count = ranges.reduce((sum, range) => sum + range.count, 0);
-      const parameter = { name: `${path}.weight`, shape: spec.storedShape ?? [outFeatures, spec.inFeatures], init };
-      await source.load(parameter, { rows: ranges, columns: part.columns }, rowsOf(out, done, count));
+      const shape = isWeight ? (spec.storedShape ?? [outFeatures, spec.inFeatures]) : [outFeatures];
+      const ofPart = { rows: ranges, columns: isWeight ? part.columns : { start: 0, count: 1 } };
+      const own = { squares: squares && rowsOf(squares, done, count) };
+      await source.load({ name: `${path}.${name}`, shape, init }, ofPart, rowsOf(out, done, count), own);
       done += count;
     }
   };
   let bias: Tensor | undefined;
   if (spec.bias !== false) {
     bias = device.allocatePersistent(outDtype === "fp16" ? "fp32" : outDtype, [rows]);
-    const column = tensor(bias.address, bias.dtype, [rows, 1]);
-    let done = 0;
-    for (const { path, outFeatures, rows: ranges } of stored) {
-      const count = ranges.reduce((sum, range) => sum + range.count, 0);
-      const parameter = { name: `${path}.bias`, shape: [outFeatures], init };
-      await source.load(parameter, { rows: ranges, columns: { start: 0, count: 1 } }, rowsOf(column, done, count));
-      done += count;
-    }
+    await loadAll("bias", tensor(bias.address, bias.dtype, [rows, 1]));
   }
+  const loadAs = async (dtype: Tensor["dtype"], squares?: Tensor) => {
+    const plainTensor = device.allocatePersistent(dtype, shape);
+    const w = dtype === "e4m3" ? { ...plainTensor, rowScale: device.allocatePersistent("fp32", [rows]) } : plainTensor;
+    await loadAll("weight", { ...w, shape: [rows, columns] }, squares);
+    return w;
+  };
   if (plan.linear.dtype !== "e4m3" || spec.keepDtype || spec.inFloat32) {
-    const w = device.allocatePersistent(dtype, shape);
-    await loadWeight(tensor(w.address, w.dtype, [rows, columns]));
-    return { tensors: { w, ...(bias && { bias }) } };
+    return { tensors: { w: await loadAs(dtype), ...(bias && { bias }) } };
   }
-  return withStaging(device, "fp32", [rows, columns], async (exact) => {
-    await loadWeight(exact);
-    const w = { ...device.allocatePersistent("e4m3", shape), rowScale: device.allocatePersistent("fp32", [rows]) };
-    quantizeRows(device, w, exact);
-    const plain = loader.precision && device.allocatePersistent(dtype, shape);
-    if (plain) cast(device, plain, exact);
-    await device.synchronize();
-    const bound = spec.bounded ? await boundOf(device, exact, bias) : undefined;
-    const tensors = { w, ...(bias && { bias }), ...(plain && { plain }) };
-    return { tensors, ...(bound && { numbers: [bound.factor, bound.term] }) };
-  });
+  const squares = spec.bounded ? device.allocatePersistent("fp32", [rows, 1]) : undefined;
+  const w = await loadAs("e4m3", squares);
+  const plain = loader.precision && (await loadAs(dtype));
+  const numbers: number[] = [];
+  if (squares) {
+    await device.reader.after(async () => {
+      const { factor, term } = await boundOf(device, squares, bias);
+      numbers.push(factor, term);
+    });
+  }
+  return { tensors: { w, ...(bias && { bias }), ...(plain && { plain }) }, numbers };
 }

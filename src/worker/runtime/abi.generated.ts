@@ -6,24 +6,27 @@ export type Address = Handle;
 /** Where a function writes one number. */
 export type Output = [null];
 
-export const ABI_VERSION = 5;
+export const ABI_VERSION = 6;
 export const HANDLE_BYTES = 128;
 export const MAX_KV_BLOCKS = 16;
 export const ATTENTION_WORKSPACE = 33554432;
 export const FP8_KEYS = 128;
 export const STATISTICS_PARTS = 64;
+export const READER_SLOTS = 2;
+export const READER_LEAST_PIECE = 65536;
 export const PEER_BLOCKS = 128;
 export const MAX_PEERS = 32;
 export const SHARE_UNIT = 8;
 export const MAX_NEIGHBOURS = 2;
 export const NCCL_ID_BYTES = 128;
 
-export const statuses = { ok: 0, invalidArgument: 1, deviceError: 2, libraryMissing: 3, unsupported: 4, outOfMemory: 5, peerError: 6 } as const;
+export const statuses = { ok: 0, invalidArgument: 1, deviceError: 2, libraryMissing: 3, unsupported: 4, outOfMemory: 5, peerError: 6, fileError: 7 } as const;
 export const deviceDtypes = { fp32: 0, bf16: 1, e4m3: 2, fp16: 3, i32: 4, u8: 5 } as const;
 export const activations = { identity: 0, gelu: 1, geluTanh: 2, silu: 3 } as const;
 export const memoryKinds = { device: 0, peer: 1 } as const;
 export const distributions = { uniform: 0, normal: 1 } as const;
 export const attentionKernels = { auto: 0, generic: 1, sm80: 2, sm90: 3 } as const;
+export const storedKinds = { F32: 0, F16: 1, BF16: 2, F64: 3, F8_E4M3: 4, F8_E5M2: 5, I8: 6, Q8_0: 7, Q4_0: 8, Q4_1: 9, Q5_0: 10, Q5_1: 11, IQ4_NL: 12, Q2_K: 13, Q3_K: 14, Q4_K: 15, Q5_K: 16, Q6_K: 17, IQ4_XS: 18 } as const;
 
 export interface GemmArgs {
   readonly a: Address;
@@ -201,6 +204,22 @@ export interface RandomArgs {
   readonly offset: number;
   readonly outDtype: number;
   readonly reserved: number;
+}
+
+export interface DecodeArgs {
+  readonly out: Address;
+  readonly x: Address;
+  readonly scale: Address;
+  readonly outScale: Address;
+  readonly squares: Address;
+  readonly rowBytes: number;
+  readonly ldo: number;
+  readonly columns: number;
+  readonly firstColumn: number;
+  readonly rows: number;
+  readonly stored: number;
+  readonly scaleRows: number;
+  readonly outDtype: number;
 }
 
 export interface PeerSumArgs {
@@ -414,6 +433,21 @@ export const structs = {
     outDtype: "int32_t",
     reserved: "int32_t",
   },
+  ditrun_decode_args: {
+    out: "uint64_t",
+    x: "uint64_t",
+    scale: "uint64_t",
+    outScale: "uint64_t",
+    squares: "uint64_t",
+    rowBytes: "int64_t",
+    ldo: "int64_t",
+    columns: "int64_t",
+    firstColumn: "int64_t",
+    rows: "int32_t",
+    stored: "int32_t",
+    scaleRows: "int32_t",
+    outDtype: "int32_t",
+  },
   ditrun_peer_sum_args: {
     blocks: "uint64_t *",
     signals: "uint64_t *",
@@ -533,6 +567,14 @@ export const prototypes = {
   toBytes:
     "int ditrun_to_bytes(uint64_t out, uint64_t nonfinite, uint64_t x, int xDtype, int64_t count, uint64_t stream)",
   fillRandom: "int ditrun_fill_random(const ditrun_random_args *args, uint64_t stream)",
+  decode: "int ditrun_decode(const ditrun_decode_args *args, uint64_t stream)",
+  readerOpen: "int ditrun_reader_open(int threads, uint64_t pieceBytes, _Out_ uint64_t *reader)",
+  readerClose: "int ditrun_reader_close(uint64_t reader)",
+  readerSubmit:
+    "int ditrun_reader_submit(uint64_t reader, int file, uint64_t offset, const ditrun_decode_args *args, const float *scales, int scaleCount, uint64_t after, _Out_ uint64_t *ticket)",
+  readerWait: "int ditrun_reader_wait(uint64_t reader, uint64_t ticket, uint64_t before, _Out_ uint64_t *done)",
+  readerFailure:
+    "int ditrun_reader_failure(uint64_t reader, _Out_ uint64_t *ticket, _Out_ uint64_t *offset, _Out_ uint64_t *error)",
   sum:
     "int ditrun_sum(uint64_t out, uint64_t base, uint64_t bias, int columns, const uint64_t *sources, int sourceCount, int64_t count, int dtype, int sourceDtype, uint64_t stream)",
   peerSum: "int ditrun_peer_sum(const ditrun_peer_sum_args *args, uint64_t stream)",
@@ -596,6 +638,7 @@ export interface OnStream {
   softmaxRows: [out: number, outDtype: number, x: number, xDtype: number, rows: number, columns: number, scale: number];
   toBytes: [out: number, nonfinite: number, x: number, xDtype: number, count: number];
   fillRandom: [args: RandomArgs];
+  decode: [args: DecodeArgs];
   sum: [out: number, base: number, bias: number, columns: number, sources: readonly number[], sourceCount: number, count: number, dtype: number, sourceDtype: number];
   peerSum: [args: PeerSumArgs];
   peerGather: [out: number, blocks: readonly number[], bytes: readonly number[], signals: readonly number[], rank: number, ranks: number];
@@ -627,6 +670,11 @@ interface Plain {
   eventElapsed: [start: number, end: number, milliseconds: Output];
   captureEnd: [stream: number, graph: Output];
   graphDestroy: [graph: number];
+  readerOpen: [threads: number, pieceBytes: number, reader: Output];
+  readerClose: [reader: number];
+  readerSubmit: [reader: number, file: number, offset: number, args: DecodeArgs, scales: readonly number[], scaleCount: number, after: number, ticket: Output];
+  readerWait: [reader: number, ticket: number, before: number, done: Output];
+  readerFailure: [reader: number, ticket: Output, offset: Output, error: Output];
   ncclUniqueId: [id: Uint8Array];
   ncclInit: [id: Uint8Array, rank: number, size: number, comm: Output];
   ncclDestroy: [comm: number];

@@ -3,7 +3,9 @@ import type { Phase, TraceEvent, TraceSpan } from "../../protocol/results.js";
 import { type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
 import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
+import { Reader } from "./reader.js";
 import { Region } from "./region.js";
+import { StagingBlocks } from "./staging-blocks.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 import { noWork, type Work } from "./work.js";
 
@@ -67,7 +69,14 @@ export class Device {
   /** Bytes of persistent tensors that a rehearsal has asked for; undefined outside of one. */
   #rehearsed: number | undefined;
 
-  private constructor(private readonly realKernels: Kernels) {
+  /** Of weights' files. */
+  readonly reader: Reader;
+  readonly #staging: StagingBlocks;
+
+  private constructor(
+    private readonly realKernels: Kernels,
+    workers: number,
+  ) {
     const kernels = realKernels;
     this.info = kernels.deviceInfo();
     this.#noKernels = noKernels({ module: kernels.module, deviceInfo: this.info });
@@ -76,6 +85,8 @@ export class Device {
       copy: kernels.create("streamCreate", 1),
       aside: kernels.create("streamCreate", 0),
     };
+    this.reader = new Reader(kernels, this.streams.compute, workers, (error) => this.#staging.abandon(error));
+    this.#staging = new StagingBlocks(kernels, this.streams.compute);
   }
 
   readonly #noKernels: KernelCalls;
@@ -90,13 +101,16 @@ export class Device {
     return this.kernels.create("deviceCount");
   }
 
-  /** Opens this rank's device; workers beyond the number of devices share them, dealt round. @throws DitrunError when it cannot be opened. */
-  static open(kernelFile: string, localRank: number): Device {
+  /**
+   * Opens this rank's device; workers beyond the number of devices share them, dealt round.
+   * @param workers of this host, which share its cores. @throws DitrunError when it cannot be opened.
+   */
+  static open(kernelFile: string, localRank: number, workers = 1): Device {
     const kernels = new Kernels(kernelFile);
     const devices = kernels.create("deviceCount");
     if (devices === 0) throw new DitrunError("ERR_NO_DEVICE", `The kernel module ${kernelFile} sees no device.`);
     kernels.call("deviceOpen", localRank % devices);
-    return new Device(kernels);
+    return new Device(kernels, workers);
   }
 
   /** Queues one kernel on a stream; nothing while measuring, when addresses mean nothing. */
@@ -152,6 +166,19 @@ export class Device {
   allocateMatrix(dtype: DType, shape: readonly [number, number]): Tensor {
     const matrix = this.allocate(dtype, shape);
     return dtype === "e4m3" ? { ...matrix, rowScale: this.allocate("fp32", [shape[0]]) } : matrix;
+  }
+
+  /**
+   * A tensor that weights pass through, which is given back once all that uses it is queued on the compute stream. Waits while there
+   * are many; a rehearsal does not count them. @throws what kept others from being given back.
+   */
+  async stage(dtype: DType, shape: readonly number[]): Promise<Tensor> {
+    return this.rehearsing ? tensor(0, dtype, shape) : this.#staging.take(dtype, shape);
+  }
+
+  /** Gives back what `stage` gave. */
+  unstage(staged: Tensor): void {
+    this.#staging.give(staged);
   }
 
   /** A tensor that lives as long as the region at hand, by default as long as the device: weights, constants, buffers. */
@@ -211,10 +238,12 @@ export class Device {
     this.arena.back(this.allocatePersistent("e4m3", [bytes]).address, bytes);
   }
 
-  /** Waits, off the event loop, until both streams have done all their work. */
+  /** Waits, off the event loop, until what is read has come and both streams have done all their work. @throws what reading failed of. */
   async synchronize(): Promise<void> {
+    await this.reader.settle();
     await this.kernels.callBlocking("streamSynchronize", this.streams.compute);
     await this.kernels.callBlocking("streamSynchronize", this.streams.copy);
+    this.#staging.free();
   }
 
   /** A point in a stream's work, for `waitFor`. Only the last 64 may be waited for. */
@@ -367,6 +396,8 @@ export class Device {
 
   /** Frees everything but regions, which are freed before; the device must be idle. */
   close(): void {
+    this.reader.release();
+    this.#staging.free();
     this.free(this.#own);
     for (const event of this.#marks.splice(0)) this.kernels.call("eventDestroy", event);
     for (const stream of Object.values(this.streams)) this.kernels.call("streamDestroy", stream);

@@ -48,13 +48,16 @@ export function matrixShape(x: Tensor): { rows: number; columns: number } {
   return { rows: elements(x.shape.slice(0, -1)), columns };
 }
 
-/** A view of count rows of a matrix [rows, columns], from row start. */
+/** A view of count rows of a matrix [rows, columns], from row start, with their scales if it has any. */
 export function rowsOf(x: Tensor, start: number, count: number): Tensor {
   const { rows, columns } = matrixShape(x);
   if (start < 0 || count < 0 || start + count > rows) {
     throw new RangeError(`Rows ${start} to ${start + count} of a tensor [${x.shape.join(", ")}] do not exist.`);
   }
-  return tensor(x.address + start * x.rowStride * sizes[x.dtype], x.dtype, [count, columns], x.rowStride);
+  const view = tensor(x.address + start * x.rowStride * sizes[x.dtype], x.dtype, [count, columns], x.rowStride);
+  if (!x.rowScale) return view;
+  const { address, dtype } = x.rowScale;
+  return { ...view, rowScale: tensor(address + start * sizes[dtype], dtype, [count]) };
 }
 
 /** The part at this index of the first dimension of a contiguous tensor. */

@@ -27,7 +27,8 @@ export class Frame {
 
   /** Opens this rank's device. @throws DitrunError when it cannot be opened. */
   static open({ kernels, stays, hosts }: Pick<Job, "kernels" | "stays" | "hosts">): Frame {
-    return new Frame(Device.open(kernels, placeOnHost().rank), stays ?? false, hosts && hostOfRanks(hosts));
+    const { rank, size } = placeOnHost();
+    return new Frame(Device.open(kernels, rank, size), stays ?? false, hosts && hostOfRanks(hosts));
   }
 
   /** Runs a task that leaves nothing behind, in memory of its own, with a context for its plan. */
@@ -59,7 +60,8 @@ export class Frame {
     const base = await Context.create(this.device, scoped(store, `context-${this.#contexts++}`), plan);
     const program = await Program.open(base, store, "rehearsal");
     const budget = new Budget(this.device, placeOnHost().size);
-    const neededBytes = await agreed(store, "rehearsal", () => program.rehearse(build));
+    const made = await agreed(store, "rehearsal", () => program.rehearse(build));
+    const neededBytes = made + this.device.reader.bytes;
     await agreed(store, "memory", async () => {
       if (neededBytes > budget.bytes) budget.refuse(store.rank, neededBytes, "");
     });

@@ -7,7 +7,9 @@ import type { Loader } from "../layers/linear.js";
 import { Dit } from "../models/dit/dit.js";
 import type { Device } from "../runtime/device.js";
 import type { Store } from "../store.js";
-import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
+import { CheckpointWeights } from "../weights/checkpoint.js";
+import { RandomWeights, type WeightSource } from "../weights/source.js";
+import { whileOpen } from "../weights/while-open.js";
 import type { Frame } from "./frame.js";
 
 /** A device, its groups and a loaded model: what every task starts from. */
@@ -34,9 +36,7 @@ export async function withSession<T>(
 export async function buildDit(context: Context, { model, plan, weights }: ProfileTask | ForwardTask): Promise<Dit> {
   const source = await openWeights(context.device, weights, model.depth);
   const loader: Loader = { context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) };
-  const dit = await Dit.load(loader, model);
-  await context.device.synchronize();
-  await source.close();
+  const dit = await whileOpen(context.device, source, () => Dit.load(loader, model));
   context.measure(() => dit.forward());
   return dit;
 }

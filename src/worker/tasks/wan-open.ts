@@ -159,7 +159,7 @@ export class OpenWan {
   get #used(): number {
     const programs = [...this.#programs.values(), ...(this.#encoder ? [this.#encoder] : [])];
     const weights = [this.#encoderWeights, this.#weights.transformer, this.#weights.vae];
-    return [...programs, ...weights, this.own].reduce((sum, { bytes }) => sum + bytes, 0);
+    return [...programs, ...weights, this.own].reduce((sum, { bytes }) => sum + bytes, this.device.reader.bytes);
   }
 
   #known(task: Shape): Program<VideoProgram> | undefined {

@@ -9,8 +9,10 @@ import type { Precision } from "../layers/precision.js";
 import { TextEncoder } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
+import { CheckpointWeights } from "../weights/checkpoint.js";
 import type { KeptWeights } from "../weights/kept.js";
-import { CheckpointWeights, RandomWeights, type WeightSource } from "../weights/source.js";
+import { RandomWeights, type WeightSource } from "../weights/source.js";
+import { whileOpen } from "../weights/while-open.js";
 
 /** Loads the text encoder of a model; its sizes come from the model, else from the checkpoint. */
 export async function loadTextEncoder(
@@ -21,12 +23,8 @@ export async function loadTextEncoder(
 ): Promise<TextEncoder> {
   const load = async (source: WeightSource, sizes: NonNullable<WanModel["textEncoder"]>) => {
     const rules = (path: string) => splitOf(context.plan, textEncoderLayerRules, path);
-    try {
-      return await TextEncoder.load({ context, source, splitOf: rules, kept }, sizes, model.textLength);
-    } finally {
-      await context.device.synchronize();
-      await source.close();
-    }
+    const loader = { context, source, splitOf: rules, kept };
+    return whileOpen(context.device, source, () => TextEncoder.load(loader, sizes, model.textLength));
   };
   if (weights.from === "random") {
     if (!model.textEncoder) {
@@ -60,12 +58,8 @@ export async function loadTransformer(
       ? new RandomWeights(context.device, weights.seed, weights.wide ? model.layers : undefined)
       : new CheckpointWeights(context.device, await openPart(weights.transformer, "transformer"));
   const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
-  try {
-    return await WanTransformer.load({ context, source, splitOf: rules, precision, kept }, model, textWidth, size);
-  } finally {
-    await context.device.synchronize();
-    await source.close();
-  }
+  const loader = { context, source, splitOf: rules, precision, kept };
+  return whileOpen(context.device, source, () => WanTransformer.load(loader, model, textWidth, size));
 }
 
 /** Loads the decoder half of the VAE. */
@@ -73,10 +67,5 @@ export async function loadVaeDecoder(context: Context, weights: WanWeights, kept
   const wanted = { decoder: true, ...(kept && { kept }) };
   if (weights.from === "random") return WanVae.random(context, weights.seed, wanted);
   const file = await openPart(weights.vae, "VAE");
-  try {
-    return await WanVae.load(context, file, wanted);
-  } finally {
-    await context.device.synchronize();
-    await file.close();
-  }
+  return whileOpen(context.device, file, () => WanVae.load(context, file, wanted));
 }

@@ -9,6 +9,7 @@ import type { Context } from "../comm/context.js";
 import { videoFrames, WanVae } from "../models/wan/vae/vae.js";
 import type { Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
+import { whileOpen } from "../weights/while-open.js";
 import { requireFiniteInput } from "./finite.js";
 import type { Frame } from "./frame.js";
 
@@ -53,11 +54,7 @@ async function loadVae(
 ): Promise<WanVae> {
   if (weights.from === "random") return WanVae.random(context, weights.seed, wanted);
   const file = await openPart(weights.file, "VAE");
-  try {
-    return await WanVae.load(context, file, wanted);
-  } finally {
-    await file.close();
-  }
+  return whileOpen(context.device, file, () => WanVae.load(context, file, wanted));
 }
 
 interface Input {

@@ -6,6 +6,7 @@ import type { LoadMeter } from "./load-meter.js";
 /** What a layer has loaded: its tensors by what they are, and numbers that were found on the way. */
 export interface LoadedPart {
   readonly tensors: Readonly<Record<string, Tensor>>;
+  /** They may come with the last of the tensors. */
   readonly numbers?: readonly number[];
 }
 
@@ -34,7 +35,7 @@ export class KeptWeights {
     return (this.#onHost ?? []).reduce((sum, { bytes }) => sum + bytes.byteLength, 0);
   }
 
-  /** The part of this name: as it was loaded before, else as `load` loads it now. A rehearsal's is not kept. */
+  /** The part of this name: as it was loaded before, else as `load` begins to load it now. A rehearsal's is not kept. */
   async of<Part extends LoadedPart>(name: string, load: () => Promise<Part>): Promise<LoadedPart> {
     const known = this.#parts.get(name);
     if (known) return known;
@@ -45,7 +46,7 @@ export class KeptWeights {
     }
     const part = await this.device.within(this.#region, load);
     this.#parts.set(name, part);
-    await this.meter?.add(bytesOf(part));
+    await this.device.reader.after(() => this.meter?.add(bytesOf(part)));
     return part;
   }
 

@@ -1,8 +1,7 @@
-import { DitrunError } from "../../failure.js";
-import { describe, expectShape, type FileDtype, type TensorFile, type TensorInfo } from "../../formats/tensor-file.js";
 import type { Seed } from "../../protocol/seed.js";
 import type { Range } from "../comm/shares.js";
-import { cast } from "../ops/elementwise.js";
+import { rowSumSquares } from "../ops/norm.js";
+import { quantizeRows } from "../ops/quantize.js";
 import { random } from "../ops/random.js";
 import type { Device } from "../runtime/device.js";
 import { withStaging } from "../runtime/staging.js";
@@ -18,13 +17,23 @@ export interface Part {
   readonly columns: Range;
 }
 
+/** What else is done with a part on its way. */
+export interface OnTheWay {
+  /** float32 [rows], with an e4m3 out only: each row's sum of squares before it is quantised. */
+  readonly squares?: Tensor | undefined;
+  /** All of it is multiplied with this, in float32. */
+  readonly factor?: number;
+}
+
 /** Where weights come from. */
 export interface WeightSource {
   /**
-   * Writes the part [Σ rows, columns] of a parameter to out, contiguous, in out's dtype (fp32 or bf16). While the device is
-   * measuring it checks the parameter and writes nothing.
+   * Begins to write the part [Σ rows, columns] of a parameter to out, contiguous, in out's dtype: fp32, bf16, fp16, or e4m3 with row
+   * scales, which is quantised from float32 unless it is stored so. It is there once the device's reader has settled; what uses it
+   * before is given to `device.reader.after`. While the device is measuring it checks the parameter and writes nothing.
    */
-  load(parameter: Parameter, part: Part, out: Tensor): Promise<void>;
+  load(parameter: Parameter, part: Part, out: Tensor, onTheWay?: OnTheWay): Promise<void>;
+  /** The device's reader must have settled. */
   close(): Promise<void>;
 }
 
@@ -50,7 +59,22 @@ export class RandomWeights implements WeightSource {
     private readonly wideBlocks?: number,
   ) {}
 
-  async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
+  async load(parameter: Parameter, part: Part, out: Tensor, { squares, factor = 1 }: OnTheWay = {}): Promise<void> {
+    if (out.dtype !== "e4m3") {
+      this.#fill(parameter, part, out, factor);
+      return;
+    }
+    if (this.device.measuring) return;
+    const { device } = this;
+    const rows = part.rows.reduce((sum, { count }) => sum + count, 0);
+    await withStaging(device, "fp32", [rows, part.columns.count], async (exact) => {
+      this.#fill(parameter, part, exact, factor);
+      quantizeRows(device, { ...out, shape: exact.shape, rowStride: exact.rowStride }, exact);
+      if (squares) rowSumSquares(device, squares, exact);
+    });
+  }
+
+  #fill(parameter: Parameter, part: Part, out: Tensor, factor: number): void {
     const whole = wholeOf(parameter);
     const [all = { start: 0, count: 0 }] = whole.rows;
     const bands: readonly Band[] = this.wideBlocks
@@ -78,6 +102,7 @@ export class RandomWeights implements WeightSource {
           row0: from,
           column0,
           init,
+          factor,
         });
       }
       written += count;
@@ -98,10 +123,12 @@ export function fillRandom(
     row0?: number;
     column0?: number;
     init: Init;
+    /** All numbers are multiplied with it; a power of two changes no digit. */
+    factor?: number;
   },
 ): void {
-  const { out, init } = options;
-  const amplitude = init.kind === "uniform" ? init.bound : init.kind === "normal" ? init.std : 0;
+  const { out, init, factor = 1 } = options;
+  const amplitude = factor * (init.kind === "uniform" ? init.bound : init.kind === "normal" ? init.std : 0);
   random(device, out, {
     seed: BigInt(options.seed),
     tensorId: tensorId(options.name),
@@ -110,58 +137,6 @@ export function fillRandom(
     column0: options.column0,
     distribution: init.kind === "normal" ? "normal" : "uniform",
     amplitude,
-    offset: init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0,
+    offset: factor * (init.kind === "constant" ? init.value : init.kind === "uniform" ? (init.around ?? 0) : 0),
   });
-}
-
-const fileDtypes: Partial<Record<FileDtype, Tensor["dtype"]>> = { F32: "fp32", BF16: "bf16", F16: "fp16" };
-
-function remedy({ dtype }: TensorInfo): string {
-  return dtype.startsWith("F8_")
-    ? "fp8 checkpoints are not read: take one in bf16, which --fp8 quantises as it is loaded"
-    : `it must be converted from ${dtype} to F32, BF16 or F16`;
-}
-
-/** Weights of a checkpoint: only the bytes that this rank needs are read; the device converts them. */
-export class CheckpointWeights implements WeightSource {
-  constructor(
-    private readonly device: Device,
-    private readonly file: TensorFile,
-  ) {}
-
-  /** @throws DitrunError when the tensor is missing or has another shape or a dtype that is not floating point. */
-  async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
-    const { device, file } = this;
-    const info = expectShape(file, parameter.name, parameter.shape);
-    const dtype = fileDtypes[info.dtype];
-    if (!dtype)
-      throw new DitrunError(
-        "ERR_CHECKPOINT_MISMATCH",
-        `${file.path}: tensor ${parameter.name} is ${describe(info)}; ${remedy(info)}.`,
-      );
-    if (device.measuring) return;
-    const whole = wholeOf(parameter);
-    const allColumns = part.columns.count === whole.columns.count;
-    if (
-      !allColumns &&
-      (part.rows.length > 1 || part.rows[0]?.count !== whole.rows[0]?.count || info.shape.length !== 2)
-    ) {
-      throw new Error(`${parameter.name} cannot be cut by rows and by columns at once.`);
-    }
-    const columns = { start: part.columns.start, end: part.columns.start + part.columns.count };
-    await withStaging(device, dtype, out.shape, async (staging) => {
-      let written = 0;
-      for (const { start, count } of part.rows) {
-        const slice = allColumns ? { dim: 0, start, end: start + count } : { dim: 1, ...columns };
-        const bytes = await file.read(parameter.name, slice);
-        await device.upload(tensor(staging.address + written, dtype, [bytes.byteLength]), bytes);
-        written += bytes.byteLength;
-      }
-      cast(device, out, staging);
-    });
-  }
-
-  async close(): Promise<void> {
-    await this.file.close();
-  }
 }

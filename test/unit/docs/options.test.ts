@@ -5,8 +5,19 @@ import { pages, textOf, withoutFences } from "./pages.js";
 
 const declared = new Set(["help", "version", ...commands.flatMap(({ options }) => Object.keys(options))]);
 
-/** Options of other programs, on the pages that speak of those: npm's, Docker's, CMake's and the scripts'. */
-const others = ["ignore-scripts", "gpus", "pids-limit", "compile", "times-only", "check", "file", "cuda", "all"];
+/** Options of other programs, on the pages that speak of those: npm's, Docker's, CMake's, Slurm's and the scripts'. */
+const others = [
+  "ignore-scripts",
+  "gpus",
+  "pids-limit",
+  "compile",
+  "times-only",
+  "check",
+  "file",
+  "cuda",
+  "all",
+  "signal",
+];
 
 /** Options that a page names in spans of code: those of the span itself, or of a command of ditrun in it. */
 function optionsIn(page: string): string[] {

@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Writable } from "node:stream";
@@ -28,6 +37,42 @@ test("stderr has sentences of the level, the file has all of them as JSON", () =
   expect(records().slice(1)).toMatchObject([{ msg: "Careful." }, { msg: "A detail." }]);
 });
 
+test("what may wait for a program's start is told then, in order, and with the time at which it was said", () => {
+  vi.useFakeTimers({ now: 1000 });
+  try {
+    const stderr = new PassThrough();
+    const { logger, settle } = openLog("info", folder, { stderr, waits: true });
+    logger.info("One.");
+    logger.info("Two.");
+    expect(stderr.read()).toBeNull();
+    vi.setSystemTime(1050);
+    settle();
+    expect(String(stderr.read())).toBe("ditrun: One.\nditrun: Two.\n");
+    expect(records().slice(1)).toMatchObject([{ time: 1000 }, { time: 1000 }]);
+    logger.info("Three.");
+    expect(String(stderr.read())).toBe("ditrun: Three.\n");
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a warning does not wait, nor anything for longer than a tenth of a second", () => {
+  vi.useFakeTimers();
+  try {
+    const stderr = new PassThrough();
+    const first = openLog("info", undefined, { stderr, waits: true });
+    first.logger.info("One.");
+    first.logger.warn("Careful.");
+    expect(String(stderr.read())).toBe("ditrun: One.\nditrun: Careful.\n");
+    openLog("info", undefined, { stderr, waits: true }).logger.info("Two.");
+    expect(stderr.read()).toBeNull();
+    vi.advanceTimersByTime(100);
+    expect(String(stderr.read())).toBe("ditrun: Two.\n");
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test("the file begins with what was started, by which version, and where; nobody else may read it", () => {
   openLog("warn", folder, { stderr: new PassThrough() }).worker("job", 0).close();
   expect(records()).toMatchObject([
@@ -41,6 +86,31 @@ test("the file begins with what was started, by which version, and where; nobody
   for (const name of ["launcher.log", "job/rank-0.stderr.log", "job/rank-0.stdout.log"]) {
     expect(statSync(join(folder, name)).mode & 0o777).toBe(0o600);
   }
+});
+
+test("lines that are looked for are kept together too, of all ranks, and anew for each launch", () => {
+  const nobody = new PassThrough();
+  const goes = () => ({ shown: false, kept: false });
+  const output = {
+    stdout: nobody,
+    stderr: nobody,
+    format: "text",
+    goes,
+    filters: { stdout: ["loss", "a,b"] },
+  } as const;
+  for (const word of ["old", "new"]) {
+    const log = openLog("silent", folder, { stderr: nobody, output });
+    const ranks = [0, 1].map((rank) => log.worker("job", rank));
+    for (const rank of ranks) {
+      void rank.lines("stdout", [`${word} loss`, "nothing", `${word} a,b`]);
+      void rank.lines("stderr", ["loss"]);
+      rank.close();
+    }
+  }
+  const names = readdirSync(join(folder, "job"));
+  expect(names).toEqual(["filtered.stdout.log"]);
+  const lines = readFileSync(join(folder, "job", "filtered.stdout.log"), "utf8");
+  expect(lines).toBe("[rank 0] new loss\n[rank 0] new a,b\n[rank 1] new loss\n[rank 1] new a,b\n");
 });
 
 test("a full disk is said once and stops nothing", () => {

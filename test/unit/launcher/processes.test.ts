@@ -1,10 +1,12 @@
 import { spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { processLimit } from "../../../src/launcher/process-limit.js";
 import { checkFiles, checkRoom } from "../../../src/launcher/room.js";
-import { packageRoot } from "../../../src/paths.js";
+import { packageRoot, reaperEntry } from "../../../src/paths.js";
 import { killProcessesOfJob, processesOfJob } from "../../../src/protocol/job-processes.js";
 import { isStopped, processStat } from "../../../src/protocol/process-stat.js";
 
@@ -31,6 +33,22 @@ test("what carries a job's mark is found and killed in whatever session it is; n
   expect(processesOfJob(mark)).toEqual([]);
   expect(other.exitCode ?? other.signalCode).toBeNull();
   other.kill("SIGKILL");
+});
+
+test("the reaper outlives what a scheduler sends to all processes of a job, and then ends its ranks", async () => {
+  const mark = randomUUID();
+  const rank = spawn("setsid", ["sleep", "100"], { stdio: "ignore", env: { ...process.env, DITRUN_JOB: mark } });
+  const reaper = spawn(process.execPath, [reaperEntry, mark], { stdio: ["pipe", "ignore", "ignore"] });
+  const isCaught = (number: number) => {
+    const [, mask = "0"] = /^SigCgt:\s*(\w+)/m.exec(readFileSync(`/proc/${reaper.pid}/status`, "utf8")) ?? [];
+    return (BigInt(`0x${mask}`) >> BigInt(number - 1)) % 2n === 1n;
+  };
+  // The last that it asks for.
+  await vi.waitFor(() => expect(isCaught(constants.signals.SIGUSR2)).toBe(true), { timeout: 20_000 });
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] as const) reaper.kill(signal);
+  const ended = new Promise((resolve) => rank.once("exit", (_, signal) => resolve(signal)));
+  reaper.stdin.end();
+  expect(await ended).toBe("SIGKILL");
 });
 
 describe("limits", () => {

@@ -19,6 +19,9 @@ describe("those that did not cause the end", () => {
     expect(victimsOf(cause, ends)).toBe(
       "Victims, not the cause: ranks 0 and 2 exited with code 1; ranks 3 and 5 were ended.",
     );
+    expect(victimsOf(cause, [end(0, "was killed by SIGUSR1", false), end(2, "was killed by SIGUSR1", false)])).toBe(
+      "Victims, not the cause: ranks 0 and 2 were killed by SIGUSR1.",
+    );
   });
 
   test("are named as a range where there are many", () => {

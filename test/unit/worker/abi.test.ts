@@ -54,7 +54,7 @@ describe("the twins of the C ABI", () => {
 const structs: [string, Readonly<Record<string, string>>][] = Object.entries(abi.structs);
 const enums = {
   ...{ dtype: abi.deviceDtypes, activation: abi.activations, memory: abi.memoryKinds, random: abi.distributions },
-  ...{ kernel: abi.attentionKernels, status: abi.statuses },
+  ...{ kernel: abi.attentionKernels, status: abi.statuses, stored: abi.storedKinds },
 };
 
 describe("the C ABI for TypeScript", () => {
@@ -104,7 +104,8 @@ describe("the C ABI for TypeScript", () => {
     expect(abi.memoryKinds).toEqual({ device: 0, peer: 1 });
     expect(abi.distributions).toEqual({ uniform: 0, normal: 1 });
     expect(abi.attentionKernels).toEqual({ auto: 0, generic: 1, sm80: 2, sm90: 3 });
-    expect(abi.statuses).toMatchObject({ ok: 0, peerError: 6 });
+    expect(abi.storedKinds).toMatchObject({ F32: 0, F8_E4M3: 4, Q8_0: 7, IQ4_XS: 18 });
+    expect(abi.statuses).toMatchObject({ ok: 0, peerError: 6, fileError: 7 });
   });
 
   it("allows as many ring ranks and peers as plans do", () => {

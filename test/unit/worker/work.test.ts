@@ -3,6 +3,7 @@ import { builtKernels } from "../../../src/paths.js";
 import { attention, softmaxRows } from "../../../src/worker/ops/attention.js";
 import { conv3d } from "../../../src/worker/ops/conv.js";
 import { copy, copyMatrix, copyRows, fillZero, transpose } from "../../../src/worker/ops/copy.js";
+import { decode } from "../../../src/worker/ops/decode.js";
 import {
   activate,
   add,
@@ -172,6 +173,10 @@ const cases: Record<string, { queue: () => void; kernel: string; bytes: number; 
   quantizeRows: {
     queue: () => quantizeRows(device, scaled(6, 16), of("bf16", 6, 16)),
     ...{ kernel: "quantizeRows", bytes: 96 * 3 },
+  },
+  decode: {
+    queue: () => decode(device, of("bf16", 6, 64), { kind: "Q4_0", rowBytes: 36, address: 64, scale: of("fp32", 6) }),
+    ...{ kernel: "decode", bytes: 6 * (36 + 64 * 2) },
   },
   kvStatistics: {
     queue: () => kvStatistics(device, of("fp32", 2, 16), of("bf16", 2, 6, 16)),

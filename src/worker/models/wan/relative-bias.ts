@@ -1,7 +1,6 @@
 import type { Loader } from "../../layers/linear.js";
 import type { Range } from "../../layers/split.js";
 import type { Device } from "../../runtime/device.js";
-import { withStaging } from "../../runtime/staging.js";
 import type { Tensor } from "../../runtime/tensor.js";
 import { keep } from "../../weights/kept.js";
 
@@ -28,7 +27,7 @@ export function relativeBucket(offset: number): number {
 export class RelativeBias {
   private constructor(
     /** [buckets, heads of this rank]. */
-    private readonly table: Float32Array,
+    private readonly table: readonly number[],
     private readonly heads: number,
     /** float32, room for [heads, 2 · longest - 1]. */
     readonly expanded: Tensor,
@@ -40,23 +39,26 @@ export class RelativeBias {
     const load = async () => ({ tensors: {}, numbers: await RelativeBias.#load(loader, name, shape, own) });
     const { numbers } = await keep(loader, name, load);
     const expanded = device.allocatePersistent("fp32", [own.count, 2 * longest - 1]);
-    return new RelativeBias(Float32Array.from(numbers ?? []), own.count, expanded);
+    return new RelativeBias(numbers ?? [], own.count, expanded);
   }
 
-  static #load(loader: Loader, name: string, shape: readonly number[], own: Range): Promise<number[]> {
+  /** [buckets, heads of this rank], once the device's reader has settled. */
+  static async #load(loader: Loader, name: string, shape: readonly number[], own: Range): Promise<readonly number[]> {
     const { device } = loader.context;
     const [buckets = 0, heads = 0] = shape;
-    return withStaging(device, "fp32", shape, async (whole) => {
-      const part = { rows: [{ start: 0, count: buckets }], columns: { start: 0, count: heads } };
-      const init = { kind: "normal", std: (2 * buckets * heads) ** -0.5 } as const;
-      await loader.source.load({ name, shape, init }, part, whole);
-      const bytes = await device.download(whole);
-      const values = new Float32Array(bytes.buffer);
-      return Array.from(
-        { length: buckets * own.count },
-        (_, i) => values[Math.floor(i / own.count) * heads + own.start + (i % own.count)] ?? Number.NaN,
-      );
+    const numbers: number[] = [];
+    const whole = await device.stage("fp32", shape);
+    const part = { rows: [{ start: 0, count: buckets }], columns: { start: 0, count: heads } };
+    const init = { kind: "normal", std: (2 * buckets * heads) ** -0.5 } as const;
+    await loader.source.load({ name, shape, init }, part, whole);
+    await device.reader.after(async () => {
+      const values = new Float32Array((await device.download(whole)).buffer);
+      device.unstage(whole);
+      for (let i = 0; i < buckets * own.count; i++) {
+        numbers.push(values[Math.floor(i / own.count) * heads + own.start + (i % own.count)] ?? Number.NaN);
+      }
     });
+    return numbers;
   }
 
   /** Expands to [heads, 2 · length - 1], indexed by key - query + length - 1, as ditrun_attention takes it. */

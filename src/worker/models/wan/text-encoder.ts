@@ -17,11 +17,10 @@ import { gatherRows } from "../../ops/embedding.js";
 import { rmsNorm } from "../../ops/norm.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
+import { wholeOf } from "../../weights/source.js";
 import { BUCKETS, RelativeBias } from "./relative-bias.js";
 
 const EPSILON = 1e-6;
-/** Rows of the token table read at once: host memory stays bounded. */
-const TABLE_ROWS_AT_ONCE = 8192;
 
 /**
  * The umT5 encoder (arXiv 2304.09151; wan/modules/t5.py): token embedding, then layers of x += attn(norm1(x)) without a
@@ -64,11 +63,7 @@ export class TextEncoder {
       shape: [model.vocabulary, width],
       init: { kind: "normal", std: 1 } as const,
     };
-    for (let start = 0; start < model.vocabulary; start += TABLE_ROWS_AT_ONCE) {
-      const count = Math.min(TABLE_ROWS_AT_ONCE, model.vocabulary - start);
-      const part = { rows: [{ start, count }], columns: { start: 0, count: width } };
-      await source.load(parameter, part, rowsOf(table, start, count));
-    }
+    await source.load(parameter, wholeOf(parameter), table);
     return table;
   }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { parseStreams, whereLinesGo } from "../../../../src/cli/run/streams.js";
+import { parseFilters, parseStreams, whereLinesGo } from "../../../../src/cli/run/streams.js";
 
 const read = (text: string) => parseStreams(text, "--tee");
 
@@ -50,4 +50,10 @@ describe("lines go", () => {
     expect(go({ filter: new Set([1]) }, 9, 8)).toEqual({ shown: true, kept: true });
     expect(go({ filter: new Set([9]) }, 9, 8).shown).toBe(false);
   });
+});
+
+test("parts of lines are separated by commas; two are one", () => {
+  expect(parseFilters("loss,a,,b", "--duplicate-stdout-filters")).toEqual(["loss", "a,b"]);
+  for (const text of ["", "a,", ",a"])
+    expect(() => parseFilters(text, "--duplicate-stdout-filters")).toThrow(/parts of lines/);
 });

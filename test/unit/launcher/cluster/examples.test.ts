@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -92,8 +93,12 @@ test("the LeaderWorkerSet's pods find each other", () => {
 test.each(["generate.sbatch", "profile.sbatch"])(
   "%s starts one task on each node, and each command with srun",
   (file) => {
-    const text = readFileSync(join(packageRoot, "examples", "slurm", file), "utf8");
+    const path = join(packageRoot, "examples", "slurm", file);
+    const text = readFileSync(path, "utf8");
+    expect(spawnSync("bash", ["-n", path], { encoding: "utf8" })).toMatchObject({ status: 0, stderr: "" });
     expect(text).toMatch(/^#SBATCH --ntasks-per-node=1$/m);
+    // B: is for the shell alone, which ends by a signal that it does not trap.
+    expect(text).not.toMatch(/--signal=B:/);
     const commands = text.split("\n").filter((line) => /^(?!#).*\bditrun (?:wan|links|profile)/.test(line));
     expect(commands.length).toBeGreaterThan(0);
     for (const line of commands) expect(line).toMatch(/^srun ditrun /);

@@ -1,11 +1,9 @@
 import type { VaeDtype } from "../../../../plan/schema.js";
 import type { Context } from "../../../comm/context.js";
 import { transpose } from "../../../ops/copy.js";
-import { cast, combine } from "../../../ops/elementwise.js";
-import { withStaging } from "../../../runtime/staging.js";
 import { elements, type Tensor, tensor } from "../../../runtime/tensor.js";
 import { type KeptWeights, keepTensor } from "../../../weights/kept.js";
-import type { Init, Parameter, Part } from "../../../weights/source.js";
+import type { Init } from "../../../weights/source.js";
 import { type WeightSource, wholeOf } from "../../../weights/source.js";
 
 /** What the VAE's layers load themselves from; names are those of the published code (Wan2.1, wan/modules/vae.py). */
@@ -57,28 +55,9 @@ export async function loadParameter(loader: VaeLoader, options: ParameterOptions
   const rows = options.rows ?? shape[0] ?? 1;
   return keepTensor(loader, options.name, async () => {
     const out = context.device.allocatePersistent(dtype, [rows, whole.columns.count]);
-    await loadScaled(loader, parameter, { rows: [{ start: 0, count: rows }], columns: whole.columns }, scale, out);
+    const part = { rows: [{ start: 0, count: rows }], columns: whole.columns };
+    await loader.source.load(parameter, part, out, { factor: scale });
     return out;
-  });
-}
-
-/** out = scale · the part of a parameter: scaled in float32, rounded once. */
-async function loadScaled(
-  { context, source }: VaeLoader,
-  parameter: Parameter,
-  part: Part,
-  scale: number,
-  out: Tensor,
-): Promise<void> {
-  if (scale === 1) {
-    await source.load(parameter, part, out);
-    return;
-  }
-  const { device } = context;
-  await withStaging(device, "fp32", out.shape, async (exact) => {
-    await source.load(parameter, part, exact);
-    combine(device, exact, [{ coefficient: scale, x: exact }]);
-    cast(device, out, exact);
   });
 }
 
@@ -103,9 +82,11 @@ export async function loadKernel(
   return keepTensor(loader, name, async () => {
     const out = device.allocatePersistent(dtype, shape);
     const parameter = { name, shape: storedShape, init: convInit(storedShape) };
-    await withStaging(device, dtype, [outChannels, inChannels * taps], async (flat) => {
-      await loadScaled(loader, parameter, wholeOf(parameter), scale, flat);
+    const flat = await device.stage(dtype, [outChannels, inChannels * taps]);
+    await loader.source.load(parameter, wholeOf(parameter), flat, { factor: scale });
+    await device.reader.after(() => {
       transpose(device, out, tensor(flat.address, dtype, [outChannels, inChannels, taps]));
+      device.unstage(flat);
     });
     return out;
   });
