@@ -64,10 +64,13 @@ export const failureCodes = {
 
   // Tensors and the files that hold them.
   ERR_SAFETENSORS: of(usage, "The safetensors file is damaged, or is none. Copy or download it again."),
+  ERR_GGUF: of(usage, "The GGUF file is damaged, or of a version or type that is not read. Download another."),
+  ERR_NOT_WEIGHTS: of(usage, "Something else stands in the file's place, as a web page. Download the file itself."),
   ERR_SHARD_INDEX: of(usage, "The index of safetensors files is damaged, or is none. Download it again."),
-  ERR_TORCH_CHECKPOINT: of(usage, "The PyTorch file is damaged, or in an old format. Download it or save it again."),
+  ERR_TORCH_CHECKPOINT: of(usage, "The PyTorch file is damaged, or is none. Download it or save it again."),
   ERR_PICKLE: of(usage, "The PyTorch file holds more than tensors, or is damaged. Convert it to safetensors."),
   ERR_TENSOR_MISSING: of(usage, "The file has no tensor of this name. Check that it is of this model."),
+  ERR_TENSOR_UNKNOWN: of(usage, "The file has a tensor that the model does not have. Take the published file."),
   ERR_TENSOR_NAME: of(usage, "A tensor's name is too long, or has control characters. Rename it."),
   ERR_TENSOR_SHAPE: of(usage, "A tensor has another shape than is needed. Check that it is of this model and size."),
   ERR_TENSOR_DTYPE: of(usage, "A tensor has another dtype than is needed. Convert it."),

@@ -40,15 +40,22 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
   const heads = new Set(commands.flatMap(({ name }) => name.split(" ")));
   const options: OptionWord[] = [];
   const words: PlainWord[] = [];
+  const operands: string[] = [];
   const path = () => words.map(({ text }) => text).join(" ");
   const line = (rest: readonly string[], dashes?: number): Line => ({ options, words, rest, dashes });
 
   for (let index = 0; index < argv.length; index++) {
     const word = argv[index] ?? "";
     const takesRest = program !== undefined && path() === program.name;
-    if (word === "--") return line(argv.slice(index + 1), takesRest ? undefined : index);
+    const takesOperands = commands.some(({ name, operands }) => operands !== undefined && name === path());
+    if (word === "--")
+      return line([...operands, ...argv.slice(index + 1)], takesRest || takesOperands ? undefined : index);
     if (!/^-[^\d.]/.test(word)) {
       if (takesRest) return line(argv.slice(index));
+      if (takesOperands) {
+        operands.push(word);
+        continue;
+      }
       if (program && words.length === 0 && !heads.has(word) && isFile(word)) {
         words.push({ kind: "plain", text: program.name, index });
         return line(argv.slice(index));
@@ -61,13 +68,14 @@ export function readLine(argv: readonly string[], commands: readonly Command[]):
     const spec = option.foreign && "side" in option.foreign ? side : known.get(option.name ?? "");
     if (!spec || option.text !== undefined) continue;
     const next = argv[index + 1];
-    const isValue = next !== undefined && takesNext(spec, next, heads) && !(takesRest && spec.mayBeBare);
+    const isValue =
+      next !== undefined && takesNext(spec, next, heads) && !((takesRest || takesOperands) && spec.mayBeBare);
     if (isValue) index++;
     const bare = spec.value === undefined ? "true" : spec.mayBeBare ? "" : undefined;
     const text = !isValue ? bare : spec.value === undefined ? next.toLowerCase() : next;
     options[options.length - 1] = { ...option, text };
   }
-  return line([]);
+  return line(operands);
 }
 
 const side: Pick<Option<unknown>, "value" | "mayBeBare"> = { value: "N" };

@@ -14,7 +14,7 @@ export interface Context {
   readonly events: Events;
   /** Another program for the workers, for those who use the launcher as a library. */
   readonly entry: string | undefined;
-  /** The words after the options of a command that takes them. */
+  /** The words of a command that takes them: operands, or those after its options. */
   readonly rest: readonly string[];
   /** Of a command that starts processes: the hosts that it starts them on. */
   readonly hosts: JobHosts | undefined;
@@ -41,6 +41,8 @@ export interface Declaration {
   readonly options: Options;
   /** Stands in help for words that are not ditrun's own, as `PROGRAM [ARGUMENTS]`: all from the first one on. */
   readonly rest?: string;
+  /** Stands in help for words that the command itself takes, as `FILE...`; options may stand among them. */
+  readonly operands?: string;
   /** Options that variables of the environment stand in for, as with torchrun: PET_NNODES. */
   readonly environment?: Options;
   /** How the hosts of the job are found, where that is not by the options of ditrun's own workers. */

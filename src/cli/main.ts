@@ -9,7 +9,7 @@ import { Events } from "./events.js";
 import { endOnInterrupt, interruption, unlessEnding } from "./interrupts.js";
 import type { JobHosts } from "./job-hosts.js";
 import { failureFields, JsonDocument } from "./json-document.js";
-import { globalFiles, writes } from "./named-files.js";
+import { globalFiles, reads, writes } from "./named-files.js";
 import { readOptions } from "./option.js";
 import { launchOptions } from "./options/launch.js";
 import { modelOptions } from "./options/model.js";
@@ -41,7 +41,8 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     if (eventsFile === "-" && json === "") {
       throw new DitrunError("ERR_OPTION_CONFLICT", "--json and --events - both want stdout: give one of them a file.");
     }
-    const files = [...globalFiles(named), ...prepared.files];
+    const operands = command.operands === undefined ? [] : rest.flatMap((path) => reads({ [command.name]: path }));
+    const files = [...globalFiles(named), ...prepared.files, ...operands];
     document = new JsonDocument(json, envelope, files);
     const begin = async () => {
       events = await Events.open(eventsFile, [...files, ...writes({ "--json": json || undefined })]);

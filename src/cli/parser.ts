@@ -43,7 +43,7 @@ export type Parsed =
 export async function parse(words: readonly string[], commands: readonly Command[], columns: number): Promise<Parsed> {
   let parsed: Parsed | undefined;
   const choose = (command: Command, values: Readonly<Record<string, unknown>>) => {
-    if (values["--"] !== undefined && command.rest === undefined)
+    if (values["--"] !== undefined && command.rest === undefined && command.operands === undefined)
       throw new DitrunError("ERR_COMMAND_LINE", noProgram(command.name));
     parsed = { command, given: textsOf(command, values), rest: listOf(values["--"]) };
   };
@@ -106,8 +106,8 @@ function describeCommands(parser: Argv, commands: readonly Command[], path: stri
   return parser.demandCommand(1, "Name a command").strict();
 }
 
-function describeOptions(parser: Argv, { name, summary, example, options, rest }: Command): Argv {
-  const words = rest === undefined ? "" : ` [--] ${rest}`;
+function describeOptions(parser: Argv, { name, summary, example, options, rest, operands }: Command): Argv {
+  const words = operands !== undefined ? ` ${operands}` : rest === undefined ? "" : ` [--] ${rest}`;
   parser.usage(`$0 ${name} [OPTIONS]${words}\n\n${summary}.`);
   parser.epilogue(`Example: ${example.describe}\n  ${example.line}`);
   for (const [option, spec] of Object.entries(options)) parser.option(option, toYargs(spec));

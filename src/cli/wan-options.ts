@@ -1,17 +1,30 @@
-import { type FoundModel, findCheckpointModel, findModel } from "../models/wan/find-model.js";
+import {
+  type FoundModel,
+  findCheckpointModel,
+  findFileModel,
+  findModel,
+  findRepositoryModel,
+  repositoryOf,
+} from "../models/wan/find-model.js";
 import { published, type WanPreset } from "../models/wan/presets.js";
 import { checkFrames, parseSize, type VideoSize } from "../models/wan/video-size.js";
 import type { ModelSession } from "./model-session.js";
 import type { VideoOptions } from "./options/video.js";
 
 /**
- * What --model names, else what --ckpt-dir holds, else the smaller model on a GPU and the bundled one on a CPU.
+ * What --model names, else what --transformer or --ckpt-dir holds, else the smaller model on a GPU and the bundled one on a CPU.
  * @throws DitrunError as findModel does.
  */
-export async function chosenWan(session: ModelSession, checkpoint?: string): Promise<FoundModel> {
+export async function chosenWan(
+  session: ModelSession,
+  { ckptDir, transformer }: { readonly ckptDir?: string | undefined; readonly transformer?: string | undefined } = {},
+): Promise<FoundModel> {
   const { options, device } = session;
   if (options.model !== undefined) return findModel(options.model);
-  if (checkpoint !== undefined) return findCheckpointModel(checkpoint);
+  if (transformer !== undefined) return findFileModel(transformer);
+  const repository = await repositoryOf(ckptDir);
+  if (repository !== undefined) return findRepositoryModel(repository, process.env);
+  if (ckptDir !== undefined) return findCheckpointModel(ckptDir);
   const name = device.device === "cuda" ? "1.4B" : "tiny";
   session.tellLater(`No --model was given: ${name} runs on ${device.device === "cuda" ? "a GPU" : "the CPU"}.`);
   return findModel(name);

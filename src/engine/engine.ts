@@ -24,6 +24,14 @@ export interface EngineOptions {
   readonly weights?: "checkpoint" | "random" | undefined;
   /** The checkpoint's folder; by default it is looked for in the Hugging Face cache. */
   readonly directory?: string | undefined;
+  /** Files of single parts, of any kind that docs/files.md lists; they stand in for those of the checkpoint. */
+  readonly files?:
+    | {
+        readonly transformer?: string | undefined;
+        readonly textEncoder?: string | undefined;
+        readonly vae?: string | undefined;
+      }
+    | undefined;
   /** Whether a checkpoint that is not there is downloaded. */
   readonly download?: boolean | undefined;
   /** A plan of loadPlan, or what loadPlan reads; by default all GPUs share the work. */
@@ -111,6 +119,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const found = await findModel(name);
   const source = await modelSource({
     ...{ found, weights: options.weights ?? "checkpoint", seed: seedOf(0n) },
+    files: {
+      ...{ transformer: options.files?.transformer, VAE: options.files?.vae },
+      "text encoder": options.files?.textEncoder,
+    },
     ...{ directory: options.directory, download: options.download ?? false, verify: false },
     environment: hubEnvironment(),
     onProgress: () => undefined,

@@ -28,6 +28,7 @@ const entrySchema = z.object({
   shape: z.array(z.int().min(0)).max(64),
   data_offsets: z.tuple([offset, offset]),
 });
+const metadataSchema = z.record(z.string(), z.string());
 const headerSchema = z.looseObject({});
 
 /** A tensor to write: row-major little-endian data of exactly dtype × shape. */
@@ -44,20 +45,27 @@ export interface TensorData {
  * Format: https://huggingface.co/docs/safetensors
  */
 export async function openSafetensors(path: string): Promise<TensorFile> {
-  return path.endsWith(".index.json") ? openShards(path, openOne) : openOne(path);
+  return path.endsWith(".index.json") ? openShards(path, openSafetensorsFile) : openSafetensorsFile(path);
 }
 
-async function openOne(path: string): Promise<TensorFile> {
+/** The same for one file. */
+export async function openSafetensorsFile(path: string): Promise<TensorFile> {
   const { handle, size } = await openForReading(path);
   try {
-    return new StoredTensors(path, handle, await readHeader(path, handle, size));
+    const { tensors, metadata } = await readHeader(path, handle, size);
+    return new StoredTensors(path, { format: "safetensors", metadata }, handle, tensors);
   } catch (error) {
     await handle.close();
     throw error;
   }
 }
 
-async function readHeader(path: string, handle: FileHandle, size: number): Promise<Map<string, StoredTensor>> {
+interface Header {
+  readonly tensors: Map<string, StoredTensor>;
+  readonly metadata: Map<string, string>;
+}
+
+async function readHeader(path: string, handle: FileHandle, size: number): Promise<Header> {
   if (size < 8)
     throw new DitrunError(
       "ERR_SAFETENSORS",
@@ -84,7 +92,9 @@ async function readHeader(path: string, handle: FileHandle, size: number): Promi
     tensors.set(name, checkEntry(path, name, value, dataStart, size));
   }
   checkCoverage(path, tensors, dataStart, size);
-  return tensors;
+  // What is no text is another program's business.
+  const texts = Object.entries(metadataSchema.safeParse(header.__metadata__).data ?? {});
+  return { tensors, metadata: new Map(texts) };
 }
 
 /**

@@ -1,9 +1,10 @@
+import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { DitrunError } from "../failure.js";
 import { readJsonFile } from "./json-file.js";
 import { checkTensorName, isPlain, shown } from "./shown.js";
-import type { Place, Slice, TensorFile, TensorInfo } from "./tensor-file.js";
+import type { About, Place, Slice, TensorFile, TensorInfo } from "./tensor-file.js";
 
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 
@@ -17,6 +18,12 @@ class Shards implements TensorFile {
     private readonly shardOf: ReadonlyMap<string, TensorFile>,
     private readonly shards: readonly TensorFile[],
   ) {}
+
+  /** The metadata of all, since each may have its own. */
+  get about(): About {
+    const metadata = new Map(this.shards.flatMap(({ about }) => [...about.metadata]));
+    return { format: this.shards[0]?.about.format ?? "safetensors", metadata };
+  }
 
   names(): string[] {
     return [...this.shardOf.keys()];
@@ -54,28 +61,88 @@ class Shards implements TensorFile {
 }
 
 /**
- * Opens every file that a `*.safetensors.index.json` names with `openOne`, behind one interface.
+ * Opens every file that an index (`*.safetensors.index.json`, `*.bin.index.json`) names with `openOne`, behind one interface.
  * Throws DitrunError if the index is malformed, a shard is missing, or a shard lacks a tensor that the index puts there.
  */
 export async function openShards(path: string, openOne: (path: string) => Promise<TensorFile>): Promise<TensorFile> {
-  const files = new Map<string, TensorFile>();
-  try {
+  const placed = await readShardIndex(path);
+  return together(path, [...new Set(placed.values())], openOne, (files) => {
     const shardOf = new Map<string, TensorFile>();
-    for (const [name, file] of await readShardIndex(path)) {
-      const shard = files.get(file) ?? (await openOne(join(dirname(path), file)));
-      files.set(file, shard);
-      if (!shard.has(name))
+    for (const [name, file] of placed) {
+      const shard = files.get(file);
+      if (!shard?.has(name))
         throw new DitrunError(
           "ERR_SHARD_INDEX",
           `${path} puts tensor ${name} into ${file}, but that file does not have it; download it again.`,
         );
       shardOf.set(name, shard);
     }
-    return new Shards(path, shardOf, [...files.values()]);
+    return shardOf;
+  });
+}
+
+const shardName = /^(.*-)(\d{1,6})(-of-)(\d{1,6})(\.\w+)$/;
+/** Far more than any model has. */
+const maxShards = 1000;
+
+/** Whether a file's name says that it is one of several: `model-00001-of-00003.safetensors`. */
+export function isShard(path: string): boolean {
+  return shardName.test(basename(path));
+}
+
+/**
+ * Opens all shards of which one is named, without an index. Throws DitrunError if one of them is missing, or two of them have a tensor
+ * of the same name.
+ */
+export async function openAllShards(path: string, openOne: (path: string) => Promise<TensorFile>): Promise<TensorFile> {
+  const [, stem = "", digits = "", of = "", count = "", ending = ""] = shardName.exec(basename(path)) ?? [];
+  if (Number(count) > maxShards)
+    throw new DitrunError("ERR_SHARD_INDEX", `${path} should be one of ${count} files; at most ${maxShards} are read.`);
+  const number = (index: number) => String(index + 1).padStart(digits.length, "0");
+  const names = Array.from({ length: Number(count) }, (_, index) => `${stem}${number(index)}${of}${count}${ending}`);
+  return together(path, names, openOne, (files) => {
+    const shardOf = new Map<string, TensorFile>();
+    for (const [file, shard] of files)
+      for (const name of shard.names()) {
+        if (shardOf.has(name))
+          throw new DitrunError("ERR_SHARD_INDEX", `${path}: tensor ${name} stands in ${file} and in another shard.`);
+        shardOf.set(name, shard);
+      }
+    return shardOf;
+  });
+}
+
+/** Opens files beside `path`, and closes them again if that fails. */
+async function together(
+  path: string,
+  names: readonly string[],
+  openOne: (path: string) => Promise<TensorFile>,
+  indexOf: (files: ReadonlyMap<string, TensorFile>) => Map<string, TensorFile>,
+): Promise<TensorFile> {
+  const files = new Map<string, TensorFile>();
+  try {
+    for (const name of names) {
+      const file = join(dirname(path), name);
+      if (!(await isThere(file)))
+        throw new DitrunError(
+          "ERR_CHECKPOINT_INCOMPLETE",
+          `${name} is missing, one of the ${names.length} files of ${path}: download it, or all of them again.`,
+        );
+      files.set(name, await openOne(file));
+    }
+    return new Shards(path, indexOf(files), [...files.values()]);
   } catch (error) {
     await Promise.all([...files.values()].map((file) => file.close()));
     throw error;
   }
+}
+
+/** False only if nothing is there: what cannot be looked at is reported when it is opened. */
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    (error: unknown) => !(error instanceof Error && "code" in error && error.code === "ENOENT"),
+  );
 }
 
 /**

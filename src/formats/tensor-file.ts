@@ -3,7 +3,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import { blockOf, bytesOf, type FileDtype } from "./dtypes.js";
-import { mostPointerBytes, refuseLfsPointer } from "./lfs-pointer.js";
+import { refuseStandIns, startBytes } from "./stand-ins.js";
 
 export type { FileDtype } from "./dtypes.js";
 
@@ -39,10 +39,18 @@ export interface Slice {
   readonly end: number;
 }
 
+/** What a file is, apart from its tensors. */
+export interface About {
+  readonly format: "safetensors" | "PyTorch" | "GGUF";
+  /** What else it says of itself: short texts and numbers by name. */
+  readonly metadata: ReadonlyMap<string, string | number>;
+}
+
 /** Named tensors in one file or in several that belong together. Nothing is read until `read` asks for it. */
 export interface TensorFile {
   /** What messages call it. */
   readonly path: string;
+  readonly about: About;
   names(): string[];
   has(name: string): boolean;
   /** Throws DitrunError if there is no such tensor. */
@@ -114,6 +122,7 @@ export class StoredTensors implements TensorFile {
 
   constructor(
     readonly path: string,
+    readonly about: About,
     handle: FileHandle,
     tensors: ReadonlyMap<string, StoredTensor>,
   ) {
@@ -233,7 +242,7 @@ export async function openForReading(path: string): Promise<{ handle: FileHandle
     const stat = await handle.stat();
     if (!stat.isFile())
       throw new DitrunError("ERR_FILE_READ", `Cannot read ${path} as weights: it is not a regular file.`);
-    if (stat.size <= mostPointerBytes) refuseLfsPointer(path, await startOf(handle));
+    refuseStandIns(path, await startOf(handle), stat.size);
     return { handle, size: stat.size };
   } catch (error) {
     await handle.close();
@@ -242,19 +251,12 @@ export async function openForReading(path: string): Promise<{ handle: FileHandle
 }
 
 async function startOf(handle: FileHandle): Promise<string> {
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(64), 0, 64, 0);
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(startBytes), 0, startBytes, 0);
   return buffer.toString("latin1", 0, bytesRead);
 }
 
-/** Adds what a name should have been: `; its names begin with …` where all have a prefix, `; the nearest name is …`, or nothing. */
-
+/** Adds what a name should have been, or nothing. */
 function nearest(name: string, names: readonly string[]): string {
-  const whole = names.find((other) => other.endsWith(`.${name}`));
-  if (whole !== undefined) {
-    const prefix = whole.slice(0, -name.length);
-    const whose = prefix === "model.diffusion_model." ? ", the prefix of ComfyUI's files" : "";
-    return `; its tensors stand below "${prefix}"${whose}: save them without it`;
-  }
   const last = name.split(".").slice(-2).join(".");
   const found = names.find((other) => other.endsWith(last));
   return found === undefined ? "" : `; the nearest name is ${found}`;

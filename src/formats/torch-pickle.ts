@@ -1,12 +1,12 @@
 import { BufferReader, Parser } from "pickleparser";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../failure.js";
+import { bytesOf, type PlainDtype } from "./dtypes.js";
 import { checkTensorName, shown } from "./shown.js";
-import type { FileDtype } from "./tensor-file.js";
 
-/** A tensor as the pickle describes it; its bytes stand in the archive's entry `data/STORAGE`. */
+/** A tensor as the pickle describes it; its bytes stand in the storage of this key. */
 export interface CheckpointTensor {
-  readonly dtype: FileDtype;
+  readonly dtype: PlainDtype;
   readonly shape: readonly number[];
   readonly storage: string;
   /** The tensor's first element, counted in elements from the storage's beginning. */
@@ -24,14 +24,29 @@ const storageDtypes = {
   CharStorage: "I8",
   ByteStorage: "U8",
   BoolStorage: "BOOL",
-  Float8_e4m3fnStorage: "F8_E4M3",
-  Float8_e5m2Storage: "F8_E5M2",
-} as const satisfies Record<string, FileDtype>;
+} as const satisfies Record<string, PlainDtype>;
+
+/** Dtypes without a storage class: a pickle names them where it makes a tensor of an untyped storage. */
+const namedDtypes = {
+  float64: "F64",
+  float32: "F32",
+  float16: "F16",
+  bfloat16: "BF16",
+  float8_e4m3fn: "F8_E4M3",
+  float8_e5m2: "F8_E5M2",
+  int64: "I64",
+  int32: "I32",
+  int16: "I16",
+  int8: "I8",
+  uint8: "U8",
+  bool: "BOOL",
+} as const satisfies Record<string, PlainDtype>;
 
 // Frozen, since a pickle may set attributes of whatever it has made (BUILD), and these have been checked.
 class StorageReference {
   constructor(
-    readonly dtype: FileDtype,
+    /** Of an untyped one its bytes. */
+    readonly dtype: PlainDtype,
     readonly key: string,
     readonly elements: number,
   ) {
@@ -42,6 +57,7 @@ class StorageReference {
 class TensorReference {
   constructor(
     readonly storage: StorageReference,
+    readonly dtype: PlainDtype,
     readonly firstElement: number,
     readonly shape: readonly number[],
     readonly stride: readonly number[],
@@ -56,30 +72,47 @@ const size = z.int().min(0);
 /** PyTorch's own limit on dimensions. */
 const sizes = z.array(size).max(64);
 const rebuildArguments = z.tuple([z.instanceof(StorageReference), size, sizes, sizes]).rest(z.unknown());
+/** Behind the shape and the strides: requires_grad, backward_hooks, dtype. */
+const DTYPE_ARGUMENT = 6;
 const pairs = z.array(z.tuple([z.unknown(), z.unknown()]));
 
 /** What a pickle may name. All of it is here: each function only makes plain values from its arguments. */
 type Allowed = (...args: unknown[]) => unknown;
 
-const storageClasses = new Map<unknown, FileDtype>();
+const storageClasses = new Map<unknown, PlainDtype>();
+const dtypes = new Map<unknown, PlainDtype>();
+
+/** Source: torch/_utils.py. */
+function rebuild(dtypeOf: (storage: StorageReference, args: readonly unknown[]) => PlainDtype): Allowed {
+  return (...args) => {
+    const [storage, firstElement, shape, stride] = rebuildArguments.parse(args);
+    return new TensorReference(storage, dtypeOf(storage, args), firstElement, [...shape], [...stride]);
+  };
+}
+
+function namedDtype(value: unknown): PlainDtype {
+  const dtype = dtypes.get(value);
+  if (dtype === undefined) throw new Error("a tensor has no known dtype");
+  return dtype;
+}
+
 const allowed = new Map<string, Allowed>([
   ["collections.OrderedDict", (items = []) => new Map(pairs.parse(items))],
-  [
-    "torch._utils._rebuild_tensor_v2",
-    (...args) => {
-      const [storage, firstElement, shape, stride] = rebuildArguments.parse(args);
-      return new TensorReference(storage, firstElement, [...shape], [...stride]);
-    },
-  ],
+  ["torch._utils._rebuild_tensor_v2", rebuild(({ dtype }) => dtype)],
+  ["torch._utils._rebuild_tensor_v3", rebuild((_, args) => namedDtype(args[DTYPE_ARGUMENT]))],
   ["torch._utils._rebuild_parameter", (tensor) => z.instanceof(TensorReference).parse(tensor)],
 ]);
-for (const [name, dtype] of Object.entries(storageDtypes)) {
-  const storageClass: Allowed = () => {
-    throw new Error(`it calls torch.${name}, which may only be named`);
+/** A class or value that may be named, but not called. */
+function onlyNamed(name: string): Allowed {
+  const mark: Allowed = () => {
+    throw new Error(`it calls ${name}, which may only be named`);
   };
-  storageClasses.set(storageClass, dtype);
-  allowed.set(`torch.${name}`, storageClass);
+  allowed.set(name, mark);
+  return mark;
 }
+for (const [name, dtype] of Object.entries(storageDtypes)) storageClasses.set(onlyNamed(`torch.${name}`), dtype);
+storageClasses.set(onlyNamed("torch.storage.UntypedStorage"), "U8");
+for (const [name, dtype] of Object.entries(namedDtypes)) dtypes.set(onlyNamed(`torch.${name}`), dtype);
 for (const each of allowed.values()) Object.freeze(each);
 
 /** Thrown through the parser, so that a refusal is not taken for damage. */
@@ -91,8 +124,10 @@ function resolveName(module: string, name: string): Allowed {
   return found;
 }
 
-/** PyTorch's persistent ids: ("storage", storage class, key, device, number of elements). */
-const persistentId = z.tuple([z.literal("storage"), z.unknown(), z.string().regex(/^\w{1,100}$/), z.string(), size]);
+/** PyTorch's persistent ids: ("storage", storage class, key, device, number of elements), and before 1.6 views, which are gone since 0.4. */
+const persistentId = z
+  .tuple([z.literal("storage"), z.unknown(), z.string().regex(/^\w{1,100}$/), z.string(), size])
+  .rest(z.null());
 
 function resolveStorage(id: unknown): StorageReference {
   const [, storageClass, key, , elements] = persistentId.parse(id);
@@ -106,7 +141,55 @@ function resolveStorage(id: unknown): StorageReference {
  * tensors and containers, or has a tensor that is not contiguous in its storage.
  */
 export function readStateDict(path: string, pickle: Uint8Array): Map<string, CheckpointTensor> {
-  const root = parsePickle(path, pickle);
+  return tensorsOf(path, parsePickle(path, new BoundedReader(pickle)));
+}
+
+/** What torch.save wrote before 1.6 in front of the storages' bytes. */
+export interface LegacyStart {
+  readonly tensors: Map<string, CheckpointTensor>;
+  /** Keys and dtypes of the storages, in the order of their bytes. */
+  readonly storages: readonly { readonly key: string; readonly elementBytes: number }[];
+  /** Where the first storage begins. */
+  readonly end: number;
+}
+
+/** A pickle of a number of ten bytes. */
+const legacyMagicBytes = 15;
+const legacySystem = z.map(z.string(), z.unknown());
+const legacyKeys = z.array(z.string());
+
+/**
+ * The pickles of a file from before PyTorch 1.6: magic number, version, system, state dict, and the keys of the storages behind them.
+ * Source: _legacy_save in torch/serialization.py. Throws DitrunError as readStateDict.
+ */
+export function readLegacyStart(path: string, start: Uint8Array): LegacyStart {
+  const reader = new BoundedReader(start);
+  // The magic number, which has been looked at: it is longer than the parser's numbers.
+  reader.skip(legacyMagicBytes);
+  const stored = new Map<string, StorageReference>();
+  // The version, which never changed.
+  parsePickle(path, reader);
+  const system = legacySystem.safeParse(parsePickle(path, reader)).data;
+  if (system?.get("little_endian") !== true)
+    throw new DitrunError(
+      "ERR_TORCH_CHECKPOINT",
+      `${path} was saved on a big-endian machine; save it again on a little-endian one.`,
+    );
+  const tensors = tensorsOf(
+    path,
+    parsePickle(path, reader, (storage) => stored.set(storage.key, storage)),
+  );
+  const keys = legacyKeys.safeParse(parsePickle(path, reader)).data ?? [];
+  const storages = keys.map((key) => {
+    const storage = stored.get(key);
+    if (storage === undefined)
+      throw new DitrunError("ERR_PICKLE", `${path}: no tensor uses its storage ${shown(key)}.`);
+    return { key, elementBytes: bytesOf(storage.dtype, 1) };
+  });
+  return { tensors, storages, end: reader.position };
+}
+
+function tensorsOf(path: string, root: unknown): Map<string, CheckpointTensor> {
   if (!(root instanceof Map)) throw new DitrunError("ERR_PICKLE", `${path} holds no dictionary of tensors at its top.`);
   const tensors = new Map<string, CheckpointTensor>();
   for (const [name, value] of leaves(path, root)) {
@@ -139,15 +222,26 @@ class BoundedReader extends BufferReader {
   }
 }
 
-function parsePickle(path: string, pickle: Uint8Array): unknown {
+/** The next pickle of the reader. @param onStorage called for each storage that it names. */
+function parsePickle(path: string, reader: BoundedReader, onStorage?: (storage: StorageReference) => void): unknown {
+  const resolve = (id: unknown) => {
+    const storage = resolveStorage(id);
+    onStorage?.(storage);
+    return storage;
+  };
   try {
     return new Parser({
       nameResolver: { resolve: resolveName },
-      persistentResolver: { resolve: resolveStorage },
+      persistentResolver: { resolve },
       unpicklingTypeOfDictionary: "Map",
       unpicklingTypeOfSet: "Set",
-    }).read<unknown>(new BoundedReader(pickle));
+    }).read<unknown>(reader);
   } catch (error) {
+    if (error instanceof Refused && /^(?:torchao|bitsandbytes|optimum)\./.test(error.message))
+      throw new DitrunError(
+        "ERR_CHECKPOINT_UNSUPPORTED",
+        `${path} holds tensors of ${error.message.split(".")[0]}, which ditrun does not read: take the model in bf16, fp8 or GGUF.`,
+      );
     if (error instanceof Refused)
       throw new DitrunError(
         "ERR_PICKLE",
@@ -179,7 +273,7 @@ function* leaves(path: string, root: Map<unknown, unknown>): Generator<[name: st
 }
 
 function contiguous(path: string, name: string, tensor: TensorReference): CheckpointTensor {
-  const { storage, firstElement, shape, stride } = tensor;
+  const { storage, dtype, firstElement, shape, stride } = tensor;
   let expected = 1;
   const rowMajor = shape.toReversed().map((n) => {
     const own = expected;
@@ -193,10 +287,11 @@ function contiguous(path: string, name: string, tensor: TensorReference): Checkp
       "ERR_PICKLE",
       `${path}: tensor ${name} of shape [${shape.join(", ")}] has the strides [${stride.join(", ")}]; save it with .contiguous().`,
     );
-  if (firstElement + expected > storage.elements)
+  const elements = storage.elements * (bytesOf(storage.dtype, 1) / bytesOf(dtype, 1));
+  if (firstElement + expected > elements)
     throw new DitrunError(
       "ERR_PICKLE",
-      `${path}: tensor ${name} needs elements ${firstElement} to ${firstElement + expected} of storage ${storage.key}, which has ${storage.elements}.`,
+      `${path}: tensor ${name} needs elements ${firstElement} to ${firstElement + expected} of storage ${storage.key}, which has ${elements}.`,
     );
-  return { dtype: storage.dtype, shape, storage: storage.key, firstElement };
+  return { dtype, shape, storage: storage.key, firstElement };
 }

@@ -8,6 +8,7 @@ import { modelsDirectory } from "../paths.js";
 import { isDit, traitsOf } from "./registry.js";
 import { type DitModel, layerCountSchema, type Model, modelSchema, sizeSchema, type WanModel } from "./schema.js";
 import type { WanCheckpoint } from "./wan/checkpoint-layout.js";
+import { headsOf, textToVideoFacts } from "./wan/tensors/transformer-facts.js";
 
 /**
  * A model by name (configs/models) or from a YAML file.
@@ -83,15 +84,41 @@ export const diffusersConfigSchema = z.object({
 });
 
 /**
- * The model that a Wan checkpoint's transformer configuration describes. The text encoder's sizes are left to its tensors.
+ * The model that a Wan checkpoint's transformer configuration describes, or its tensors where there is none. The text encoder's sizes
+ * are left to its tensors.
  * @throws DitrunError when the file is unreadable, or is not of a text-to-video model.
  */
-export async function loadWanModel({ layout, transformer }: WanCheckpoint): Promise<WanModel> {
-  const file = transformer.config;
+export async function loadWanModel({ transformer }: Pick<WanCheckpoint, "transformer">): Promise<WanModel> {
+  const { config: file, weights } = transformer;
+  return file === undefined ? modelOfTensors(weights) : modelOfConfig(file);
+}
+
+/** The model of a transformer that is alone: its heads are as wide as those of all published models. */
+async function modelOfTensors(path: string): Promise<WanModel> {
+  const { width, ffn, layers, inputs, freqDim } = await textToVideoFacts(path);
+  const model: WanModel = {
+    ...{ kind: "wan", name: "checkpoint", patch: 2, width, ffn, layers, freqDim, channels: inputs },
+    ...{ heads: headsOf(width), textLength: 512, epsilon: 1e-6 },
+  };
+  checkModel(model, path);
+  return model;
+}
+
+const diffusersMark = z.looseObject({ _class_name: z.literal("WanTransformer3DModel") });
+const originalMark = z.looseObject({ dim: z.int(), num_layers: z.int() });
+
+/** Whether a JSON file is the configuration of a Wan transformer, in either layout. */
+export async function isWanConfig(file: string): Promise<boolean> {
+  const document = await readJsonFile(file).catch(() => undefined);
+  return diffusersMark.safeParse(document).success || originalMark.safeParse(document).success;
+}
+
+/** @throws DitrunError for what is in neither layout, or is not of a text-to-video model. */
+async function modelOfConfig(file: string): Promise<WanModel> {
   const document = await readJsonFile(file, shownPath(file));
   const fixed = { kind: "wan", name: "checkpoint", patch: 2 } as const;
   let model: WanModel;
-  if (layout === "original") {
+  if (!diffusersMark.safeParse(document).success) {
     const config = checkDocument(file, document, wanConfigSchema);
     model = {
       ...fixed,

@@ -46,13 +46,11 @@ export const forwardTaskSchema = z.strictObject({
 });
 export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
-/** Where Wan's weights come from; paths are files, or the index of several. */
+/** Where Wan's weights come from; paths are files of any kind and dialect, or the index of several, and two may be the same. */
 export const wanWeightsSchema = z.discriminatedUnion("from", [
   z.strictObject({ from: z.literal("random"), seed: seedSchema, wide: z.boolean().optional() }),
   z.strictObject({
     from: z.literal("checkpoint"),
-    /** Whose names the tensors have: the published code's, or those of diffusers. */
-    layout: z.enum(["original", "diffusers"]),
     transformer: z.string().min(1),
     textEncoder: z.string().min(1),
     vae: z.string().min(1),
@@ -149,7 +147,7 @@ export const wanVaeTaskSchema = z.strictObject({
   model: z.strictObject({
     name: z.string().min(1),
     weights: z.discriminatedUnion("from", [
-      /** Wan2.1_VAE.pth, or a safetensors file in either layout. */
+      /** Wan2.1_VAE.pth, or any file that holds a VAE. */
       z.strictObject({ from: z.literal("file"), file: z.string().min(1) }),
       /** Of the published model's shape. */
       z.strictObject({ from: z.literal("random"), seed: seedSchema }),

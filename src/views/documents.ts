@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { exitCodes } from "../failure.js";
 import { ditModelSchema, modelSchema, wanModelSchema } from "../models/schema.js";
+import { parts } from "../models/wan/tensors/spellings.js";
 import { planSchema } from "../plan/schema.js";
 import { linkPatterns, linkTransports } from "../protocol/job.js";
 import { kernelTotalSchema, phasesSchema, wanGenerateRankSchema } from "../protocol/results.js";
@@ -194,6 +195,37 @@ const dryRun = z.strictObject({
   videoCount: z.int().optional(),
 });
 
+const inspectedPart = z.strictObject({
+  part: z.enum(parts),
+  what: text("What it is, in words"),
+  layout: text("Whose names its tensors have"),
+  prefix: text("Of all names; empty where there is none"),
+  dialect: z.string().nullable().describe("How its weights are scaled; null where they are not"),
+  tensors: z.int(),
+  parameters: z.int(),
+  bytes: z.int(),
+  dtypes: z.record(z.string(), z.int()).describe("Tensors by dtype"),
+  ignored: z.record(z.string(), z.array(z.string())).describe("Tensors that are not used, by rule"),
+  tokenizer: z.boolean().describe("A text encoder with its tokenizer inside"),
+  weightBytesPerRank: nullable("Of a text-to-video transformer, with --plan"),
+});
+const inspect = z.strictObject({
+  ...envelopeSchema.shape,
+  command: z.literal("inspect"),
+  plan: plan.nullable(),
+  files: z.array(
+    z.strictObject({
+      file: z.string(),
+      format: z.string().nullable().describe("safetensors, PyTorch or GGUF; null where it cannot be read"),
+      problem: z
+        .strictObject({ message: z.string(), code: z.string(), exitCode: z.int() })
+        .nullable()
+        .describe("Why it cannot be used"),
+      parts: z.array(inspectedPart),
+    }),
+  ),
+});
+
 const failure = z.strictObject({
   message: z.string(),
   code: text("Stable; docs/errors.md lists all"),
@@ -245,6 +277,7 @@ export const documentSchemas = {
   generate,
   videos,
   "dry-run": dryRun,
+  inspect,
   error,
   events,
 } as const;

@@ -5,7 +5,7 @@ import { execa } from "execa";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { writeSafetensors } from "../../src/formats/safetensors.js";
+import { openSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
 import { documentSchemas } from "../../src/views/documents.js";
 import { copyChanged, type Stored, spoiled } from "../checkpoints.js";
 import { readTensor, relativeL2 } from "../compare.js";
@@ -59,6 +59,32 @@ const memorySchema = z.object({
 });
 
 describe("ditrun wan generate", () => {
+  it("takes each part from a file of its own, and makes the same video", async () => {
+    const file = await openSafetensors(join(original, transformerFile));
+    const tensors: Record<string, Stored> = {};
+    for (const name of file.names()) {
+      const { dtype, shape } = file.info(name);
+      tensors[`model.diffusion_model.${name}`] = { dtype, shape, data: await file.read(name) };
+    }
+    await file.close();
+    await writeSafetensors(join(folder, "prefixed.safetensors"), tensors);
+    const diffusers = resolve("test/golden/data/wan/diffusers");
+    const files = [
+      ...["--transformer", "prefixed.safetensors", "--vae", join(diffusers, "vae/diffusion_pytorch_model.safetensors")],
+      ...["--text-encoder", join(diffusers, "text_encoder/model.safetensors")],
+    ];
+    const videos: Float32Array[] = [];
+    for (const [dump, more] of [
+      ["parts.safetensors", files],
+      ["whole.safetensors", []],
+    ] as const) {
+      const { exitCode, stderr } = await tiny("--steps", "1", "--dump", dump, "--out", "parts.mp4", ...more);
+      expect(exitCode, stderr).toBe(0);
+      videos.push(await readTensor(join(folder, dump), "video"));
+    }
+    expect(relativeL2(videos[0] ?? new Float32Array(), videos[1] ?? new Float32Array())).toBe(0);
+  });
+
   it("writes a video of the bundled model, by four workers, and says how long each stage took", async () => {
     const { exitCode, stdout, stderr } = await tiny(
       "--nproc",

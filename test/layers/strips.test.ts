@@ -12,7 +12,7 @@ const [frames, rows, width, channels] = [3, 5, 6, 4];
 async function convolve(document: PlanDocument, spec: Pick<ConvSpec, "kernel" | "upsample">): Promise<Float32Array[]> {
   return onRanks({ dtype: "fp32", ...document }, async (context) => {
     const { device, world } = context;
-    const loader = { ...loaderOf(context), dtype: "fp32" as const, nameOf: (name: string) => name };
+    const loader = { ...loaderOf(context), dtype: "fp32" as const };
     const side = "outside" as const;
     const layer = { path: "conv", inChannels: channels, outChannels: 3, side, ...spec };
     const conv = await CausalConv3d.load(loader, layer);

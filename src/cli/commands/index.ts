@@ -1,6 +1,7 @@
 import { type Command, defineCommand } from "../command.js";
 import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
 import { generateOptions } from "../options/generate.js";
+import { inspectOptions } from "../options/inspect.js";
 import { keyOptions } from "../options/key.js";
 import { launchOptions } from "../options/launch.js";
 import { linksOptions } from "../options/links.js";
@@ -70,6 +71,18 @@ export const commands: readonly Command[] = [
     example: { line: "ditrun links --nproc 8", describe: "What the links between eight workers carry" },
     options: { ...linksOptions, ...launchOptions, ...outputOptions },
     load: async () => (await import("./links.js")).links,
+  }),
+  defineCommand({
+    name: "inspect",
+    summary:
+      "Say what files of weights are, from their headers: model, names, dtypes, scales, and what is not understood",
+    example: {
+      line: "ditrun inspect models/wan-tiny/Wan2.1_VAE.pth",
+      describe: "The VAE of the small checkpoint",
+    },
+    options: inspectOptions,
+    operands: "FILE...",
+    load: async () => (await import("./inspect.js")).inspect,
   }),
   defineCommand({
     name: "run",

@@ -31,9 +31,12 @@ type Chosen = GenerateOptions & ModelRun;
 export const wanGenerate: Body<Chosen> = { files: generateFiles, run };
 
 /** The files that its options read. */
-function filesRead({ prompts, ckptDir, initNoise }: GenerateOptions): NamedFile[] {
+function filesRead({ prompts, ckptDir, transformer, textEncoder, vae, initNoise }: GenerateOptions): NamedFile[] {
   const noise = initNoise && noiseParts(initNoise).file;
-  return reads({ "--prompts": prompts, "--ckpt-dir": ckptDir, "--init-noise": noise });
+  return reads({
+    ...{ "--prompts": prompts, "--ckpt-dir": ckptDir, "--init-noise": noise },
+    ...{ "--transformer": transformer, "--text-encoder": textEncoder, "--vae": vae },
+  });
 }
 
 /** The files that its options name. @throws DitrunError for a line without prompts, or with two kinds of them. */
@@ -46,7 +49,7 @@ function generateFiles(chosen: GenerateOptions): NamedFile[] {
 async function run(chosen: Chosen, context: Context): Promise<number> {
   const session = await ModelSession.open(chosen, context);
   const { log, options: globals, seed } = session;
-  const found = await chosenWan(session, chosen.weights === "random" ? undefined : chosen.ckptDir);
+  const found = await chosenWan(session, chosen.weights === "random" ? {} : chosen);
   const { preset } = found;
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
@@ -65,6 +68,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     weights: chosen.weights === "random" ? "random" : "checkpoint",
     seed,
     directory: chosen.ckptDir,
+    files: { transformer: chosen.transformer, "text encoder": chosen.textEncoder, VAE: chosen.vae },
     download: chosen.download && !globals.dryRun,
     verify: chosen.verify,
     environment: process.env,

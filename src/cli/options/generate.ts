@@ -93,9 +93,15 @@ export const generateOptions = {
     usual: "on",
   },
   "ckpt-dir": path("FOLDER", "folder", {
-    describe: "Folder with the checkpoint",
+    describe: "Folder with the checkpoint: published, diffusers or ComfyUI's; or a repository in the cache",
     usual: "the Hugging Face cache",
   }),
+  transformer: path("FILE", "file", {
+    describe: "The transformer's file, of any kind that docs/files.md lists",
+    usual: "the checkpoint's",
+  }),
+  "text-encoder": path("FILE", "file", { describe: "The same for umT5", usual: "the checkpoint's" }),
+  vae: path("FILE", "file", { describe: "The same for the VAE", usual: "the checkpoint's" }),
   download: flag("Download the checkpoint into the cache if it is not there"),
   verify: flag("Hash every file of a checkpoint in the cache before it is used"),
   weights: choiceOr("checkpoint", ["checkpoint", "random"], {

@@ -4,20 +4,186 @@ import { DitrunError } from "../../failure.js";
 import { readTextFile } from "../../files/text-file.js";
 import { mostPointerBytes, refuseLfsPointer } from "../../formats/lfs-pointer.js";
 import { readShardIndex } from "../../formats/sharded.js";
-import { shown } from "../../formats/shown.js";
+import { findByContent } from "./find-by-content.js";
+import { tokenizerFor } from "./find-tokenizer.js";
+import { optionOf } from "./tensors/open-part.js";
+import { tokenizerIn } from "./text/tokenizer-source.js";
 import { refuseOtherTasks } from "./weights-task.js";
 
-/** Where the parts of a Wan 2.1 text-to-video checkpoint stand. Weights are a single file or an index of shards. */
+/** The weights that text-to-video needs. */
+export type WeightsPart = "transformer" | "text encoder" | "VAE";
+
+/** How the files of a checkpoint stand in a folder; of the last one there is nothing but weights. */
+export type LayoutName = "original" | "diffusers" | "ComfyUI" | "single-file";
+
+/** Where the parts of a Wan checkpoint are. Weights are a single file or an index of shards, and several parts may share a file. */
 export interface WanCheckpoint {
-  /** Which names the tensors have: those of the published code, or those of diffusers. */
-  readonly layout: "original" | "diffusers";
+  readonly layout: LayoutName;
   readonly directory: string;
-  readonly transformer: { readonly config: string; readonly weights: string };
-  /** The original layout has no configurations for these two: their shapes are those of the tensors. */
-  readonly textEncoder: { readonly config?: string; readonly weights: string };
-  readonly vae: { readonly config?: string; readonly weights: string };
-  /** A folder with tokenizer.json and tokenizer_config.json. */
+  /** Without a configuration its sizes are those of its tensors. */
+  readonly transformer: { readonly config?: string; readonly weights: string };
+  readonly textEncoder: { readonly weights: string };
+  readonly vae: { readonly weights: string };
+  /** A folder or file of readTokenizer. */
   readonly tokenizer: string;
+}
+
+/** How a folder may hold a checkpoint: names of the files below it, and the folders to look into where those are not there. */
+interface Layout {
+  readonly name: LayoutName;
+  readonly config?: string;
+  readonly weights: Readonly<
+    Record<WeightsPart, { readonly names: readonly string[]; readonly folders: readonly string[] }>
+  >;
+  readonly tokenizers: readonly string[];
+}
+
+const weights = (name: string) => [`${name}.safetensors`, `${name}.safetensors.index.json`];
+
+const original: Layout = {
+  name: "original",
+  config: "config.json",
+  weights: {
+    transformer: { names: weights("diffusion_pytorch_model"), folders: ["."] },
+    "text encoder": { names: ["models_t5_umt5-xxl-enc-bf16.pth"], folders: ["."] },
+    VAE: { names: ["Wan2.1_VAE.pth"], folders: ["."] },
+  },
+  tokenizers: ["google/umt5-xxl"],
+};
+const diffusers: Layout = {
+  name: "diffusers",
+  config: "transformer/config.json",
+  weights: {
+    transformer: { names: weights("transformer/diffusion_pytorch_model"), folders: ["transformer"] },
+    "text encoder": { names: weights("text_encoder/model"), folders: ["text_encoder"] },
+    VAE: { names: weights("vae/diffusion_pytorch_model"), folders: ["vae"] },
+  },
+  tokenizers: ["tokenizer"],
+};
+const comfy: Layout = {
+  name: "ComfyUI",
+  weights: {
+    transformer: { names: [], folders: ["diffusion_models", "unet"] },
+    "text encoder": { names: [], folders: ["text_encoders", "clip"] },
+    VAE: { names: [], folders: ["vae"] },
+  },
+  tokenizers: [],
+};
+const files: Layout = {
+  name: "single-file",
+  weights: {
+    transformer: { names: [], folders: ["."] },
+    "text encoder": { names: [], folders: ["."] },
+    VAE: { names: [], folders: ["."] },
+  },
+  tokenizers: ["."],
+};
+
+/** A folder with a checkpoint, of which each part is looked for when it is asked for. */
+export class CheckpointFolder {
+  private constructor(
+    readonly directory: string,
+    private readonly layout: Layout,
+  ) {}
+
+  /** @throws DitrunError when the folder is none, or has a checkpoint of another task. */
+  static async open(directory: string): Promise<CheckpointFolder> {
+    await refuseOtherTasks(directory);
+    const names = new Set(await readdir(directory).catch((): string[] => []));
+    const layout = names.has("model_index.json")
+      ? diffusers
+      : names.has("config.json")
+        ? original
+        : names.has("diffusion_models") || names.has("unet")
+          ? comfy
+          : undefined;
+    if (layout) return new CheckpointFolder(directory, layout);
+    if ([...names].some((name) => /\.(?:safetensors|gguf|pth)$/.test(name)))
+      return new CheckpointFolder(directory, files);
+    const found = await stat(directory).catch(() => undefined);
+    const why =
+      found === undefined
+        ? "there is no such folder"
+        : found.isDirectory()
+          ? "it has neither config.json (the original layout) nor model_index.json (the diffusers layout), and no file of weights"
+          : "it is a file; name the folder that holds the whole checkpoint, or give the file with --transformer";
+    throw new DitrunError("ERR_CHECKPOINT_UNSUPPORTED", `${directory} is not a Wan checkpoint: ${why}.`);
+  }
+
+  get name(): LayoutName {
+    return this.layout.name;
+  }
+
+  /** The transformer's configuration, where the layout has one. @throws DitrunError when it is missing. */
+  async config(): Promise<string | undefined> {
+    const { config } = this.layout;
+    if (config === undefined) return undefined;
+    const path = join(this.directory, config);
+    if (await isFile(path)) return path;
+    throw this.#missing(config);
+  }
+
+  /**
+   * The file of a part: by its published name, else the only file in its place that holds the part, whatever its name and kind.
+   * @throws DitrunError when it is missing, or stands there more than once; when a shard is missing or anything else stands in its place.
+   */
+  async weights(part: WeightsPart): Promise<string> {
+    const { names, folders } = this.layout.weights[part];
+    for (const name of names) {
+      const path = join(this.directory, name);
+      if (!(await isFile(path))) continue;
+      await refuseUnfetched(path);
+      if (name.endsWith(".index.json")) await this.#checkShards(path, dirname(name));
+      return path;
+    }
+    const found = await findByContent(
+      folders.map((folder) => join(this.directory, folder)),
+      part,
+    );
+    const [only, second] = found;
+    if (only !== undefined && second === undefined) return only;
+    if (only !== undefined)
+      throw new DitrunError(
+        "ERR_CHECKPOINT_AMBIGUOUS",
+        `${this.directory} has ${found.length} files with a ${part}, ${basename(only)} and ${basename(second ?? "")} among them: name one with ${optionOf[part]}.`,
+      );
+    const [first = part, ...more] = names;
+    throw this.#missing(first, more);
+  }
+
+  /** The tokenizer's folder or file. @returns undefined where there is none. */
+  async tokenizer(): Promise<string | undefined> {
+    for (const folder of this.layout.tokenizers) {
+      const path = join(this.directory, folder);
+      const found = await tokenizerIn(path);
+      if (found === undefined) continue;
+      await refuseUnfetched(found);
+      return found.endsWith(".json") ? path : found;
+    }
+    return undefined;
+  }
+
+  /** @throws DitrunError that names what is missing. */
+  noTokenizer(): never {
+    const [folder = "."] = this.layout.tokenizers;
+    throw this.#missing(join(folder, "tokenizer.json"));
+  }
+
+  async #checkShards(index: string, folder: string): Promise<void> {
+    for (const shard of new Set((await readShardIndex(index)).values())) {
+      const path = join(dirname(index), shard);
+      if (!(await isFile(path))) throw this.#missing(join(folder, shard));
+      await refuseUnfetched(path);
+    }
+  }
+
+  #missing(name: string, alternatives: readonly string[] = []): DitrunError {
+    const what = [name, ...alternatives].join(" (or ").concat(alternatives.length > 0 ? ")" : "");
+    return new DitrunError(
+      "ERR_CHECKPOINT_INCOMPLETE",
+      `${this.directory} is a Wan checkpoint in the ${this.layout.name} layout, but ${what} is missing; download it again.`,
+    );
+  }
 }
 
 /**
@@ -25,83 +191,16 @@ export interface WanCheckpoint {
  * Throws DitrunError naming what is missing, or what a Wan checkpoint would have if the folder is none.
  */
 export async function detectLayout(directory: string): Promise<WanCheckpoint> {
-  await refuseOtherTasks(directory);
-  if (await isFile(join(directory, "model_index.json"))) return diffusersLayout(directory);
-  if (await isFile(join(directory, "config.json"))) return originalLayout(directory);
-  const found = await stat(directory).catch(() => undefined);
-  const why =
-    found === undefined
-      ? "there is no such folder"
-      : found.isDirectory()
-        ? "it has neither config.json (the original layout) nor model_index.json (the diffusers layout)"
-        : "it is a file; name the folder that holds the whole checkpoint";
-  throw new DitrunError("ERR_CHECKPOINT_UNSUPPORTED", `${directory} is not a Wan checkpoint: ${why}.`);
-}
-
-async function originalLayout(directory: string): Promise<WanCheckpoint> {
-  const part = required(directory, "original");
+  const folder = await CheckpointFolder.open(directory);
+  const config = await folder.config();
+  const transformer = await folder.weights("transformer");
+  const textEncoder = await folder.weights("text encoder");
+  const vae = await folder.weights("VAE");
   return {
-    layout: "original",
-    directory,
-    transformer: { config: await part("config.json"), weights: await part(...weights("diffusion_pytorch_model")) },
-    textEncoder: { weights: await part("models_t5_umt5-xxl-enc-bf16.pth") },
-    vae: { weights: await part("Wan2.1_VAE.pth") },
-    tokenizer: await tokenizerFolder(part, "google/umt5-xxl"),
-  };
-}
-
-async function diffusersLayout(directory: string): Promise<WanCheckpoint> {
-  const part = required(directory, "diffusers");
-  const model = async (folder: string, name: string) => ({
-    config: await part(`${folder}/config.json`),
-    weights: await part(...weights(`${folder}/${name}`)),
-  });
-  return {
-    layout: "diffusers",
-    directory,
-    transformer: await model("transformer", "diffusion_pytorch_model"),
-    textEncoder: await model("text_encoder", "model"),
-    vae: await model("vae", "diffusion_pytorch_model"),
-    tokenizer: await tokenizerFolder(part, "tokenizer"),
-  };
-}
-
-type Part = (name: string, ...alternatives: string[]) => Promise<string>;
-
-const weights = (name: string) => [`${name}.safetensors`, `${name}.safetensors.index.json`] as const;
-
-async function tokenizerFolder(part: Part, folder: string): Promise<string> {
-  await part(`${folder}/tokenizer_config.json`);
-  return dirname(await part(`${folder}/tokenizer.json`));
-}
-
-/**
- * Gives the path of the first of several alternative files that is there, its shards too if it is an index.
- * None of them may be a Git LFS pointer.
- */
-function required(directory: string, layout: string): Part {
-  const missing = async (name: string, alternatives: readonly string[]) => {
-    const what = [name, ...alternatives].join(" (or ").concat(alternatives.length > 0 ? ")" : "");
-    const instead = await standsInstead(join(directory, dirname(name)), basename(name));
-    return new DitrunError(
-      "ERR_CHECKPOINT_INCOMPLETE",
-      `${directory} is a Wan checkpoint in the ${layout} layout, but ${what} is missing; ${instead ?? "download it again"}.`,
-    );
-  };
-  return async (first, ...more) => {
-    for (const name of [first, ...more]) {
-      const path = join(directory, name);
-      if (!(await isFile(path))) continue;
-      await refuseUnfetched(path);
-      if (name.endsWith(".index.json"))
-        for (const shard of new Set((await readShardIndex(path)).values())) {
-          const part = join(dirname(path), shard);
-          if (!(await isFile(part))) throw await missing(join(dirname(name), shard), []);
-          await refuseUnfetched(part);
-        }
-      return path;
-    }
-    throw await missing(first, more);
+    ...{ layout: folder.name, directory },
+    transformer: { weights: transformer, ...(config !== undefined && { config }) },
+    ...{ textEncoder: { weights: textEncoder }, vae: { weights: vae } },
+    tokenizer: (await folder.tokenizer()) ?? (await tokenizerFor(textEncoder)) ?? folder.noTokenizer(),
   };
 }
 
@@ -110,37 +209,6 @@ async function refuseUnfetched(path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isFile() && found.size <= mostPointerBytes)
     refuseLfsPointer(path, await readTextFile(path).catch(() => ""));
-}
-
-/** Other forms in which what is missing may be there, and what they are. None of them is read there. */
-const otherForms: readonly (readonly [ending: RegExp, what: string])[] = [
-  [/\.gguf$/i, "a GGUF file, a format that ditrun does not read"],
-  [/-\d+-of-\d+\.safetensors$/, "one of its shards, without the index that lists them; download it again"],
-  [/\.(?:fp16|bf16|fp32|fp8\w*)\.safetensors$/, "a variant by name; rename it if it is the whole model"],
-  [/\.safetensors$/, "a safetensors file, which ditrun does not read in this place"],
-  [
-    /\.(?:bin|pt|pth|ckpt)$/,
-    "a PyTorch file, which ditrun does not read in this place; take the published safetensors",
-  ],
-  [/^spiece\.model$/, "a SentencePiece model, which ditrun does not read; take the published tokenizer.json"],
-];
-
-/** A sentence's end that names what stands in the place of a file, or undefined if nothing that it may have become is there. */
-async function standsInstead(folder: string, name: string): Promise<string | undefined> {
-  const stem = name.replace(/\.[a-z].*$/, "");
-  const partOf = (file: string) => /vae|t5|text_encoder/i.exec(`${basename(folder)}/${file}`)?.[0].toLowerCase();
-  const related = (other: string) =>
-    other !== name &&
-    (name === "tokenizer.json"
-      ? other === "spiece.model"
-      : other.startsWith(stem) || other.startsWith("pytorch_model") || /\.gguf$/i.test(other)) &&
-    (other.startsWith(stem) || partOf(other) === partOf(name));
-  const others = (await readdir(folder).catch((): string[] => [])).filter(related).sort();
-  for (const [ending, what] of otherForms)
-    for (const other of others)
-      if (ending.test(other) && (await isFile(join(folder, other))))
-        return `${shown(other)} stands there instead: ${what}`;
-  return undefined;
 }
 
 /** False only if nothing is there: a file that cannot be looked at is reported when it is opened. */

@@ -1,7 +1,8 @@
 import { stat } from "node:fs/promises";
-import { resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { DitrunError } from "../../failure.js";
-import { loadModel, loadWanModel } from "../load.js";
+import { cachedSnapshots, type Environment, hubCache, repositoryFolder } from "../../hub/hub-cache.js";
+import { isWanConfig, loadModel, loadWanModel } from "../load.js";
 import { isWan } from "../registry.js";
 import type { Model, WanModel } from "../schema.js";
 import { openCheckpoint } from "./locate.js";
@@ -16,6 +17,8 @@ export interface FoundModel {
   readonly preset: WanPreset | undefined;
   /** The folder of the checkpoint, where that is what was named. */
   readonly directory: string | undefined;
+  /** The transformer's file, where that is what was named. */
+  readonly file?: string | undefined;
 }
 
 /**
@@ -36,6 +39,36 @@ export async function findCheckpointModel(directory: string): Promise<FoundModel
   return { name: directory, model, preset: await presetLike(model), directory };
 }
 
+/**
+ * The model of a transformer's file: by the configuration beside it, else by its tensors.
+ * @throws DitrunError when the file holds none that ditrun runs.
+ */
+export async function findFileModel(file: string): Promise<FoundModel> {
+  const weights = resolve(file);
+  const config = join(dirname(weights), "config.json");
+  const beside = (await isFile(config)) && (await isWanConfig(config)) ? { weights, config } : { weights };
+  const model = await loadWanModel({ transformer: beside });
+  return { name: file, model, preset: await presetLike(model), directory: undefined, file: weights };
+}
+
+/** The repository that a text names instead of a folder, or undefined: `owner/name`, and no such folder is there. */
+export async function repositoryOf(directory: string | undefined): Promise<string | undefined> {
+  if (directory === undefined || !/^[\w][\w.-]*\/[\w][\w.-]*$/.test(directory)) return undefined;
+  return (await isFolder(directory)) || (await isFile(directory)) ? undefined : directory;
+}
+
+/** The model of a repository's checkpoint in the cache. @throws DitrunError when it is not there, unless it is a published one. */
+export async function findRepositoryModel(repository: string, environment: Environment): Promise<FoundModel> {
+  if (presetOf(repository)) return findModel(repository);
+  refuseOtherTask(repository);
+  const folder = repositoryFolder(hubCache(environment), repository);
+  if ((await cachedSnapshots(folder)).snapshots.length > 0) return findCheckpointModel(folder);
+  throw new DitrunError(
+    "ERR_CHECKPOINT_MISSING",
+    `There is no folder ${repository}, and the Hugging Face cache has no repository of this name: say with --model of what model it is, and add --download.`,
+  );
+}
+
 /** Sizes that tell models apart. */
 export const tellingSizes = ["width", "layers", "heads", "ffn", "channels"] as const;
 
@@ -46,6 +79,12 @@ async function presetLike(model: WanModel): Promise<WanPreset | undefined> {
   }
   return undefined;
 }
+
+const isFile = (path: string) =>
+  stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
 
 const isFolder = (path: string) =>
   stat(path).then(

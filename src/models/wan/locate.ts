@@ -10,7 +10,7 @@ import {
   repositoryFolder,
 } from "../../hub/hub-cache.js";
 import { refuseWrong, removeWrong, wrongFiles } from "../../hub/verify.js";
-import { detectLayout, type WanCheckpoint } from "./checkpoint-layout.js";
+import { CheckpointFolder, detectLayout, type WanCheckpoint } from "./checkpoint-layout.js";
 
 export interface CheckpointRequest {
   /** The model as the user names it, for messages: `1.4B`. */
@@ -115,15 +115,20 @@ async function fetchRepository(
   });
 }
 
+/** The folder of the repository to download first, with all of its files. @throws DitrunError as downloadRepository. */
+export async function downloadCheckpoint(request: CheckpointRequest): Promise<string> {
+  return fetchRepository(request, hubCache(request.environment), request.repositories[0]);
+}
+
 /**
  * A Wan checkpoint in a folder, which may be a repository's in a Hugging Face cache (`models--…`): its snapshot is taken.
  * @param verify hash every file of it. @throws DitrunError when it is none, or one of its files is not what its hash says.
  */
-export async function openCheckpoint(
+export async function openFolder(
   directory: string,
   verify = false,
   onNote?: (sentence: string) => void,
-): Promise<WanCheckpoint> {
+): Promise<CheckpointFolder> {
   const { snapshots } = await cachedSnapshots(directory);
   const [snapshot = directory, ...more] = snapshots;
   if (more.length > 0)
@@ -131,10 +136,19 @@ export async function openCheckpoint(
       "ERR_CHECKPOINT_AMBIGUOUS",
       `${directory} has ${snapshots.length} snapshots and no refs/main that chooses one: name ${join(directory, "snapshots/COMMIT")}.`,
     );
-  const found = await detectLayout(snapshot);
+  const found = await CheckpointFolder.open(snapshot);
   if (verify) {
     const wrong = await wrongFiles(snapshot, (path) => onNote?.(`Verifying ${path}.`));
     refuseWrong(snapshot, wrong, "download it again");
   }
   return found;
+}
+
+/** The same with every part of it. @throws DitrunError also when one is missing. */
+export async function openCheckpoint(
+  directory: string,
+  verify = false,
+  onNote?: (sentence: string) => void,
+): Promise<WanCheckpoint> {
+  return detectLayout((await openFolder(directory, verify, onNote)).directory);
 }

@@ -8,15 +8,19 @@ import { loadWanModel } from "../load.js";
 import { isWan } from "../registry.js";
 import type { WanModel } from "../schema.js";
 import type { WanCheckpoint } from "./checkpoint-layout.js";
-import { type FoundModel, tellingSizes } from "./find-model.js";
+import { assemble, type NamedFiles } from "./components.js";
+import { type FoundModel, repositoryOf, tellingSizes } from "./find-model.js";
 import { locateCheckpoint, openCheckpoint } from "./locate.js";
+import { textToVideoFacts } from "./tensors/transformer-facts.js";
 
 export interface SourceRequest {
   readonly found: FoundModel;
   readonly weights: "checkpoint" | "random";
   readonly seed: Seed;
-  /** --ckpt-dir: another folder than the one that is the model. */
+  /** --ckpt-dir: another folder than the one that is the model, or a repository in the cache. */
   readonly directory: string | undefined;
+  /** --transformer, --text-encoder, --vae. */
+  readonly files?: NamedFiles | undefined;
   readonly download: boolean;
   /** --verify: hash every file of the checkpoint. */
   readonly verify: boolean;
@@ -30,7 +34,7 @@ export interface SourceRequest {
 export interface ModelSource {
   readonly model: WanModel;
   readonly weights: WanWeights;
-  /** A folder with tokenizer.json; absent where weights are random. */
+  /** Of readTokenizer; absent where weights are random. */
   readonly tokenizer?: string;
   /** For people: where the weights come from. */
   readonly description: string;
@@ -55,6 +59,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
       ["--ckpt-dir", directory !== undefined],
       ["--download", request.download],
       ["--verify", request.verify],
+      ...Object.entries(request.files ?? {}).map(([part, file]) => [partOption(part), file !== undefined] as const),
     ] as const) {
       if (given)
         throw new DitrunError("ERR_OPTION_CONFLICT", `--weights random reads no checkpoint: leave out ${option}.`);
@@ -67,42 +72,71 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
       `--model ${named} and --ckpt-dir ${directory} both name a checkpoint: leave one of them out.`,
     );
   }
-  const checkpoint = await findCheckpoint(request);
-  const found = await loadWanModel(checkpoint);
+  const { checkpoint, description } = await findCheckpoint(request);
+  const { transformer, textEncoder, vae, tokenizer } = checkpoint;
+  // Of a file alone the model's own configuration tells what tensors do not: the heads.
+  const alone = transformer.config === undefined;
+  const facts = await textToVideoFacts(transformer.weights);
+  const found = alone ? config : await loadWanModel(checkpoint);
+  const stored = { ...facts, channels: facts.inputs, heads: found.heads };
   for (const key of tellingSizes) {
-    if (found[key] === config[key]) continue;
-    throw new DitrunError(
-      "ERR_CHECKPOINT_MISMATCH",
-      `${checkpoint.transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
-    );
+    if (found[key] !== config[key])
+      throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
+        `${transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
+      );
+    if (stored[key] !== found[key])
+      throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
+        `${transformer.weights} holds a transformer with ${key} ${stored[key]}, but ${alone ? `--model ${name}` : transformer.config} has ${key} ${found[key]}: name the model that it is of.`,
+      );
   }
-  const { layout, transformer, textEncoder, vae, tokenizer } = checkpoint;
-  const bundled = preset?.bundled === checkpoint.directory;
   return {
     model: { ...found, name: config.name },
     weights: {
-      ...{ from: "checkpoint", layout, transformer: transformer.weights },
+      ...{ from: "checkpoint", transformer: transformer.weights },
       ...{ textEncoder: textEncoder.weights, vae: vae.weights },
     },
     tokenizer,
-    description: bundled
-      ? "the small checkpoint of random weights that comes with ditrun"
-      : `${checkpoint.directory}, ${layout} layout`,
+    description:
+      preset?.bundled === checkpoint.directory && description === undefined
+        ? "the small checkpoint of random weights that comes with ditrun"
+        : (description ?? `${checkpoint.directory}, ${checkpoint.layout} layout`),
   };
 }
 
-async function findCheckpoint(request: SourceRequest): Promise<WanCheckpoint> {
+const partOption = (part: string) => (part === "text encoder" ? "--text-encoder" : `--${part.toLowerCase()}`);
+
+/** The checkpoint, and where files were named what it is made of, in words. */
+async function findCheckpoint(
+  request: SourceRequest,
+): Promise<{ checkpoint: WanCheckpoint; description?: string | undefined }> {
   const { found, download, verify, environment, onProgress, onNote } = request;
   const { preset } = found;
-  const directory = request.directory ?? found.directory;
-  if (directory !== undefined) return openCheckpoint(resolve(directory), verify, onNote);
-  if (preset?.bundled !== undefined) return openCheckpoint(preset.bundled, verify, onNote);
-  if (!preset) {
+  const repository = await repositoryOf(request.directory);
+  const directory = repository === undefined ? (request.directory ?? found.directory) : undefined;
+  const bundled = repository === undefined ? preset?.bundled : undefined;
+  const named = { ...(found.file !== undefined && { transformer: found.file }), ...definedOnly(request.files) };
+  const { name, repositories } = preset ?? { name: found.name, repositories: defaultRepositories };
+  const wanted = {
+    ...{ model: name, repositories: repository === undefined ? repositories : ([repository] as const) },
+    ...{ download, verify, environment, onProgress, onNote },
+  };
+  if (Object.keys(named).length > 0) return assemble(wanted, named, directory ?? bundled);
+  if (directory !== undefined) return { checkpoint: await openCheckpoint(resolve(directory), verify, onNote) };
+  if (bundled !== undefined) return { checkpoint: await openCheckpoint(bundled, verify, onNote) };
+  if (!preset && repository === undefined) {
     throw new DitrunError(
       "ERR_CHECKPOINT_MISSING",
       `There is no known checkpoint of ${found.name}: name its folder with --ckpt-dir, or use --weights random.`,
     );
   }
-  const { name, repositories } = preset;
-  return locateCheckpoint({ model: name, repositories, download, verify, environment, onProgress, onNote });
+  return { checkpoint: await locateCheckpoint(wanted) };
+}
+
+/** Whose text encoder and VAE all of Wan 2.1 share. */
+const defaultRepositories: readonly [string, ...string[]] = ["Wan-AI/Wan2.1-T2V-1.3B"];
+
+function definedOnly(files: NamedFiles = {}): NamedFiles {
+  return Object.fromEntries(Object.entries(files).filter(([, file]) => file !== undefined));
 }

@@ -58,8 +58,6 @@ export async function refuseOtherTasks(directory: string): Promise<void> {
     );
   if (/^(?:high|low)_noise_model$/.test(basename(directory)))
     refuse("one of the two transformers of a Wan 2.2 A14B checkpoint", "its folder's name says so");
-  if (names.has("diffusion_models") && (names.has("text_encoders") || names.has("vae")))
-    refuse("ComfyUI's models folder", "it has diffusion_models, whose single files ditrun does not read");
 
   if (names.has("model_index.json")) {
     const index = await read("model_index.json");

@@ -1,23 +1,18 @@
 import { DitrunError } from "../../failure.js";
-import { openSafetensors } from "../../formats/safetensors.js";
-import type { TensorFile } from "../../formats/tensor-file.js";
-import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../models/layer-rules.js";
 import type { LatentSize, WanModel } from "../../models/schema.js";
+import { openPart } from "../../models/wan/tensors/open-part.js";
+import { textEncoderFacts } from "../../models/wan/tensors/other-facts.js";
 import type { WanWeights } from "../../protocol/job.js";
 import type { Context } from "../comm/context.js";
 import type { Precision } from "../layers/precision.js";
-import { type Naming, RenamedWeights, textEncoderNames, transformerNames } from "../models/wan/names.js";
-import { TextEncoder, textEncoderModelOf } from "../models/wan/text-encoder.js";
+import { TextEncoder } from "../models/wan/text-encoder.js";
 import { WanTransformer } from "../models/wan/transformer.js";
 import { WanVae } from "../models/wan/vae/vae.js";
 import { CheckpointWeights } from "../weights/checkpoint.js";
 import type { KeptWeights } from "../weights/kept.js";
 import { RandomWeights, type WeightSource } from "../weights/source.js";
 import { whileOpen } from "../weights/while-open.js";
-
-const openFile = (path: string): Promise<TensorFile> =>
-  path.endsWith(".pth") ? openTorchCheckpoint(path) : openSafetensors(path);
 
 /** Loads the text encoder of a model; its sizes come from the model, else from the checkpoint. */
 export async function loadTextEncoder(
@@ -40,9 +35,8 @@ export async function loadTextEncoder(
     }
     return load(new RandomWeights(context.device, weights.seed), model.textEncoder);
   }
-  const naming = textEncoderNames[weights.layout];
-  const file = await openFile(weights.textEncoder);
-  return load(named(context, file, naming), model.textEncoder ?? textEncoderModelOf(file, naming));
+  const file = await openPart(weights.textEncoder, "text encoder");
+  return load(new CheckpointWeights(context.device, file), model.textEncoder ?? textEncoderFacts(file));
 }
 
 /**
@@ -62,7 +56,7 @@ export async function loadTransformer(
   const source =
     weights.from === "random"
       ? new RandomWeights(context.device, weights.seed, weights.wide ? model.layers : undefined)
-      : named(context, await openFile(weights.transformer), transformerNames[weights.layout]);
+      : new CheckpointWeights(context.device, await openPart(weights.transformer, "transformer"));
   const rules = (path: string) => splitOf(context.plan, wanLayerRules, path);
   const loader = { context, source, splitOf: rules, precision, kept };
   return whileOpen(context.device, source, () => WanTransformer.load(loader, model, textWidth, size));
@@ -72,10 +66,6 @@ export async function loadTransformer(
 export async function loadVaeDecoder(context: Context, weights: WanWeights, kept?: KeptWeights): Promise<WanVae> {
   const wanted = { decoder: true, ...(kept && { kept }) };
   if (weights.from === "random") return WanVae.random(context, weights.seed, wanted);
-  const file = await openFile(weights.vae);
+  const file = await openPart(weights.vae, "VAE");
   return whileOpen(context.device, file, () => WanVae.load(context, file, wanted));
-}
-
-function named(context: Context, file: TensorFile, naming: Naming): WeightSource {
-  return new RenamedWeights(new CheckpointWeights(context.device, file), naming);
 }

@@ -1,9 +1,8 @@
 import { DitrunError } from "../../failure.js";
 import { toFloat32 } from "../../formats/numbers.js";
 import { openSafetensors, writeSafetensors } from "../../formats/safetensors.js";
-import type { TensorFile } from "../../formats/tensor-file.js";
-import { openTorchCheckpoint } from "../../formats/torch-checkpoint.js";
 import type { LatentSize } from "../../models/schema.js";
+import { openPart } from "../../models/wan/tensors/open-part.js";
 import type { WanVaeTask } from "../../protocol/job.js";
 import type { WanVaeRank } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
@@ -54,12 +53,8 @@ async function loadVae(
   wanted: { decoder: boolean; encoder: boolean },
 ): Promise<WanVae> {
   if (weights.from === "random") return WanVae.random(context, weights.seed, wanted);
-  const file = await openWeights(weights.file);
+  const file = await openPart(weights.file, "VAE");
   return whileOpen(context.device, file, () => WanVae.load(context, file, wanted));
-}
-
-function openWeights(path: string): Promise<TensorFile> {
-  return path.endsWith(".pth") ? openTorchCheckpoint(path) : openSafetensors(path);
 }
 
 interface Input {

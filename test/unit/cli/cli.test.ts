@@ -1,4 +1,5 @@
 import {
+  cpSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -62,6 +63,46 @@ test("~ at the beginning of a path is the home folder, but not of a prompt", () 
 test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writes to stdout", async (line) => {
   expect(await run(`${line} --device cpu --model nope`)).toBe(2);
   expect(JSON.parse(stdout)).toMatchObject({ error: { message: expect.stringContaining('no model named "nope"') } });
+});
+
+describe("inspect", () => {
+  const transformer = "models/wan-tiny/diffusion_pytorch_model.safetensors";
+
+  test("says what files are, with options among them", async () => {
+    expect(await run(`inspect models/wan-tiny/Wan2.1_VAE.pth --plan cp2 ${transformer}`)).toBe(0);
+    expect(stdout).toContain("VAE        the VAE of Wan 2.1, 16 channels");
+    expect(stdout).toContain("tensors      96, 0.8 million parameters, 3.2 MiB");
+    expect(stdout).toMatch(/each worker {2}[\d.]+ MiB of weights under cp2, bf16/);
+    expect(stderr).toBe("");
+  });
+
+  test("has a document, and --json takes no file of weights for its own", async () => {
+    expect(await run(`inspect --json ${transformer}`)).toBe(0);
+    const document = documentSchemas.inspect.parse(JSON.parse(stdout));
+    expect(document.files[0]?.parts[0]).toMatchObject({ part: "transformer", dtypes: { F32: 96 }, prefix: "" });
+    expect(document.plan).toBeNull();
+  });
+
+  test("a file that cannot be used is told of beside the others, and is exit code 2", async () => {
+    expect(await run(`inspect README.md ${transformer}`)).toBe(2);
+    expect(stdout).toContain("README.md is no file of weights that ditrun reads");
+    expect(stdout).toContain("transformer  3 blocks of width 128, text-to-video");
+  });
+
+  test("without a file it is a mistake", async () => {
+    expect(await run("inspect")).toBe(2);
+    expect(stderr).toContain("inspect needs a file: ditrun inspect FILE.");
+  });
+
+  test("--json=FILE does not write over a file that is looked at", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ditrun-inspect-"));
+    const file = join(folder, "vae.pth");
+    cpSync("models/wan-tiny/Wan2.1_VAE.pth", file);
+    expect(await run(`inspect --json=${file} ${file}`)).toBe(2);
+    expect(stderr).toContain(`--json ${file} would write over`);
+    expect(readFileSync(file).equals(readFileSync("models/wan-tiny/Wan2.1_VAE.pth"))).toBe(true);
+    rmSync(folder, { recursive: true });
+  });
 });
 
 describe("bad input is one sentence and exit code 2", () => {

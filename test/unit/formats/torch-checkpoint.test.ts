@@ -9,6 +9,7 @@ import { openSafetensors } from "../../../src/formats/safetensors.js";
 import type { TensorFile } from "../../../src/formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../../src/formats/torch-checkpoint.js";
 import { tinyCheckpoint } from "../../../src/paths.js";
+import { dictionary, tensor, torchLegacy, torchZip, zip } from "../../torch-files.js";
 
 const golden = new URL("../../golden/data/wan/", import.meta.url).pathname;
 let dir = "";
@@ -16,50 +17,6 @@ beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "ditrun-pth-"));
 });
 afterAll(() => rm(dir, { recursive: true }));
-
-/** A zip archive of entries stored as they are, without checksums. */
-function zip(entries: Record<string, Uint8Array>): Buffer {
-  const parts: Buffer[] = [];
-  const directory: Buffer[] = [];
-  let offset = 0;
-  for (const [name, data] of Object.entries(entries)) {
-    const local = Buffer.alloc(30);
-    local.writeUInt32LE(0x04034b50, 0);
-    local.writeUInt32LE(data.byteLength, 18);
-    local.writeUInt32LE(data.byteLength, 22);
-    local.writeUInt16LE(name.length, 26);
-    const central = Buffer.alloc(46);
-    central.writeUInt32LE(0x02014b50, 0);
-    central.writeUInt32LE(data.byteLength, 20);
-    central.writeUInt32LE(data.byteLength, 24);
-    central.writeUInt16LE(name.length, 28);
-    central.writeUInt32LE(offset, 42);
-    parts.push(local, Buffer.from(name), Buffer.from(data));
-    directory.push(central, Buffer.from(name));
-    offset += 30 + name.length + data.byteLength;
-  }
-  const end = Buffer.alloc(22);
-  const count = Object.keys(entries).length;
-  end.writeUInt32LE(0x06054b50, 0);
-  end.writeUInt16LE(count, 8);
-  end.writeUInt16LE(count, 10);
-  end.writeUInt32LE(Buffer.concat(directory).byteLength, 12);
-  end.writeUInt32LE(offset, 16);
-  return Buffer.concat([...parts, ...directory, end]);
-}
-
-const ints = (values: number[]) => `(${values.map((n) => `I${n}\n`).join("")}t`;
-
-/** Pickle of one tensor in the text protocol. */
-function tensor(shape: number[], stride: number[], { first = 0, elements = 6, storage = "FloatStorage" } = {}): string {
-  const id = `(S'storage'\nctorch\n${storage}\nS'0'\nS'cpu'\nI${elements}\ntQ`;
-  return `ctorch._utils\n_rebuild_tensor_v2\n(${id}I${first}\n${ints(shape)}${ints(stride)}I00\nccollections\nOrderedDict\n(tRtR`;
-}
-
-const dictionary = (items: Record<string, string>) =>
-  `(d${Object.entries(items)
-    .map(([key, value]) => `S'${key}'\n${value}s`)
-    .join("")}`;
 
 async function checkpoint(name: string, pickle: string, extra: Record<string, Uint8Array> = {}): Promise<string> {
   const path = join(dir, name);
@@ -148,6 +105,38 @@ describe("made-up checkpoints", () => {
     await file.close();
   });
 
+  const stored = {
+    half: { dtype: "F16", shape: [2, 2], data: new Uint8Array(Uint16Array.of(0x3c00, 0x4000, 0xc000, 0).buffer) },
+    wide: { dtype: "F64", shape: [2], data: new Uint8Array(Float64Array.of(0.1, -3).buffer) },
+  };
+  const values = async (file: TensorFile, name: string) => [...toFloat32(file.info(name).dtype, await file.read(name))];
+
+  test("fp8, which has no storage class, is a tensor of an untyped storage", async () => {
+    const path = join(dir, "fp8.pth");
+    const e4m3 = { dtype: "F8_E4M3", shape: [3], data: Uint8Array.of(0x38, 0x40, 0xc0) };
+    await writeFile(path, torchZip({ ...stored, e4m3, e5m2: { ...e4m3, dtype: "F8_E5M2" } }));
+    const file = await openTorchCheckpoint(path);
+    expect(file.info("e4m3")).toMatchObject({ dtype: "F8_E4M3", shape: [3], byteLength: 3 });
+    expect(file.info("e5m2").dtype).toBe("F8_E5M2");
+    expect([...(await file.read("e5m2"))]).toEqual([0x38, 0x40, 0xc0]);
+    expect(await values(file, "wide")).toEqual([Math.fround(0.1), -3]);
+    await file.close();
+  });
+
+  test("a file from before PyTorch 1.6: pickles, and the storages behind them", async () => {
+    const path = join(dir, "legacy.pth");
+    await writeFile(path, torchLegacy(stored));
+    const file = await openTorchCheckpoint(path);
+    expect(await values(file, "half")).toEqual([1, 2, -2, 0]);
+    expect(await values(file, "wide")).toEqual([Math.fround(0.1), -3]);
+    expect(file.place("wide").offset + 16).toBe(torchLegacy(stored).length);
+    await file.close();
+    await truncate(path, torchLegacy(stored).length - 1);
+    await expect(openTorchCheckpoint(path)).rejects.toThrow(/is truncated: storage 91 begins at byte/);
+    await writeFile(path, torchLegacy(stored, false));
+    await expect(openTorchCheckpoint(path)).rejects.toThrow(/big-endian/);
+  });
+
   const selfContaining = "(dp0\nS'a'\ng0\ns";
   // Twelve lists, each of four times the one before: 4^12 numbers in a few hundred bytes.
   const level = (i: number) => `(lp${i}\n${(i === 0 ? "I0\na" : `g${i - 1}\na`).repeat(4)}`;
@@ -158,6 +147,17 @@ describe("made-up checkpoints", () => {
     ["a class by INST", "(S'x'\niposix\nsystem\n", /asks for posix\.system/],
     ["another torch function", "ctorch.serialization\nload\n(tR", /asks for torch\.serialization\.load/],
     ["a property of JavaScript objects", "c__proto__\nconstructor\n(tR", /asks for __proto__\.constructor/],
+    [
+      "a tensor of torchao",
+      "ctorchao.dtypes.affine\nTensor\n(tR",
+      /holds tensors of torchao, which ditrun does not read: take/,
+    ],
+    ["a dtype that is called", "ctorch\nfloat32\n(tR", /calls torch.float32/],
+    [
+      "an untyped tensor of no dtype",
+      tensor([2], [1], { dtype: "HalfStorage" }),
+      /cannot be read: a tensor has no known dtype/,
+    ],
     ["a storage class that is called", "ctorch\nFloatStorage\n(tR", /calls torch.FloatStorage/],
     ["no dictionary", tensor([2], [1]), /no dictionary of tensors/],
     [
@@ -203,11 +203,10 @@ describe("made-up checkpoints", () => {
     const noStorage = join(dir, "none");
     await writeFile(noStorage, zip({ "m/data.pkl": Buffer.from(`${good}.`) }));
     await expect(openTorchCheckpoint(noStorage)).rejects.toThrow(/no data\/0 among its 1 entries/);
-    await writeFile(join(dir, "text"), "not a checkpoint at all, but long enough to be searched");
-    await expect(openTorchCheckpoint(join(dir, "text"))).rejects.toThrow(/not a PyTorch checkpoint in the zip format/);
-    const legacy = Buffer.concat([Buffer.from("80028a0a6cfc9c46f9206aa85019", "hex"), Buffer.alloc(40)]);
-    await writeFile(join(dir, "legacy"), legacy);
-    await expect(openTorchCheckpoint(join(dir, "legacy"))).rejects.toThrow(/was saved by a PyTorch before 1\.6/);
+    await writeFile(join(dir, "other"), Buffer.alloc(100, 0x80));
+    await expect(openTorchCheckpoint(join(dir, "other"))).rejects.toThrow(
+      /is not a PyTorch checkpoint, or it is truncated/,
+    );
     const cut = join(dir, "cut");
     await writeFile(cut, await readFile(join(tinyCheckpoint, "models_t5_umt5-xxl-enc-bf16.pth")));
     await truncate(cut, 300_000);

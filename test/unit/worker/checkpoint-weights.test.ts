@@ -84,7 +84,8 @@ describe("weights of a checkpoint", () => {
     const path = join(folder, name);
     writeFileSync(path, bytes);
     const info = { dtype, shape, byteLength: bytes.length, offset: 0, scale };
-    return new StoredTensors(path, await open(path), new Map([["w", info]]));
+    const about = { format: "safetensors", metadata: new Map() } as const;
+    return new StoredTensors(path, about, await open(path), new Map([["w", info]]));
   }
 
   async function load(file: TensorFile, part: Part, dtype: "fp32" | "e4m3") {

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DitrunError, exitCodes } from "../../../src/failure.js";
-import { openSafetensors } from "../../../src/formats/safetensors.js";
 import { loadCheckpointModel, loadWanModel } from "../../../src/models/load.js";
+import { openPart } from "../../../src/models/wan/tensors/open-part.js";
 import { builtKernels } from "../../../src/paths.js";
 import { planSchema } from "../../../src/plan/schema.js";
 import { type Job, jobSchema, type WanGenerateTask, type WanVaeTask } from "../../../src/protocol/job.js";
@@ -190,7 +190,7 @@ describe("Wan's VAE stops", () => {
   it("at a latent frame that is not finite, in a graph that is replayed, and goes on with the next video", async () => {
     const device = Device.open(kernels, 0);
     const context = await Context.create(device, soloStore(), plan);
-    const file = await openSafetensors((await checkpointOf("diffusers")).vae.weights);
+    const file = await openPart((await checkpointOf("diffusers")).vae.weights, "VAE");
     const vae = await WanVae.load(context, file, { decoder: true });
     const latentSize = { frames: 5, height: 2, width: 3 };
     await context.prepare(() => vae.measureDecode(latentSize, "u8"));

@@ -44,9 +44,9 @@ export class TokenizerThread {
   #thread: Worker | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
-  /** @param directory with the tokenizer. */
+  /** @param place of the tokenizer, a folder or a file: see readTokenizer. */
   constructor(
-    private readonly directory: string,
+    private readonly place: string,
     private readonly deadlineMs = DEADLINE_MS,
   ) {}
 
@@ -70,7 +70,7 @@ export class TokenizerThread {
 
   async #ask(texts: readonly string[]): Promise<TokenizerAnswer> {
     this.#thread ??= new Worker(tokenizerThread, {
-      workerData: { directory: this.directory },
+      workerData: { place: this.place },
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
     });
     const thread = this.#thread;
@@ -109,7 +109,7 @@ export class TokenizerThread {
   #refuse(why: string): DitrunError {
     return new DitrunError(
       "ERR_TOKENIZER",
-      `The tokenizer in ${this.directory} ${why}; take the published one of google/umt5-xxl.`,
+      `The tokenizer in ${this.place} ${why}; take the published one of google/umt5-xxl.`,
     );
   }
 }
@@ -117,11 +117,11 @@ export class TokenizerThread {
 /** The same for texts of which there is but one set. */
 export async function tokenize(
   texts: readonly NamedText[],
-  directory: string,
+  place: string,
   limit: number,
   deadlineMs = DEADLINE_MS,
 ): Promise<TokenizedTexts> {
-  const thread = new TokenizerThread(directory, deadlineMs);
+  const thread = new TokenizerThread(place, deadlineMs);
   try {
     return await thread.tokenize(texts, limit);
   } finally {

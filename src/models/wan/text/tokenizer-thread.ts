@@ -6,12 +6,12 @@ import { WanTokenizer } from "./tokenizer.js";
 
 // What the thread of TokenizerThread (texts.ts) runs: a pattern of tokenizer.json may take for ever, and only a thread can be ended then.
 
-const { directory } = z.object({ directory: z.string() }).parse(workerData);
+const { place } = z.object({ place: z.string() }).parse(workerData);
 let tokenizer: Promise<WanTokenizer> | undefined;
 
 async function answer(texts: readonly string[]): Promise<TokenizerAnswer> {
   try {
-    tokenizer ??= WanTokenizer.open(directory);
+    tokenizer ??= WanTokenizer.open(place);
     const opened = await tokenizer;
     return { ids: texts.map((text) => [...opened.encode(text, Number.POSITIVE_INFINITY)]) };
   } catch (error) {

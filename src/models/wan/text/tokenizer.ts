@@ -1,39 +1,29 @@
-import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { z } from "zod";
 import { DitrunError, messageOf } from "../../../failure.js";
-import { readJsonFile } from "../../../formats/json-file.js";
 import { shown } from "../../../formats/shown.js";
 import { cleanText } from "./clean-text.js";
+import { readTokenizer } from "./tokenizer-source.js";
 
 /** Tokens that Wan's text encoder reads at most, the end token included (text_len of the published configurations). */
 export const maxTextTokens = 512;
 const endToken = "</s>";
 
-/** What this code itself relies on; the rest of tokenizer.json is the tokenizers library's. */
-const tokenizerSchema = z.looseObject({ model: z.looseObject({ type: z.literal("Unigram") }) });
-const configSchema = z.looseObject({});
-
 /** Wan's prompt tokenizer: text in, ids of at most 512 tokens out, ending in the end token, without padding. */
 export class WanTokenizer {
-  readonly #file: string;
-  readonly #tokenizer: Tokenizer;
-  readonly #end: number;
-
-  private constructor(file: string, tokenizer: Tokenizer, end: number) {
-    this.#file = file;
-    this.#tokenizer = tokenizer;
-    this.#end = end;
-  }
+  private constructor(
+    private readonly file: string,
+    private readonly tokenizer: Tokenizer,
+    private readonly end: number,
+    /** Whether what is in no piece is written as bytes. */
+    private readonly byteFallback: boolean,
+  ) {}
 
   /**
-   * Reads tokenizer.json and tokenizer_config.json of a directory (`google/umt5-xxl` in the original layout, `tokenizer`
-   * in the diffusers layout). Throws DitrunError if one is missing or is not a Unigram tokenizer with an end token.
+   * Reads the tokenizer of a folder (`google/umt5-xxl` in the original layout, `tokenizer` in the diffusers layout) or of a file: see
+   * readTokenizer. Throws DitrunError if it is missing or is not a Unigram tokenizer with an end token.
    */
-  static async open(directory: string): Promise<WanTokenizer> {
-    const file = join(directory, "tokenizer.json");
-    const settings = await readJson(file, tokenizerSchema);
-    const config = await readJson(join(directory, "tokenizer_config.json"), configSchema);
+  static async open(place: string): Promise<WanTokenizer> {
+    const { file, settings, config } = await readTokenizer(place);
     return understanding(file, () => {
       const tokenizer = new Tokenizer(settings, config);
       const end = tokenizer.token_to_id(endToken);
@@ -42,7 +32,7 @@ export class WanTokenizer {
           "ERR_TOKENIZER",
           `${file} does not end texts with the token ${endToken}; is it the tokenizer of UMT5?`,
         );
-      return new WanTokenizer(file, tokenizer, end);
+      return new WanTokenizer(file, tokenizer, end, settings.model.byte_fallback ?? false);
     });
   }
 
@@ -51,8 +41,21 @@ export class WanTokenizer {
    * keeps the end token. The file may hold patterns that take for ever: see tokenize in texts.ts.
    */
   encode(text: string, limit = maxTextTokens): Int32Array {
-    const { ids } = understanding(this.#file, () => this.#tokenizer.encode(cleanText(text)));
-    return Int32Array.from(ids.length > limit ? [...ids.slice(0, limit - 1), this.#end] : ids);
+    const ids = understanding(this.file, () => {
+      const { ids, tokens }: { ids: number[]; tokens: string[] } = this.tokenizer.encode(cleanText(text));
+      return this.byteFallback ? ids.flatMap((id, index) => this.#bytesOf(tokens[index] ?? "") ?? [id]) : ids;
+    });
+    return Int32Array.from(ids.length > limit ? [...ids.slice(0, limit - 1), this.end] : ids);
+  }
+
+  /** Ids of the bytes of what is no piece, which the library leaves unknown; undefined for a piece. */
+  #bytesOf(token: string): number[] | undefined {
+    if (this.tokenizer.token_to_id(token) !== undefined) return undefined;
+    const ids = [...new TextEncoder().encode(token)].map((byte) =>
+      this.tokenizer.token_to_id(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`),
+    );
+    const known = ids.filter((id) => id !== undefined);
+    return known.length === ids.length ? known : undefined;
   }
 }
 
@@ -67,14 +70,4 @@ function understanding<T>(file: string, action: () => T): T {
       `${file} is not a tokenizer that ditrun can read: ${shown(messageOf(error))}.`,
     );
   }
-}
-
-async function readJson<T extends object>(path: string, schema: z.ZodType<T>): Promise<T> {
-  const checked = schema.safeParse(await readJsonFile(path));
-  if (checked.success) return checked.data;
-  const [issue] = checked.error.issues;
-  throw new DitrunError(
-    "ERR_TOKENIZER",
-    `${path} is not a tokenizer that ditrun can read: at ${issue?.path.join(".") || "its top"}, ${issue?.message}.`,
-  );
 }

@@ -1,5 +1,4 @@
 import { DitrunError } from "../../../failure.js";
-import type { TensorFile } from "../../../formats/tensor-file.js";
 import type { TextEncoderModel } from "../../../models/schema.js";
 import type { Context } from "../../comm/context.js";
 import {
@@ -19,29 +18,9 @@ import { rmsNorm } from "../../ops/norm.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
 import { wholeOf } from "../../weights/source.js";
-import type { Naming } from "./names.js";
 import { BUCKETS, RelativeBias } from "./relative-bias.js";
 
 const EPSILON = 1e-6;
-
-/** The text encoder's sizes, from the shapes of a checkpoint's tensors. @throws DitrunError when it is no umT5 encoder. */
-export function textEncoderModelOf(file: TensorFile, naming: Naming): TextEncoderModel {
-  const matrix = (name: string): [number, number] => {
-    const [rows, columns, ...more] = file.info(naming(name)).shape;
-    if (rows !== undefined && columns !== undefined && more.length === 0) return [rows, columns];
-    throw new DitrunError(
-      "ERR_TENSOR_SHAPE",
-      `${file.path}: tensor ${naming(name)} is no matrix; is this a umT5 text encoder?`,
-    );
-  };
-  const [vocabulary, width] = matrix("token_embedding.weight");
-  const [inner] = matrix("blocks.0.attn.q.weight");
-  const [ffn] = matrix("blocks.0.ffn.fc1.weight");
-  const [, heads] = matrix("blocks.0.pos_embedding.embedding.weight");
-  let layers = 0;
-  while (file.has(naming(`blocks.${layers}.attn.q.weight`))) layers++;
-  return { vocabulary, width, ffn, heads, headDim: inner / heads, layers };
-}
 
 /**
  * The umT5 encoder (arXiv 2304.09151; wan/modules/t5.py): token embedding, then layers of x += attn(norm1(x)) without a

@@ -8,7 +8,6 @@ import { ditLayerRules, splitOf, wanLayerRules } from "../../../../src/models/la
 import { loadDitModel, loadModel, loadWanModel } from "../../../../src/models/load.js";
 import { type PlanFlags, resolvePlan } from "../../../../src/plan/resolve.js";
 import { planSchema, vaeDtype } from "../../../../src/plan/schema.js";
-import { transformerNames } from "../../../../src/worker/models/wan/names.js";
 import { wanFlops } from "../../../../src/worker/models/wan/transformer.js";
 import { checkpointOf, layouts } from "../../worker/wan/golden.js";
 
@@ -107,15 +106,4 @@ describe("a plan for Wan", () => {
     writeFileSync(plan, text);
     await expect(resolvePlan({ plan }, await loadModel("wan-tiny"), undefined, 1)).rejects.toThrow(message);
   });
-});
-
-it("names every tensor of the diffusers layout from those of the original one", async () => {
-  const namesIn = async (layout: (typeof layouts)[number]) => {
-    const file = await openSafetensors((await checkpointOf(layout)).transformer.weights);
-    await file.close();
-    return file.names().sort();
-  };
-  const original = await namesIn("original");
-  expect(original.map(transformerNames.diffusers).sort()).toEqual(await namesIn("diffusers"));
-  expect(original.map(transformerNames.original)).toEqual(original);
 });

@@ -17,7 +17,7 @@ export const checkpointOf = (layout: Layout) =>
 export async function weightsOf(layout: Layout): Promise<WanWeights> {
   const { transformer, textEncoder, vae } = await checkpointOf(layout);
   return {
-    ...{ from: "checkpoint", layout, transformer: transformer.weights },
+    ...{ from: "checkpoint", transformer: transformer.weights },
     ...{ textEncoder: textEncoder.weights, vae: vae.weights },
   };
 }

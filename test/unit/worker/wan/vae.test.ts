@@ -20,6 +20,7 @@ function enlarged(file: TensorFile, factor: number): TensorFile {
   const scale = { rows: "one", values: Float32Array.of(factor) } as const;
   return {
     path: file.path,
+    about: file.about,
     names: () => file.names(),
     has: (name) => file.has(name),
     info: (name) => ({ ...file.info(name), ...((writers.test(name) || passers.test(name)) && { scale }) }),

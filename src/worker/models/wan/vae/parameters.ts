@@ -1,5 +1,3 @@
-import { DitrunError } from "../../../../failure.js";
-import type { TensorFile } from "../../../../formats/tensor-file.js";
 import type { VaeDtype } from "../../../../plan/schema.js";
 import type { Context } from "../../../comm/context.js";
 import { transpose } from "../../../ops/copy.js";
@@ -16,64 +14,6 @@ export interface VaeLoader {
   readonly kept?: KeptWeights | undefined;
   /** Of weights, biases and activations; norms keep their gains in float32. */
   readonly dtype: VaeDtype;
-  /** From a name of the published code to the one in the source. */
-  nameOf(name: string): string;
-}
-
-/** How a checkpoint of the VAE names its tensors, and its width. */
-export interface VaeLayout {
-  readonly layout: "original" | "diffusers";
-  /** Channels at full resolution: 96 for the published model. */
-  readonly width: number;
-  nameOf(name: string): string;
-}
-
-/**
- * Tells the two layouts of a VAE checkpoint apart by the names in it, and reads the width off the decoder's last convolution.
- * @throws DitrunError when the file holds neither.
- */
-export function detectVaeLayout(file: TensorFile): VaeLayout {
-  for (const [layout, nameOf] of [
-    ["original", (name: string) => name],
-    ["diffusers", diffusersName],
-  ] as const) {
-    const last = nameOf("decoder.head.2.weight");
-    if (!file.has(last)) continue;
-    const width = file.info(last).shape[1];
-    if (width !== undefined) return { layout, width, nameOf };
-  }
-  const below = file.names().find((name) => /\.decoder\.(?:head\.2|conv_out)\.weight$/.test(name));
-  if (below !== undefined)
-    throw new DitrunError(
-      "ERR_TENSOR_NAME",
-      `${file.path} has its tensors below "${below.replace(/decoder\..*$/, "")}": save them without that prefix.`,
-    );
-  throw new DitrunError(
-    "ERR_CHECKPOINT_UNSUPPORTED",
-    `${file.path} is not a Wan 2.1 VAE: it has neither decoder.head.2.weight (Wan2.1_VAE.pth) nor decoder.conv_out.weight (the diffusers layout).`,
-  );
-}
-
-const inResidual: Record<string, string> = { "0": "norm1", "2": "conv1", "3": "norm2", "6": "conv2" };
-const atEnds: Record<string, string> = { conv1: "conv_in", "head.0": "norm_out", "head.2": "conv_out" };
-const inMiddle: Record<string, string> = { "0": "resnets.0", "1": "attentions.0", "2": "resnets.1" };
-/** Three residual blocks and an upsampler make one of diffusers' up_blocks. */
-const UP_BLOCK = 4;
-
-/** The name that diffusers' AutoencoderKLWan gives a tensor of the published code. */
-export function diffusersName(name: string): string {
-  return name
-    .replace(/^conv1\./, "quant_conv.")
-    .replace(/^conv2\./, "post_quant_conv.")
-    .replace(/^(encoder|decoder)\.(conv1|head\.[02])\./, (_, part, at) => `${part}.${atEnds[at]}.`)
-    .replace(/\.middle\.([012])\./, (_, index) => `.mid_block.${inMiddle[index]}.`)
-    .replace(/\.downsamples\./, ".down_blocks.")
-    .replace(/\.upsamples\.(\d+)\./, (_, digits) => {
-      const [block, index] = [Math.floor(Number(digits) / UP_BLOCK), Number(digits) % UP_BLOCK];
-      return `.up_blocks.${block}.${index < UP_BLOCK - 1 ? `resnets.${index}` : "upsamplers.0"}.`;
-    })
-    .replace(/\.residual\.([0236])\./, (_, index) => `.${inResidual[index]}.`)
-    .replace(/\.shortcut\./, ".conv_shortcut.");
 }
 
 /**
@@ -110,7 +50,7 @@ export interface ParameterOptions {
 export async function loadParameter(loader: VaeLoader, options: ParameterOptions): Promise<Tensor> {
   const { context } = loader;
   const { shape, init, dtype, scale = 1 } = options;
-  const parameter = { name: loader.nameOf(options.name), shape, init };
+  const parameter = { name: options.name, shape, init };
   const whole = wholeOf(parameter);
   const rows = options.rows ?? shape[0] ?? 1;
   return keepTensor(loader, options.name, async () => {
@@ -141,7 +81,7 @@ export async function loadKernel(
   const taps = kernelT * kernelH * kernelW;
   return keepTensor(loader, name, async () => {
     const out = device.allocatePersistent(dtype, shape);
-    const parameter = { name: loader.nameOf(name), shape: storedShape, init: convInit(storedShape) };
+    const parameter = { name, shape: storedShape, init: convInit(storedShape) };
     const flat = await device.stage(dtype, [outChannels, inChannels * taps]);
     await loader.source.load(parameter, wholeOf(parameter), flat, { factor: scale });
     await device.reader.after(() => {

@@ -1,6 +1,7 @@
 import { DitrunError } from "../../../../failure.js";
 import type { TensorFile } from "../../../../formats/tensor-file.js";
 import type { LatentSize } from "../../../../models/schema.js";
+import { requireVae21 } from "../../../../models/wan/tensors/other-facts.js";
 import { type VaeDtype, vaeDtype } from "../../../../plan/schema.js";
 import type { Seed } from "../../../../protocol/seed.js";
 import type { Context } from "../../../comm/context.js";
@@ -13,7 +14,6 @@ import { RandomWeights, type WeightSource } from "../../../weights/source.js";
 import { VaeDecoder } from "./decoder.js";
 import { Decoding, type PixelDtype } from "./decoding.js";
 import { VaeEncoder } from "./encoder.js";
-import { detectVaeLayout, type VaeLoader } from "./parameters.js";
 import { LATENT_CHANNELS, normalise, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
 
 /** Frames of a video that are done, [frames, height, width, 3]. */
@@ -63,27 +63,21 @@ export class WanVae {
   ) {}
 
   /**
-   * Loads the halves that are wanted from Wan2.1_VAE.pth or from the diffusers layout; the file stays open.
+   * Loads the halves that are wanted from tensors with the names of the published code; the file stays open.
    * @throws DitrunError when the file is no VAE or its tensors do not fit.
    */
   static async load(context: Context, file: TensorFile, wanted: Wanted) {
-    const { width, nameOf } = detectVaeLayout(file);
-    return WanVae.#load(context, new CheckpointWeights(context.device, file), width, nameOf, wanted);
+    const { width } = requireVae21(file);
+    return WanVae.#load(context, new CheckpointWeights(context.device, file), width, wanted);
   }
 
   /** Random weights: the same on every rank. */
   static random(context: Context, seed: Seed, wanted: Wanted, width = 96) {
-    return WanVae.#load(context, new RandomWeights(context.device, seed), width, (name) => name, wanted);
+    return WanVae.#load(context, new RandomWeights(context.device, seed), width, wanted);
   }
 
-  static async #load(
-    context: Context,
-    source: WeightSource,
-    width: number,
-    nameOf: VaeLoader["nameOf"],
-    wanted: Wanted,
-  ): Promise<WanVae> {
-    const loader = { context, source, nameOf, dtype: vaeDtype(context.plan), kept: wanted.kept };
+  static async #load(context: Context, source: WeightSource, width: number, wanted: Wanted): Promise<WanVae> {
+    const loader = { context, source, dtype: vaeDtype(context.plan), kept: wanted.kept };
     const decoder = wanted.decoder ? await VaeDecoder.load(loader, width) : undefined;
     const encoder = wanted.encoder ? await VaeEncoder.load(loader, width) : undefined;
     return new WanVae(context, context.world.halo(), decoder, encoder);
