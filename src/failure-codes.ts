@@ -58,6 +58,7 @@ export const failureCodes = {
   ERR_CHECKPOINT_AMBIGUOUS: of(usage, "The folder has several snapshots. Name one of them."),
   ERR_CHECKPOINT_UNSUPPORTED: of(usage, "The folder has another checkpoint than ditrun runs. Take a supported one."),
   ERR_CHECKPOINT_MISMATCH: of(usage, "The files are not of one model. Take all of them from one checkpoint."),
+  ERR_LORA: of(usage, "A LoRA is of another kind, or for another model. Take one that the message allows."),
   ERR_CHECKPOINT_HASH: of(usage, "A file's contents are not what its hash says. Download it again."),
   ERR_LFS_POINTER: of(usage, "The file is a Git LFS pointer. Get the file itself with `git lfs pull`."),
   ERR_TOKENIZER: of(usage, "The tokenizer cannot be used. Take the published one of google/umt5-xxl."),

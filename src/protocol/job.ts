@@ -58,6 +58,9 @@ export const wanWeightsSchema = z.discriminatedUnion("from", [
 ]);
 export type WanWeights = z.infer<typeof wanWeightsSchema>;
 
+/** LoRAs that are laid over the transformer's weights, in this order. */
+const lorasSchema = z.array(z.strictObject({ file: z.string().min(1), strength: z.number() }));
+
 export const wanForwardTaskSchema = z.strictObject({
   /** Encodes one prompt and runs the transformer once, for checks against recorded tensors. */
   kind: z.literal("wan-forward"),
@@ -68,6 +71,7 @@ export const wanForwardTaskSchema = z.strictObject({
   inputs: z.strictObject({ file: z.string().min(1), latent: z.string().min(1), ids: z.string().min(1) }),
   /** Time step, 0 to 1000. */
   t: z.number(),
+  loras: lorasSchema.optional(),
   /** Rank 0 writes `context` [tokens, text width] and `output` [channels, frames, height, width] here, float32. */
   output: z.string().min(1),
 });
@@ -75,6 +79,20 @@ export type WanForwardTask = z.infer<typeof wanForwardTaskSchema>;
 
 /** ditrun: the device's own. torch-cpu: as ComfyUI, and diffusers with a CPU generator. torch-cuda: as the published code on an H100 or H200. */
 export const noiseGenerators = ["ditrun", "torch-cpu", "torch-cuda"] as const;
+
+export const samplingSchema = z.strictObject({
+  solver: z.enum(["unipc", "dpm++", "euler", "renoise"]),
+  steps: z.int().min(1),
+  /** Of no effect where sigmas are given. */
+  shift: z.number().positive(),
+  /** 1 leaves the negative prompt out. */
+  guideScale: z.number(),
+  /** The noise level before each step, from high to low; after the last it is 0. */
+  sigmas: z.array(z.number()).min(1).optional(),
+  /** What the initial noise is multiplied with; 1 unless given. */
+  initialScale: z.number().positive().optional(),
+});
+export type Sampling = z.infer<typeof samplingSchema>;
 
 export const wanGenerateTaskSchema = z.strictObject({
   /** Two texts to a video: encodes, samples with guidance, decodes; rank 0 hands the frames over as they are done. */
@@ -85,13 +103,8 @@ export const wanGenerateTaskSchema = z.strictObject({
   /** Token ids of the prompt and of the negative prompt. */
   ids: z.strictObject({ prompt: z.array(z.int()).min(1), negative: z.array(z.int()).min(1) }),
   size: latentSizeSchema,
-  sampling: z.strictObject({
-    solver: z.enum(["unipc", "dpm++"]),
-    steps: z.int().min(1),
-    shift: z.number().positive(),
-    /** 1 leaves the negative prompt out. */
-    guideScale: z.number(),
-  }),
+  sampling: samplingSchema,
+  loras: lorasSchema.optional(),
   /** So many of the first and of the last steps compute nothing in e4m3: the transformer holds its weights twice. */
   bf16Steps: z.int().min(1).optional(),
   /** Bytes of device memory that each worker may use; else what is free. */

@@ -1,9 +1,10 @@
 /**
  * The tensors that a step's updates combine:
  * `sample` the model's input and `velocity` its output at this step; `previousX0`, `olderX0` the data predictions of the
- * two steps before; `previousCorrected` the sample of the step before, after its correction.
+ * two steps before; `previousCorrected` the sample of the step before, after its correction; `noise` standard normal numbers that are
+ * drawn for this step. A step with noise has no `olderX0`.
  */
-export type SolverTensor = "sample" | "velocity" | "previousX0" | "olderX0" | "previousCorrected";
+export type SolverTensor = "sample" | "velocity" | "previousX0" | "olderX0" | "previousCorrected" | "noise";
 
 export interface Term {
   readonly coefficient: number;
@@ -31,7 +32,7 @@ function sum(...parts: readonly (readonly [factor: number, combination: Combinat
   return total;
 }
 
-const tensorNames = ["sample", "velocity", "previousX0", "olderX0", "previousCorrected"] as const;
+const tensorNames = ["sample", "velocity", "previousX0", "olderX0", "previousCorrected", "noise"] as const;
 
 function terms(combination: Combination): Term[] {
   return tensorNames.flatMap((tensor) => {
@@ -50,6 +51,26 @@ function at(sigmas: ArrayLike<number>, i: number): number {
   const sigma = sigmas[i];
   if (sigma === undefined) throw new RangeError(`There is no noise level ${i} among ${sigmas.length}.`);
   return sigma;
+}
+
+/** Steps along the velocity: x' = x + (σ' − σ) v. `sigmas`: [steps + 1], ending in 0. */
+export function euler(sigmas: ArrayLike<number>): SolverStep[] {
+  return Array.from({ length: sigmas.length - 1 }, (_, i) => {
+    const [sigma, nextSigma] = [at(sigmas, i), at(sigmas, i + 1)];
+    return { x0: terms(dataPrediction(sigma)), next: terms({ sample: 1, velocity: nextSigma - sigma }) };
+  });
+}
+
+/**
+ * Steps of multistep consistency sampling: x0 = x − σv, then x' = (1 − σ') x0 + σ' · fresh noise. `sigmas`: [steps + 1], ending in 0.
+ * Formula: arXiv 2303.01469, algorithm 1, for α = 1 − σ; so DMD2 (arXiv 2405.14867), CausVid and rCM sample.
+ */
+export function renoise(sigmas: ArrayLike<number>): SolverStep[] {
+  return Array.from({ length: sigmas.length - 1 }, (_, i) => {
+    const nextSigma = at(sigmas, i + 1);
+    const x0 = dataPrediction(at(sigmas, i));
+    return { x0: terms(x0), next: terms(sum([1 - nextSigma, x0], [nextSigma, { noise: 1 }])) };
+  });
 }
 
 /**

@@ -10,10 +10,12 @@ export interface GemmOptions {
   /** float32 [n]. */
   readonly gate?: Tensor | undefined;
   readonly activation?: keyof typeof activations;
+  /** What the product is multiplied with; 1 unless given. */
+  readonly alpha?: number;
 }
 
 /**
- * out = gate · activation(a · wᵀ + bias) + residual; out may be the residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
+ * out = gate · activation(alpha · a · wᵀ + bias) + residual; out may be the residual. a [rows, k]; w [n, k], or [parts, n, k] with out [parts, rows, n]: one
  * batched product that shares a. bias [n] or [parts, n]. In e4m3 a and w carry their row scales (a one a row, or one for each of its heads), and so
  * does out if it is e4m3 too: they are read, not written (see BoundOptions).
  */
@@ -72,7 +74,7 @@ export function gemm(device: Device, out: Tensor, a: Tensor, w: Tensor, options:
         activation: activations[options.activation ?? "identity"],
         kernel: 0,
         aScaleColumns: scalesOfRow > 1 ? k / scalesOfRow : 0,
-        alpha: 1,
+        alpha: options.alpha ?? 1,
       },
     ],
   });

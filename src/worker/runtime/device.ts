@@ -184,6 +184,8 @@ export class Device {
   /** A tensor that lives as long as the region at hand, by default as long as the device: weights, constants, buffers. */
   allocatePersistent(dtype: DType, shape: readonly number[], kind: keyof typeof memoryKinds = "device"): Tensor {
     const bytes = tensorBytes(dtype, shape);
+    const again = this.#rehearsed === undefined ? this.#region.again(bytes) : undefined;
+    if (again !== undefined) return tensor(again, dtype, shape);
     const address = this.kernels.create("malloc", bytes, memoryKinds[kind]);
     if (this.#rehearsed !== undefined) this.#rehearsed += bytes;
     else this.#region.add(address, bytes, kind);

@@ -30,7 +30,12 @@ export async function runWanAccuracy(frame: Frame, task: WanAccuracyTask, store:
   return frame.alone(plan, store, async (context) => {
     const { device } = context;
     const { width } = textEncoder;
-    const transformer = await loadTransformer(context, model, { from: "random", seed, wide: true }, width, size);
+    const transformer = await loadTransformer(
+      context,
+      { model, weights: { from: "random", seed, wide: true } },
+      width,
+      size,
+    );
     const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
     const guidance = new Guidance(context, transformer, latent, SCALE);
     const text = device.allocatePersistent("fp32", [model.textLength, width]);
@@ -58,7 +63,7 @@ export async function runWanAccuracy(frame: Frame, task: WanAccuracyTask, store:
       milliseconds: times.reduce((sum, elapsed) => sum + elapsed(), 0),
       peakMemoryBytes: device.kernels.memoryUsed().peak,
     };
-    guidance.close();
+    guidance.freeGraphs();
     return rank;
   });
 }

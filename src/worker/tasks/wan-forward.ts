@@ -10,13 +10,13 @@ import { loadTextEncoder, loadTransformer } from "./wan-session.js";
 
 /** Encodes one prompt and runs the transformer once; rank 0 writes both results to the task's file. */
 export async function runWanForward(frame: Frame, task: WanForwardTask, store: Store): Promise<ForwardRank> {
-  const { model, plan, weights } = task;
+  const { model, plan, weights, loras } = task;
   const inputs = await readInputs(task);
   return frame.alone(plan, store, async (context) => {
     const { device } = context;
     const encoder = await loadTextEncoder(context, model, weights);
     const { frames, height, width } = inputs.size;
-    const transformer = await loadTransformer(context, model, weights, encoder.model.width, inputs.size);
+    const transformer = await loadTransformer(context, { model, weights, loras }, encoder.model.width, inputs.size);
     const latent = device.allocatePersistent("fp32", [model.channels, frames, height, width]);
     const output = device.allocatePersistent("fp32", latent.shape);
     await context.prepare(() => {

@@ -1,7 +1,7 @@
 import type { DitrunError } from "../../failure.js";
 import type { WanGenerateTask, WanLoadTask } from "../../protocol/job.js";
 import type { WanGenerateRank } from "../../protocol/results.js";
-import { planSampling } from "../../sampling/scheduler.js";
+import { samplingPlan } from "../../sampling/scheduler.js";
 import type { Context } from "../comm/context.js";
 import type { NonfiniteCounter } from "../models/wan/nonfinite.js";
 import type { TextEncoder } from "../models/wan/text-encoder.js";
@@ -48,12 +48,13 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
   return program.enter(async () => {
     const { guidance, sampler, transformer } = run;
     guidance.setScale(task.sampling.guideScale);
-    sampler.begin(planSampling(task.sampling.solver, task.sampling.steps, task.sampling.shift));
+    sampler.begin(samplingPlan(task.sampling), task.seed);
     for (const slot of guidance.slots) await transformer.setText(slot, texts[slot]);
     await device.synchronize();
     encodeMs = await clock.end("encode", 1, encodeMs);
 
     await fillNoise(device, sampler.sample, task, noise);
+    sampler.scale(task.sampling.initialScale ?? 1);
     const { stepsMs, forwardsMs } = await samplingLoop(run);
     const sampleMs = await clock.end("sample", task.sampling.steps);
     const sender = new FrameSender(store);
@@ -134,7 +135,7 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   const { context, clock, task, sampler, guidance, transformer, nonfinite, dump, steps: tickets } = run;
   const { device } = context;
   const { steps } = task.sampling;
-  const { timesteps } = planSampling(task.sampling.solver, steps, task.sampling.shift);
+  const { timesteps } = samplingPlan(task.sampling);
   const stepsMs: number[] = [];
   const forwardsMs: number[] = [];
   context.world.barrier();

@@ -1,7 +1,8 @@
+import type { LoraFile } from "../../formats/lora.js";
 import type { LatentSize, WanModel } from "../../models/schema.js";
 import type { WanGenerateTask, WanWeights } from "../../protocol/job.js";
 import type { MemoryNeed, WanGenerateRank } from "../../protocol/results.js";
-import { planSampling } from "../../sampling/scheduler.js";
+import { samplingPlan } from "../../sampling/scheduler.js";
 import type { Context } from "../comm/context.js";
 import { placeOnHost } from "../environment.js";
 import { DeviceSampler } from "../models/wan/device-sampler.js";
@@ -20,7 +21,7 @@ import { agreed } from "./agree.js";
 import { Program } from "./program.js";
 import { tell } from "./stage-clock.js";
 import { Budget, needOf } from "./wan-memory.js";
-import { loadTextEncoder, loadTransformer, loadVaeDecoder } from "./wan-session.js";
+import { changedBy, loadTextEncoder, loadTransformer, loadVaeDecoder, withTransformerSource } from "./wan-session.js";
 
 /** What makes videos of one size. */
 export interface VideoProgram {
@@ -47,6 +48,8 @@ export class OpenWan {
   /** In the order in which they were last used. */
   readonly #programs = new Map<string, Program<VideoProgram>>();
   readonly #meter = new LoadMeter();
+  /** Laid over the transformer's weights, or over those that will be loaded. */
+  #loras: readonly LoraFile[] = [];
   #encoder: Program<TextEncoder> | undefined;
   /** Whether the transformer's linears are held in e4m3 and in the plan's dtype. */
   #bothPrecisions = false;
@@ -92,6 +95,7 @@ export class OpenWan {
     this.#meter.begin(({ what, bytes, total, milliseconds }) =>
       tell(store, { stage: "load", done: bytes, total, milliseconds, what }),
     );
+    await this.#layLoras(task.loras ?? [], store);
     const encoder = await this.#prepareEncoder(task, store, budget);
     // Only now: the encoder may have taken the place of what was there.
     const known = this.#known(task);
@@ -121,6 +125,7 @@ export class OpenWan {
   async rehearse(task: Request, store: Store): Promise<MemoryNeed> {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     if (task.bf16Steps !== undefined) this.#bothPrecisions = true;
+    this.#loras = task.loras ?? [];
     const bytesOf = async (name: string, build: (context: Context) => Promise<unknown>) => {
       const program = await Program.open(this.base, store, `program-${this.#made++}`);
       const bytes = await agreed(store, name, () => program.rehearse(build));
@@ -170,6 +175,44 @@ export class OpenWan {
     this.#programs.delete(key);
     this.#programs.set(key, program);
     return program;
+  }
+
+  /**
+   * Lays other LoRAs over the transformer's weights: those that the old or the new ones change are loaded anew where they are, so nothing
+   * of the old ones is left, and programs stay. @throws RequestFault on every rank where one cannot be read or does not fit.
+   */
+  async #layLoras(loras: readonly LoraFile[], store: Store): Promise<void> {
+    if (JSON.stringify(loras) === JSON.stringify(this.#loras)) return;
+    const { device, model, weights } = this;
+    const { transformer } = this.#weights;
+    const before = this.#loras;
+    if (transformer.empty) {
+      this.#loras = loras;
+      return;
+    }
+    const changed = await agreed(store, "LoRAs", async () => ({
+      now: await changedBy(loras, model),
+      before: await changedBy(before, model).catch(() => undefined),
+    }));
+    this.#loras = loras;
+    this.#meter.next("the LoRAs");
+    await device.synchronize();
+    try {
+      const numbersChanged = await agreed(store, "weights with LoRAs", () =>
+        this.#loading(() =>
+          withTransformerSource(device, { model, weights, loras }, (source) =>
+            // Where a file of before has gone, nobody knows any more what it changed.
+            transformer.renew(source, (name) => changed.now.has(name) || (changed.before?.has(name) ?? true)),
+          ),
+        ),
+      );
+      if (!numbersChanged) return;
+      for (const { value } of this.#programs.values()) value.guidance.freeGraphs();
+    } catch (error) {
+      // Some weights have the new ones by now, and some do not.
+      await this.#freeDiffusion();
+      throw error;
+    }
   }
 
   async #prepareEncoder(task: Request, store: Store, budget: Budget): Promise<TextEncoder> {
@@ -246,15 +289,20 @@ export class OpenWan {
   }
 
   async #buildVideo(context: Context, { sampling, dump }: Shape, size: LatentSize): Promise<VideoProgram> {
-    const { model, weights } = this;
+    const files = { model: this.model, weights: this.weights, loras: this.#loras };
+    const { model, weights } = files;
     const precision = this.#bothPrecisions ? { quantised: true } : undefined;
     const { transformer: kept, vae: keptVae } = this.#weights;
     const { transformer, vae } = await this.#loading(async () => ({
-      transformer: await loadTransformer(context, model, weights, this.#textWidth, size, precision, kept),
+      transformer: await loadTransformer(context, files, this.#textWidth, size, precision, kept),
       vae: await loadVaeDecoder(context, weights, keptVae),
     }));
-    const schedule = planSampling(sampling.solver, sampling.steps, sampling.shift);
-    const sampler = new DeviceSampler(context.device, schedule, [model.channels, size.frames, size.height, size.width]);
+    const sampler = new DeviceSampler(context.device, samplingPlan(sampling), [
+      model.channels,
+      size.frames,
+      size.height,
+      size.width,
+    ]);
     const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);
     context.measure(() => {
       guidance.measure();
@@ -304,7 +352,7 @@ export class OpenWan {
   async #freePrograms(count: number): Promise<void> {
     for (const [key, program] of [...this.#programs].slice(0, count)) {
       this.#programs.delete(key);
-      program.value.guidance.close();
+      program.value.guidance.freeGraphs();
       program.value.vae.close();
       await program.free();
     }

@@ -57,7 +57,7 @@ export async function buildForward(context: Context, { model, seed, size }: WanP
   }
   const { device } = context;
   const textWidth = textEncoder.width;
-  const transformer = await loadTransformer(context, model, { from: "random", seed }, textWidth, size);
+  const transformer = await loadTransformer(context, { model, weights: { from: "random", seed } }, textWidth, size);
   const latent = device.allocatePersistent("fp32", [model.channels, size.frames, size.height, size.width]);
   const text = device.allocatePersistent("fp32", [model.textLength, textWidth]);
   const output = device.allocatePersistent("fp32", latent.shape);

@@ -1,21 +1,34 @@
 import type { Device } from "../runtime/device.js";
-import { Region } from "../runtime/region.js";
+import { type Allocation, Region, SameMemory } from "../runtime/region.js";
 import { type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import { LentSource } from "./lent-source.js";
 import type { LoadMeter } from "./load-meter.js";
+import type { WeightSource } from "./source.js";
 
 /** What a layer has loaded: its tensors by what they are, and numbers that were found on the way. */
 export interface LoadedPart {
   readonly tensors: Readonly<Record<string, Tensor>>;
-  /** They may come with the last of the tensors. */
-  readonly numbers?: readonly number[];
+  /** They may come with the last of the tensors, and change where the part is renewed: layers look whenever they need them. */
+  readonly numbers?: number[];
+}
+
+/** A part that is kept, and how to load it anew. */
+interface KeptPart {
+  readonly part: LoadedPart;
+  readonly load: () => Promise<LoadedPart>;
+  /** Parameters that it was made of. */
+  readonly asked: ReadonlySet<string>;
+  readonly allocations: readonly Allocation[];
 }
 
 /**
  * The weights of one model on the device: loaded once, then given to every instance of its layers that is made, for another size
- * of video for instance. May be moved to host memory and back.
+ * of video for instance. May be moved to host memory and back, or loaded anew where they are.
  */
 export class KeptWeights {
-  readonly #parts = new Map<string, LoadedPart>();
+  /** What loads them, so that they can be renewed: lent a source meanwhile. */
+  readonly source = new LentSource();
+  readonly #parts = new Map<string, KeptPart>();
   readonly #region = new Region();
   #onHost: { readonly start: number; readonly bytes: Uint8Array }[] | undefined;
 
@@ -38,16 +51,41 @@ export class KeptWeights {
   /** The part of this name: as it was loaded before, else as `load` begins to load it now. A rehearsal's is not kept. */
   async of<Part extends LoadedPart>(name: string, load: () => Promise<Part>): Promise<LoadedPart> {
     const known = this.#parts.get(name);
-    if (known) return known;
+    if (known) return known.part;
     if (this.device.rehearsing) {
       const part = await load();
       this.meter?.expect(bytesOf(part));
       return part;
     }
-    const part = await this.device.within(this.#region, load);
-    this.#parts.set(name, part);
+    const first = this.#region.allocations.length;
+    const { value: part, asked } = await this.source.noting(() => this.device.within(this.#region, load));
+    this.#parts.set(name, { part, load, asked, allocations: this.#region.allocations.slice(first) });
     await this.device.reader.after(() => this.meter?.add(bytesOf(part)));
     return part;
+  }
+
+  /** Whether nothing is loaded. */
+  get empty(): boolean {
+    return this.#parts.size === 0;
+  }
+
+  /**
+   * Loads the parts that are made of certain parameters anew, of another source, into the memory that they have: programs and graphs
+   * find them where they were. The device must be idle.
+   * @returns whether numbers of a part have changed, which graphs hold.
+   */
+  async renew(source: WeightSource, changes: (parameter: string) => boolean): Promise<boolean> {
+    let numbersChanged = false;
+    await this.source.lend(source, async () => {
+      for (const { part, load, asked, allocations } of this.#parts.values()) {
+        if (![...asked].some(changes)) continue;
+        const { numbers = [] } = await this.device.within(new SameMemory(allocations), load);
+        numbersChanged ||= numbers.some((value, index) => value !== part.numbers?.[index]);
+        part.numbers?.splice(0, numbers.length, ...numbers);
+        await this.meter?.add(bytesOf(part));
+      }
+    });
+    return numbersChanged;
   }
 
   /** Moves all of it to host memory. Layers that were made with it must not be used any more; the device must be idle. */
@@ -74,15 +112,20 @@ export class KeptWeights {
         moved.push({ start, bytes: bytes.byteLength, to: there.address });
       }
     });
-    const place = (old: Tensor): Tensor => {
-      const home = moved.find(({ start, bytes }) => old.address >= start && old.address < start + bytes);
+    const newHome = (address: number): number => {
+      const home = moved.find(({ start, bytes }) => address >= start && address < start + bytes);
       if (!home) throw new Error("A kept weight lies outside of its region.");
-      const address = home.to + (old.address - home.start);
-      return { ...old, address, ...(old.rowScale && { rowScale: place(old.rowScale) }) };
+      return home.to + (address - home.start);
     };
-    for (const [name, { tensors, ...part }] of this.#parts) {
-      const there = Object.fromEntries(Object.entries(tensors).map(([key, each]) => [key, place(each)]));
-      this.#parts.set(name, { ...part, tensors: there });
+    const place = (old: Tensor): Tensor => ({
+      ...old,
+      address: newHome(old.address),
+      ...(old.rowScale && { rowScale: place(old.rowScale) }),
+    });
+    for (const [name, { part, ...kept }] of this.#parts) {
+      const there = Object.fromEntries(Object.entries(part.tensors).map(([key, each]) => [key, place(each)]));
+      const allocations = kept.allocations.map((each) => ({ ...each, address: newHome(each.address) }));
+      this.#parts.set(name, { ...kept, allocations, part: { ...part, tensors: there } });
     }
     this.#onHost = undefined;
   }

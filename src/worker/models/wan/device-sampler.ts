@@ -1,9 +1,11 @@
+import type { Seed } from "../../../protocol/seed.js";
 import type { SamplingPlan } from "../../../sampling/scheduler.js";
 import type { SolverTensor, Term } from "../../../sampling/solver-steps.js";
 import { copy } from "../../ops/copy.js";
 import { combine } from "../../ops/elementwise.js";
 import type { Device } from "../../runtime/device.js";
 import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
+import { fillRandom } from "../../weights/source.js";
 
 /**
  * Runs a sampling plan on the device: float32 state, each update one launch that sums in float32 in the order of its terms.
@@ -15,6 +17,7 @@ export class DeviceSampler {
   /** Buffers that take turns: the data prediction of this step and of the two before it. */
   #x0: [now: Tensor, previous: Tensor, older: Tensor];
   #corrected: [now: Tensor, previous: Tensor];
+  #seed: Seed = 0;
 
   /** @param shape of the sample, which the caller fills with noise. */
   constructor(
@@ -28,9 +31,15 @@ export class DeviceSampler {
     this.#corrected = [buffer(), buffer()];
   }
 
-  /** The plan of the samples to come. */
-  begin(plan: SamplingPlan): void {
+  /** The plan of the samples to come; the sample holds their initial noise. @param seed of noise that steps draw. */
+  begin(plan: SamplingPlan, seed: Seed): void {
     this.plan = plan;
+    this.#seed = seed;
+  }
+
+  /** Multiplies the sample, while it is the initial noise. */
+  scale(factor: number): void {
+    if (factor !== 1) combine(this.device, this.sample, [{ coefficient: factor, x: this.sample }]);
   }
 
   /** Queues the update of the sample with the model's output for it at this step. */
@@ -40,7 +49,10 @@ export class DeviceSampler {
     const { sample } = this;
     const [x0, previousX0, olderX0] = this.#x0;
     const [corrected, previousCorrected] = this.#corrected;
-    const tensors: Record<SolverTensor, Tensor> = { sample, velocity, previousX0, olderX0, previousCorrected };
+    // A step with noise looks at no prediction of two steps before, whose place is free.
+    const noise = olderX0;
+    if (step.next.some(({ tensor }) => tensor === "noise")) this.#draw(noise, index);
+    const tensors: Record<SolverTensor, Tensor> = { sample, velocity, previousX0, olderX0, previousCorrected, noise };
     const sum = (out: Tensor, terms: readonly Term[]) =>
       combine(
         this.device,
@@ -54,5 +66,16 @@ export class DeviceSampler {
     sum(sample, step.next);
     this.#x0 = [olderX0, x0, previousX0];
     this.#corrected = [previousCorrected, corrected];
+  }
+
+  /** noise = standard normal numbers of seed and step: the same on every rank, layout and device, whatever was drawn before. */
+  #draw(noise: Tensor, index: number): void {
+    fillRandom(this.device, {
+      out: noise,
+      seed: this.#seed,
+      name: `noise.${index + 1}`,
+      fullColumns: noise.shape.at(-1) ?? 1,
+      init: { kind: "normal", std: 1 },
+    });
   }
 }

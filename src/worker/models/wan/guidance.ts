@@ -84,8 +84,8 @@ export class Guidance {
     }
   }
 
-  /** Frees the graphs; the device must be idle. */
-  close(): void {
+  /** Frees the graphs, which are captured anew where they are wanted again; the device must be idle. */
+  freeGraphs(): void {
     this.#replays.close();
   }
 
