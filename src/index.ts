@@ -9,6 +9,7 @@ export {
 } from "./engine/engine.js";
 export type { VideoRequest } from "./engine/requests.js";
 export { DitrunError, type FailureCode, type FailureDetails } from "./failure.js";
+export type { LoraFile } from "./formats/lora.js";
 export {
   type LaunchEvent,
   type LaunchOptions,

@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import { escapeControls } from "../failure.js";
 import type { NamedText } from "../models/wan/text/texts.js";
 import { describeDtypes } from "../plan/resolve.js";
@@ -20,8 +21,8 @@ export function videoMetadata(
   task: Omit<WanGenerateTask, "ids" | "dump">,
   format: VideoFormat,
 ): VideoMetadata {
-  const { model, plan, sampling, seed, noise, generator, weights, bf16Steps } = task;
-  const { steps, solver, shift, guideScale } = sampling;
+  const { model, plan, sampling, seed, noise, generator, weights, bf16Steps, loras = [] } = task;
+  const { steps, solver, shift, guideScale, sigmas, initialScale } = sampling;
   const version = packageVersion();
   const comment = {
     ditrun: version,
@@ -34,7 +35,9 @@ export function videoMetadata(
     ...{ dtype: describeDtypes(plan), vaeDtype: vaeDtype(plan) },
     ...(bf16Steps === undefined ? {} : { bf16Steps }),
     ...{ size: `${format.width}*${format.height}`, frames: format.frames, fps: format.fps },
-    ...{ steps, solver, shift, guideScale },
+    ...{ steps, solver, ...(sigmas ? { sigmas } : { shift }), guideScale },
+    ...(initialScale === undefined ? {} : { initialScale }),
+    ...(loras.length === 0 ? {} : { loras: loras.map(({ file, strength }) => `${basename(file)}:${strength}`) }),
     noise: noise ? "file" : (generator ?? "ditrun"),
   };
   return {

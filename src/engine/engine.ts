@@ -2,19 +2,22 @@ import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../failure.js";
 import { checkDocument } from "../files/documents.js";
+import type { LoraFile } from "../formats/lora.js";
 import { hubEnvironment } from "../hub/hub-cache.js";
 import { type LaunchLog, type Log, openOwnLog } from "../launcher/logs.js";
 import { wanTokens } from "../models/schema.js";
+import type { SamplingPreset } from "../models/wan/few-steps.js";
 import { findModel } from "../models/wan/find-model.js";
+import { describeLora } from "../models/wan/lora/open-lora.js";
 import { modelSource } from "../models/wan/model-source.js";
 import { TokenizerThread } from "../models/wan/text/texts.js";
-import { checkPlan, checkWorkers, resolvePlan } from "../plan/resolve.js";
+import { checkPlan, checkWorkers, resolvePlan, withoutGuidance } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import { parseMessage } from "../protocol/messages.js";
 import { type Progress, progressSchema, type WanGenerateRank, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedOf } from "../protocol/seed.js";
 import { chooseDevice, type DeviceName } from "./choose-device.js";
-import { type RequestBase, taskOf, type VideoRequest } from "./requests.js";
+import { absolute, type RequestBase, samplingFor, taskOf, type VideoRequest } from "./requests.js";
 import { Workers } from "./workers.js";
 
 export interface EngineOptions {
@@ -36,6 +39,10 @@ export interface EngineOptions {
   readonly download?: boolean | undefined;
   /** A plan of loadPlan, or what loadPlan reads; by default all GPUs share the work. */
   readonly plan?: Plan | string | undefined;
+  /** LoRAs of requests that name none; requests may name others. */
+  readonly loras?: readonly LoraFile[] | undefined;
+  /** The sampling of a distilled model, for requests that name none. Where it makes one forward a step, the plan's cfg becomes cp. */
+  readonly preset?: SamplingPreset | undefined;
   /** Workers; the plan's mesh must fill them. */
   readonly nproc?: number | undefined;
   readonly device?: DeviceName | undefined;
@@ -131,8 +138,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { device, kernels, count } = await chooseDevice(options.device ?? "auto", log);
   const { model, weights } = source;
   const tokenizer = source.tokenizer === undefined ? undefined : new TokenizerThread(source.tokenizer);
-  const plan = await planOf(options, model, count);
-  const base = { model, plan, weights, preset: found.preset, tokenizer, memoryBytes: options.memoryBytes };
+  const given = await planOf(options, model, count);
+  const own = { preset: found.preset, weights, loras: absolute(options.loras ?? []), samplingPreset: options.preset };
+  for (const lora of own.loras) log.logger.info(await describeLora(lora, model));
+  const { sampling, told } = samplingFor({}, own);
+  if (told !== undefined) log.logger.info(told);
+  const plan = sampling.guideScale === 1 && given.mesh.cfg > 1 ? withoutGuidance(given) : given;
+  const base: RequestBase = { ...own, model, plan, tokenizer, memoryBytes: options.memoryBytes };
   const id = `engine-${randomBytes(4).toString("hex")}`;
   const workers = await Workers.start({
     settings: { id, device, kernels, timeoutSeconds, stays: true },
@@ -140,7 +152,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   });
   try {
     // The usual video's texts, program and weights; they tell of every fault of the checkpoint.
-    const { kind: _, ...usual } = await taskOf({ prompt: "-", guideScale: plan.mesh.cfg > 1 ? 5 : undefined }, base);
+    const { kind: _, ...usual } = await taskOf({ prompt: "-" }, base);
     await workers.run({ ...usual, kind: "wan-load" });
   } catch (error) {
     await Promise.all([workers.close().catch(() => undefined), tokenizer?.close()]);
@@ -157,12 +169,17 @@ async function planOf({ plan, nproc }: EngineOptions, model: RequestBase["model"
 }
 
 class WanEngine implements Engine {
+  /** Of the last request, as text. */
+  #loras: string;
+
   constructor(
     private readonly workers: Workers,
     private readonly base: RequestBase,
     readonly device: "cpu" | "cuda",
     private readonly log: Log,
-  ) {}
+  ) {
+    this.#loras = JSON.stringify(base.loras);
+  }
 
   get plan(): Plan {
     return this.base.plan;
@@ -171,6 +188,7 @@ class WanEngine implements Engine {
   async run(request: VideoRequest, { signal, deadlineMs, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {
     signal?.throwIfAborted();
     const task = await taskOf(request, this.base);
+    await this.#checkLoras(task.loras ?? []);
     checkPlan(task.plan, task.model, wanTokens(task.model, task.size));
     const { height, width } = task.size;
     const pixels = { width: 8 * width, height: 8 * height };
@@ -196,6 +214,14 @@ class WanEngine implements Engine {
     } finally {
       deadline?.close();
     }
+  }
+
+  /** Opens LoRAs that were not those of the last request, and logs what they change. @throws DitrunError as openLora does. */
+  async #checkLoras(loras: readonly LoraFile[]): Promise<void> {
+    const key = JSON.stringify(loras);
+    if (key === this.#loras) return;
+    for (const lora of loras) this.log.logger.info(await describeLora(lora, this.base.model));
+    this.#loras = key;
   }
 
   async close(): Promise<void> {

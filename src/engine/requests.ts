@@ -1,11 +1,14 @@
+import { resolve } from "node:path";
 import { DitrunError } from "../failure.js";
+import type { LoraFile } from "../formats/lora.js";
 import type { WanModel } from "../models/schema.js";
+import { chooseSampling, type SamplingPreset } from "../models/wan/few-steps.js";
 import { published, type WanPreset } from "../models/wan/presets.js";
 import { bytesAsTokens, checkPrompt, type TokenizerThread } from "../models/wan/text/texts.js";
 import { checkFrames, latentOf, parseSize } from "../models/wan/video-size.js";
 import type { noiseGenerators, WanGenerateTask } from "../protocol/job.js";
 import { seedOf } from "../protocol/seed.js";
-import { planSampling } from "../sampling/scheduler.js";
+import { samplingPlan } from "../sampling/scheduler.js";
 
 /** A video to be made. What is left out is as the model's authors publish it. */
 export interface VideoRequest {
@@ -17,9 +20,18 @@ export interface VideoRequest {
   /** 4n + 1. */
   readonly frames?: number | undefined;
   readonly steps?: number | undefined;
-  readonly solver?: "unipc" | "dpm++" | undefined;
+  /** `euler` and `renoise` are for distilled models. */
+  readonly solver?: WanGenerateTask["sampling"]["solver"] | undefined;
   /** Above 1: more of the steps at high noise. */
   readonly shift?: number | undefined;
+  /** The noise level before each step, from at most 1 downwards: in place of steps and shift. */
+  readonly sigmas?: readonly number[] | undefined;
+  /** What the initial noise is multiplied with; 1 unless given. */
+  readonly initialScale?: number | undefined;
+  /** How a distilled model is sampled, where nothing else says otherwise; by default what the names of its files tell. */
+  readonly preset?: SamplingPreset | undefined;
+  /** Laid over the transformer's weights for this video, instead of the engine's. */
+  readonly loras?: readonly LoraFile[] | undefined;
   /** How much the prompt counts; 1 leaves the negative prompt out. */
   readonly guideScale?: number | undefined;
   /** 0 to 2^64 - 1; 0 by default. */
@@ -40,21 +52,39 @@ export interface RequestBase extends Pick<WanGenerateTask, "model" | "plan" | "w
   /** Without one a text's bytes are its tokens. */
   readonly tokenizer: TokenizerThread | undefined;
   readonly memoryBytes: number | undefined;
+  /** Of requests that name none. */
+  readonly loras: readonly LoraFile[];
+  readonly samplingPreset: SamplingPreset | undefined;
+}
+
+/** The same files from any folder. */
+export function absolute(loras: readonly LoraFile[]): { file: string; strength: number }[] {
+  return loras.map(({ file, strength }) => ({ file: resolve(file), strength }));
+}
+
+/** How a request is sampled, and a sentence where a file's name has decided. @throws DitrunError for settings that no schedule has. */
+export function samplingFor(
+  request: Omit<VideoRequest, "prompt">,
+  { preset, weights, loras, samplingPreset }: Pick<RequestBase, "preset" | "weights" | "loras" | "samplingPreset">,
+) {
+  const own = (request.loras ?? loras).map(({ file }) => file);
+  const files = weights.from === "checkpoint" ? [...own, weights.transformer] : own;
+  const asked = { ...request, preset: request.preset ?? samplingPreset };
+  const chosen = chooseSampling(asked, preset?.steps ?? 50, files);
+  samplingPlan(chosen.sampling);
+  return chosen;
 }
 
 /** The task that makes the video. @throws DitrunError when there is no such video: its size, frames, steps, seed or texts. */
 export async function taskOf(request: VideoRequest, base: RequestBase): Promise<WanGenerateTask> {
   const { model, plan, weights, preset, tokenizer, memoryBytes } = base;
   const size = sizeOf(request, preset);
-  const solver = request.solver ?? published.solver;
-  const steps = request.steps ?? preset?.steps ?? 50;
-  const shift = request.shift ?? published.shift;
-  const guideScale = request.guideScale ?? published.guideScale;
-  planSampling(solver, steps, shift);
-  if (guideScale === 1 && plan.mesh.cfg > 1) {
+  const { sampling } = samplingFor(request, base);
+  const loras = request.loras ?? base.loras;
+  if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
     throw new DitrunError(
       "ERR_PLAN_MESH",
-      `A guideScale of 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}.`,
+      `A guideScale of 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: open the engine with the LoRA or the preset, which makes it cp, or with another plan.`,
     );
   }
   checkPrompt(request.prompt, "The prompt");
@@ -62,7 +92,8 @@ export async function taskOf(request: VideoRequest, base: RequestBase): Promise<
   const { noise, initNoise, bf16Steps, dump } = request;
   return {
     ...{ kind: "wan-generate", model, plan, weights, ids, size },
-    ...{ sampling: { solver, steps, shift, guideScale }, seed: seedOf(BigInt(request.seed ?? 0)) },
+    ...{ sampling, seed: seedOf(BigInt(request.seed ?? 0)) },
+    ...(loras.length > 0 && { loras: absolute(loras) }),
     ...(noise !== undefined && { generator: noise }),
     ...(initNoise !== undefined && { noise: initNoise }),
     ...(bf16Steps !== undefined && bf16Steps > 0 && { bf16Steps }),

@@ -153,6 +153,14 @@ export function singleDevicePlan(plan: Plan): Plan {
   return single;
 }
 
+/** The same workers where guidance makes one forward a step: those of the second text share the tokens with the others. */
+export function withoutGuidance(plan: Plan): Plan {
+  const { cfg, cp, tp } = plan.mesh;
+  const merged: Plan = { ...plan, mesh: { cfg: 1, cp: cfg * cp, tp } };
+  merged.name = planName(merged);
+  return merged;
+}
+
 /** DITRUN_MAX_KV_BLOCKS of ditrun.h. */
 export const MOST_RING_RANKS = 16;
 /** DITRUN_MAX_PEERS of ditrun.h: ranks of a sum or a gather over peer memory. */

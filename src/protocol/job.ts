@@ -59,7 +59,7 @@ export const wanWeightsSchema = z.discriminatedUnion("from", [
 export type WanWeights = z.infer<typeof wanWeightsSchema>;
 
 /** LoRAs that are laid over the transformer's weights, in this order. */
-const lorasSchema = z.array(z.strictObject({ file: z.string().min(1), strength: z.number() }));
+export const lorasSchema = z.array(z.strictObject({ file: z.string().min(1), strength: z.number() }));
 
 export const wanForwardTaskSchema = z.strictObject({
   /** Encodes one prompt and runs the transformer once, for checks against recorded tensors. */

@@ -3,7 +3,7 @@ import { exitCodes } from "../failure.js";
 import { ditModelSchema, modelSchema, wanModelSchema } from "../models/schema.js";
 import { parts } from "../models/wan/tensors/spellings.js";
 import { planSchema } from "../plan/schema.js";
-import { linkPatterns, linkTransports } from "../protocol/job.js";
+import { linkPatterns, linkTransports, lorasSchema, samplingSchema } from "../protocol/job.js";
 import { kernelTotalSchema, phasesSchema, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedSchema } from "../protocol/seed.js";
 
@@ -144,12 +144,8 @@ const video = {
   weights: text("Where they come from"),
   model: wanModelSchema,
   plan,
-  sampling: z.strictObject({
-    solver: z.enum(["unipc", "dpm++"]),
-    steps: z.int(),
-    shift: z.number(),
-    guideScale: z.number(),
-  }),
+  sampling: samplingSchema,
+  loras: lorasSchema.describe("LoRAs laid over the weights, with their strengths"),
   noise: text("Whose random numbers the seed stands for, or the file of the noise"),
   video: z.strictObject({
     out: z.string(),

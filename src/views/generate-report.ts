@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import { planTitle } from "../plan/resolve.js";
 import { vaeDtype } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
@@ -38,6 +39,7 @@ export interface GenerateSummary {
   model: WanGenerateTask["model"];
   plan: WanGenerateTask["plan"];
   sampling: WanGenerateTask["sampling"];
+  loras: NonNullable<WanGenerateTask["loras"]>;
   /** Beyond 2^53: decimal text. */
   seed: WanGenerateTask["seed"];
   /** Whose random numbers the seed stands for, or the file of the noise. */
@@ -86,6 +88,7 @@ export function summarizeGenerate(
     model: task.model,
     plan: task.plan,
     sampling: task.sampling,
+    loras: task.loras ?? [],
     seed: task.seed,
     noise: task.noise ? `${task.noise.file}:${task.noise.tensor}` : (task.generator ?? "ditrun"),
     video,
@@ -108,6 +111,7 @@ interface StageRow {
 /** Stage times as a table, and where the video is. */
 export function generateTable(page: Page, summary: GenerateSummary): string {
   const { model, plan, worldSize, device, weights, video, stages, load, sampling, forwardMs } = summary;
+  const loras = summary.loras.map(({ file, strength }) => `${basename(file)} × ${strength}`);
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
   const rows: StageRow[] = [
     {
@@ -158,7 +162,7 @@ export function generateTable(page: Page, summary: GenerateSummary): string {
         `${model.name}, ${planTitle(plan)}, VAE in ${vaeDtype(plan)}, ${counted(worldSize, "worker")}, ${device}`,
       ),
     ),
-    prose(page, `weights: ${weights}; seed ${summary.seed}, noise: ${summary.noise}`),
+    prose(page, `weights: ${[weights, ...loras].join(" + ")}; seed ${summary.seed}, noise: ${summary.noise}`),
     formatTable(page, columns, rows),
     prose(
       page,

@@ -1,16 +1,20 @@
 import { resolve } from "node:path";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
+import type { LoraFile } from "../../formats/lora.js";
+import type { Logger } from "../../launcher/logger.js";
 import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
+import { chooseSampling } from "../../models/wan/few-steps.js";
+import { describeLora } from "../../models/wan/lora/open-lora.js";
 import { modelSource } from "../../models/wan/model-source.js";
-import { published, type WanPreset } from "../../models/wan/presets.js";
+import { published } from "../../models/wan/presets.js";
 import { bytesAsTokens, tokenize } from "../../models/wan/text/texts.js";
 import { latentOf } from "../../models/wan/video-size.js";
-import { planPrecision } from "../../plan/resolve.js";
+import { checkPlan, planPrecision, planTitle, withoutGuidance } from "../../plan/resolve.js";
 import type { Plan } from "../../plan/schema.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
-import { planSampling } from "../../sampling/scheduler.js";
+import { samplingPlan } from "../../sampling/scheduler.js";
 import type { Body, Context } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { makeVideos } from "../make-videos.js";
@@ -31,12 +35,14 @@ type Chosen = GenerateOptions & ModelRun;
 export const wanGenerate: Body<Chosen> = { files: generateFiles, run };
 
 /** The files that its options read. */
-function filesRead({ prompts, ckptDir, transformer, textEncoder, vae, initNoise }: GenerateOptions): NamedFile[] {
+function filesRead(chosen: GenerateOptions): NamedFile[] {
+  const { prompts, ckptDir, transformer, textEncoder, vae, initNoise, lora } = chosen;
   const noise = initNoise && noiseParts(initNoise).file;
-  return reads({
-    ...{ "--prompts": prompts, "--ckpt-dir": ckptDir, "--init-noise": noise },
-    ...{ "--transformer": transformer, "--text-encoder": textEncoder, "--vae": vae },
-  });
+  return [
+    ...reads({ "--prompts": prompts, "--ckpt-dir": ckptDir, "--init-noise": noise }),
+    ...reads({ "--transformer": transformer, "--text-encoder": textEncoder, "--vae": vae }),
+    ...lora.flatMap(({ file }) => reads({ "--lora": file })),
+  ];
 }
 
 /** The files that its options name. @throws DitrunError for a line without prompts, or with two kinds of them. */
@@ -53,7 +59,9 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const { preset } = found;
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
-  const sampling = samplingOf(chosen, preset);
+  const loras = lorasOf(chosen, found.name);
+  const { sampling, told } = chooseSampling(chosen, preset?.steps ?? 50, [...loras.map(({ file }) => file)]);
+  samplingPlan(sampling);
   const noise = noiseOf(chosen);
   const { overwrite } = chosen;
   const format = { ...size, frames, fps: chosen.fps ?? published.fps };
@@ -78,13 +86,11 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   download.end();
   const { model, weights } = source;
   const tokens = wanTokens(model, latent);
-  const plan = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
-  if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
-    throw new DitrunError(
-      "ERR_OPTION_CONFLICT",
-      `--guide-scale 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: give those workers to --cp.`,
-    );
-  }
+  for (const lora of loras) log.logger.info(await describeLora(lora, model));
+  if (told !== undefined) log.logger.info(told);
+  const asked = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
+  const plan = sampling.guideScale === 1 ? planOfOneForward(asked, globals.cfg, log.logger) : asked;
+  if (plan !== asked) checkPlan(plan, model, tokens);
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
   const texts = [...prompts, negative];
@@ -96,6 +102,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const task: Omit<WanGenerateTask, "ids"> = {
     ...{ kind: "wan-generate", model, plan, weights, size: latent, sampling, seed },
     ...noise,
+    ...(loras.length === 0 ? {} : { loras: [...loras] }),
     ...(bf16Steps === 0 ? {} : { bf16Steps }),
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(overwrite ? {} : { replace: false }),
@@ -123,13 +130,31 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   return exitCodes.ok;
 }
 
-/** @throws DitrunError for settings that no schedule has. */
-function samplingOf(chosen: GenerateOptions, preset: WanPreset | undefined): WanGenerateTask["sampling"] {
-  const solver = chosen.solver === "dpm++" ? "dpm++" : "unipc";
-  const steps = chosen.steps ?? preset?.steps ?? 50;
-  const shift = chosen.shift ?? published.shift;
-  planSampling(solver, steps, shift);
-  return { solver, steps, shift, guideScale: chosen.guideScale ?? published.guideScale };
+/** @throws DitrunError for LoRAs of a second transformer. */
+function lorasOf({ lora, lora2 }: GenerateOptions, model: string): readonly LoraFile[] {
+  const [other] = lora2;
+  if (other)
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      `--lora-2 ${other.file} is for the second transformer of Wan 2.2 A14B, and ${model} has one: give it to --lora.`,
+    );
+  return lora.map(({ file, strength }) => ({ file: resolve(file), strength }));
+}
+
+/**
+ * Guidance 1 makes one forward a step: the workers of a second one share the tokens instead.
+ * @param cfg as the line has it. @throws DitrunError where that asks for a second forward.
+ */
+function planOfOneForward(plan: Plan, cfg: number | undefined, logger: Logger): Plan {
+  if (plan.mesh.cfg === 1) return plan;
+  if (cfg !== undefined)
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      `Guidance 1 leaves out the negative prompt, so cfg must be 1, but --cfg is ${cfg}: give those workers to --cp.`,
+    );
+  const merged = withoutGuidance(plan);
+  logger.info(`Guidance 1 makes one forward a step, so plan ${plan.name} runs as ${planTitle(merged)}.`);
+  return merged;
 }
 
 /** @throws DitrunError where nothing is in e4m3, by the plan or because all steps would be in bf16. */

@@ -1,3 +1,5 @@
+import type { LoraFile } from "../../formats/lora.js";
+import { samplingPresets } from "../../models/wan/few-steps.js";
 import { published, usualOf } from "../../models/wan/presets.js";
 import type { VaeDtype } from "../../plan/schema.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
@@ -11,13 +13,14 @@ import {
   type Option,
   optional,
   path,
+  refuse,
   type Values,
   whole,
   withDefault,
 } from "../option.js";
 import { videoOptions } from "./video.js";
 
-const solvers: readonly WanGenerateTask["sampling"]["solver"][] = ["unipc", "dpm++"];
+const solvers: readonly WanGenerateTask["sampling"]["solver"][] = ["unipc", "dpm++", "euler", "renoise"];
 const vaeDtypes: readonly VaeDtype[] = ["fp32", "bf16", "fp16"];
 const noises: readonly NonNullable<WanGenerateTask["generator"]>[] = ["ditrun", "torch-cpu", "torch-cuda"];
 
@@ -28,6 +31,30 @@ const prompt: Option<readonly string[] | undefined> = {
   otherwise: undefined,
   read: (texts) => texts,
 };
+
+const loras = (describe: string): Option<readonly LoraFile[]> => ({
+  ...{ value: "FILE[:X]", completes: "file", repeats: true, describe, otherwise: [] },
+  read: (texts, name) => texts.map((text) => readLora(text, name)),
+});
+
+/** A number after the last colon is the strength. @throws DitrunError for one behind a file's name that is no number. */
+function readLora(text: string, name: string): LoraFile {
+  const [, named, strength] = /^(.+):([^:/]*)$/.exec(text) ?? [];
+  if (named === undefined || strength === undefined) return { file: asPath(text, name), strength: 1 };
+  const value = Number(strength);
+  if (strength.trim() !== "" && Number.isFinite(value)) return { file: asPath(named, name), strength: value };
+  if (/\.(?:safetensors|pth?|ckpt|bin)$/.test(named))
+    refuse(name, text, "FILE or FILE:STRENGTH, such as style.safetensors:0.8");
+  return { file: asPath(text, name), strength: 1 };
+}
+
+/** @throws DitrunError for what is no list of numbers. */
+function readSigmas(text: string, name: string): readonly number[] {
+  const levels = text.split(",").map((each) => (each.trim() === "" ? Number.NaN : Number(each)));
+  return levels.every(Number.isFinite)
+    ? levels
+    : refuse(name, text, "numbers with commas between them, such as 1,0.75,0.5");
+}
 
 /** Of `ditrun wan generate`. */
 export const generateOptions = {
@@ -41,7 +68,10 @@ export const generateOptions = {
   ),
   ...videoOptions,
   steps: optional({ value: "N", describe: "Sampling steps", usual: usualOf("steps") }, whole(1)),
-  solver: choiceOr(published.solver, solvers, { describe: "How to sample" }),
+  solver: choice(solvers, {
+    describe: "How to sample; euler and renoise are for distilled models",
+    usual: published.solver,
+  }),
   shift: optional(
     {
       value: "X",
@@ -58,6 +88,21 @@ export const generateOptions = {
     },
     decimal((value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
   ),
+  preset: choice(samplingPresets, {
+    describe: "How a distilled model is sampled: solver, steps and guidance 1, where no option says otherwise",
+    usual: "by the names of --transformer and --lora, else none",
+  }),
+  sigmas: optional(
+    {
+      value: "LIST",
+      describe: "Noise level before each step, such as 1,0.9375,0.8333,0.625: in place of --steps and --shift",
+    },
+    readSigmas,
+  ),
+  "initial-scale": optional(
+    { value: "X", describe: "What the initial noise is multiplied with; rCM: its first noise level", usual: "1" },
+    decimal((value) => value > 0 && value <= 1000, "a number above 0, of at most 1000"),
+  ),
   "bf16-steps": optional(
     {
       value: "N",
@@ -66,6 +111,8 @@ export const generateOptions = {
     },
     whole(0),
   ),
+  lora: loras("LoRA file, laid over the weights with this strength (1); given again, one more"),
+  "lora-2": loras("The same for the second transformer of Wan 2.2 A14B"),
   "vae-dtype": choice(vaeDtypes, {
     describe:
       "What the VAE computes in; fp16 is eight times finer than bf16 at 1.05 times the time, up to values of a million",

@@ -126,7 +126,9 @@ async function encode(
     return out;
   };
   const cond = await kept("cond", "context", task.ids.prompt);
-  const uncond = await kept("uncond", "context_null", task.ids.negative);
+  // Guidance 1 does not look at it.
+  const unused = task.sampling.guideScale === 1 && task.dump === undefined;
+  const uncond = unused ? cond : await kept("uncond", "context_null", task.ids.negative);
   await device.synchronize();
   return { cond, uncond };
 }

@@ -48,7 +48,7 @@ async function openTransformer() {
   const { model, weights, plan, ids } = task;
   const context = await Context.create(device, soloStore(), plan);
   const encoder = await loadTextEncoder(context, model, weights);
-  const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
+  const transformer = await loadTransformer(context, { model, weights }, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, size.frames, size.height, size.width]);
   const output = device.allocatePersistent("fp32", latent.shape);
   await context.prepare(() => {

@@ -131,7 +131,7 @@ function checkShapes(
 ): void {
   const { path } = file;
   const tensor = change.kind === "product" ? change.down : change.tensor;
-  if (!shape) return refuse(path, `${tensor} is for ${parameter}, which ${name} does not have`);
+  if (!shape) refuse(path, `${tensor} is for ${parameter}, which ${name} does not have`);
   const misfit = (which: string) =>
     refuse(
       path,

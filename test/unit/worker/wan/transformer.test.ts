@@ -30,7 +30,7 @@ async function open(layout: (typeof layouts)[number], dtype: "fp32" | "bf16") {
   const context = await Context.create(device, soloStore(), plan);
   const region = new Region();
   const encoder = await device.within(region, () => loadTextEncoder(context, model, weights));
-  const transformer = await loadTransformer(context, model, weights, encoder.model.width, size);
+  const transformer = await loadTransformer(context, { model, weights }, encoder.model.width, size);
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);
   const output = device.allocatePersistent("fp32", latent.shape);
   await context.prepare(() => {
