@@ -1,6 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { float32ToBf16, float32ToFloat16 } from "../src/formats/numbers.js";
-import type { TensorData } from "../src/formats/safetensors.js";
+import { type TensorData, writeSafetensors } from "../src/formats/safetensors.js";
+import type { WanModel } from "../src/models/schema.js";
+import { parameterShapes } from "../src/models/wan/lora/modules.js";
 
 /** Factors of one LoRA pair: up [out, rank], down [rank, in], as float64. */
 export interface Pair {
@@ -66,4 +68,24 @@ export async function writeWithMetadata(
   length.writeBigUInt64LE(BigInt(header.byteLength));
   const bytes = Object.values(tensors).map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   await writeFile(path, Buffer.concat([length, header, ...bytes]));
+}
+
+/** A LoRA of rank 3 for the linear layers of a model whose paths match, large enough to be seen. */
+export async function writeRandomLora(path: string, model: WanModel, layers = /^blocks\./): Promise<void> {
+  const tensors: Record<string, TensorData> = {};
+  let seed = 1;
+  for (const [name, shape] of parameterShapes(model)) {
+    const [, module] = /^(.*)\.weight$/.exec(name) ?? [];
+    const [rows, columns] = shape;
+    if (module === undefined || shape.length !== 2 || rows === undefined || columns === undefined) continue;
+    if (!layers.test(module)) continue;
+    const pair = pairOf(rows, columns, 3, seed++);
+    tensors[`diffusion_model.${module}.lora_A.weight`] = stored("F32", [3, columns], pair.down);
+    tensors[`diffusion_model.${module}.lora_B.weight`] = stored(
+      "F32",
+      [rows, 3],
+      pair.up.map((x) => x / 32),
+    );
+  }
+  await writeSafetensors(path, tensors);
 }

@@ -12,6 +12,7 @@ import { Context } from "../../../src/worker/comm/context.js";
 import { Device } from "../../../src/worker/runtime/device.js";
 import { runTask } from "../../../src/worker/tasks/index.js";
 import { loadTextEncoder, loadTransformer } from "../../../src/worker/tasks/wan-session.js";
+import { fillRandom } from "../../../src/worker/weights/source.js";
 import { readTensor, relativeL2 } from "../../compare.js";
 import { caseFile, checkpointOf, readIds, soloStore, weightsOf } from "../worker/wan/golden.js";
 import { Sampler } from "../worker/wan/host-sampler.js";
@@ -65,6 +66,12 @@ async function openTransformer() {
       await device.synchronize();
       return toFloat32("F32", await device.download(output));
     },
+    /** What a step that renoises draws. */
+    async noise(step: number): Promise<Float32Array> {
+      const init = { kind: "normal", std: 1 } as const;
+      fillRandom(device, { out: output, seed: task.seed, name: `noise.${step + 1}`, fullColumns: size.width, init });
+      return toFloat32("F32", await device.download(output));
+    },
     async close() {
       await context.close();
       device.close();
@@ -81,7 +88,7 @@ describe.each(solverNames)("a generation with %s", (solver) => {
     const plan = planSampling(solver, steps, shift);
     const sampler = new Sampler(plan, await readTensor(caseFile, "noise"));
     for (const [step, timestep] of plan.timesteps.entries()) {
-      sampler.step(await velocity.at(sampler.sample, timestep));
+      sampler.step(await velocity.at(sampler.sample, timestep), await velocity.noise(step));
       expect(relativeL2(await readTensor(dump, `latent.${step}`), sampler.sample), `step ${step}`).toBeLessThan(1e-5);
     }
   });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { toFloat32 } from "../../../../src/formats/numbers.js";
 import { builtKernels } from "../../../../src/paths.js";
-import { planSampling } from "../../../../src/sampling/scheduler.js";
+import { planSampling, samplingPlan } from "../../../../src/sampling/scheduler.js";
 import { DeviceSampler } from "../../../../src/worker/models/wan/device-sampler.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
 import { readTensor, relativeL2 } from "../../../compare.js";
@@ -37,5 +37,45 @@ describe("the sampler on a device", () => {
       expect(relativeL2(sample, samples.subarray(begin, end)), `step ${step}`).toBeLessThan(1e-5);
     }
     expect(() => sampler.step(steps, velocity)).toThrow(`There is no step ${steps} among ${steps}.`);
+  });
+
+  it("renoises with noise of seed and step: standard normal, and the same whatever was drawn before", async () => {
+    const count = 4096;
+    const sampling = { solver: "renoise", steps: 3, shift: 1, sigmas: [1, 0.75, 0.5] } as const;
+    const plan = samplingPlan(sampling);
+    const velocity = device.allocatePersistent("fp32", [count]);
+    const run = async (seed: number) => {
+      const sampler = new DeviceSampler(device, plan, [count]);
+      sampler.begin(plan, seed);
+      const drawn: Float32Array[] = [];
+      for (const [index, next] of [0.75, 0.5].entries()) {
+        // The prediction is zero: what is left is σ' · noise.
+        const sigma = sampling.sigmas[index] ?? NaN;
+        device.clear(sampler.sample);
+        await device.upload(velocity, bytesOf(new Float32Array(count)));
+        sampler.step(index, velocity);
+        expect(sigma).toBeGreaterThan(next);
+        drawn.push(toFloat32("F32", await device.download(sampler.sample)).map((x) => x / next));
+      }
+      return drawn;
+    };
+    const [first, second] = await run(7);
+    if (!first || !second) throw new Error("Two steps draw twice.");
+    for (const noise of [first, second]) {
+      const mean = noise.reduce((sum, x) => sum + x, 0) / count;
+      const variance = noise.reduce((sum, x) => sum + x * x, 0) / count;
+      expect(Math.abs(mean)).toBeLessThan(0.06);
+      expect(Math.abs(variance - 1)).toBeLessThan(0.1);
+    }
+    expect(relativeL2(first, second)).toBeGreaterThan(1);
+    expect(await run(7)).toEqual([first, second]);
+    expect(relativeL2((await run(8))[0] ?? [], first)).toBeGreaterThan(1);
+  });
+
+  it("scales the initial noise", async () => {
+    const sampler = new DeviceSampler(device, planSampling("euler", 2, 1), [3]);
+    await device.upload(sampler.sample, bytesOf(Float32Array.of(1, -2, 4)));
+    sampler.scale(0.5);
+    expect(toFloat32("F32", await device.download(sampler.sample))).toEqual(Float32Array.of(0.5, -1, 2));
   });
 });

@@ -33,7 +33,13 @@ async function velocities(
   const store = soloStore();
   const context = await Context.create(device, store, plan);
   const precision = both ? { quantised: true } : undefined;
-  const transformer = await loadTransformer(context, { model, weights: await weightsOf("original") }, 64, size, precision);
+  const transformer = await loadTransformer(
+    context,
+    { model, weights: await weightsOf("original") },
+    64,
+    size,
+    precision,
+  );
   const latent = device.allocatePersistent("fp32", [16, 3, 8, 12]);
   const guidance = new Guidance(context, transformer, latent, 5);
   expect(guidance.forwardsAtOnce).toBe(together ? 2 : 1);

@@ -23,13 +23,16 @@ export class Sampler {
     return this.#sample;
   }
 
-  /** Takes the model's output (the velocity) for `sample` at the current timestep; returns the next sample. */
-  step(velocity: Float32Array): Float32Array {
+  /**
+   * Takes the model's output (the velocity) for `sample` at the current timestep, and noise where the step draws some; returns the next
+   * sample.
+   */
+  step(velocity: Float32Array, noise?: Float32Array): Float32Array {
     const step = this.plan.steps[this.#step];
     if (step === undefined) throw new Error(`All ${this.plan.steps.length} sampling steps are done.`);
     if (velocity.length !== this.#sample.length)
       throw new Error(`The model output has ${velocity.length} values, but the sample has ${this.#sample.length}.`);
-    const tensors = { ...this.#history, sample: this.#sample, velocity };
+    const tensors = { ...this.#history, sample: this.#sample, velocity, ...(noise && { noise }) };
     const x0 = combine(step.x0, tensors);
     const corrected = step.corrected === undefined ? this.#sample : combine(step.corrected, tensors);
     const next = combine(step.next, tensors);
