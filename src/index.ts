@@ -7,9 +7,8 @@ export {
   type RunRequestOptions,
   type VideoResult,
 } from "./engine/engine.js";
-export type { VideoRequest } from "./engine/requests.js";
+export type { LoraFile, VideoRequest } from "./engine/requests.js";
 export { DitrunError, type FailureCode, type FailureDetails } from "./failure.js";
-export type { LoraFile } from "./formats/lora.js";
 export {
   type LaunchEvent,
   type LaunchOptions,

@@ -10,6 +10,8 @@ import type { noiseGenerators, WanGenerateTask } from "../protocol/job.js";
 import { seedOf } from "../protocol/seed.js";
 import { samplingPlan } from "../sampling/scheduler.js";
 
+export type { LoraFile } from "../formats/lora.js";
+
 /** A video to be made. What is left out is as the model's authors publish it. */
 export interface VideoRequest {
   readonly prompt: string;

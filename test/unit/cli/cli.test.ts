@@ -204,7 +204,7 @@ describe("bad input is one sentence and exit code 2", () => {
       "leaves none of the 6 steps for fp8: choose at most 2",
     ],
     ["wan generate --device cpu --prompt x --guide-scale high", '--guide-scale is "high"'],
-    ["wan generate --device cpu --prompt x --guide-scale 1 --nproc 2", "so cfg must be 1, but it is 2"],
+    ["wan generate --device cpu --prompt x --guide-scale 1 --nproc 2 --cfg 2", "so cfg must be 1, but --cfg is 2"],
     ["wan generate --device cpu --prompt x --out v.avi --model tiny --dry-run", "end it in .mp4"],
     ["wan generate --device cpu --prompt x --fps 0.5", '--fps is "0.5"; it must be a number from 1 to 1000'],
     ["wan generate --device cpu --prompt x --size 99984*16", "a side of a video has at most 16384 pixels"],

@@ -70,7 +70,7 @@ test("bash completes after = and the last of several plans", () => {
     `COMP_WORDS=(ditrun ${words}); COMP_CWORD=$((\${#COMP_WORDS[@]} - 1)); _ditrun 2>/dev/null; echo "\${COMPREPLY[*]}"`;
   const asked = [ask("wan generate --solver = u"), ask("wan generate --solver ="), ask("accuracy --plans cp2,tp")];
   const output = execFileSync("bash", ["--norc", "-c", `source ${script}\n${asked.join("\n")}`], { encoding: "utf8" });
-  expect(output).toBe("unipc\nunipc dpm++\ncp2,tp2\n");
+  expect(output).toBe("unipc\nunipc dpm++ euler renoise\ncp2,tp2\n");
 });
 
 test.runIf(isThere("fish"))("fish completes the same", () => {

@@ -118,7 +118,10 @@ test.each([
   ["profile --device cdua", '--device is "cdua"; it must be one of auto, cpu, cuda: did you mean cuda.'],
   ["profile --dtype fp8", '--dtype is "fp8"; it must be one of fp32, bf16: fp8 is --fp8.'],
   ["profile --dtype bfloat16", '--dtype is "bfloat16"; it must be one of fp32, bf16: bfloat16 is bf16.'],
-  [`${generate} --solver uni-pc`, '--solver is "uni-pc"; it must be one of unipc, dpm++: did you mean unipc.'],
+  [
+    `${generate} --solver uni-pc`,
+    '--solver is "uni-pc"; it must be one of unipc, dpm++, euler, renoise: did you mean unipc.',
+  ],
   [`${generate} --frames 80`, "--frames is 80, but a video has 4n + 1 frames: choose 77 or 81."],
 
   // Plans and models.
