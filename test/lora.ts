@@ -70,8 +70,8 @@ export async function writeWithMetadata(
   await writeFile(path, Buffer.concat([length, header, ...bytes]));
 }
 
-/** A LoRA of rank 3 for the linear layers of a model whose paths match, large enough to be seen. */
-export async function writeRandomLora(path: string, model: WanModel, layers = /^blocks\./): Promise<void> {
+/** A LoRA for the linear layers of a model whose paths match, large enough to be seen. */
+export async function writeRandomLora(path: string, model: WanModel, layers = /^blocks\./, rank = 3): Promise<void> {
   const tensors: Record<string, TensorData> = {};
   let seed = 1;
   for (const [name, shape] of parameterShapes(model)) {
@@ -79,11 +79,11 @@ export async function writeRandomLora(path: string, model: WanModel, layers = /^
     const [rows, columns] = shape;
     if (module === undefined || shape.length !== 2 || rows === undefined || columns === undefined) continue;
     if (!layers.test(module)) continue;
-    const pair = pairOf(rows, columns, 3, seed++);
-    tensors[`diffusion_model.${module}.lora_A.weight`] = stored("F32", [3, columns], pair.down);
+    const pair = pairOf(rows, columns, rank, seed++);
+    tensors[`diffusion_model.${module}.lora_A.weight`] = stored("F32", [rank, columns], pair.down);
     tensors[`diffusion_model.${module}.lora_B.weight`] = stored(
       "F32",
-      [rows, 3],
+      [rows, rank],
       pair.up.map((x) => x / 32),
     );
   }

@@ -76,7 +76,7 @@ def checks(module, report):
 
     def gemm():
         for dtype, out_dtype, m, n, k, extra in [
-                (torch.float32, torch.float32, 77, 51, 33, 0), (torch.float32, torch.float32, 1024, 1536, 512, 8), (torch.bfloat16, torch.bfloat16, 1000, 1536, 512, 0),
+                (torch.float32, torch.float32, 77, 51, 33, 0), (torch.float32, torch.float32, 1024, 1536, 512, 8), (torch.float32, torch.float32, 1536, 8960, 4, 0), (torch.float32, torch.float32, 1537, 1536, 64, 0), (torch.bfloat16, torch.bfloat16, 1000, 1536, 512, 0),
                 (torch.bfloat16, torch.bfloat16, 77, 51, 33, 3), (torch.bfloat16, torch.float32, 333, 264, 128, 8), (torch.bfloat16, torch.bfloat16, 1, 512, 256, 0),
                 (torch.bfloat16, torch.bfloat16, 4097, 768, 2048, 16)]:
             a, _ = padded(m, k, dtype, extra, random(m, k))

@@ -75,10 +75,11 @@ export class KeptWeights {
    * @returns whether numbers of a part have changed, which graphs hold.
    */
   async renew(source: WeightSource, changes: (parameter: string) => boolean): Promise<boolean> {
+    const touched = [...this.#parts.values()].filter(({ asked }) => [...asked].some(changes));
+    for (const { part } of touched) this.meter?.expect(bytesOf(part));
     let numbersChanged = false;
     await this.source.lend(source, async () => {
-      for (const { part, load, asked, allocations } of this.#parts.values()) {
-        if (![...asked].some(changes)) continue;
+      for (const { part, load, allocations } of touched) {
         const { numbers = [] } = await this.device.within(new SameMemory(allocations), load);
         numbersChanged ||= numbers.some((value, index) => value !== part.numbers?.[index]);
         part.numbers?.splice(0, numbers.length, ...numbers);
