@@ -60,7 +60,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
   const loras = lorasOf(chosen, found.name);
-  const { sampling, told } = chooseSampling(chosen, preset?.steps ?? 50, [...loras.map(({ file }) => file)]);
+  const { sampling, told } = chooseSampling(chosen, preset?.steps ?? 50, [
+    ...loras.map(({ file }) => file),
+    ...[chosen.transformer, chosen.ckptDir].filter((path) => path !== undefined),
+  ]);
   samplingPlan(sampling);
   const noise = noiseOf(chosen);
   const { overwrite } = chosen;
