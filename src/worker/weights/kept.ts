@@ -75,17 +75,23 @@ export class KeptWeights {
    * @returns whether numbers of a part have changed, which graphs hold.
    */
   async renew(source: WeightSource, changes: (parameter: string) => boolean): Promise<boolean> {
+    const { device, meter } = this;
     const touched = [...this.#parts.values()].filter(({ asked }) => [...asked].some(changes));
-    for (const { part } of touched) this.meter?.expect(bytesOf(part));
-    let numbersChanged = false;
+    for (const { part } of touched) meter?.expect(bytesOf(part));
+    const anew: { readonly part: LoadedPart; readonly numbers: readonly number[] }[] = [];
     await this.source.lend(source, async () => {
       for (const { part, load, allocations } of touched) {
-        const { numbers = [] } = await this.device.within(new SameMemory(allocations), load);
-        numbersChanged ||= numbers.some((value, index) => value !== part.numbers?.[index]);
-        part.numbers?.splice(0, numbers.length, ...numbers);
-        await this.meter?.add(bytesOf(part));
+        const { numbers = [] } = await device.within(new SameMemory(allocations), load);
+        anew.push({ part, numbers });
+        await device.reader.after(() => meter?.add(bytesOf(part)));
       }
     });
+    await device.synchronize();
+    let numbersChanged = false;
+    for (const { part, numbers } of anew) {
+      numbersChanged ||= numbers.some((value, index) => value !== part.numbers?.[index]);
+      part.numbers?.splice(0, numbers.length, ...numbers);
+    }
     return numbersChanged;
   }
 

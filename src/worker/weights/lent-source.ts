@@ -1,5 +1,5 @@
 import type { Tensor } from "../runtime/tensor.js";
-import type { Parameter, Part, WeightSource } from "./source.js";
+import type { OnTheWay, Parameter, Part, WeightSource } from "./source.js";
 
 /** A source that is lent only while something is loaded. What was loaded by it may be loaded anew by it, of another source. */
 export class LentSource implements WeightSource {
@@ -17,10 +17,10 @@ export class LentSource implements WeightSource {
     }
   }
 
-  async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
+  async load(parameter: Parameter, part: Part, out: Tensor, onTheWay?: OnTheWay): Promise<void> {
     if (!this.#source) throw new Error(`${parameter.name} is asked for when there is no source.`);
     this.#asked.add(parameter.name);
-    await this.#source.load(parameter, part, out);
+    await this.#source.load(parameter, part, out, onTheWay);
   }
 
   /** Runs the body. @returns its value, and the names of the parameters that it asked for. */

@@ -1,143 +1,158 @@
 import { DitrunError } from "../../failure.js";
 import type { Lora, LoraChange } from "../../formats/lora.js";
-import { describe, type FileDtype } from "../../formats/tensor-file.js";
+import { describe } from "../../formats/tensor-file.js";
 import { fillZero, transpose } from "../ops/copy.js";
 import { cast, combine } from "../ops/elementwise.js";
 import { gemm } from "../ops/gemm.js";
+import { rowSumSquares } from "../ops/norm.js";
+import { quantizeRows } from "../ops/quantize.js";
 import type { Device } from "../runtime/device.js";
-import { withStaging } from "../runtime/staging.js";
-import { elements, type Tensor, tensor } from "../runtime/tensor.js";
-import { type Parameter, type Part, type WeightSource, wholeOf } from "./source.js";
+import { elements, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
+import { CheckpointWeights } from "./checkpoint.js";
+import { type OnTheWay, type Parameter, type Part, type WeightSource, wholeOf } from "./source.js";
 
 /** A LoRA that is laid over weights. */
 export interface LaidLora extends Lora {
   readonly strength: number;
 }
 
-const dtypes: Partial<Record<FileDtype, Tensor["dtype"]>> = { F32: "fp32", BF16: "bf16", F16: "fp16" };
+/** One of them, and what it does to a parameter. */
+interface Step {
+  readonly lora: LaidLora;
+  readonly change: LoraChange;
+}
+
+/** Float32 sums that may be under way at once: enough to read the next while one is made, and little beside any transformer. */
+const MOST_BYTES_UNDER_WAY = 512 * 2 ** 20;
 
 /**
- * Weights with LoRAs laid over them: W + Σ strength · (alpha / rank) · B · A (arXiv 2106.09685), summed in float32 in the order of the
- * files and rounded once, to the dtype that is asked for. Of B and A only what the part needs is read.
+ * Weights with LoRAs laid over them: W + Σ strength · (alpha / rank) · B · A (arXiv 2106.09685), summed in float32 and rounded once, to
+ * what is asked for. Of B and A only what the part needs is made.
  */
 export class LoraWeights implements WeightSource {
+  #underWay = 0;
+
   constructor(
     private readonly device: Device,
     private readonly base: WeightSource,
     private readonly loras: readonly LaidLora[],
   ) {}
 
-  async load(parameter: Parameter, part: Part, out: Tensor): Promise<void> {
+  async load(parameter: Parameter, part: Part, out: Tensor, onTheWay: OnTheWay = {}): Promise<void> {
     const { device, base } = this;
-    const changes = this.loras.flatMap((lora) =>
-      (lora.changes.get(parameter.name) ?? []).map((change) => ({ lora, change })),
+    const steps = this.loras.flatMap((lora) =>
+      (lora.changes.get(parameter.name) ?? []).map((change): Step => ({ lora, change })),
     );
-    if (changes.length === 0 || device.measuring) return base.load(parameter, part, out);
-    const replacements = changes.filter(({ change }) => change.kind === "replacement");
-    const sums = changes.filter(({ change }) => change.kind !== "replacement");
-    const apply = async (to: Tensor, some: typeof changes) => {
-      for (const { lora, change } of some) await this.#change(to, lora, change, parameter, part);
-    };
-    const sumInto = async (sum: Tensor) => {
-      await base.load(parameter, part, sum);
-      // What replaces the weight comes before all that is added to it.
-      await apply(sum, replacements);
-      if (sums.length <= 1) return apply(sum, sums);
-      // Added up on their own first: the large weight then rounds their sum once, whatever their order.
-      await withStaging(device, "fp32", out.shape, async (all) => {
-        fillZero(device, all);
-        await apply(all, sums);
-        combine(device, sum, [
-          { coefficient: 1, x: sum },
-          { coefficient: 1, x: all },
-        ]);
-      });
-    };
-    if (out.dtype === "fp32") return sumInto(out);
-    await withStaging(device, "fp32", out.shape, async (sum) => {
-      await sumInto(sum);
-      cast(device, out, sum);
+    if (steps.length === 0 || device.measuring) return base.load(parameter, part, out, onTheWay);
+    const shape = [part.rows.reduce((all, { count }) => all + count, 0), part.columns.count];
+    await this.#makeRoom(shape);
+    const sum = out.dtype === "fp32" ? tensor(out.address, "fp32", shape) : await device.stage("fp32", shape);
+    await base.load(parameter, part, sum);
+    // What replaces the weight comes before all that is added to it.
+    for (const step of steps) if (step.change.kind === "replacement") await this.#apply(sum, step, parameter, part);
+    await this.#addAll(
+      sum,
+      steps.filter(({ change }) => change.kind !== "replacement"),
+      parameter,
+      part,
+    );
+    await device.reader.after(() => {
+      const { factor = 1, squares } = onTheWay;
+      if (factor !== 1) combine(device, sum, [{ coefficient: factor, x: sum }]);
+      if (out.dtype === "fp32") return;
+      if (out.dtype === "e4m3") {
+        quantizeRows(device, { ...out, shape, rowStride: part.columns.count }, sum);
+        if (squares) rowSumSquares(device, squares, sum);
+      } else cast(device, tensor(out.address, out.dtype, shape), sum);
+      device.unstage(sum);
     });
   }
 
   /** Its files are whose opened them. */
   async close(): Promise<void> {}
 
-  /** sum (float32, the part) changed once. */
-  async #change(sum: Tensor, lora: LaidLora, change: LoraChange, parameter: Parameter, part: Part): Promise<void> {
+  /** Waits for what is under way where it is much. */
+  async #makeRoom(shape: readonly number[]): Promise<void> {
+    this.#underWay += tensorBytes("fp32", shape);
+    if (this.#underWay <= MOST_BYTES_UNDER_WAY) return;
+    await this.device.reader.settle();
+    this.#underWay = tensorBytes("fp32", shape);
+  }
+
+  /** sum += all changes. Several are added up on their own first: the large weight then rounds their sum once, whatever their order. */
+  async #addAll(sum: Tensor, steps: readonly Step[], parameter: Parameter, part: Part): Promise<void> {
+    const { device } = this;
+    const [first, second] = steps;
+    if (first && !second) return this.#apply(sum, first, parameter, part);
+    if (!first) return;
+    const all = await device.stage("fp32", sum.shape);
+    await device.reader.after(() => fillZero(device, all));
+    for (const step of steps) await this.#apply(all, step, parameter, part);
+    await device.reader.after(() => {
+      add(device, sum, 1, all, 1);
+      device.unstage(all);
+    });
+  }
+
+  /** Begins to change sum, float32 [rows, columns] of the part. */
+  async #apply(sum: Tensor, { lora, change }: Step, parameter: Parameter, part: Part): Promise<void> {
     const { device } = this;
     const { strength } = lora;
-    const [rows, columns] = [part.rows.reduce((all, { count }) => all + count, 0), part.columns.count];
     if (change.kind !== "product") {
-      await this.#read(lora, change.tensor, parameter.shape, part, async (values) => {
+      const values = await this.#read(lora, change.tensor, part, parameter);
+      await device.reader.after(() => {
         // At strength 1 a replacement is exact, since the weight then counts nothing.
-        const [own, other] = change.kind === "sum" ? [1, strength * change.scale] : [1 - strength, strength];
-        combine(device, sum, [
-          { coefficient: own, x: sum },
-          { coefficient: other, x: values },
-        ]);
+        if (change.kind === "sum") add(device, sum, 1, values, strength * change.scale);
+        else add(device, sum, 1 - strength, values, strength);
+        device.unstage(values);
       });
       return;
     }
-    const whole = wholeOf(parameter);
+    const { rows, columns } = part;
     const rank = lora.file.info(change.down).shape[0] ?? 1;
-    const ofUp = { rows: part.rows, columns: { start: 0, count: rank } };
-    const ofDown = { rows: [{ start: 0, count: rank }], columns: part.columns };
-    await this.#read(lora, change.up, [whole.rows[0]?.count ?? 1, rank], ofUp, (up) =>
-      this.#read(lora, change.down, [rank, whole.columns.count], ofDown, (down) =>
-        withStaging(device, "fp32", [columns, rank], async (turned) => {
-          transpose(device, turned, tensor(down.address, "fp32", [1, rank, columns]));
-          const matrix = tensor(sum.address, "fp32", [rows, columns]);
-          const a = tensor(up.address, "fp32", [rows, rank]);
-          gemm(device, matrix, a, turned, { residual: matrix, alpha: strength * change.scale });
-        }),
-      ),
-    );
+    const ranks = { start: 0, count: rank };
+    const up = await this.#read(lora, change.up, { rows, columns: ranks });
+    const down = await this.#read(lora, change.down, { rows: [ranks], columns });
+    const turned = await device.stage("fp32", [columns.count, rank]);
+    await device.reader.after(() => {
+      transpose(device, turned, down);
+      gemm(device, sum, up, turned, { residual: sum, alpha: strength * change.scale });
+      for (const each of [up, down, turned]) device.unstage(each);
+    });
   }
 
   /**
-   * Reads a part of a file's tensor, seen with this shape, to the device in float32, and has the body queue what uses it.
-   * @throws DitrunError for a dtype that factors do not have.
+   * Begins to read a part of a file's tensor into float32 [rows, columns], which is to be unstaged.
+   * @param parameter whose part it is, if not the tensor's own. @throws DitrunError where the tensor cannot be cut so.
    */
-  async #read(
-    { file }: LaidLora,
-    name: string,
-    shape: readonly number[],
-    part: Part,
-    body: (values: Tensor) => Promise<void>,
-  ): Promise<void> {
+  async #read({ file }: LaidLora, name: string, part: Part, parameter?: Parameter): Promise<Tensor> {
     const { device } = this;
-    const info = file.info(name);
-    const stored = dtypes[info.dtype];
-    if (!stored)
+    const own = { name, shape: file.info(name).shape, init: { kind: "constant", value: 0 } } as const;
+    const count = part.rows.reduce((all, range) => all + range.count, 0);
+    const values = await device.stage("fp32", [count, part.columns.count]);
+    // A tensor of one row, as a modulation, is stored with or without a dimension of length 1 in front.
+    const alike = !parameter || own.shape[0] === parameter.shape[0];
+    const whole = count * part.columns.count === elements(own.shape);
+    if (!alike && !whole)
       throw new DitrunError(
         "ERR_LORA",
-        `${file.path}: ${name} is ${describe(info)}, but a LoRA's tensors must be F32, BF16 or F16.`,
+        `${file.path}: ${name} is ${describe(file.info(name))}, which tensor parallelism cannot cut as it does ${parameter?.name}, [${parameter?.shape.join(", ")}].`,
       );
-    const all = elements(shape) / (shape[0] ?? 1);
-    const count = part.rows.reduce((sum, range) => sum + range.count, 0);
-    const bytes: Uint8Array[] = [];
-    // A tensor of one row, as a modulation, is stored with or without a dimension of length 1 in front.
-    if (part.rows.length === 1 && count === (shape[0] ?? 1) && part.columns.count === all)
-      bytes.push(await file.read(name));
-    else if (part.columns.count === all) {
-      for (const { start, count: rows } of part.rows)
-        bytes.push(await file.read(name, { dim: 0, start, end: start + rows }));
-    } else {
-      const { start, count: columns } = part.columns;
-      bytes.push(await file.read(name, { dim: 1, start, end: start + columns }));
-    }
-    const wanted = [count, part.columns.count];
-    await withStaging(device, "fp32", wanted, (values) =>
-      withStaging(device, stored, wanted, async (raw) => {
-        let written = 0;
-        for (const each of bytes) {
-          await device.upload(tensor(raw.address + written, stored, [each.byteLength]), each);
-          written += each.byteLength;
-        }
-        cast(device, values, raw);
-        await body(values);
-      }),
+    const from = alike ? part : wholeOf(own);
+    const rows = from.rows.reduce((all, range) => all + range.count, 0);
+    await new CheckpointWeights(device, file).load(
+      own,
+      from,
+      tensor(values.address, "fp32", [rows, from.columns.count]),
     );
+    return values;
   }
+}
+
+/** x = a · x + b · y, float32. */
+function add(device: Device, x: Tensor, a: number, y: Tensor, b: number): void {
+  combine(device, x, [
+    { coefficient: a, x },
+    { coefficient: b, x: y },
+  ]);
 }

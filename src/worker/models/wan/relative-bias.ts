@@ -43,7 +43,7 @@ export class RelativeBias {
   }
 
   /** [buckets, heads of this rank], once the device's reader has settled. */
-  static async #load(loader: Loader, name: string, shape: readonly number[], own: Range): Promise<readonly number[]> {
+  static async #load(loader: Loader, name: string, shape: readonly number[], own: Range): Promise<number[]> {
     const { device } = loader.context;
     const [buckets = 0, heads = 0] = shape;
     const numbers: number[] = [];

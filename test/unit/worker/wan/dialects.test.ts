@@ -42,7 +42,7 @@ async function forward(transformer: string): Promise<Float32Array> {
   const context = await Context.create(device, soloStore(), planSchema.parse({ dtype: "fp32" }));
   try {
     const weights = { from: "checkpoint", transformer, textEncoder: transformer, vae: transformer } as const;
-    const loaded = await loadTransformer(context, model, weights, 32, size);
+    const loaded = await loadTransformer(context, { model, weights }, 32, size);
     const latent = device.allocatePersistent("fp32", [16, 1, 4, 4]);
     const output = device.allocatePersistent("fp32", latent.shape);
     const text = device.allocatePersistent("fp32", [3, 32]);

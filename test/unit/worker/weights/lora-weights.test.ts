@@ -9,8 +9,9 @@ import { parameterShapes } from "../../../../src/models/wan/lora/modules.js";
 import { describeLora, openLora } from "../../../../src/models/wan/lora/open-lora.js";
 import { builtKernels } from "../../../../src/paths.js";
 import { Device } from "../../../../src/worker/runtime/device.js";
+import { CheckpointWeights } from "../../../../src/worker/weights/checkpoint.js";
 import { type LaidLora, LoraWeights } from "../../../../src/worker/weights/lora-weights.js";
-import { CheckpointWeights, type Part, wholeOf } from "../../../../src/worker/weights/source.js";
+import { type Part, wholeOf } from "../../../../src/worker/weights/source.js";
 import { dyadic, type Pair, pairOf, product, type Stored, stored, writeWithMetadata } from "../../../lora.js";
 
 const model: WanModel = {
@@ -81,6 +82,7 @@ async function load(loras: readonly LaidLora[], name: string, part?: Part, dtype
   const rows = wanted.rows.reduce((sum, range) => sum + range.count, 0);
   const out = device.allocatePersistent(dtype, [rows, wanted.columns.count]);
   await new LoraWeights(device, source, loras).load(parameter, wanted, out);
+  await device.synchronize();
   const { buffer } = await device.download(out);
   return dtype === "fp32" ? new Float32Array(buffer) : bf16ToFloat32(new Uint16Array(buffer));
 }
