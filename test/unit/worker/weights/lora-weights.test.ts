@@ -285,6 +285,32 @@ describe("a LoRA laid over weights", () => {
     await b.file.close();
   });
 
+  it("is quantised to e4m3 only as a sum, with the scales and squares of its rows", async () => {
+    await write(
+      "e4m3.safetensors",
+      pairsNamed((m) => m, kohya, alphaF32),
+    );
+    const lora = await lay(join(folder, "e4m3.safetensors"));
+    const module = "blocks.0.ffn.2";
+    const parameter = { name: `${module}.weight`, shape: [8, 12], init: { kind: "constant", value: 0 } as const };
+    const [rowScale, squares] = [device.allocatePersistent("fp32", [8]), device.allocatePersistent("fp32", [8, 1])];
+    const out = { ...device.allocatePersistent("e4m3", [8, 12]), rowScale };
+    await new LoraWeights(device, source, [lora]).load(parameter, wholeOf(parameter), out, { squares });
+    await device.synchronize();
+    const scales = new Float32Array((await device.download(rowScale)).buffer);
+    const sums = new Float32Array((await device.download(squares)).buffer);
+    const sum = merged(module, alpha / rank);
+    for (let row = 0; row < 8; row++) {
+      const own = sum.subarray(12 * row, 12 * row + 12);
+      expect(scales[row]).toBeCloseTo(Math.max(...own.map(Math.abs)) / 448, 7);
+      expect(sums[row]).toBeCloseTo(
+        own.reduce((all, x) => all + x * x, 0),
+        4,
+      );
+    }
+    await lora.file.close();
+  });
+
   it("gives each slice its part: runs of rows, and columns", async () => {
     await write("slices.safetensors", {
       ...pairsNamed((m) => m, kohya, { dtype: "BF16", ...alphaF32 }),
