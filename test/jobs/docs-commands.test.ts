@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
@@ -18,6 +18,8 @@ const once = [...new Map(commands.map((command) => [command.text, command])).val
 
 describe("commands of the pages run on a CPU", () => {
   const folder = mkdtempSync(join(tmpdir(), "docs-commands-"));
+  // Pages name files of a clone.
+  symlinkSync(join(packageRoot, "models"), join(folder, "models"));
   afterAll(() => rmSync(folder, { recursive: true }));
 
   test.each(once.map((command) => [command.page, command.text, command] as const))(
