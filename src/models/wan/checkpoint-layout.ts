@@ -4,6 +4,7 @@ import { DitrunError } from "../../failure.js";
 import { readTextFile } from "../../files/text-file.js";
 import { mostPointerBytes, refuseLfsPointer } from "../../formats/lfs-pointer.js";
 import { readShardIndex } from "../../formats/sharded.js";
+import { shown } from "../../formats/shown.js";
 import { findByContent } from "./find-by-content.js";
 import { tokenizerFor } from "./find-tokenizer.js";
 import { optionOf } from "./tensors/open-part.js";
@@ -136,7 +137,7 @@ export class CheckpointFolder {
       if (name.endsWith(".index.json")) await this.#checkShards(path, dirname(name));
       return path;
     }
-    const found = await findByContent(
+    const { found, strangers } = await findByContent(
       folders.map((folder) => join(this.directory, folder)),
       part,
     );
@@ -148,7 +149,7 @@ export class CheckpointFolder {
         `${this.directory} has ${found.length} files with a ${part}, ${basename(only)} and ${basename(second ?? "")} among them: name one with ${optionOf[part]}.`,
       );
     const [first = part, ...more] = names;
-    throw this.#missing(first, more);
+    throw this.#missing(first, more, strangers[0]);
   }
 
   /** The tokenizer's folder or file. @returns undefined where there is none. */
@@ -177,11 +178,12 @@ export class CheckpointFolder {
     }
   }
 
-  #missing(name: string, alternatives: readonly string[] = []): DitrunError {
+  /** @param stranger a file that stands there, and holds no part of a Wan model. */
+  #missing(name: string, alternatives: readonly string[] = [], stranger?: string): DitrunError {
     const what = [name, ...alternatives].join(" (or ").concat(alternatives.length > 0 ? ")" : "");
     return new DitrunError(
       "ERR_CHECKPOINT_INCOMPLETE",
-      `${this.directory} is a Wan checkpoint in the ${this.layout.name} layout, but ${what} is missing; download it again.`,
+      `${this.directory} is a Wan checkpoint in the ${this.layout.name} layout, but ${what} is missing${stranger === undefined ? "" : `, and ${shown(basename(stranger))} holds no part of a Wan model`}; download it again.`,
     );
   }
 }

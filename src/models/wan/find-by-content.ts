@@ -9,18 +9,29 @@ import type { Part } from "./tensors/spellings.js";
 const weightsFile = /\.(?:safetensors|gguf|pth?|ckpt|bin)$/i;
 const indexFile = /\.(?:safetensors|bin)\.index\.json$/;
 
+/** Files of weights in some folders. */
+export interface FoundFiles {
+  /** Those that hold the part. */
+  readonly found: readonly string[];
+  /** Those that hold no part of a Wan model. */
+  readonly strangers: readonly string[];
+}
+
 /**
  * The files of some folders that hold a part of a Wan model, told by their headers. Shards count as one, their index if they have one.
  * @throws DitrunError where no file has the part and one cannot be read: a Git LFS pointer, for instance.
  */
-export async function findByContent(folders: readonly string[], part: Part): Promise<string[]> {
+export async function findByContent(folders: readonly string[], part: Part): Promise<FoundFiles> {
   const found: string[] = [];
+  const strangers: string[] = [];
   let failure: DitrunError | undefined;
   for (const folder of folders)
     for (const path of candidates(folder, (await readdir(folder).catch((): string[] => [])).sort())) {
       try {
         const file = await openTensors(path);
-        if (partsOf(file).some(({ spelling }) => spelling.part === part)) found.push(path);
+        const parts = partsOf(file).map(({ spelling }) => spelling.part);
+        if (parts.includes(part)) found.push(path);
+        if (parts.length === 0) strangers.push(path);
         await file.close();
       } catch (error) {
         if (!(error instanceof DitrunError)) throw error;
@@ -28,7 +39,7 @@ export async function findByContent(folders: readonly string[], part: Part): Pro
       }
     }
   if (found.length === 0 && failure) throw failure;
-  return found;
+  return { found, strangers };
 }
 
 function candidates(folder: string, names: readonly string[]): string[] {

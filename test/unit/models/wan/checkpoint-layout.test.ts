@@ -130,6 +130,15 @@ describe("files by other names are told by what is in them", () => {
     );
   });
 
+  test("a file of weights that holds nothing of Wan is named", async () => {
+    await copyOf("original");
+    await unlink(join(dir, weights));
+    await cp("test/golden/data/schedulers.safetensors", join(dir, "other.safetensors"));
+    await expect(detectLayout(dir)).rejects.toThrow(
+      `but ${weights} (or ${weights}.index.json) is missing, and other.safetensors holds no part of a Wan model; download it again.`,
+    );
+  });
+
   test("ComfyUI's folders, and a folder of single files", async () => {
     const put = async (from: string, to: string) => cp(join(tinyCheckpoint, from), join(dir, to), { recursive: true });
     await put("diffusion_pytorch_model.safetensors", "comfy/diffusion_models/wan2.1.safetensors");

@@ -9,8 +9,8 @@ import type { Part } from "../../../../src/models/wan/tensors/spellings.js";
 import { transformerFacts } from "../../../../src/models/wan/tensors/transformer-facts.js";
 import { tinyCheckpoint } from "../../../../src/paths.js";
 import { type GgufTensor, ggmlTypes, gguf } from "../../../gguf-files.js";
-import { decode } from "../../../golden/decode.js";
 import { dictionary, torchLegacy, torchZip } from "../../../torch-files.js";
+import { decode } from "./decode.js";
 import {
   floats,
   isLinear,

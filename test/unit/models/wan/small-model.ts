@@ -1,5 +1,5 @@
 import { float32ToBf16, float32ToFloat16 } from "../../../../src/formats/numbers.js";
-import { decode } from "../../../golden/decode.js";
+import { decode } from "./decode.js";
 
 /** A tensor to write, in any container. */
 export interface Written {
