@@ -86,7 +86,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     },
     tokenizer,
     description: bundled
-      ? "the small checkpoint of random weights that comes with ditrun"
+      ? "the small checkpoint that comes with ditrun"
       : `${checkpoint.directory}, ${layout} layout`,
   };
 }
