@@ -36,9 +36,9 @@ const tiny: WanPreset = {
   name: "tiny",
   config: "wan-tiny",
   bundled: tinyCheckpoint,
-  size: "96*64",
-  frames: 9,
-  steps: 6,
+  size: "96*96",
+  frames: 17,
+  steps: 10,
 };
 
 /** By what --model says in small letters. */
