@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // How many videos of models/wan-tiny show what their prompts say, by steps. Training never showed the prompts' combinations of words.
 // A table on stdout. Needs `npm run build`.
-//   npx tsx bench/quality.ts [--prompts 100] [--size 96*96] [--steps 4,8,12] [--fp8] [--guide-scale 5] [--shift 5] [--solver unipc]
+//   npx tsx bench/quality.ts [--prompts 100] [--size 96*96] [--steps 4,8,12] [--fp8] [--guide-scale 4] [--shift 3] [--solver unipc]
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { z } from "zod";
@@ -17,8 +17,8 @@ const { values: options } = parseArgs({
     size: { type: "string", default: "96*96" },
     steps: { type: "string", default: "4,8,12" },
     fp8: { type: "boolean", default: false },
-    "guide-scale": { type: "string", default: "5" },
-    shift: { type: "string", default: "5" },
+    "guide-scale": { type: "string", default: "4" },
+    shift: { type: "string", default: "3" },
     solver: { type: "string", default: "unipc" },
   },
 });

@@ -48,8 +48,8 @@ export async function taskOf(request: VideoRequest, base: RequestBase): Promise<
   const size = sizeOf(request, preset);
   const solver = request.solver ?? published.solver;
   const steps = request.steps ?? preset?.steps ?? 50;
-  const shift = request.shift ?? published.shift;
-  const guideScale = request.guideScale ?? published.guideScale;
+  const shift = request.shift ?? preset?.shift ?? published.shift;
+  const guideScale = request.guideScale ?? preset?.guideScale ?? published.guideScale;
   planSampling(solver, steps, shift);
   if (guideScale === 1 && plan.mesh.cfg > 1) {
     throw new DitrunError(

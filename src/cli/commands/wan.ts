@@ -84,11 +84,13 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
   const texts = [...prompts, negative];
-  const { warnings, ids } =
+  const { warnings, ids, unknown } =
     source.tokenizer === undefined
       ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
       : await tokenize(texts, source.tokenizer, model.textLength);
-  for (const warning of warnings) log.logger.warn(warning);
+  // Of the prompts only: the published negative prompt need not be known.
+  const unclear = unknown.slice(0, prompts.length).filter((sentence) => sentence !== undefined);
+  for (const warning of [...warnings, ...unclear]) log.logger.warn(warning);
   const task: Omit<WanGenerateTask, "ids"> = {
     ...{ kind: "wan-generate", model, plan, weights, size: latent, sampling, seed },
     ...noise,
@@ -123,9 +125,9 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
 function samplingOf(chosen: GenerateOptions, preset: WanPreset | undefined): WanGenerateTask["sampling"] {
   const solver = chosen.solver === "dpm++" ? "dpm++" : "unipc";
   const steps = chosen.steps ?? preset?.steps ?? 50;
-  const shift = chosen.shift ?? published.shift;
+  const shift = chosen.shift ?? preset?.shift ?? published.shift;
   planSampling(solver, steps, shift);
-  return { solver, steps, shift, guideScale: chosen.guideScale ?? published.guideScale };
+  return { solver, steps, shift, guideScale: chosen.guideScale ?? preset?.guideScale ?? published.guideScale };
 }
 
 /** @throws DitrunError where nothing is in e4m3, by the plan or because all steps would be in bf16. */

@@ -1,4 +1,4 @@
-import { published, usualOf } from "../../models/wan/presets.js";
+import { presets, published, usualOf } from "../../models/wan/presets.js";
 import type { VaeDtype } from "../../plan/schema.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import {
@@ -54,7 +54,7 @@ export const generateOptions = {
     {
       value: "X",
       describe: "How much the prompt counts; 1 leaves out the negative prompt; the authors advise 6 for 1.4B",
-      usual: `${published.guideScale}, as in their code`,
+      usual: `${published.guideScale}, as in their code; tiny: ${presets.tiny?.guideScale}`,
     },
     decimal((value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
   ),

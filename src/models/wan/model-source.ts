@@ -85,9 +85,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
       ...{ textEncoder: textEncoder.weights, vae: vae.weights },
     },
     tokenizer,
-    description: bundled
-      ? "the small checkpoint that comes with ditrun"
-      : `${checkpoint.directory}, ${layout} layout`,
+    description: bundled ? "the small checkpoint that comes with ditrun" : `${checkpoint.directory}, ${layout} layout`,
   };
 }
 

@@ -434,16 +434,16 @@ describe("global options stand before or after the command", () => {
     expect(await names("--cp 2 --dtype fp32")).toEqual(["cp2 fp32", "single fp32"]);
   });
 
-  test.each(["models/wan-tiny", "test/golden/data/wan/diffusers"])(
-    "%s says itself which model it is",
-    async (folder) => {
-      for (const option of ["--ckpt-dir", "--model"]) {
-        const line = `wan generate ${option} ${folder} --prompt x --device cpu --dry-run --json`;
-        // 9 frames of 96 × 64, which only the small model has by default.
-        expect(await dryRun(line)).toMatchObject({ tokens: 72, model: { kind: "wan", width: 128, layers: 3 } });
-      }
-    },
-  );
+  test.each([
+    // 17 frames of 96 × 96, which only the small model has by default.
+    ["models/wan-tiny", "", 180, 6],
+    ["test/golden/data/wan/diffusers", "--size 96*64 --frames 9", 72, 3],
+  ])("%s says itself which model it is", async (folder, size, tokens, layers) => {
+    for (const option of ["--ckpt-dir", "--model"]) {
+      const line = `wan generate ${option} ${folder} --prompt x --device cpu --dry-run --json ${size}`.trim();
+      expect(await dryRun(line)).toMatchObject({ tokens, model: { kind: "wan", width: 128, layers } });
+    }
+  });
 
   test.each([
     ["accuracy --model 14B --plans cp2", "wan-14b", 75_600],

@@ -11,7 +11,9 @@ export const maxTextTokens = 512;
 const endToken = "</s>";
 
 /** What this code itself relies on; the rest of tokenizer.json is the tokenizers library's. */
-const tokenizerSchema = z.looseObject({ model: z.looseObject({ type: z.literal("Unigram") }) });
+const tokenizerSchema = z.looseObject({
+  model: z.looseObject({ type: z.literal("Unigram"), unk_id: z.int().nullish() }),
+});
 const configSchema = z.looseObject({});
 
 /** Wan's prompt tokenizer: text in, ids of at most 512 tokens out, ending in the end token, without padding. */
@@ -20,7 +22,13 @@ export class WanTokenizer {
   readonly #tokenizer: Tokenizer;
   readonly #end: number;
 
-  private constructor(file: string, tokenizer: Tokenizer, end: number) {
+  private constructor(
+    file: string,
+    tokenizer: Tokenizer,
+    end: number,
+    /** The token for what no piece of the tokenizer says, if it has one. */
+    readonly unknownId: number | undefined,
+  ) {
     this.#file = file;
     this.#tokenizer = tokenizer;
     this.#end = end;
@@ -42,7 +50,7 @@ export class WanTokenizer {
           "ERR_TOKENIZER",
           `${file} does not end texts with the token ${endToken}; is it the tokenizer of UMT5?`,
         );
-      return new WanTokenizer(file, tokenizer, end);
+      return new WanTokenizer(file, tokenizer, end, settings.model.unk_id ?? undefined);
     });
   }
 
