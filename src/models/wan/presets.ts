@@ -75,9 +75,10 @@ export function presetOf(model: string): WanPreset | undefined {
 }
 
 /** For help: what a setting is where nothing is given, and which models have another. */
-export function usualOf(setting: "size" | "frames" | "steps"): string {
-  const others = [t2v14b, tiny].filter((preset) => preset[setting] !== t2v1b[setting]);
-  return [`${t2v1b[setting]}`, ...others.map((preset) => `${preset.name}: ${preset[setting]}`)].join("; ");
+export function usualOf(setting: "size" | "frames" | "steps" | "shift" | "guideScale"): string {
+  const own = (preset: WanPreset) => ({ ...published, ...preset })[setting];
+  const others = [t2v14b, tiny].filter((preset) => own(preset) !== own(t2v1b));
+  return [`${own(t2v1b)}`, ...others.map((preset) => `${preset.name}: ${own(preset)}`)].join("; ");
 }
 
 /** Wan2.1, generate.py and wan/configs/shared_config.py. */
