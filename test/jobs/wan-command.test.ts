@@ -90,7 +90,7 @@ describe("ditrun wan generate", () => {
     expect(load.bytes).toBeGreaterThan(1e6);
     expect(Object.keys(stages)).toEqual(["prepareMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
     for (const value of [...Object.values(stages), forwardMs.median, secondsPerStep]) expect(value).toBeGreaterThan(0);
-    expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 5, guideScale: 5 });
+    expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 3, guideScale: 4 });
     expect([plan.mesh, worldSize]).toEqual([{ cfg: 2, cp: 2, tp: 1 }, 4]);
   });
 
@@ -165,7 +165,7 @@ describe("ditrun wan generate", () => {
     expect(stderr).toContain(`seed ${drawn}, noise: torch-cpu`);
     expect([String(JSON.parse(stdout).seed), JSON.parse(stdout).noise]).toEqual([drawn, "torch-cpu"]);
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
-    expect(JSON.parse(stdout).sampling).toEqual({ solver: "dpm++", steps: 3, shift: 5, guideScale: 1 });
+    expect(JSON.parse(stdout).sampling).toEqual({ solver: "dpm++", steps: 3, shift: 3, guideScale: 1 });
   });
 
   it("leaves the first and the last steps in bf16 under --fp8", async () => {

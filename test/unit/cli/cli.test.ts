@@ -152,15 +152,15 @@ describe("bad input is one sentence and exit code 2", () => {
     ["wan generate --device cpu --prompt x --shift 1e-300", "The sampling shift 1e-300 leaves steps among"],
     ["wan generate --device cpu --prompt x --out v.mp4 --dump ./v.mp4", "--out and --dump both name ./v.mp4"],
     ["wan generate --device cpu --prompt x --weights random --download", "leave out --download"],
-    ["wan generate --device cpu --prompt x --out /proc/x/", "Cannot write frames into /proc/x/"],
+    ["wan generate --device cpu --prompt red --out /proc/x/", "Cannot write frames into /proc/x/"],
     ["wan generate --device cpu --prompt x --shift -1", '--shift is "-1"; it must be a number above 0'],
     [
       "wan generate --device cpu --prompt x --model tiny --bf16-steps 2",
       "plan single bf16 has nothing in fp8: add --fp8",
     ],
     [
-      "wan generate --device cpu --prompt x --model tiny --fp8 --bf16-steps 3",
-      "leaves none of the 6 steps for fp8: choose at most 2",
+      "wan generate --device cpu --prompt x --model tiny --fp8 --bf16-steps 5",
+      "leaves none of the 10 steps for fp8: choose at most 4",
     ],
     ["wan generate --device cpu --prompt x --guide-scale high", '--guide-scale is "high"'],
     ["wan generate --device cpu --prompt x --guide-scale 1 --nproc 2", "so cfg must be 1, but it is 2"],
