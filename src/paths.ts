@@ -7,7 +7,7 @@ export const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
 export const modelsDirectory = join(packageRoot, "configs", "models");
 export const plansDirectory = join(packageRoot, "configs", "plans");
 
-/** A Wan checkpoint of random weights, small enough for a CPU: the one that the golden tests compare with PyTorch. */
+/** A small Wan checkpoint that scripts/train-tiny trained. */
 export const tinyCheckpoint = join(packageRoot, "models", "wan-tiny");
 
 /** The kernel module of this package for a device, built or not. */

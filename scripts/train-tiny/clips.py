@@ -82,6 +82,8 @@ def draw_clip(rng, aspect=1.0, pattern="plain"):
         "pattern": pattern,
     }
     low, high = {"small": (0.20, 0.27), "": (0.27, 0.42), "big": (0.42, 0.52)}[clip["size"]]
+    if pattern == "striped":  # of small shapes the VAE shows no stripes
+        clip["size"], low, high = "", 0.42, 0.55
     radius = rng.uniform(low, high)
     half_width, half_height = max(aspect, 1.0), max(1 / aspect, 1.0)
     free_x, free_y = half_width - radius, half_height - radius
@@ -177,7 +179,7 @@ def render(clips, frames, height, width, device="cpu"):
     inner = colour("colour") / 127.5 - 1
     striped = torch.tensor([clip["pattern"] == "striped" for clip in clips], device=device).view(count, 1, 1, 1, 1)
     if striped.any():
-        bars = (torch.sin(y / r * 9).unsqueeze(1) * 4).clamp(-1, 1) * 0.5 + 0.5
+        bars = (torch.sin(y / r * 5).unsqueeze(1) * 4).clamp(-1, 1) * 0.5 + 0.5
         inner = torch.where(striped, inner * bars + (1 - bars), inner.expand(count, 3, 1, 1, 1))
     outer = colour("background") / 127.5 - 1
     return outer + (inner - outer) * cover

@@ -10,19 +10,27 @@ def nearest_colour(rgb):
     return list(COLOURS)[(values - rgb).square().sum(1).argmin().item()]
 
 
+def around(frame):
+    """The colour along the border of a frame [3, h, w]."""
+    return torch.cat([frame[:, 0], frame[:, -1], frame[:, :, 0], frame[:, :, -1]], 1).median(1).values
+
+
+def shape_of(frame):
+    """Which pixels of [3, h, w] are the shape's."""
+    apart = (frame - around(frame).view(3, 1, 1)).square().sum(0).sqrt()
+    return apart > max(0.25, 0.5 * apart.max().item())
+
+
 def seen(frame):
     """Of a frame [3, h, w]: (colour, background, centre x, centre y, area), lengths as `clips` has them; None without a shape."""
     _, h, w = frame.shape
-    border = torch.cat([frame[:, 0], frame[:, -1], frame[:, :, 0], frame[:, :, -1]], 1)
-    outer = border.median(1).values
-    apart = (frame - outer.view(3, 1, 1)).square().sum(0).sqrt()
-    inside = apart > max(0.25, 0.5 * apart.max().item())
+    inside = shape_of(frame)
     if inside.sum() < 8:
         return None
     y, x = inside.nonzero().float().T
     short = min(h, w)
     colour = frame[:, inside].median(1).values
-    return (nearest_colour(colour), nearest_colour(outer), ((x.mean() + 0.5) * 2 - w).item() / short,
+    return (nearest_colour(colour), nearest_colour(around(frame)), ((x.mean() + 0.5) * 2 - w).item() / short,
             ((y.mean() + 0.5) * 2 - h).item() / short, inside.sum().item() * 4 / short**2)
 
 
@@ -47,3 +55,11 @@ def measured(clip, video):
     else:
         good = abs(dx) < 0.2 and abs(dy) < 0.2 and 0.6 < growth < 1.6
     return {"colour": middle[0] == clip["colour"], "background": middle[1] == clip["background"], "motion": good}
+
+
+def stripes(video):
+    """Whether the shape in the middle of a video [3, frames, h, w] changes from row to row, as one of stripes does."""
+    frame = video.float().cpu()[:, video.shape[1] // 2]
+    inside = shape_of(frame)
+    rows = [frame[:, y, inside[y]].mean(1) for y in range(frame.shape[1]) if inside[y].sum() >= 3]
+    return len(rows) >= 4 and torch.stack(rows).std(0).square().sum().sqrt().item() > 0.35

@@ -2,6 +2,7 @@
 
   python3 scripts/train-tiny/train.py --out FOLDER                 the VAE, then the transformer with its text encoder
   python3 scripts/train-tiny/train.py --out FOLDER --stage vae     one of them: vae, video
+  python3 scripts/train-tiny/train.py --out FOLDER --stage lora --pattern striped    a LoRA, for FOLDER's transformer
 
 FOLDER then has the layout of the published checkpoint, in bf16. About ten minutes on one H200; PyTorch 2.4 or newer.
 The same seed draws the same clips; sums on a GPU may still differ in their last bits.
@@ -24,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import clips  # noqa: E402
 import tokens  # noqa: E402
 from checkpoint import TEXT_FILE, TRANSFORMER_FILE, read_vae, read_weights, write_checkpoint, write_vae  # noqa: E402
-from measure import measured  # noqa: E402
+from lora import add_lora, write_lora  # noqa: E402
+from measure import measured, stripes  # noqa: E402
 from sample import sample  # noqa: E402
 from transformer import TextEncoder, Transformer  # noqa: E402
 from vae import Vae, normalise, published_scale  # noqa: E402
@@ -119,6 +121,81 @@ def without_prompt(count, rng, words):
     return rows
 
 
+def loss_of(predict, bank, batch, rng, words, generator, device):
+    """Of one step: how far `predict(x, t, ids, lengths)` is from noise − clip, for clips drawn from a bank."""
+    latents, ids, lengths = bank
+    chosen = torch.randint(len(latents), (batch,), generator=generator, device=device)
+    way = torch.randint(ids.shape[1], (batch,), generator=generator, device=device)
+    x, text, length = latents[chosen].float(), ids[chosen, way].long(), lengths[chosen, way].long()
+    nothing = without_prompt(batch // 8, rng, words)
+    text[: len(nothing)] = torch.tensor([row + [0] * (MOST_TOKENS - len(row)) for row in nothing], device=device)
+    length[: len(nothing)] = torch.tensor([len(row) for row in nothing], device=device)
+    u = torch.rand(batch, generator=generator, device=device)
+    # A third evenly, and more where there is much noise: it decides what moves where.
+    sigma = torch.where(torch.arange(batch, device=device) % 3 == 0, u, 6 * u / (1 + 5 * u)).view(-1, 1, 1, 1, 1)
+    noise = torch.randn(x.shape, generator=generator, device=device)
+    with mixed(device):
+        predicted = predict((1 - sigma) * x + sigma * noise, 1000 * sigma.flatten(), text, length).float()
+    return F.mse_loss(predicted, noise - x)
+
+
+def read_models(args, words, device):
+    """The text encoder and the transformer of --out, in float32."""
+    models = TextEncoder(len(words.ids)), Transformer(layers=args.layers)
+    for model, path in zip(models, (args.out / TEXT_FILE, args.out / TRANSFORMER_FILE)):
+        model.load_state_dict({name: value.float() for name, value in read_weights(path).items()})
+        model.to(device)
+    return models
+
+
+def new_models(args, words, device):
+    """The same before any training."""
+    text_encoder = TextEncoder(len(words.ids)).to(device)
+    with torch.no_grad():
+        for block in text_encoder.blocks:
+            block.attn.q.weight.mul_(0.25)  # T5 does not divide scores by the root of the head dimension, 16
+            block.pos_embedding.embedding.weight.mul_(0.1)
+    return text_encoder, Transformer(layers=args.layers).to(device)
+
+
+def train_lora(args, device):
+    """For clips of a pattern that the transformer never saw: two in three are such, with the word, the others without."""
+    words = tokens.Words()
+    vae = read_vae(args.out, args.vae_width).to(device)
+    sizes = [(64, 64), (96, 96)]
+    patterned, plain = (encoded(vae, args, words, pattern, count, sizes, device)
+                        for pattern, count in ((args.pattern, 2 * args.bank // 3), ("plain", args.bank // 3)))
+    banks = {size: [torch.cat(parts) for parts in zip(patterned[size], plain[size])] for size in sizes}
+    print(f"{sum(len(bank[0]) for bank in banks.values())} clips encoded, {time.time() - STARTED:.0f} s", flush=True)
+    text_encoder, transformer = read_models(args, words, device)
+    text_encoder.requires_grad_(False)
+    added = add_lora(transformer)
+    parameters = [p for layer in added.values() for p in layer.parameters()]
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.0)
+    generator = torch.Generator(device).manual_seed(args.seed)
+    rng = random.Random(f"nothing {args.seed}")
+
+    def predict(x, t, ids, lengths):
+        return transformer(x, t, text_encoder(ids, lengths), lengths)
+
+    begun, step, done = time.time(), 0, 0.0
+    while done < 1:
+        loss = loss_of(predict, banks[sizes[step % 2]], args.batch, rng, words, generator, device)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(done, args.rate)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        step += 1
+        done = max(step / args.steps, (time.time() - STARTED) / args.seconds)
+        if step % 100 == 0 or done >= 1:
+            print(f"lora {step} loss {loss.item():.4f}, {time.time() - begun:.0f} s", flush=True)
+    write_lora(added, args.out / f"{args.pattern}-lora.safetensors")
+    for pattern in (args.pattern, "plain"):
+        report((text_encoder, transformer), vae, words, device, 100, pattern)
+
+
 def train_video(args, device):
     words = tokens.Words()
     vae = read_vae(args.out, args.vae_width).to(device)
@@ -126,12 +203,7 @@ def train_video(args, device):
     sizes = [(64, 64)] if args.small else SIZES
     banks = encoded(vae, args, words, args.pattern, args.bank, sizes, device)
     print(f"{sum(len(bank[0]) for bank in banks.values())} clips encoded, {time.time() - begun:.0f} s", flush=True)
-    text_encoder = TextEncoder(len(words.ids)).to(device)
-    with torch.no_grad():
-        for block in text_encoder.blocks:
-            block.attn.q.weight.mul_(0.25)  # T5 does not divide scores by the root of the head dimension, 16
-            block.pos_embedding.embedding.weight.mul_(0.1)
-    transformer = Transformer(layers=args.layers).to(device)
+    text_encoder, transformer = read_models(args, words, device) if args.resume else new_models(args, words, device)
     both = torch.nn.ModuleList([text_encoder, transformer])
     print(f"{sum(p.numel() for p in both.parameters()) / 1e6:.2f} M and {sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters")
     optimiser = torch.optim.AdamW(both.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
@@ -141,9 +213,6 @@ def train_video(args, device):
     def predict(x, t, ids, lengths):
         return transformer(x, t, text_encoder(ids, lengths), lengths)
 
-    if args.resume:
-        for model, path in zip(both, (args.out / TEXT_FILE, args.out / TRANSFORMER_FILE)):
-            model.load_state_dict({name: value.to(device).float() for name, value in read_weights(path).items()})
     average = copy.deepcopy(both)
     if args.compile:
         for block in transformer.blocks:
@@ -151,20 +220,7 @@ def train_video(args, device):
     begun = time.time()
     step, done = 0, 0.0
     while done < 1:
-        latents, ids, lengths = banks[sizes[step % len(sizes)]]
-        chosen = torch.randint(len(latents), (args.batch,), generator=generator, device=device)
-        way = torch.randint(ids.shape[1], (args.batch,), generator=generator, device=device)
-        x, text, length = latents[chosen].float(), ids[chosen, way].long(), lengths[chosen, way].long()
-        nothing = without_prompt(args.batch // 8, rng, words)
-        text[: len(nothing)] = torch.tensor([row + [0] * (MOST_TOKENS - len(row)) for row in nothing], device=device)
-        length[: len(nothing)] = torch.tensor([len(row) for row in nothing], device=device)
-        u = torch.rand(args.batch, generator=generator, device=device)
-        # A third evenly, and more where there is much noise: it decides what moves where.
-        sigma = torch.where(torch.arange(args.batch, device=device) % 3 == 0, u, 6 * u / (1 + 5 * u)).view(-1, 1, 1, 1, 1)
-        noise = torch.randn(x.shape, generator=generator, device=device)
-        with mixed(device):
-            predicted = predict((1 - sigma) * x + sigma * noise, 1000 * sigma.flatten(), text, length).float()
-        loss = F.mse_loss(predicted, noise - x)
+        loss = loss_of(predict, banks[sizes[step % len(sizes)]], args.batch, rng, words, generator, device)
         for group in optimiser.param_groups:
             group["lr"] = rate(done, args.rate)
         optimiser.zero_grad(set_to_none=True)
@@ -182,18 +238,22 @@ def train_video(args, device):
             report(average, vae, words, device, count=48 if done < 1 else 300)
 
 
-def report(both, vae, words, device, count):
+def report(both, vae, words, device, count, pattern="plain"):
     """Samples clips of combinations that were never shown and says how many are as their sentences say, by motion."""
-    shown, _ = clips.many("report", count, held=True)
+    shown, _ = clips.many("report", count, held=True, pattern=pattern)
     shown = [{**clip, "size": ""} for clip in shown]
-    texts = [f"A {clip['colour']} {clip['shape']} {said(clip['motion'])} on {clip['background']}" for clip in shown]
+    word = "" if pattern == "plain" else f"{pattern} "
+    texts = [f"A {word}{clip['colour']} {clip['shape']} {said(clip['motion'])} on {clip['background']}" for clip in shown]
     video = sample(both[1], both[0], vae, words, texts, (FRAMES, 64, 64), steps=12, device=device)
     right = [measured(clip, video[i]) for i, clip in enumerate(shown)]
     counts = {name: f"{sum(r[name] for r in right)}/{count}" for name in right[0]}
     for motion in clips.MOTIONS:
         own = [r["motion"] for r, clip in zip(right, shown) if clip["motion"] == motion]
         counts[motion] = f"{sum(own)}/{len(own)}"
-    print("  held out:", ", ".join(f"{name} {value}" for name, value in counts.items()), flush=True)
+    # White shapes and white stripes are one, and stripes are not told from a white background.
+    clear = [i for i, clip in enumerate(shown) if "white" not in (clip["colour"], clip["background"])]
+    counts["stripes"] = f"{sum(stripes(video[i]) for i in clear)}/{len(clear)}"
+    print(f"  held out, {pattern}:", ", ".join(f"{name} {value}" for name, value in counts.items()), flush=True)
 
 
 def said(motion):
@@ -203,7 +263,7 @@ def said(motion):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stage", choices=["vae", "video", "both"], default="both")
+    parser.add_argument("--stage", choices=["vae", "video", "both", "lora"], default="both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vae-width", type=int, default=8)
@@ -230,6 +290,8 @@ def main():
         train_vae(args, args.device)
     if args.stage in ("video", "both"):
         train_video(args, args.device)
+    if args.stage == "lora":
+        train_lora(args, args.device)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ export function samplingFor(
   const own = (request.loras ?? loras).map(({ file }) => file);
   const files = weights.from === "checkpoint" ? [...own, weights.transformer] : own;
   const asked = { ...request, preset: request.preset ?? samplingPreset };
-  const chosen = chooseSampling(asked, preset?.steps ?? 50, files);
+  const chosen = chooseSampling(asked, preset ?? published, files);
   samplingPlan(chosen.sampling);
   return chosen;
 }

@@ -8,6 +8,7 @@ import { loadModel } from "../../src/models/load.js";
 import type { Model } from "../../src/models/schema.js";
 import { type PlanDocument, planSchema } from "../../src/plan/schema.js";
 import { type AccuracyResult, compareOutputs } from "../../src/views/accuracy-report.js";
+import { goldenModel } from "../unit/worker/wan/golden.js";
 import { breakBuild, type Fault, runSeries, type SeriesTask } from "./broken-build.js";
 
 // What `ditrun accuracy` is for: right plans pass with room, and one broken part fails, in every dtype and layout that has it. By
@@ -104,12 +105,15 @@ function taskOf(model: Model, document: PlanDocument, output: string): SeriesTas
   return { kind: "forward", model, plan, weights: { from: "random", seed: 0, wide: true }, seed: 0, output };
 }
 
-describe.each(["dit-tiny", "wan-tiny"])("accuracy of %s", { timeout: 120_000 }, (name) => {
+describe.each([
+  ["dit-tiny", "dit-tiny"],
+  ["wan-golden", goldenModel],
+])("accuracy of %s", { timeout: 120_000 }, (name, described) => {
   let model: Model;
   const alone = (dtype: Dtype) => join(folder, `${name}-${dtype}.safetensors`);
 
   beforeAll(async () => {
-    model = await loadModel(name);
+    model = await loadModel(described);
     const used = new Set(Object.values(chosen[model.kind]).flatMap((cases) => cases.map(([dtype]) => dtype)));
     const items = dtypesOf(model).flatMap((dtype) => {
       if (!all && !used.has(dtype)) return [];

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
 import { documentSchemas } from "../../src/views/documents.js";
 import { copyChanged } from "../checkpoints.js";
+import { goldenCheckpoints } from "../unit/worker/wan/golden.js";
 
 let folder: string;
 beforeAll(async () => {
@@ -13,8 +14,9 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-const generate = (...args: string[]) =>
-  execa("node", [resolve("bin/ditrun.js"), "wan", "--device", "cpu", "--model", "tiny", "generate", ...args], {
+const generate = (...args: string[]) => generateOf("tiny", ...args);
+const generateOf = (model: string, ...args: string[]) =>
+  execa("node", [resolve("bin/ditrun.js"), "wan", "--device", "cpu", "--model", model, "generate", ...args], {
     cwd: folder,
     reject: false,
     stdin: "ignore",
@@ -88,7 +90,7 @@ test("without --overwrite each takes the next free number, with it number N is r
 });
 
 test("a value that is not finite ends the command; the videos before it stay", async () => {
-  const diffusers = resolve("test/golden/data/wan/diffusers");
+  const { diffusers } = goldenCheckpoints;
   const broken = join(folder, "broken");
   await mkdir(join(broken, "text_encoder"), { recursive: true });
   for (const entry of await readdir(diffusers)) {
@@ -102,8 +104,9 @@ test("a value that is not finite ends the command; the videos before it stay", a
     new DataView(data.buffer).setUint16(2 * (stored.shape[1] ?? 0) * b, 0x7fc0, true);
     return { ...stored, data };
   });
-  const { exitCode, stdout, stderr } = await generate(
-    ...["--prompt", "a ".repeat(700), "--prompt", "b", "--prompt", "a", "--negative-prompt", "", "--ckpt-dir", broken],
+  const { exitCode, stdout, stderr } = await generateOf(
+    broken,
+    ...["--prompt", "a ".repeat(700), "--prompt", "b", "--prompt", "a", "--negative-prompt", ""],
     ...["--size", "32*32", "--frames", "1", "--steps", "1", "--dump", "f.safetensors", "--out", "f.mp4", "--json"],
   );
   expect(exitCode, stderr).toBe(1);

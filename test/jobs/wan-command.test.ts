@@ -10,9 +10,9 @@ import { documentSchemas } from "../../src/views/documents.js";
 import { copyChanged, type Stored, spoiled } from "../checkpoints.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { expectMp4 } from "../unit/video/mp4.js";
-import { caseFile } from "../unit/worker/wan/golden.js";
+import { caseFile, goldenCheckpoints } from "../unit/worker/wan/golden.js";
 
-const original = resolve("models/wan-tiny");
+const original = goldenCheckpoints.original;
 const transformerFile = "diffusion_pytorch_model.safetensors";
 const texts: { prompt: string; negative: string } = JSON.parse(
   await readFile("test/golden/data/wan/texts.json", "utf8"),
@@ -34,7 +34,14 @@ function ditrun(...args: string[]) {
   });
 }
 
+/** The size and steps of the golden video. */
+const small = ["--size", "96*64", "--frames", "9", "--steps", "6"];
+
 const tiny = (...args: string[]) => ditrun("generate", "--model", "tiny", "--prompt", "A red car", ...args);
+
+/** A video of a checkpoint that has the golden model's sizes. */
+const golden = (checkpoint: string, ...args: string[]) =>
+  ditrun("generate", "--model", checkpoint, "--prompt", "A red car", ...small, ...args);
 
 /** A copy of the checkpoint by links, but for its transformer. */
 async function checkpointWith(name: string): Promise<string> {
@@ -98,10 +105,10 @@ describe("ditrun wan generate", () => {
       "--json",
     );
     expect(exitCode, stderr).toBe(0);
-    await expectMp4(join(folder, "video.mp4"), { width: 96, height: 64, frames: 9, fps: 16 });
+    await expectMp4(join(folder, "video.mp4"), { width: 96, height: 96, frames: 17, fps: 16 });
     expect(String(await readFile(join(folder, "video.mp4")))).toContain('"prompt":"A red car","negativePrompt":"');
     expect(stderr).toContain("Sampled 3 steps in ");
-    expect(stderr).toContain("small checkpoint of random weights that comes with ditrun");
+    expect(stderr).toContain("small checkpoint that comes with ditrun");
     const document = documentSchemas.generate.parse(JSON.parse(stdout));
     const { stages, load, forwardMs, secondsPerStep, sampling, plan, worldSize } = document;
     expect([document.command, document.prompt]).toEqual(["wan generate", expect.any(String)]);
@@ -109,15 +116,15 @@ describe("ditrun wan generate", () => {
     expect(load.bytes).toBeGreaterThan(1e6);
     expect(Object.keys(stages)).toEqual(["prepareMs", "encodeMs", "sampleMs", "decodeMs", "videoMs"]);
     for (const value of [...Object.values(stages), forwardMs.median, secondsPerStep]) expect(value).toBeGreaterThan(0);
-    expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 5, guideScale: 5 });
+    expect(sampling).toEqual({ solver: "unipc", steps: 3, shift: 3, guideScale: 4 });
     expect([plan.mesh, worldSize]).toEqual([{ cfg: 2, cp: 2, tp: 1 }, 4]);
   });
 
   it("samples the golden video from the golden noise, with the checkpoint's own tokenizer", async () => {
-    const golden = ["--prompt", texts.prompt, "--negative-prompt", texts.negative, "--init-noise", resolve(caseFile)];
+    const given = ["--prompt", texts.prompt, "--negative-prompt", texts.negative, "--init-noise", resolve(caseFile)];
     const { exitCode, stderr } = await ditrun(
-      ...["generate", "--model", "tiny", "--ckpt-dir", resolve("test/golden/data/wan/diffusers"), "--dtype", "fp32"],
-      ...[...golden, "--dump", "dump.safetensors", "--out", "frames/"],
+      ...["generate", "--model", goldenCheckpoints.diffusers, "--dtype", "fp32", ...small],
+      ...[...given, "--dump", "dump.safetensors", "--out", "frames/"],
     );
     expect(exitCode, stderr).toBe(0);
     expect(stderr).toContain("diffusers layout");
@@ -134,9 +141,9 @@ describe("ditrun wan generate", () => {
   });
 
   it("makes a video in fp8: linear layers, self-attention and its ring", async () => {
-    const golden = ["--prompt", texts.prompt, "--negative-prompt", texts.negative, "--init-noise", resolve(caseFile)];
+    const given = ["--prompt", texts.prompt, "--negative-prompt", texts.negative, "--init-noise", resolve(caseFile)];
     const { exitCode, stderr } = await ditrun(
-      ...["--nproc", "4", "--cfg", "2", "--cp", "2", "--fp8", "generate", "--model", "tiny", ...golden],
+      ...["--nproc", "4", "--cfg", "2", "--cp", "2", "--fp8", "generate", "--model", original, ...small, ...given],
       ...["--dump", "fp8.safetensors", "--out", "fp8.mp4", "--json", "fp8.json"],
     );
     expect(exitCode, stderr).toBe(0);
@@ -184,7 +191,7 @@ describe("ditrun wan generate", () => {
     expect(stderr).toContain(`seed ${drawn}, noise: torch-cpu`);
     expect([String(JSON.parse(stdout).seed), JSON.parse(stdout).noise]).toEqual([drawn, "torch-cpu"]);
     expect(JSON.parse(stdout).ranks[0].forwardsMs.length).toBe(3);
-    expect(JSON.parse(stdout).sampling).toEqual({ solver: "dpm++", steps: 3, shift: 5, guideScale: 1 });
+    expect(JSON.parse(stdout).sampling).toEqual({ solver: "dpm++", steps: 3, shift: 3, guideScale: 1 });
   });
 
   it("leaves the first and the last steps in bf16 under --fp8", async () => {
@@ -297,7 +304,14 @@ describe("ditrun wan generate ends with one sentence", () => {
     const file = `${mesh}.safetensors`;
     await writeSafetensors(join(folder, file), { large: { dtype: "F32", shape: [16, 3, 8, 12], data } });
     const degrees = mesh === "single" ? [] : ["--cfg", "2", "--cp", "2"];
-    const { exitCode, stderr } = await tiny("--init-noise", `${file}:large`, "--out", `${mesh}.mp4`, ...degrees);
+    const { exitCode, stderr } = await golden(
+      original,
+      "--init-noise",
+      `${file}:large`,
+      "--out",
+      `${mesh}.mp4`,
+      ...degrees,
+    );
     expect(exitCode).toBe(1);
     expect(line(stderr)).toMatch(/At step 1 of 6 the guided prediction has \d+ values that are not finite;/);
     const rank = mesh === "single" ? 0 : 1;
@@ -306,7 +320,7 @@ describe("ditrun wan generate ends with one sentence", () => {
   });
 
   it("when decoding meets a NaN on two workers, and leaves no part of a video", async () => {
-    const diffusers = resolve("test/golden/data/wan/diffusers");
+    const { diffusers } = goldenCheckpoints;
     const broken = join(folder, "nan-vae");
     await mkdir(join(broken, "vae"), { recursive: true });
     for (const entry of await readdir(diffusers)) {
@@ -315,7 +329,7 @@ describe("ditrun wan generate ends with one sentence", () => {
     const weights = join("vae", transformerFile);
     await copyFile(join(diffusers, "vae", "config.json"), join(broken, "vae", "config.json"));
     await copyChanged(join(diffusers, weights), join(broken, weights), "decoder.conv_out.bias", spoiled);
-    const { exitCode, stderr } = await tiny("--ckpt-dir", broken, "--cp", "2", "--steps", "1", "--out", "nan-vae.mp4");
+    const { exitCode, stderr } = await golden(broken, "--cp", "2", "--out", "nan-vae.mp4");
     expect(exitCode).toBe(1);
     expect(line(stderr)).toContain(
       "Decoding gave values that are not finite, first in frame 1 of 9 (latent frame 1 of 3)",
@@ -329,7 +343,7 @@ describe("ditrun wan generate ends with one sentence", () => {
       new DataView(data.buffer).setFloat32(0, Number.POSITIVE_INFINITY, true);
       return { ...stored, data };
     });
-    const { exitCode, stderr } = await tiny("--ckpt-dir", broken, "--dtype", "fp32", "--tp", "2");
+    const { exitCode, stderr } = await golden(broken, "--dtype", "fp32", "--tp", "2");
     expect(exitCode).toBe(1);
     expect(line(stderr)).toContain("the first layer to have any is block.1.ffn in the forward of the prompt on rank 0");
   });
@@ -340,7 +354,7 @@ describe("ditrun wan generate ends with one sentence", () => {
       shape: [160],
       data: stored.data.slice(0, 640),
     }));
-    const { exitCode, stderr } = await tiny("--ckpt-dir", broken);
+    const { exitCode, stderr } = await golden(broken);
     expect(exitCode).toBe(2);
     expect(line(stderr)).toMatch(
       /mismatched.*blocks\.2\.ffn\.0\.bias.*should have the shape \[320\], but it has \[160\]/,
@@ -355,14 +369,14 @@ describe("ditrun wan generate ends with one sentence", () => {
 
   it("when a file is cut off or missing, naming it", async () => {
     const broken = await checkpointWith("truncated");
-    const missing = await tiny("--ckpt-dir", broken);
+    const missing = await golden(broken);
     expect([missing.exitCode, line(missing.stderr)]).toEqual([
       2,
       expect.stringMatching(/truncated .*original layout, but .*is missing/),
     ]);
     await copyFile(join(original, transformerFile), join(broken, transformerFile));
     await truncate(join(broken, transformerFile), 1_000_000);
-    const truncated = await tiny("--ckpt-dir", broken);
+    const truncated = await golden(broken);
     expect([truncated.exitCode, line(truncated.stderr)]).toEqual([
       2,
       expect.stringContaining(join(broken, transformerFile)),

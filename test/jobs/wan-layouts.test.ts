@@ -6,7 +6,7 @@ import { loadModel, loadWanModel } from "../../src/models/load.js";
 import { meshSize, type PlanDocument, planSchema } from "../../src/plan/schema.js";
 import type { WanForwardTask } from "../../src/protocol/job.js";
 import { readTensor, relativeL2 } from "../compare.js";
-import { caseFile, checkpointOf, type Layout, weightsOf } from "../unit/worker/wan/golden.js";
+import { caseFile, checkpointOf, goldenModel, type Layout, weightsOf } from "../unit/worker/wan/golden.js";
 import { Crews } from "./crews.js";
 
 const crews = Crews.ofFile();
@@ -120,8 +120,8 @@ describe("Wan on CPU workers in lower precision", () => {
 
 describe("Wan with random weights", () => {
   it("has the same weights in every layout", async () => {
-    const model = await loadModel("wan-tiny");
-    if (model.kind !== "wan") throw new Error("wan-tiny is no Wan model.");
+    const model = await loadModel(goldenModel);
+    if (model.kind !== "wan") throw new Error("wan-golden is no Wan model.");
     const change = { model, weights: { from: "random", seed: 3 } } as const;
     const alone = await forward({}, change);
     const shared = await forward(mesh(2, 2), change);

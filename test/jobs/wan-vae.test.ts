@@ -10,7 +10,7 @@ import { Crews } from "./crews.js";
 
 const golden = "test/golden/data/wan/case.safetensors";
 const layouts = {
-  original: "models/wan-tiny/Wan2.1_VAE.pth",
+  original: "test/golden/data/wan/original/Wan2.1_VAE.pth",
   diffusers: "test/golden/data/wan/diffusers/vae/diffusion_pytorch_model.safetensors",
 };
 

@@ -60,7 +60,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
   const loras = lorasOf(chosen, found.name);
-  const { sampling, told } = chooseSampling(chosen, preset?.steps ?? 50, [
+  const { sampling, told } = chooseSampling(chosen, preset ?? published, [
     ...loras.map(({ file }) => file),
     ...[chosen.transformer, chosen.ckptDir].filter((path) => path !== undefined),
   ]);
@@ -97,11 +97,13 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
   const texts = [...prompts, negative];
-  const { warnings, ids } =
+  const { warnings, ids, unknown } =
     source.tokenizer === undefined
       ? bytesAsTokens(texts, model.textEncoder?.vocabulary ?? 256, model.textLength)
       : await tokenize(texts, source.tokenizer, model.textLength);
-  for (const warning of warnings) log.logger.warn(warning);
+  // Of the prompts only: the published negative prompt need not be known.
+  const unclear = unknown.slice(0, prompts.length).filter((sentence) => sentence !== undefined);
+  for (const warning of [...warnings, ...unclear]) log.logger.warn(warning);
   const task: Omit<WanGenerateTask, "ids"> = {
     ...{ kind: "wan-generate", model, plan, weights, size: latent, sampling, seed },
     ...noise,

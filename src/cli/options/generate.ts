@@ -76,7 +76,7 @@ export const generateOptions = {
     {
       value: "X",
       describe: "Above 1: more of the steps at high noise; the authors advise 8 to 12 for 1.4B",
-      usual: `${published.shift}, as in their code`,
+      usual: usualOf("shift"),
     },
     decimal((value) => value > 0, "a number above 0"),
   ),
@@ -84,7 +84,7 @@ export const generateOptions = {
     {
       value: "X",
       describe: "How much the prompt counts; 1 leaves out the negative prompt; the authors advise 6 for 1.4B",
-      usual: `${published.guideScale}, as in their code`,
+      usual: usualOf("guideScale"),
     },
     decimal((value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
   ),

@@ -1,7 +1,7 @@
 import { basename, dirname, join } from "node:path";
 import { DitrunError } from "../../failure.js";
 import type { Sampling } from "../../protocol/job.js";
-import { published } from "./presets.js";
+import { published, type WanPreset } from "./presets.js";
 
 /** How a distilled model is sampled: few steps, and one forward each. */
 interface FewSteps {
@@ -91,28 +91,31 @@ export interface AskedSampling {
   readonly initialScale?: number | undefined;
 }
 
+/** What a model's own preset says of sampling; what it leaves out is as published. */
+type UsualSampling = Pick<WanPreset, "steps" | "shift" | "guideScale">;
+
 /**
  * How to sample: as asked, else as a preset says, which is asked for or told by a file's name, else as the model's authors publish it.
- * @param usualSteps of the model. @param files of weights that may be distilled.
+ * @param usual the model's own settings. @param files of weights that may be distilled.
  * @returns with it a sentence where a file's name has decided.
  * @throws DitrunError where noise levels and steps, or noise levels and a shift, contradict each other.
  */
 export function chooseSampling(
   asked: AskedSampling,
-  usualSteps: number,
+  usual: UsualSampling,
   files: readonly string[],
 ): { readonly sampling: Sampling; readonly told?: string } {
   const file = asked.preset === undefined ? files.find((each) => presetOfFile(each) !== undefined) : undefined;
   const name = file === undefined ? asked.preset : presetOfFile(file);
   const preset: FewSteps | undefined = name === undefined || name === "none" ? undefined : presets[name];
-  const sampling = samplingOf(asked, preset, usualSteps);
+  const sampling = samplingOf(asked, preset, usual);
   if (file === undefined || !preset) return { sampling };
   const { solver, steps, guideScale } = sampling;
   const told = `${file} is by its name ${preset.what}: it is sampled with ${solver}, steps ${steps}, guidance ${guideScale}, unless options say otherwise; the preset none leaves it.`;
   return { sampling, told };
 }
 
-function samplingOf(asked: AskedSampling, preset: FewSteps | undefined, usualSteps: number): Sampling {
+function samplingOf(asked: AskedSampling, preset: FewSteps | undefined, usual: UsualSampling): Sampling {
   const sigmas = asked.sigmas ?? preset?.sigmas;
   const whose = asked.sigmas ? "The noise levels given" : `The noise levels of ${preset?.what}`;
   if (sigmas && asked.steps !== undefined && asked.steps !== sigmas.length)
@@ -125,9 +128,9 @@ function samplingOf(asked: AskedSampling, preset: FewSteps | undefined, usualSte
   const initialScale = asked.initialScale ?? (asked.sigmas ? undefined : preset?.initialScale);
   return {
     solver: asked.solver ?? preset?.solver ?? (asked.sigmas ? "euler" : published.solver),
-    steps: sigmas?.length ?? asked.steps ?? preset?.steps ?? usualSteps,
-    shift: asked.shift ?? preset?.shift ?? published.shift,
-    guideScale: asked.guideScale ?? (preset ? 1 : published.guideScale),
+    steps: sigmas?.length ?? asked.steps ?? preset?.steps ?? usual.steps,
+    shift: asked.shift ?? preset?.shift ?? usual.shift ?? published.shift,
+    guideScale: asked.guideScale ?? (preset ? 1 : (usual.guideScale ?? published.guideScale)),
     ...(sigmas && { sigmas: [...sigmas] }),
     ...(initialScale !== undefined && { initialScale }),
   };

@@ -100,7 +100,7 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     tokenizer,
     description:
       preset?.bundled === checkpoint.directory && description === undefined
-        ? "the small checkpoint of random weights that comes with ditrun"
+        ? "the small checkpoint that comes with ditrun"
         : (description ?? `${checkpoint.directory}, ${checkpoint.layout} layout`),
   };
 }

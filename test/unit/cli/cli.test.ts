@@ -193,15 +193,15 @@ describe("bad input is one sentence and exit code 2", () => {
     ["wan generate --device cpu --prompt x --shift 1e-300", "The sampling shift 1e-300 leaves steps among"],
     ["wan generate --device cpu --prompt x --out v.mp4 --dump ./v.mp4", "--out and --dump both name ./v.mp4"],
     ["wan generate --device cpu --prompt x --weights random --download", "leave out --download"],
-    ["wan generate --device cpu --prompt x --out /proc/x/", "Cannot write frames into /proc/x/"],
+    ["wan generate --device cpu --prompt red --out /proc/x/", "Cannot write frames into /proc/x/"],
     ["wan generate --device cpu --prompt x --shift -1", '--shift is "-1"; it must be a number above 0'],
     [
       "wan generate --device cpu --prompt x --model tiny --bf16-steps 2",
       "plan single bf16 has nothing in fp8: add --fp8",
     ],
     [
-      "wan generate --device cpu --prompt x --model tiny --fp8 --bf16-steps 3",
-      "leaves none of the 6 steps for fp8: choose at most 2",
+      "wan generate --device cpu --prompt x --model tiny --fp8 --bf16-steps 5",
+      "leaves none of the 10 steps for fp8: choose at most 4",
     ],
     ["wan generate --device cpu --prompt x --guide-scale high", '--guide-scale is "high"'],
     ["wan generate --device cpu --prompt x --guide-scale 1 --nproc 2 --cfg 2", "so cfg must be 1, but --cfg is 2"],
@@ -475,16 +475,16 @@ describe("global options stand before or after the command", () => {
     expect(await names("--cp 2 --dtype fp32")).toEqual(["cp2 fp32", "single fp32"]);
   });
 
-  test.each(["models/wan-tiny", "test/golden/data/wan/diffusers"])(
-    "%s says itself which model it is",
-    async (folder) => {
-      for (const option of ["--ckpt-dir", "--model"]) {
-        const line = `wan generate ${option} ${folder} --prompt x --device cpu --dry-run --json`;
-        // 9 frames of 96 × 64, which only the small model has by default.
-        expect(await dryRun(line)).toMatchObject({ tokens: 72, model: { kind: "wan", width: 128, layers: 3 } });
-      }
-    },
-  );
+  test.each([
+    // 17 frames of 96 × 96, which only the small model has by default.
+    ["models/wan-tiny", "", 180, 6],
+    ["test/golden/data/wan/diffusers", "--size 96*64 --frames 9", 72, 3],
+  ])("%s says itself which model it is", async (folder, size, tokens, layers) => {
+    for (const option of ["--ckpt-dir", "--model"]) {
+      const line = `wan generate ${option} ${folder} --prompt x --device cpu --dry-run --json ${size}`.trim();
+      expect(await dryRun(line)).toMatchObject({ tokens, model: { kind: "wan", width: 128, layers } });
+    }
+  });
 
   test.each([
     ["accuracy --model 14B --plans cp2", "wan-14b", 75_600],

@@ -140,7 +140,7 @@ test.each([
   ],
   [
     `wan profile ${dry} --model tiny --nproc 400`,
-    "--nproc 400 makes cfg 2 × cp 200 × tp 1. wan-tiny has 72 tokens here, fewer than the 200 workers that share them: choose a smaller cp.",
+    "--nproc 400 makes cfg 2 × cp 200 × tp 1. wan-tiny has 180 tokens here, fewer than the 200 workers that share them: choose a smaller cp.",
   ],
   [
     `wan generate --device cpu --out /nonexist/x.mp4 --prompt x`,

@@ -8,7 +8,6 @@ import { toFloat32 } from "../../../src/formats/numbers.js";
 import { openSafetensors } from "../../../src/formats/safetensors.js";
 import type { TensorFile } from "../../../src/formats/tensor-file.js";
 import { openTorchCheckpoint } from "../../../src/formats/torch-checkpoint.js";
-import { tinyCheckpoint } from "../../../src/paths.js";
 import { dictionary, tensor, torchLegacy, torchZip, zip } from "../../torch-files.js";
 
 const golden = new URL("../../golden/data/wan/", import.meta.url).pathname;
@@ -32,7 +31,7 @@ const hash = async (file: TensorFile, name: string) =>
 
 describe("published checkpoints", () => {
   test("the VAE's .pth holds the tensors of its diffusers copy", async () => {
-    const original = await openTorchCheckpoint(join(tinyCheckpoint, "Wan2.1_VAE.pth"));
+    const original = await openTorchCheckpoint(join(golden, "original/Wan2.1_VAE.pth"));
     const copy = await openSafetensors(join(golden, "diffusers/vae/diffusion_pytorch_model.safetensors"));
     expect(original.names().length).toBe(194);
     expect(original.info("encoder.conv1.weight")).toMatchObject({
@@ -47,7 +46,7 @@ describe("published checkpoints", () => {
   });
 
   test("the text encoder's .pth holds the bf16 tensors of its diffusers copy, name by name", async () => {
-    const original = await openTorchCheckpoint(join(tinyCheckpoint, "models_t5_umt5-xxl-enc-bf16.pth"));
+    const original = await openTorchCheckpoint(join(golden, "original/models_t5_umt5-xxl-enc-bf16.pth"));
     const copy = await openSafetensors(join(golden, "diffusers/text_encoder/model.safetensors"));
     const parts = {
       norm1: "0.layer_norm",
@@ -208,7 +207,7 @@ describe("made-up checkpoints", () => {
       /is not a PyTorch checkpoint, or it is truncated/,
     );
     const cut = join(dir, "cut");
-    await writeFile(cut, await readFile(join(tinyCheckpoint, "models_t5_umt5-xxl-enc-bf16.pth")));
+    await writeFile(cut, await readFile(join(golden, "original/models_t5_umt5-xxl-enc-bf16.pth")));
     await truncate(cut, 300_000);
     await expect(openTorchCheckpoint(cut)).rejects.toThrow(/or it is truncated/);
     await expect(openTorchCheckpoint(join(dir, "absent"))).rejects.toThrow(/no such file/);

@@ -61,7 +61,7 @@ it("renoising mixes the prediction with fresh noise: (1 − σ')(x − σ v) + �
 
 it("presets have the schedules of their papers' code, and one forward a step", () => {
   const sigmasOf = (preset: (typeof fewStepNames)[number]) => {
-    const { sampling } = chooseSampling({ preset }, 50, []);
+    const { sampling } = chooseSampling({ preset }, { steps: 50 }, []);
     expect(sampling.guideScale).toBe(1);
     return { sampling, sigmas: [...samplingPlan(sampling).sigmas] };
   };
@@ -84,16 +84,18 @@ it("presets have the schedules of their papers' code, and one forward a step", (
 
 it("a file's name decides where nobody else does, and says so", () => {
   const file = "/loras/Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors";
-  const { sampling, told } = chooseSampling({}, 50, ["/loras/style.safetensors", file]);
+  const { sampling, told } = chooseSampling({}, { steps: 50 }, ["/loras/style.safetensors", file]);
   expect(sampling).toEqual({ solver: "euler", steps: 4, shift: 5, guideScale: 1 });
   expect(told).toMatch(/^\/loras\/Wan21.* is by its name a LightX2V distillation of 4 steps/);
   // Options stay as they are given.
-  const own = chooseSampling({ steps: 8, guideScale: 2, solver: "unipc" }, 50, [file]);
+  const own = chooseSampling({ steps: 8, guideScale: 2, solver: "unipc" }, { steps: 50 }, [file]);
   expect(own.sampling).toEqual({ solver: "unipc", steps: 8, shift: 5, guideScale: 2 });
-  expect(chooseSampling({ preset: "none" }, 50, [file])).toEqual({
+  expect(chooseSampling({ preset: "none" }, { steps: 50 }, [file])).toEqual({
     sampling: { solver: "unipc", steps: 50, shift: 5, guideScale: 5 },
   });
-  expect(chooseSampling({}, 50, [])).toEqual({ sampling: { solver: "unipc", steps: 50, shift: 5, guideScale: 5 } });
+  expect(chooseSampling({}, { steps: 50 }, [])).toEqual({
+    sampling: { solver: "unipc", steps: 50, shift: 5, guideScale: 5 },
+  });
 });
 
 it.for([
@@ -110,7 +112,7 @@ it.for([
 });
 
 it("noise levels contradict other steps, and shifts", () => {
-  expect(() => chooseSampling({ preset: "causvid-3step", steps: 8 }, 50, [])).toThrow(/make 3 steps, not 8/);
-  expect(() => chooseSampling({ sigmas: [1, 0.5], steps: 3 }, 50, [])).toThrow(/make 2 steps, not 3/);
-  expect(() => chooseSampling({ sigmas: [1, 0.5], shift: 3 }, 50, [])).toThrow(/leave out the shift 3/);
+  expect(() => chooseSampling({ preset: "causvid-3step", steps: 8 }, { steps: 50 }, [])).toThrow(/make 3 steps, not 8/);
+  expect(() => chooseSampling({ sigmas: [1, 0.5], steps: 3 }, { steps: 50 }, [])).toThrow(/make 2 steps, not 3/);
+  expect(() => chooseSampling({ sigmas: [1, 0.5], shift: 3 }, { steps: 50 }, [])).toThrow(/leave out the shift 3/);
 });

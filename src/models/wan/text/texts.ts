@@ -4,6 +4,7 @@ import { DitrunError, messageOf } from "../../../failure.js";
 import { shown } from "../../../formats/shown.js";
 import { tokenizerThread } from "../../../paths.js";
 import { failureCodeSchema } from "../../../protocol/failure-code.js";
+import { counted } from "../../../text.js";
 import { cleanText } from "./clean-text.js";
 
 export interface NamedText {
@@ -17,6 +18,8 @@ export interface TokenizedTexts {
   readonly ids: number[][];
   /** A sentence for each text that was cut. */
   readonly warnings: readonly string[];
+  /** Of each text, a sentence where the tokenizer does not know most of its words. */
+  readonly unknown: readonly (string | undefined)[];
 }
 
 /** @param where it was given. @throws DitrunError when nothing is left of the prompt once it is cleaned. */
@@ -26,10 +29,10 @@ export function checkPrompt(prompt: string, where = "--prompt"): void {
 }
 
 const answerSchema = z.union([
-  z.object({ ids: z.array(z.array(z.int().min(0)).min(1)) }),
+  z.object({ ids: z.array(z.array(z.int().min(0)).min(1)), unknown: z.array(z.int().min(0)) }),
   z.object({ message: z.string(), code: failureCodeSchema }),
 ]);
-/** Ids of each text, uncut, or why there are none. */
+/** Ids of each text, uncut, and how many of them stand for something unknown; or why there are none. */
 export type TokenizerAnswer = z.infer<typeof answerSchema>;
 
 /** Far above what the published tokenizer takes: seconds, and some 700 MB while its 256,000 pieces are read. */
@@ -59,7 +62,8 @@ export class TokenizerThread {
     this.#turn = asked.catch(() => undefined);
     const answer = await asked;
     if ("message" in answer) throw new DitrunError(answer.code, answer.message);
-    return cutAll(texts, answer.ids, limit);
+    const unknown = texts.map((text, index) => mostlyUnknown(text, answer.unknown[index] ?? 0));
+    return { ...cutAll(texts, answer.ids, limit), unknown };
   }
 
   async close(): Promise<void> {
@@ -137,15 +141,23 @@ export function bytesAsTokens(texts: readonly NamedText[], vocabulary: number, l
     ...[...new TextEncoder().encode(cleanText(text))].map((byte) => (byte + 2) % vocabulary),
     END,
   ];
-  return cutAll(
-    texts,
-    texts.map(({ text }) => encode(text)),
-    limit,
-  );
+  const uncut = texts.map(({ text }) => encode(text));
+  return { ...cutAll(texts, uncut, limit), unknown: texts.map(() => undefined) };
+}
+
+/** @param tokens how many of the text's stand for something unknown: one a word at most. */
+function mostlyUnknown({ name, text }: NamedText, tokens: number): string | undefined {
+  const words = cleanText(text).split(/\s+/u).length;
+  if (2 * tokens <= words) return undefined;
+  return `${name} has ${counted(words, "word")}, and the model's tokenizer does not know ${tokens}: the video will not show what they mean.`;
 }
 
 /** A text that is too long loses its last tokens, but keeps the one for its end. */
-function cutAll(texts: readonly NamedText[], uncut: readonly number[][], limit: number): TokenizedTexts {
+function cutAll(
+  texts: readonly NamedText[],
+  uncut: readonly number[][],
+  limit: number,
+): Pick<TokenizedTexts, "ids" | "warnings"> {
   const warnings: string[] = [];
   const ids = texts.map(({ name }, index) => {
     const all = uncut[index] ?? [];

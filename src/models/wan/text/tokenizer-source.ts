@@ -11,7 +11,11 @@ import { piecesOf, readSentencePiece, tokenizerDocument } from "./sentencepiece.
 
 /** What this code itself relies on; the rest of tokenizer.json is the tokenizers library's. */
 const documentSchema = z.looseObject({
-  model: z.looseObject({ type: z.literal("Unigram"), byte_fallback: z.boolean().optional() }),
+  model: z.looseObject({
+    type: z.literal("Unigram"),
+    unk_id: z.int().nullish(),
+    byte_fallback: z.boolean().optional(),
+  }),
 });
 const configSchema = z.looseObject({});
 

@@ -13,7 +13,8 @@ async function answer(texts: readonly string[]): Promise<TokenizerAnswer> {
   try {
     tokenizer ??= WanTokenizer.open(place);
     const opened = await tokenizer;
-    return { ids: texts.map((text) => [...opened.encode(text, Number.POSITIVE_INFINITY)]) };
+    const ids = texts.map((text) => [...opened.encode(text, Number.POSITIVE_INFINITY)]);
+    return { ids, unknown: ids.map((each) => each.filter((id) => id === opened.unknownId).length) };
   } catch (error) {
     const { code, message } = asDitrunError(error);
     return { message, code };

@@ -16,6 +16,8 @@ export class WanTokenizer {
     private readonly end: number,
     /** Whether what is in no piece is written as bytes. */
     private readonly byteFallback: boolean,
+    /** The token for what no piece of the tokenizer says, if it has one. */
+    readonly unknownId: number | undefined,
   ) {}
 
   /**
@@ -32,7 +34,8 @@ export class WanTokenizer {
           "ERR_TOKENIZER",
           `${file} does not end texts with the token ${endToken}; is it the tokenizer of UMT5?`,
         );
-      return new WanTokenizer(file, tokenizer, end, settings.model.byte_fallback ?? false);
+      const { unk_id: unknown, byte_fallback: byteFallback } = settings.model;
+      return new WanTokenizer(file, tokenizer, end, byteFallback ?? false, unknown ?? undefined);
     });
   }
 

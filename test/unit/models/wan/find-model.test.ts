@@ -41,7 +41,7 @@ test("a folder is a model, and brings its checkpoint and its authors' settings a
     expect(found).toMatchObject({
       directory: copy,
       model: { kind: "wan", width: 128 },
-      preset: { name: "tiny", frames: 9 },
+      preset: { name: "tiny", frames: 17 },
     });
     const source = await modelSource({
       ...{ found, weights: "checkpoint", seed: 0, directory: undefined, download: false, verify: false },

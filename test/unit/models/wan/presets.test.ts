@@ -10,7 +10,7 @@ describe("the size of a video", () => {
     const video = (name: string | undefined, size?: string, frames?: number) =>
       chosenVideo({ size, frames }, name === undefined ? undefined : presetOf(name));
     expect(video("14B")).toEqual({ size: { width: 1280, height: 720 }, frames: 81 });
-    expect(video("tiny")).toEqual({ size: { width: 96, height: 64 }, frames: 9 });
+    expect(video("tiny")).toEqual({ size: { width: 96, height: 96 }, frames: 17 });
     expect(video(undefined)).toEqual({ size: { width: 832, height: 480 }, frames: 81 });
     expect(video("14B", "64*32", 5)).toEqual({ size: { width: 64, height: 32 }, frames: 5 });
   });
@@ -80,15 +80,26 @@ describe("texts", () => {
     expect(prompt.at(-1)).toBe(1);
     expect(prompt.length).toBeGreaterThan(3);
     expect(warnings).toEqual([]);
-    const cut = await tokenize(named("A red car", published.negativePrompt), folder, 6);
+    const cut = await tokenize(named("A red car", published.negativePrompt), folder, 4);
     expect(cut.ids.map((each) => [each.length, each.at(-1)])).toEqual([
-      [6, 1],
-      [6, 1],
+      [4, 1],
+      [4, 1],
     ]);
     expect(cut.warnings).toEqual([
-      `The prompt has ${prompt.length} tokens; the model takes 6, so the last ${prompt.length - 6} are cut off.`,
+      `The prompt has ${prompt.length} tokens; the model takes 4, so the last ${prompt.length - 4} are cut off.`,
       expect.stringMatching(/^The negative prompt has \d+ tokens;/),
     ]);
+  });
+
+  test("a prompt of words that the tokenizer does not know is told, one of a few is not", async () => {
+    const folder = `${directory}/google/umt5-xxl`;
+    const told = async (prompt: string) => (await tokenize(named(prompt, ""), folder, 512)).unknown;
+    expect(await told("Two cats sleep on my sofa")).toEqual([
+      "The prompt has 6 words, and the model's tokenizer does not know 5: the video will not show what they mean.",
+      undefined,
+    ]);
+    expect(await told("A red car")).toEqual([undefined, undefined]);
+    expect(await told("A RED circle moves right, on blue!")).toEqual([undefined, undefined]);
   });
 
   test("without a tokenizer, each byte of the cleaned text is a token of the vocabulary", () => {

@@ -35,7 +35,7 @@ async function run(direction: "decode" | "encode", document: PlanDocument, facto
   const plan = planSchema.parse(document);
   const device = Device.open(builtKernels("cpu"), 0);
   const context = await Context.create(device, soloStore(), plan);
-  const file = await openTorchCheckpoint("models/wan-tiny/Wan2.1_VAE.pth");
+  const file = await openTorchCheckpoint("test/golden/data/wan/original/Wan2.1_VAE.pth");
   const decode = direction === "decode";
   const size = decode ? { frames: 3, height: 8, width: 12 } : { frames: 3, height: 4, width: 6 };
   try {
