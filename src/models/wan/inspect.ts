@@ -54,7 +54,10 @@ export async function inspectFile(path: string): Promise<InspectedFile> {
       // With the sentence for what it is instead.
       if (found.length === 0 && !isLora(file)) await partOf(file, "transformer");
       if (found.length === 0)
-        throw new DitrunError("ERR_CHECKPOINT_UNSUPPORTED", `${path} is a LoRA: ${loraWords(file)}.`);
+        throw new DitrunError(
+          "ERR_CHECKPOINT_UNSUPPORTED",
+          `${path} is a LoRA of ${file.names().length} tensors, and no model: give it with --lora.`,
+        );
       for (const part of found) parts.push(await inspectPart(path, file, part));
     } finally {
       await file.close();
@@ -64,10 +67,6 @@ export async function inspectFile(path: string): Promise<InspectedFile> {
     throw error;
   }
   return { file: path, format, parts, problem: undefined };
-}
-
-function loraWords(file: TensorFile): string {
-  return `${file.names().length} tensors that change a model's weights, and no model`;
 }
 
 async function inspectPart(path: string, file: TensorFile, part: Part): Promise<InspectedPart> {

@@ -152,10 +152,7 @@ function notThere(file: TensorFile, part: Part, all: readonly FoundPart[]): Ditr
   const [other] = all;
   const names = file.names();
   if (isLora(file))
-    return new DitrunError(
-      "ERR_CHECKPOINT_UNSUPPORTED",
-      `${file.path} is a LoRA, not a ${part}: it changes a model's weights.`,
-    );
+    return new DitrunError("ERR_CHECKPOINT_UNSUPPORTED", `${file.path} is a LoRA, not a ${part}: give it with --lora.`);
   // Before anything is said of its names: a quantised file may lack all that tells a model.
   refuseStrangers(file.path, names);
   if (other) {
