@@ -116,7 +116,10 @@ export const failureCodes = {
 
   // Ranks, and the way between them.
   ERR_WORKER_ENVIRONMENT: of(usage, "A worker was started without ditrun's variables. Start workers with ditrun."),
-  ERR_PORT_TAKEN: of(rendezvous, "The rendezvous cannot listen on its port. Give another `--master-port`, or 0."),
+  ERR_PORT_TAKEN: of(
+    rendezvous,
+    "ditrun cannot listen on its port. Give another `--master-port`, or `--port` for `serve`.",
+  ),
   ERR_RENDEZVOUS: of(
     rendezvous,
     "Ranks did not come in time, or fell silent. Look at their logs, or raise `--timeout`.",

@@ -105,6 +105,8 @@ export interface VideoResult {
 export interface Engine extends AsyncDisposable {
   readonly plan: Plan;
   readonly device: "cpu" | "cuda";
+  /** Resolves once all workers have ended, also between requests: with the reason where that was not by `close`. */
+  readonly ended: Promise<DitrunError | undefined>;
   /**
    * Makes a video; requests run in the order of their calls.
    * @throws DitrunError: a request that cannot be done fails alone, ERR_VIDEO_SIZE or ERR_NOT_FINITE for instance. Where a
@@ -183,6 +185,10 @@ class WanEngine implements Engine {
 
   get plan(): Plan {
     return this.base.plan;
+  }
+
+  get ended(): Promise<DitrunError | undefined> {
+    return this.workers.ended;
   }
 
   async run(request: VideoRequest, { signal, deadlineMs, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {

@@ -118,6 +118,11 @@ export class Workers {
     }
   }
 
+  /** Resolves once all workers have ended, with the reason where they did not do so on demand. */
+  get ended(): Promise<DitrunError | undefined> {
+    return this.#watch();
+  }
+
   private get mayEnd(): boolean {
     return this.#closing;
   }

@@ -34,36 +34,46 @@ export async function checkVideo(out: string, { width, height, fps }: VideoForma
 /**
  * Opens `out` for writing: a name ending in .mp4 becomes H.264 video, by the system's ffmpeg where a first frame shows that it can
  * write there, else by a WebAssembly encoder; a name ending in / becomes a folder of PNG frames.
- * Where an encoder of a video fails later, its frames go to the other one, to the temporary folder, or into PNG files.
+ * Where an encoder of a video fails later, its frames go to the other one, to the temporary folder, or into PNG files. With
+ * `elsewhere: false` only the other encoder may take them, and the video is written to `out` or not at all.
  * Throws DitrunError as checkVideo does; so do the writer's own functions when the disk is full or the encoder fails.
  */
 export async function openVideo(
   out: string,
   format: VideoFormat,
   ffmpeg = "ffmpeg",
-  { overwrite = true, warn = process.emitWarning, metadata }: Partial<Omit<VideoTarget, "out">> = {},
+  options: Partial<Omit<VideoTarget, "out">> & { readonly elsewhere?: boolean } = {},
 ): Promise<VideoWriter> {
+  const { overwrite = true, warn = process.emitWarning, metadata, elsewhere = true } = options;
   await checkVideo(out, format);
   const target = { out, overwrite, warn, metadata };
-  const writer = out.endsWith("/") ? await openPngWriter(target, format) : await openMp4Writer(target, format, ffmpeg);
+  const writer = out.endsWith("/")
+    ? await openPngWriter(target, format)
+    : await openMp4Writer(target, format, ffmpeg, elsewhere);
   return checkFrames(writer, format.width * format.height * 3);
 }
 
-async function openMp4Writer(target: VideoTarget, format: VideoFormat, ffmpeg: string): Promise<VideoWriter> {
+async function openMp4Writer(
+  target: VideoTarget,
+  format: VideoFormat,
+  ffmpeg: string,
+  elsewhere: boolean,
+): Promise<VideoWriter> {
   const { out, warn } = target;
-  const elsewhere = join(tmpdir(), basename(out));
+  const temporary = join(tmpdir(), basename(out));
   const frames = `${out.slice(0, -".mp4".length)}-frames/`;
   const byWasm = { what: "the WebAssembly encoder writes the video", open: () => openWasmWriter(target, format) };
-  const waysOut = [
+  const otherPlaces = [
     {
-      what: `the video goes to ${elsewhere}`,
-      open: () => openWasmWriter({ ...target, out: elsewhere, overwrite: false }, format),
+      what: `the video goes to ${temporary}`,
+      open: () => openWasmWriter({ ...target, out: temporary, overwrite: false }, format),
     },
     {
       what: `they go into ${frames} as PNG files`,
       open: () => openPngWriter({ ...target, out: frames, overwrite: false }, format),
     },
   ];
+  const waysOut = elsewhere ? otherPlaces : [];
   const fault = await ffmpegFault(target, format, ffmpeg);
   if (fault === undefined) {
     return keepFrames(await openFfmpegWriter(target, format, ffmpeg), [byWasm, ...waysOut], warn);

@@ -9,6 +9,7 @@ import { modelRunOptions } from "../options/model-run.js";
 import { outputOptions } from "../options/output.js";
 import { profileOptions, wanProfileOptions } from "../options/profile.js";
 import { ownRunOptions, runJobOptions, runOptions } from "../options/run.js";
+import { serveOptions } from "../options/serve.js";
 
 const examples = {
   bash: { line: "source <(ditrun completion bash)", describe: "For this shell; add the line to ~/.bashrc for all" },
@@ -47,6 +48,16 @@ export const commands: readonly Command[] = [
     },
     options: { ...generateOptions, ...modelRunOptions },
     load: async () => (await import("./wan.js")).wanGenerate,
+  }),
+  defineCommand({
+    name: "serve",
+    summary: "Make videos for clients over HTTP, as OpenAI's do it, on a model that stays loaded",
+    example: {
+      line: "ditrun serve --model tiny --nproc 2",
+      describe: "For this machine alone, at http://127.0.0.1:8000",
+    },
+    options: serveOptions,
+    load: async () => (await import("./serve.js")).serve,
   }),
   defineCommand({
     name: "wan profile",

@@ -1,0 +1,345 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Engine, EngineEvent } from "../engine/engine.js";
+import { asDitrunError, DitrunError, messageOf } from "../failure.js";
+import type { Logger } from "../launcher/logger.js";
+import { ApiError, conflict } from "./api-error.js";
+import { type Made, makeVideo } from "./make-video.js";
+import type { Metrics } from "./metrics.js";
+import { VideoProgress } from "./progress.js";
+import type { Queue, Reservation } from "./queue.js";
+import { isFinal, mostAttempts, type VideoRecord, type VideoSettings } from "./records.js";
+import type { Store } from "./store.js";
+
+/** How long a client that cancels waits for the workers' next step. */
+const CANCEL_WAIT_MS = 5000;
+const RETRY_MS = 1000;
+
+export interface JobsParts {
+  readonly store: Store;
+  readonly queue: Queue;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  /** As clients name it. */
+  readonly model: string;
+  /** Milliseconds since 1970. */
+  now(): number;
+}
+
+/** A video that is being made. */
+interface Running {
+  readonly progress: VideoProgress;
+  readonly abort: AbortController;
+  /** Its record has its next state. */
+  readonly over: Promise<void>;
+}
+
+type Listener = (what: "status" | "progress") => void;
+type Idempotency = NonNullable<VideoRecord["idempotency"]>;
+
+/** The one place that decides what becomes of a video: from queued over in progress to completed or failed, and never back from those. */
+export class Jobs {
+  readonly #running = new Map<string, Running>();
+  readonly #listeners = new Map<string, Set<Listener>>();
+  readonly #deadlines = new Map<string, NodeJS.Timeout>();
+  /** Requests under a key whose record is not on the disk yet. */
+  readonly #making = new Map<string, { digest: string; record: Promise<VideoRecord> }>();
+
+  constructor(private readonly parts: JobsParts) {}
+
+  /** Whether a client has used this key, so that its request takes no new place. */
+  knowsKey(key: string): boolean {
+    return this.#making.has(key) || this.parts.store.byKey(key) !== undefined;
+  }
+
+  /**
+   * The video that a request under this key has made before.
+   * @throws ApiError where that request asked for another one, or what that one failed with.
+   */
+  sameAs({ key, digest }: Idempotency): Promise<VideoRecord> | undefined {
+    const stored = this.parts.store.byKey(key);
+    const before = stored ? { digest: stored.idempotency?.digest, record: stored } : this.#making.get(key);
+    if (!before) return undefined;
+    if (before.digest === digest) return Promise.resolve(before.record);
+    throw new ApiError(
+      422,
+      "idempotency_key_reused",
+      "This Idempotency-Key was used for another video. Take a new key.",
+    );
+  }
+
+  /** Accepts a video, whose key `sameAs` does not know; it is on the disk then. @throws DitrunError ERR_FILE_WRITE */
+  async create(settings: VideoSettings, place: Reservation, idempotency?: Idempotency): Promise<VideoRecord> {
+    const record = this.#create(settings, place, idempotency);
+    if (!idempotency) return record;
+    const { key, digest } = idempotency;
+    this.#making.set(key, { digest, record });
+    return record.finally(() => this.#making.delete(key));
+  }
+
+  async #create(settings: VideoSettings, place: Reservation, idempotency?: Idempotency): Promise<VideoRecord> {
+    const { store, now } = this.parts;
+    const createdAt = now();
+    const record: VideoRecord = {
+      ...{ id: store.newId(createdAt), createdAt, status: "queued", settings, attempts: 0, cancelled: false },
+      ...(idempotency && { idempotency }),
+    };
+    try {
+      await store.add(record);
+    } catch (error) {
+      place.release();
+      throw error;
+    }
+    this.#watchDeadline(record);
+    place.enter(record.id);
+    return record;
+  }
+
+  /** Takes up what a server before has left: what was begun once is next, what was begun twice has failed. */
+  async resume(): Promise<void> {
+    const { store, queue, now } = this.parts;
+    const restarted = { code: "server_restarted", message: "The server ended twice while it made this video." };
+    for (const { id, status } of store.all()) {
+      if (status !== "in_progress") continue;
+      await store.change(id, (record) => {
+        if (record.cancelled) return failed(record, cancelled, now());
+        if (record.attempts >= mostAttempts) return failed(record, restarted, now());
+        return { ...record, status: "queued" };
+      });
+    }
+    for (const record of store.all()) {
+      if (record.status !== "queued") continue;
+      this.#watchDeadline(record);
+      queue.add(record.id);
+    }
+  }
+
+  /**
+   * Ends a video that is not wanted any more, at its next step.
+   * @returns its record, once it has ended or a few seconds have passed; undefined where there is none.
+   * @throws ApiError where it has ended in another way. @throws DitrunError ERR_FILE_WRITE
+   */
+  async cancel(id: string): Promise<VideoRecord | undefined> {
+    const { store, queue, metrics, now } = this.parts;
+    let waited = false;
+    const record = await store.change(id, (before) => {
+      if (isFinal(before)) return undefined;
+      waited = before.status === "queued";
+      return waited ? failed(before, cancelled, now()) : { ...before, cancelled: true };
+    });
+    if (!record) return undefined;
+    if (waited) {
+      queue.remove(id);
+      metrics.ended("cancelled");
+      this.#tell(id, "status");
+    }
+    await this.#stop(id);
+    const last = store.get(id) ?? record;
+    if (isFinal(last) && last.error?.code !== cancelled.code) {
+      throw conflict("video_finished", `The video is ${last.status}; there is nothing to cancel.`);
+    }
+    return last;
+  }
+
+  /** Removes a video and its file, and ends it where it runs. @throws DitrunError ERR_FILE_WRITE */
+  async remove(id: string): Promise<void> {
+    const { store, queue, now } = this.parts;
+    queue.remove(id);
+    await store.remove(id, "deleted", now());
+    this.#forgetDeadline(id);
+    this.#tell(id, "status");
+    await this.#stop(id);
+  }
+
+  async #stop(id: string): Promise<void> {
+    const running = this.#running.get(id);
+    if (!running) return;
+    running.abort.abort(new DitrunError("ERR_ABORTED", cancelled.message));
+    await Promise.race([running.over, sleep(CANCEL_WAIT_MS, undefined, { ref: false })]);
+  }
+
+  /** How far a video is that is being made. */
+  progressOf(id: string): VideoProgress | undefined {
+    return this.#running.get(id)?.progress;
+  }
+
+  /** Calls for each change of a video. @returns how to stop that. */
+  watch(id: string, listener: Listener): () => void {
+    const all = this.#listeners.get(id) ?? new Set();
+    this.#listeners.set(id, all.add(listener));
+    return () => {
+      all.delete(listener);
+      if (all.size === 0 && this.#listeners.get(id) === all) this.#listeners.delete(id);
+    };
+  }
+
+  /**
+   * Makes a video that waited. It never throws: what goes wrong is the video's failure, and a crash of the workers makes it wait
+   * again, once. @param stop ends it at once; it then waits for the next server.
+   */
+  async run(id: string, engine: Engine, stop: AbortSignal): Promise<void> {
+    const { store, metrics, now } = this.parts;
+    const waiting = store.get(id);
+    if (!waiting) return;
+    let end = () => {};
+    const over = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const { steps, frames } = waiting.settings;
+    const running = { progress: new VideoProgress(steps, frames), abort: new AbortController(), over };
+    this.#running.set(id, running);
+    try {
+      const begun = await this.#surely(stop, () =>
+        store.change(id, (record) =>
+          record.status === "queued"
+            ? { ...record, status: "in_progress", attempts: record.attempts + 1, startedAt: now() }
+            : undefined,
+        ),
+      );
+      if (begun?.status !== "in_progress") return;
+      this.#forgetDeadline(id);
+      this.#tell(id, "status");
+      metrics.began((now() - begun.createdAt) / 1000);
+      try {
+        await this.#make(begun, engine, running, stop);
+      } finally {
+        metrics.stopped();
+      }
+    } finally {
+      this.#running.delete(id);
+      end();
+      this.#tell(id, "status");
+    }
+  }
+
+  async #make(record: VideoRecord, engine: Engine, running: Running, stop: AbortSignal): Promise<void> {
+    const { store, model, logger, metrics, queue, now } = this.parts;
+    const { id, settings } = record;
+    const made = await makeVideo(engine, record, {
+      ...{ file: store.fileOf(id), model, deadlineMs: timeLeft(record, now()) },
+      signal: AbortSignal.any([running.abort.signal, stop]),
+      warn: (sentence) => logger.warn(sentence),
+      onEvent: (event) => this.#progress(id, running.progress, event),
+    })
+      .then(async (made) => {
+        await store.keepFile(id);
+        return made;
+      })
+      .catch((error: unknown) => asDitrunError(error));
+    const crashed = made instanceof DitrunError && !stop.aborted && (await hasEnded(engine));
+    const after = await this.#surely(stop, () =>
+      store.change(id, (latest) => this.#next(latest, made, { crashed, stopped: stop.aborted })),
+    );
+    if (after?.status !== "completed") await store.removeFile(id);
+    if (after?.status === "queued" && !stop.aborted) {
+      this.#watchDeadline(after);
+      queue.add(id, true);
+    }
+    if (after && isFinal(after)) metrics.ended(outcomeOf(after));
+    if (after?.status === "completed" && !(made instanceof DitrunError)) metrics.made(settings, made);
+    logger.info(`${id}: ${after?.status ?? "deleted"}${after?.error ? `, ${after.error.message}` : ""}`);
+  }
+
+  /** The state after a run. */
+  #next(record: VideoRecord, made: Made | DitrunError, { crashed = false, stopped = false }): VideoRecord {
+    const at = this.parts.now();
+    if (!(made instanceof DitrunError)) {
+      return { ...record, status: "completed", completedAt: at, measured: made.measured };
+    }
+    if (record.cancelled) return failed(record, cancelled, at);
+    // The server's own end is no fault of the video.
+    if (stopped) return { ...record, status: "queued", attempts: record.attempts - 1 };
+    if (!crashed) return failed(record, { code: codeOf(made), message: made.message }, at);
+    if (record.attempts < mostAttempts) return { ...record, status: "queued" };
+    const message = `The workers failed twice while they made this video. ${made.message}`;
+    return failed(record, { code: "worker_failed", message }, at);
+  }
+
+  #progress(id: string, progress: VideoProgress, event: EngineEvent): void {
+    const before = progress.percent;
+    if (!progress.take(event)) return;
+    if (event.kind === "step" && event.done > 0 && event.total > event.done) {
+      this.parts.metrics.stepped(event.millisecondsLeft / (event.total - event.done) / 1000);
+    }
+    if (event.kind !== "frame" || progress.percent !== before) this.#tell(id, "progress");
+  }
+
+  #tell(id: string, what: "status" | "progress"): void {
+    for (const listener of this.#listeners.get(id) ?? []) listener(what);
+  }
+
+  /** Tries until it is written: a full disk may have room again. @throws what it throws once the server stops. */
+  async #surely<T>(stop: AbortSignal, write: () => Promise<T>): Promise<T> {
+    for (let told = false; ; told = true) {
+      try {
+        return await write();
+      } catch (error) {
+        if (!told) this.parts.logger.error(`${messageOf(error)} It is tried again every second.`);
+        if (stop.aborted) throw error;
+        await sleep(RETRY_MS, undefined, { signal: stop }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** A video that waits longer than it may fails in the queue. */
+  #watchDeadline({ id, createdAt, settings: { deadlineSeconds } }: VideoRecord): void {
+    if (deadlineSeconds === undefined) return;
+    const { store, queue, metrics, logger, now } = this.parts;
+    const late = async () => {
+      this.#deadlines.delete(id);
+      let over = false;
+      await store.change(id, (record) => {
+        if (record.status !== "queued") return undefined;
+        over = true;
+        const message = `The video was not begun within the ${deadlineSeconds} s that it may take.`;
+        return failed(record, { code: "deadline_exceeded", message }, now());
+      });
+      if (!over) return;
+      queue.remove(id);
+      metrics.ended("failed");
+      this.#tell(id, "status");
+    };
+    const timer = setTimeout(
+      () => void late().catch((error: unknown) => logger.error(messageOf(error))),
+      Math.max(0, createdAt + deadlineSeconds * 1000 - now()),
+    );
+    this.#deadlines.set(id, timer.unref());
+  }
+
+  #forgetDeadline(id: string): void {
+    clearTimeout(this.#deadlines.get(id));
+    this.#deadlines.delete(id);
+  }
+
+  /** Forgets all timers. */
+  close(): void {
+    for (const id of [...this.#deadlines.keys()]) this.#forgetDeadline(id);
+  }
+}
+
+const cancelled = { code: "cancelled", message: "The video was cancelled." };
+
+function failed(record: VideoRecord, error: { code: string; message: string }, at: number): VideoRecord {
+  return { ...record, status: "failed", completedAt: at, error };
+}
+
+function outcomeOf({ status, error }: VideoRecord): "completed" | "failed" | "cancelled" {
+  if (status === "completed") return status;
+  return error?.code === cancelled.code ? "cancelled" : "failed";
+}
+
+/** As clients know it: `not_finite` for ERR_NOT_FINITE. */
+function codeOf({ code }: DitrunError): string {
+  return code === "ERR_DEADLINE" ? "deadline_exceeded" : code.replace(/^ERR_/, "").toLowerCase();
+}
+
+/** Milliseconds that a run may take, undefined without a deadline. */
+function timeLeft({ createdAt, settings }: VideoRecord, now: number): number | undefined {
+  const { deadlineSeconds = Number.POSITIVE_INFINITY, runDeadlineSeconds = Number.POSITIVE_INFINITY } = settings;
+  const left = Math.min(createdAt + deadlineSeconds * 1000 - now, runDeadlineSeconds * 1000);
+  return Number.isFinite(left) ? Math.max(1, Math.round(left)) : undefined;
+}
+
+/** Whether the workers are gone, and not only this one request. */
+async function hasEnded(engine: Engine): Promise<boolean> {
+  return Promise.race([engine.ended.then(() => true), sleep(0, false)]);
+}

@@ -1,0 +1,102 @@
+import { rm } from "node:fs/promises";
+import type { Engine, EngineEvent, VideoResult } from "../engine/engine.js";
+import { DitrunError, escapeControls } from "../failure.js";
+import { meshName, type Plan } from "../plan/schema.js";
+import { packageVersion } from "../version.js";
+import { openVideo } from "../video/open-video.js";
+import type { VideoMetadata } from "../video/video-writer.js";
+import type { VideoRecord, VideoSettings } from "./records.js";
+
+/** Both texts fit into one argument of a program, 128 KiB, whatever they are made of. */
+const MOST_CHARACTERS = 8000;
+const MOST_IN_TITLE = 200;
+
+export interface MakeOptions {
+  /** The file to be written. */
+  readonly file: string;
+  readonly model: string;
+  readonly signal: AbortSignal;
+  readonly deadlineMs: number | undefined;
+  warn(sentence: string): void;
+  onEvent(event: EngineEvent): void;
+}
+
+/** What a video cost. */
+export interface Made {
+  readonly measured: NonNullable<VideoRecord["measured"]>;
+  /** Bytes, by rank. */
+  readonly peakMemory: readonly number[];
+}
+
+/**
+ * Makes a video and writes it. No file is left where that fails.
+ * @returns what was measured. @throws DitrunError as Engine.run and openVideo do.
+ */
+export async function makeVideo(
+  engine: Engine,
+  { settings }: Pick<VideoRecord, "settings">,
+  { file, model, signal, deadlineMs, warn, onEvent }: MakeOptions,
+): Promise<Made> {
+  const { width, height, frames, fps } = settings;
+  const metadata = metadataOf(settings, model, engine.plan);
+  const target = { overwrite: true, warn, metadata, elsewhere: false };
+  const video = await openVideo(file, { width, height, fps, frames }, "ffmpeg", target);
+  const started = performance.now();
+  try {
+    const result = await engine.run(requestOf(settings), {
+      ...{ signal, deadlineMs },
+      onEvent: async (event) => {
+        if (event.kind === "frame") await video.write(event.pixels);
+        if (event.kind === "warning") warn(event.message);
+        onEvent(event);
+      },
+    });
+    await video.finish();
+    return madeOf(result, (performance.now() - started) / 1000);
+  } catch (error) {
+    await video.abort().catch(() => undefined);
+    await rm(file, { force: true });
+    throw error;
+  }
+}
+
+/** Makes the programs and graphs of a size, so that the first request of it does not wait for them. */
+export async function warmUp(
+  engine: Engine,
+  size: Pick<VideoSettings, "width" | "height" | "frames">,
+  signal: AbortSignal,
+): Promise<void> {
+  const guideScale = engine.plan.mesh.cfg > 1 ? 5 : undefined;
+  await engine.run({ ...size, prompt: "-", steps: 2, guideScale }, { signal });
+}
+
+function requestOf({ prompt, negativePrompt, width, height, frames, steps, guideScale, shift, seed }: VideoSettings) {
+  return { prompt, negativePrompt, width, height, frames, steps, guideScale, shift, seed: BigInt(seed) };
+}
+
+function madeOf({ ranks }: VideoResult, inferenceSeconds: number): Made {
+  const [first] = ranks;
+  if (!first) throw new DitrunError("ERR_INTERNAL", "No rank has measured the video.");
+  const { prepareMs, encodeMs, sampleMs, decodeMs } = first.stages;
+  const stageMs = { prepare: prepareMs, encode: encodeMs, sample: sampleMs, decode: decodeMs };
+  const stageSeconds = Object.fromEntries(Object.entries(stageMs).map(([stage, ms]) => [stage, ms / 1000]));
+  const peakMemory = ranks.map(({ peakMemoryBytes }) => peakMemoryBytes);
+  return { measured: { inferenceSeconds, peakMemoryBytes: Math.max(...peakMemory), stageSeconds }, peakMemory };
+}
+
+/** What the file tells of how it was made; the comment has the names of the command line's options. */
+function metadataOf(settings: VideoSettings, model: string, plan: Plan): VideoMetadata {
+  const { prompt, negativePrompt, width, height, frames, fps, steps, guideScale, shift, seed } = settings;
+  const version = packageVersion();
+  const start = (text: string, most: number) => [...text].slice(0, most).join("");
+  const comment = {
+    ...{ ditrun: version, prompt: start(prompt, MOST_CHARACTERS) },
+    ...(negativePrompt === undefined ? {} : { negativePrompt: start(negativePrompt, MOST_CHARACTERS) }),
+    ...{ seed, model, plan: meshName(plan.mesh), size: `${width}*${height}`, frames, fps, steps, shift, guideScale },
+  };
+  return {
+    title: start(escapeControls(prompt.replaceAll(/\s+/g, " ").trim()), MOST_IN_TITLE),
+    comment: JSON.stringify(comment),
+    software: `ditrun ${version}`,
+  };
+}
