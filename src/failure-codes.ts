@@ -118,7 +118,7 @@ export const failureCodes = {
   ERR_WORKER_ENVIRONMENT: of(usage, "A worker was started without ditrun's variables. Start workers with ditrun."),
   ERR_PORT_TAKEN: of(
     rendezvous,
-    "ditrun cannot listen on its port. Give another `--master-port`, or `--port` for `serve`.",
+    "The port cannot be listened on. Give another `--master-port`, or `--port` for `serve`.",
   ),
   ERR_RENDEZVOUS: of(
     rendezvous,
