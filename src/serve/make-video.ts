@@ -40,21 +40,24 @@ export async function makeVideo(
   const { width, height, frames, fps } = settings;
   const metadata = metadataOf(settings, model, engine.plan);
   const target = { overwrite: true, warn, metadata, elsewhere: false };
-  const video = await openVideo(file, { width, height, fps, frames }, "ffmpeg", target);
   const started = performance.now();
+  // An encoder starts as long as the first steps take; one that cannot start ends the run.
+  const opening = openVideo(file, { width, height, fps, frames }, "ffmpeg", target);
+  const broken = new AbortController();
+  opening.catch((error: unknown) => broken.abort(error));
   try {
     const result = await engine.run(requestOf(settings), {
-      ...{ signal, deadlineMs },
+      ...{ signal: AbortSignal.any([signal, broken.signal]), deadlineMs },
       onEvent: async (event) => {
-        if (event.kind === "frame") await video.write(event.pixels);
+        if (event.kind === "frame") await (await opening).write(event.pixels);
         if (event.kind === "warning") warn(event.message);
         onEvent(event);
       },
     });
-    await video.finish();
+    await (await opening).finish();
     return madeOf(result, (performance.now() - started) / 1000);
   } catch (error) {
-    await video.abort().catch(() => undefined);
+    await opening.then((video) => video.abort()).catch(() => undefined);
     await rm(file, { force: true });
     throw error;
   }

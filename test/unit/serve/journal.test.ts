@@ -1,7 +1,8 @@
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { open as openFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { Journal } from "../../../src/serve/journal.js";
 import type { VideoRecord } from "../../../src/serve/records.js";
@@ -69,6 +70,19 @@ test("written anew it has what is asked for, and then what was appended after", 
   await journal.close();
   expect(text()).toBe('{"n":9}\n{"n":3}\n');
   expect(readdirSync(folder)).toEqual(["j"]);
+});
+
+test("an append that fails leaves nothing behind, and the next one works", async () => {
+  const { journal } = await open();
+  await journal.append({ n: 1 });
+  const handle = await openFile(join(folder, "j"));
+  const full = vi.spyOn(Object.getPrototypeOf(handle), "datasync").mockRejectedValueOnce(new Error("the disk is full"));
+  await handle.close();
+  await expect(journal.append({ n: 2 })).rejects.toMatchObject({ code: "ERR_FILE_WRITE" });
+  await journal.append({ n: 3 });
+  await journal.close();
+  full.mockRestore();
+  expect(text()).toBe('{"n":1}\n{"n":3}\n');
 });
 
 const record = (id: string, more: Partial<VideoRecord> = {}): VideoRecord => ({

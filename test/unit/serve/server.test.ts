@@ -4,10 +4,11 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { errorSchema, videoListSchema, videoSchema } from "../../../src/serve/schemas.js";
 import { type ServeOptions, VideoServer } from "../../../src/serve/server.js";
+import { Store } from "../../../src/serve/store.js";
 import { FakeEngine } from "./fake-engine.js";
 
 const never = new AbortController().signal;
@@ -19,6 +20,14 @@ let servers: VideoServer[] = [];
 let engines: FakeEngine[] = [];
 const said: string[] = [];
 
+// The encoder that comes with the package starts sooner than ffmpeg.
+const { PATH } = process.env;
+beforeAll(() => {
+  process.env.PATH = "";
+});
+afterAll(() => {
+  process.env.PATH = PATH;
+});
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "ditrun-serve-"));
   said.length = 0;
@@ -258,6 +267,32 @@ test("events tell of a video from where it is to its end", async () => {
   const events = (await response.text()).trim().split("\n\n");
   expect(events[0]).toMatch(/^event: status\n/);
   expect(events.at(-1)).toMatch(/^event: status\ndata: \{.*"status":"completed"/);
+});
+
+test("what a server before has begun is begun once more, but not a third time, nor where it was cancelled", async () => {
+  const store = await Store.open(folder);
+  const settings = {
+    prompt: "a",
+    width: 16,
+    height: 16,
+    frames: 1,
+    fps: 16,
+    steps: 2,
+    guideScale: 5,
+    shift: 5,
+    seed: "1",
+  };
+  const begun = async (attempts: number, cancelled: boolean) => {
+    const id = store.newId(attempts);
+    await store.add({ id, createdAt: 1, status: "in_progress", settings, attempts, cancelled });
+    return id;
+  };
+  const [once, twice, unwanted] = [await begun(1, false), await begun(2, false), await begun(1, true)];
+  await store.close();
+  const server = await open({}, false);
+  expect((await get(server, once)).status).toBe("queued");
+  expect((await get(server, twice)).error?.code).toBe("server_restarted");
+  expect((await get(server, unwanted)).error?.code).toBe("cancelled");
 });
 
 test("a server that ends keeps what waits, has the video at hand wait too where time is short, and takes nothing more", async () => {
