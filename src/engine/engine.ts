@@ -13,6 +13,7 @@ import { modelSource } from "../models/wan/model-source.js";
 import { TokenizerThread } from "../models/wan/text/texts.js";
 import { checkPlan, checkWorkers, resolvePlan, withoutGuidance } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
+import type { WanGenerateTask } from "../protocol/job.js";
 import { parseMessage } from "../protocol/messages.js";
 import { type Progress, progressSchema, type WanGenerateRank, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedOf } from "../protocol/seed.js";
@@ -107,6 +108,8 @@ export interface Engine extends AsyncDisposable {
   readonly device: "cpu" | "cuda";
   /** Resolves once all workers have ended, also between requests: with the reason where that was not by `close`. */
   readonly ended: Promise<DitrunError | undefined>;
+  /** How a request would be sampled. @throws DitrunError ERR_SAMPLING for settings that no schedule has. */
+  samplingOf(request: VideoRequest): WanGenerateTask["sampling"];
   /**
    * Makes a video; requests run in the order of their calls.
    * @throws DitrunError: a request that cannot be done fails alone, ERR_VIDEO_SIZE or ERR_NOT_FINITE for instance. Where a
@@ -189,6 +192,10 @@ class WanEngine implements Engine {
 
   get ended(): Promise<DitrunError | undefined> {
     return this.workers.ended;
+  }
+
+  samplingOf(request: VideoRequest): WanGenerateTask["sampling"] {
+    return samplingFor(request, this.base).sampling;
   }
 
   async run(request: VideoRequest, { signal, deadlineMs, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {

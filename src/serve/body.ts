@@ -73,7 +73,7 @@ async function readForm(request: IncomingMessage): Promise<Record<string, unknow
   done.catch(() => undefined);
   busboy.on("field", (name: string, value: string) => {
     if (fields.has(name)) fault ??= badField(name, `The field "${name}" is given twice.`);
-    fields.set(name, numberFields.has(name) ? numberOf(value) : value);
+    fields.set(name, fieldOf(name, value));
   });
   busboy.on("file", (name: string, stream: BusboyFileStream) => {
     fault ??= badField(name, `No file is taken here: "${name}" has one. Send a prompt alone.`, "unsupported_parameter");
@@ -98,8 +98,10 @@ function openBusboy(type: string): BusboyInstance {
   }
 }
 
-/** The number, or the text where it is none: the schema then says what is wrong. */
-function numberOf(text: string): unknown {
+/** The text, or what it stands for in a field of another kind; where it stands for nothing, the schema says what is wrong. */
+function fieldOf(name: string, text: string): unknown {
+  if (name === "lora" && text.startsWith("[")) return parseJson(text);
+  if (!numberFields.has(name)) return text;
   const value = Number(text);
   return text.trim() === "" || !Number.isFinite(value) ? text : value;
 }

@@ -3,8 +3,10 @@ import type { Engine, EngineEvent } from "../engine/engine.js";
 import { asDitrunError, DitrunError, messageOf } from "../failure.js";
 import type { Logger } from "../launcher/logger.js";
 import { ApiError, conflict } from "./api-error.js";
-import { type Made, makeVideo } from "./make-video.js";
+import { type Listener, Listeners } from "./listeners.js";
+import { type Loras, makeVideo, samplingOf } from "./make-video.js";
 import type { Metrics } from "./metrics.js";
+import { afterRun, cancelled, failed, late, outcomeOf, restarted, timeLeft } from "./outcomes.js";
 import { VideoProgress } from "./progress.js";
 import type { Queue, Reservation } from "./queue.js";
 import { isFinal, mostAttempts, type VideoRecord, type VideoSettings } from "./records.js";
@@ -21,6 +23,7 @@ export interface JobsParts {
   readonly logger: Logger;
   /** As clients name it. */
   readonly model: string;
+  readonly loras: Loras;
   /** Milliseconds since 1970. */
   now(): number;
 }
@@ -33,13 +36,12 @@ interface Running {
   readonly over: Promise<void>;
 }
 
-type Listener = (what: "status" | "progress") => void;
 type Idempotency = NonNullable<VideoRecord["idempotency"]>;
 
 /** The one place that decides what becomes of a video: from queued over in progress to completed or failed, and never back from those. */
 export class Jobs {
   readonly #running = new Map<string, Running>();
-  readonly #listeners = new Map<string, Set<Listener>>();
+  readonly #listeners = new Listeners();
   readonly #deadlines = new Map<string, NodeJS.Timeout>();
   /** Requests under a key whose record is not on the disk yet. */
   readonly #making = new Map<string, { digest: string; record: Promise<VideoRecord> }>();
@@ -97,7 +99,6 @@ export class Jobs {
   /** Takes up what a server before has left: what was begun once is next, what was begun twice has failed. */
   async resume(): Promise<void> {
     const { store, queue, now } = this.parts;
-    const restarted = { code: "server_restarted", message: "The server ended twice while it made this video." };
     for (const { id, status } of store.all()) {
       if (status !== "in_progress") continue;
       await store.change(id, (record) => {
@@ -130,7 +131,7 @@ export class Jobs {
     if (waited) {
       queue.remove(id);
       metrics.ended("cancelled");
-      this.#tell(id, "status");
+      this.#listeners.tell(id, "status");
     }
     await this.#stop(id);
     const last = store.get(id) ?? record;
@@ -146,7 +147,7 @@ export class Jobs {
     queue.remove(id);
     await store.remove(id, "deleted", now());
     this.#forgetDeadline(id);
-    this.#tell(id, "status");
+    this.#listeners.tell(id, "status");
     await this.#stop(id);
   }
 
@@ -164,12 +165,7 @@ export class Jobs {
 
   /** Calls for each change of a video. @returns how to stop that. */
   watch(id: string, listener: Listener): () => void {
-    const all = this.#listeners.get(id) ?? new Set();
-    this.#listeners.set(id, all.add(listener));
-    return () => {
-      all.delete(listener);
-      if (all.size === 0 && this.#listeners.get(id) === all) this.#listeners.delete(id);
-    };
+    return this.#listeners.add(id, listener);
   }
 
   /**
@@ -184,20 +180,30 @@ export class Jobs {
     const over = new Promise<void>((resolve) => {
       end = resolve;
     });
-    const { steps, frames } = waiting.settings;
-    const running = { progress: new VideoProgress(steps, frames), abort: new AbortController(), over };
+    const sampling = samplingOf(engine, waiting, this.parts.loras);
+    const running = {
+      progress: new VideoProgress(sampling?.steps ?? 1, waiting.settings.frames),
+      abort: new AbortController(),
+      over,
+    };
     this.#running.set(id, running);
     try {
       const begun = await this.#surely(stop, () =>
         store.change(id, (record) =>
           record.status === "queued"
-            ? { ...record, status: "in_progress", attempts: record.attempts + 1, startedAt: now() }
+            ? {
+                ...record,
+                ...(sampling && { sampling }),
+                status: "in_progress",
+                attempts: record.attempts + 1,
+                startedAt: now(),
+              }
             : undefined,
         ),
       );
       if (begun?.status !== "in_progress") return;
       this.#forgetDeadline(id);
-      this.#tell(id, "status");
+      this.#listeners.tell(id, "status");
       metrics.began((now() - begun.createdAt) / 1000);
       try {
         await this.#make(begun, engine, running, stop);
@@ -207,15 +213,15 @@ export class Jobs {
     } finally {
       this.#running.delete(id);
       end();
-      this.#tell(id, "status");
+      this.#listeners.tell(id, "status");
     }
   }
 
   async #make(record: VideoRecord, engine: Engine, running: Running, stop: AbortSignal): Promise<void> {
-    const { store, model, logger, metrics, queue, now } = this.parts;
+    const { store, model, loras, logger, metrics, queue, now } = this.parts;
     const { id, settings } = record;
     const made = await makeVideo(engine, record, {
-      ...{ file: store.fileOf(id), model, deadlineMs: timeLeft(record, now()) },
+      ...{ file: store.fileOf(id), model, loras, deadlineMs: timeLeft(record, now()) },
       signal: AbortSignal.any([running.abort.signal, stop]),
       warn: (sentence) => logger.warn(sentence),
       onEvent: (event) => this.#progress(id, running.progress, event),
@@ -227,7 +233,7 @@ export class Jobs {
       .catch((error: unknown) => asDitrunError(error));
     const crashed = made instanceof DitrunError && !stop.aborted && (await hasEnded(engine));
     const after = await this.#surely(stop, () =>
-      store.change(id, (latest) => this.#next(latest, made, { crashed, stopped: stop.aborted })),
+      store.change(id, (latest) => afterRun(latest, made, { crashed, stopped: stop.aborted, at: now() })),
     );
     if (after?.status !== "completed") await store.removeFile(id);
     if (after?.status === "queued" && !stop.aborted) {
@@ -239,32 +245,13 @@ export class Jobs {
     logger.info(`${id}: ${after?.status ?? "deleted"}${after?.error ? `, ${after.error.message}` : ""}`);
   }
 
-  /** The state after a run. */
-  #next(record: VideoRecord, made: Made | DitrunError, { crashed = false, stopped = false }): VideoRecord {
-    const at = this.parts.now();
-    if (!(made instanceof DitrunError)) {
-      return { ...record, status: "completed", completedAt: at, measured: made.measured };
-    }
-    if (record.cancelled) return failed(record, cancelled, at);
-    // The server's own end is no fault of the video.
-    if (stopped) return { ...record, status: "queued", attempts: record.attempts - 1 };
-    if (!crashed) return failed(record, { code: codeOf(made), message: made.message }, at);
-    if (record.attempts < mostAttempts) return { ...record, status: "queued" };
-    const message = `The workers failed twice while they made this video. ${made.message}`;
-    return failed(record, { code: "worker_failed", message }, at);
-  }
-
   #progress(id: string, progress: VideoProgress, event: EngineEvent): void {
     const before = progress.percent;
     if (!progress.take(event)) return;
     if (event.kind === "step" && event.done > 0 && event.total > event.done) {
       this.parts.metrics.stepped(event.millisecondsLeft / (event.total - event.done) / 1000);
     }
-    if (event.kind !== "frame" || progress.percent !== before) this.#tell(id, "progress");
-  }
-
-  #tell(id: string, what: "status" | "progress"): void {
-    for (const listener of this.#listeners.get(id) ?? []) listener(what);
+    if (event.kind !== "frame" || progress.percent !== before) this.#listeners.tell(id, "progress");
   }
 
   /** Tries until it is written: a full disk may have room again. @throws what it throws once the server stops. */
@@ -284,22 +271,21 @@ export class Jobs {
   #watchDeadline({ id, createdAt, settings: { deadlineSeconds } }: VideoRecord): void {
     if (deadlineSeconds === undefined) return;
     const { store, queue, metrics, logger, now } = this.parts;
-    const late = async () => {
+    const isLate = async () => {
       this.#deadlines.delete(id);
       let over = false;
       await store.change(id, (record) => {
         if (record.status !== "queued") return undefined;
         over = true;
-        const message = `The video was not begun within the ${deadlineSeconds} s that it may take.`;
-        return failed(record, { code: "deadline_exceeded", message }, now());
+        return failed(record, late(deadlineSeconds), now());
       });
       if (!over) return;
       queue.remove(id);
       metrics.ended("failed");
-      this.#tell(id, "status");
+      this.#listeners.tell(id, "status");
     };
     const timer = setTimeout(
-      () => void late().catch((error: unknown) => logger.error(messageOf(error))),
+      () => void isLate().catch((error: unknown) => logger.error(messageOf(error))),
       Math.max(0, createdAt + deadlineSeconds * 1000 - now()),
     );
     this.#deadlines.set(id, timer.unref());
@@ -314,29 +300,6 @@ export class Jobs {
   close(): void {
     for (const id of [...this.#deadlines.keys()]) this.#forgetDeadline(id);
   }
-}
-
-const cancelled = { code: "cancelled", message: "The video was cancelled." };
-
-function failed(record: VideoRecord, error: { code: string; message: string }, at: number): VideoRecord {
-  return { ...record, status: "failed", completedAt: at, error };
-}
-
-function outcomeOf({ status, error }: VideoRecord): "completed" | "failed" | "cancelled" {
-  if (status === "completed") return status;
-  return error?.code === cancelled.code ? "cancelled" : "failed";
-}
-
-/** As clients know it: `not_finite` for ERR_NOT_FINITE. */
-function codeOf({ code }: DitrunError): string {
-  return code === "ERR_DEADLINE" ? "deadline_exceeded" : code.replace(/^ERR_/, "").toLowerCase();
-}
-
-/** Milliseconds that a run may take, undefined without a deadline. */
-function timeLeft({ createdAt, settings }: VideoRecord, now: number): number | undefined {
-  const { deadlineSeconds = Number.POSITIVE_INFINITY, runDeadlineSeconds = Number.POSITIVE_INFINITY } = settings;
-  const left = Math.min(createdAt + deadlineSeconds * 1000 - now, runDeadlineSeconds * 1000);
-  return Number.isFinite(left) ? Math.max(1, Math.round(left)) : undefined;
 }
 
 /** Whether the workers are gone, and not only this one request. */

@@ -42,14 +42,16 @@ export class Journal<Entry> {
     path: string,
     schema: z.ZodType<Entry>,
   ): Promise<{ journal: Journal<Entry>; entries: Entry[] }> {
+    let file: FileHandle | undefined;
     try {
-      const file = await open(path, "a+", 0o600);
+      file = await open(path, "a+", 0o600);
       const { entries, bytes } = readLines(path, await readFile(path), schema);
       await file.truncate(bytes);
       await file.datasync();
       await syncFolder(path);
       return { journal: new Journal<Entry>(path, file, bytes, entries.length), entries };
     } catch (error) {
+      await file?.close();
       if (error instanceof DitrunError) throw error;
       throw new DitrunError("ERR_FILE_READ", `${path} cannot be used: ${fileFailure(error)}.`, { cause: error });
     }

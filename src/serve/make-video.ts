@@ -1,5 +1,6 @@
 import { rm } from "node:fs/promises";
 import type { Engine, EngineEvent, VideoResult } from "../engine/engine.js";
+import type { VideoRequest } from "../engine/requests.js";
 import { DitrunError, escapeControls } from "../failure.js";
 import { meshName, type Plan } from "../plan/schema.js";
 import { packageVersion } from "../version.js";
@@ -11,10 +12,15 @@ import type { VideoRecord, VideoSettings } from "./records.js";
 const MOST_CHARACTERS = 8000;
 const MOST_IN_TITLE = 200;
 
+/** Files of LoRAs, by the names that clients know. */
+export type Loras = ReadonlyMap<string, string>;
+
 export interface MakeOptions {
   /** The file to be written. */
   readonly file: string;
   readonly model: string;
+  /** Files of LoRAs, by name. */
+  readonly loras: Loras;
   readonly signal: AbortSignal;
   readonly deadlineMs: number | undefined;
   warn(sentence: string): void;
@@ -34,11 +40,11 @@ export interface Made {
  */
 export async function makeVideo(
   engine: Engine,
-  { settings }: Pick<VideoRecord, "settings">,
-  { file, model, signal, deadlineMs, warn, onEvent }: MakeOptions,
+  { settings, sampling }: Pick<VideoRecord, "settings" | "sampling">,
+  { file, model, loras, signal, deadlineMs, warn, onEvent }: MakeOptions,
 ): Promise<Made> {
   const { width, height, frames, fps } = settings;
-  const metadata = metadataOf(settings, model, engine.plan);
+  const metadata = metadataOf({ ...settings, ...sampling }, model, engine.plan);
   const target = { overwrite: true, warn, metadata, elsewhere: false };
   const started = performance.now();
   // An encoder starts as long as the first steps take; one that cannot start ends the run.
@@ -46,7 +52,7 @@ export async function makeVideo(
   const broken = new AbortController();
   opening.catch((error: unknown) => broken.abort(error));
   try {
-    const result = await engine.run(requestOf(settings), {
+    const result = await engine.run(requestOf(settings, loras), {
       ...{ signal: AbortSignal.any([signal, broken.signal]), deadlineMs },
       onEvent: async (event) => {
         if (event.kind === "frame") await (await opening).write(event.pixels);
@@ -69,12 +75,33 @@ export async function warmUp(
   size: Pick<VideoSettings, "width" | "height" | "frames">,
   signal: AbortSignal,
 ): Promise<void> {
-  const guideScale = engine.plan.mesh.cfg > 1 ? 5 : undefined;
-  await engine.run({ ...size, prompt: "-", steps: 2, guideScale }, { signal });
+  const prompt = "-";
+  // A distilled model has as many steps as noise levels.
+  const steps = engine.samplingOf({ prompt }).sigmas ? undefined : 2;
+  await engine.run({ ...size, prompt, steps }, { signal });
 }
 
-function requestOf({ prompt, negativePrompt, width, height, frames, steps, guideScale, shift, seed }: VideoSettings) {
-  return { prompt, negativePrompt, width, height, frames, steps, guideScale, shift, seed: BigInt(seed) };
+/** What an engine is asked for. @throws DitrunError where a LoRA is not there any more. */
+function requestOf(settings: VideoSettings, files: Loras): VideoRequest {
+  const { prompt, negativePrompt, width, height, frames, steps, guideScale, shift, seed } = settings;
+  const loras = settings.loras?.map(({ name, strength }) => {
+    const file = files.get(name);
+    if (file !== undefined) return { file, strength };
+    throw new DitrunError("ERR_FILE_READ", `The LoRA "${name}" is not there any more.`);
+  });
+  const sampling = { steps, guideScale, shift };
+  return { prompt, negativePrompt, width, height, frames, ...sampling, seed: BigInt(seed), loras };
+}
+
+/** How the engine will sample the video. */
+export function samplingOf(engine: Engine, { settings }: VideoRecord, loras: Loras): VideoRecord["sampling"] {
+  try {
+    const { steps, guideScale, shift } = engine.samplingOf(requestOf(settings, loras));
+    return { steps, guideScale, shift };
+  } catch {
+    // There is no such schedule: the run says why.
+    return undefined;
+  }
 }
 
 function madeOf({ ranks }: VideoResult, inferenceSeconds: number): Made {
@@ -89,12 +116,13 @@ function madeOf({ ranks }: VideoResult, inferenceSeconds: number): Made {
 
 /** What the file tells of how it was made; the comment has the names of the command line's options. */
 function metadataOf(settings: VideoSettings, model: string, plan: Plan): VideoMetadata {
-  const { prompt, negativePrompt, width, height, frames, fps, steps, guideScale, shift, seed } = settings;
+  const { prompt, negativePrompt, width, height, frames, fps, steps, guideScale, shift, seed, loras } = settings;
   const version = packageVersion();
   const start = (text: string, most: number) => [...text].slice(0, most).join("");
   const comment = {
     ...{ ditrun: version, prompt: start(prompt, MOST_CHARACTERS) },
     ...(negativePrompt === undefined ? {} : { negativePrompt: start(negativePrompt, MOST_CHARACTERS) }),
+    ...(loras === undefined ? {} : { loras }),
     ...{ seed, model, plan: meshName(plan.mesh), size: `${width}*${height}`, frames, fps, steps, shift, guideScale },
   };
   return {

@@ -13,6 +13,7 @@ export class VideoProgress {
   #decoded = 0;
 
   constructor(
+    /** Known once the first one is done. */
     private steps: number,
     private readonly frames: number,
   ) {}

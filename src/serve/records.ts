@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { statuses } from "./schemas.js";
 
-/** A video to be made, with nothing left open. */
+/** A video to be made. */
 export const settingsSchema = z.strictObject({
   prompt: z.string(),
   negativePrompt: z.string().optional(),
@@ -12,9 +12,12 @@ export const settingsSchema = z.strictObject({
   fps: z.int(),
   /** As the client gave it. */
   seconds: z.string().optional(),
-  steps: z.int(),
-  guideScale: z.number(),
-  shift: z.number(),
+  /** These as the model is usually sampled, where they are left out. */
+  steps: z.int().optional(),
+  guideScale: z.number().optional(),
+  shift: z.number().optional(),
+  /** By their names in the operator's folder. */
+  loras: z.array(z.strictObject({ name: z.string(), strength: z.number() })).optional(),
   /** Digits. */
   seed: z.string(),
   deadlineSeconds: z.number().optional(),
@@ -35,6 +38,8 @@ export const recordSchema = z.strictObject({
   cancelled: z.boolean(),
   /** The client's key against twins, and a hash of what it asked for. */
   idempotency: z.strictObject({ key: z.string(), digest: z.string() }).optional(),
+  /** How it is sampled, once it was begun. */
+  sampling: z.strictObject({ steps: z.int(), guideScale: z.number(), shift: z.number() }).optional(),
   startedAt: z.int().optional(),
   completedAt: z.int().optional(),
   error: z.strictObject({ code: z.string(), message: z.string() }).optional(),

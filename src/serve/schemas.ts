@@ -22,6 +22,15 @@ const seed = z
   .union([z.int().min(0), z.string().regex(/^\d{1,20}$/, "must be digits")])
   .refine((value) => BigInt(value) <= largestSeed, `must be at most ${largestSeed}`);
 
+const loraName = z.string().min(1).max(200);
+const lora = z.union([
+  loraName,
+  z
+    .array(z.strictObject({ name: loraName, scale: z.number().min(-10).max(10).default(1) }))
+    .min(1)
+    .max(8),
+]);
+
 /** The body of POST /v1/videos. OpenAI's fields, and SGLang's names for the others. */
 export const createSchema = z.strictObject({
   prompt: text.refine((value) => value.trim() !== "", "must not be empty").describe("What the video should show."),
@@ -43,6 +52,7 @@ export const createSchema = z.strictObject({
   flow_shift: z.number().positive().max(limits.shift).optional().describe("Above 1: more steps at high noise."),
   negative_prompt: text.optional().describe("What the video should not show."),
   seed: seed.optional().describe("0 to 2^64 - 1; drawn where it is left out."),
+  lora: lora.optional().describe("LoRAs of this server: a name, or a list of names with a scale each."),
   deadline_seconds: z
     .number()
     .positive()
@@ -96,9 +106,10 @@ export const videoSchema = z.strictObject({
   negative_prompt: z.string().nullable(),
   num_frames: z.int(),
   fps: z.int(),
-  num_inference_steps: z.int(),
-  guidance_scale: z.number(),
-  flow_shift: z.number(),
+  /** How it is sampled; null until it is begun, where the request does not say. */
+  num_inference_steps: z.int().nullable(),
+  guidance_scale: z.number().nullable(),
+  flow_shift: z.number().nullable(),
   /** A number where JSON can hold it exactly, else digits. */
   seed: z.union([z.int(), z.string()]),
   /** 1 is next, or about to begin; null where it does not wait. */

@@ -64,7 +64,7 @@ export class VideoServer {
     const store = await Store.open(folder);
     const queue = new Queue(capacity);
     const metrics = new Metrics(queue);
-    const jobs = new Jobs({ store, queue, metrics, logger, model: offer.model, now: Date.now });
+    const jobs = new Jobs({ store, queue, metrics, logger, model: offer.model, loras: offer.loras, now: Date.now });
     await store.expire(Date.now(), keepMs);
     await jobs.resume();
     const runners = Array.from(

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { ApiError, badField } from "./api-error.js";
+import type { Loras } from "./make-video.js";
 import type { VideoSettings } from "./records.js";
 import type { CreateRequest } from "./schemas.js";
 
@@ -13,12 +14,15 @@ export interface Offer {
   readonly frames: number;
   readonly mostFrames: number;
   readonly fps: number;
-  readonly steps: number;
-  readonly guideScale: number;
-  readonly shift: number;
+  /** LoRAs that a request may name. */
+  readonly loras: Loras;
+  /** These as the model is usually sampled, where nobody says. */
+  readonly steps?: number | undefined;
+  readonly guideScale?: number | undefined;
+  readonly shift?: number | undefined;
 }
 
-/** The video that a request describes, with nothing left open. @throws ApiError where the server makes no such video. */
+/** The video that a request describes. @throws ApiError where the server makes no such video. */
 export function settingsOf(request: CreateRequest, offer: Offer): VideoSettings {
   if (request.model !== undefined && request.model !== offer.model) {
     const message = `There is no model "${request.model}" here, only "${offer.model}".`;
@@ -34,9 +38,10 @@ export function settingsOf(request: CreateRequest, offer: Offer): VideoSettings 
     ...sizeOf(request.size, offer),
     ...{ frames: framesOf(request, fps, offer), fps },
     ...(request.seconds !== undefined && { seconds: request.seconds }),
-    steps: request.num_inference_steps ?? offer.steps,
-    guideScale: request.guidance_scale ?? offer.guideScale,
-    shift: request.flow_shift ?? offer.shift,
+    ...given("steps", request.num_inference_steps ?? offer.steps),
+    ...given("guideScale", request.guidance_scale ?? offer.guideScale),
+    ...given("shift", request.flow_shift ?? offer.shift),
+    ...(request.lora !== undefined && { loras: lorasOf(request.lora, offer) }),
     seed: String(request.seed ?? BigInt.asUintN(53, randomBytes(8).readBigUInt64LE())),
     ...(request.deadline_seconds !== undefined && { deadlineSeconds: request.deadline_seconds }),
     ...(request.run_deadline_seconds !== undefined && { runDeadlineSeconds: request.run_deadline_seconds }),
@@ -47,6 +52,23 @@ export function settingsOf(request: CreateRequest, offer: Offer): VideoSettings 
 export function digestOf(request: CreateRequest): string {
   const fields = Object.entries(request).sort(([a], [b]) => (a < b ? -1 : 1));
   return createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+}
+
+/** @throws ApiError for a name that is not in the operator's folder. */
+function lorasOf(lora: NonNullable<CreateRequest["lora"]>, { loras }: Offer): NonNullable<VideoSettings["loras"]> {
+  const asked = typeof lora === "string" ? [{ name: lora, scale: 1 }] : lora;
+  return asked.map(({ name, scale }) => {
+    if (loras.has(name)) return { name, strength: scale };
+    const known = loras.size === 0 ? "none" : [...loras.keys()].join(", ");
+    throw badField("lora", `There is no LoRA "${name}" here; known are: ${known}.`);
+  });
+}
+
+/** The field, where there is a value for it. */
+function given<Name extends string>(name: Name, value: number | undefined): { [Each in Name]?: number } {
+  const field: { [Each in Name]?: number } = {};
+  if (value !== undefined) field[name] = value;
+  return field;
 }
 
 function sizeOf(size: string | undefined, { sizes }: Offer): { width: number; height: number } {

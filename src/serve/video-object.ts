@@ -13,7 +13,7 @@ interface Parts {
 
 /** A video as clients see it. */
 export function videoObject(record: VideoRecord, { jobs, queue, model, keepMs }: Parts): Video {
-  const { id, status, settings, createdAt, completedAt, measured } = record;
+  const { id, status, settings, sampling, createdAt, completedAt, measured } = record;
   const completed = status === "completed";
   const seed = Number(settings.seed);
   return {
@@ -29,9 +29,9 @@ export function videoObject(record: VideoRecord, { jobs, queue, model, keepMs }:
     negative_prompt: settings.negativePrompt ?? null,
     num_frames: settings.frames,
     fps: settings.fps,
-    num_inference_steps: settings.steps,
-    guidance_scale: settings.guideScale,
-    flow_shift: settings.shift,
+    num_inference_steps: sampling?.steps ?? settings.steps ?? null,
+    guidance_scale: sampling?.guideScale ?? settings.guideScale ?? null,
+    flow_shift: sampling?.shift ?? settings.shift ?? null,
     seed: Number.isSafeInteger(seed) ? seed : settings.seed,
     queue_position: status === "queued" ? (queue.positionOf(id) ?? 1) : null,
     url: completed ? `/v1/videos/${id}/content` : null,

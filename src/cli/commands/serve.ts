@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { type EngineOptions, openEngine } from "../../engine/engine.js";
 import { DitrunError, exitCodes } from "../../failure.js";
@@ -17,9 +18,14 @@ import { reads } from "../named-files.js";
 import type { ServeOptions } from "../options/serve.js";
 import { sessionLog } from "../session-log.js";
 
+const ENDING = ".safetensors";
+
 /** `ditrun serve`. */
 export const serve: Body<ServeOptions> = {
-  files: ({ apiKeyFile, ckptDir }) => reads({ "--api-key-file": apiKeyFile, "--ckpt-dir": ckptDir }),
+  files: ({ apiKeyFile, ckptDir, lora }) => [
+    ...reads({ "--api-key-file": apiKeyFile, "--ckpt-dir": ckptDir }),
+    ...lora.flatMap(({ file }) => reads({ "--lora": file })),
+  ],
   async run(chosen) {
     const log = sessionLog(chosen);
     const { DITRUN_API_KEY: variable } = process.env;
@@ -105,8 +111,22 @@ function engineOptions(chosen: ServeOptions, model: string) {
   return {
     ...{ model, plan, nproc, device, weights, download, directory: ckptDir, timeoutSeconds: timeout },
     ...(memory !== undefined && { memoryBytes: memory * 2 ** 30 }),
+    ...{ loras: chosen.lora, preset: chosen.preset },
     log: { level: quiet && logLevel !== "silent" ? ("error" as const) : logLevel, folder: logDir },
   };
+}
+
+/** LoRAs of a folder by their names. @throws DitrunError where it cannot be read. */
+async function lorasIn(folder: string | undefined): Promise<Map<string, string>> {
+  if (folder === undefined) return new Map();
+  try {
+    const files = (await readdir(folder)).filter((file) => file.endsWith(ENDING)).sort();
+    return new Map(files.map((file) => [file.slice(0, -ENDING.length), resolve(folder, file)]));
+  } catch (error) {
+    throw new DitrunError("ERR_FILE_READ", `--lora-dir ${folder} cannot be read: ${fileFailure(error)}.`, {
+      cause: error,
+    });
+  }
 }
 
 /** What the options let clients ask for. @throws DitrunError where a size or length is none. */
@@ -123,9 +143,7 @@ async function offerOf(chosen: ServeOptions): Promise<Offer> {
     );
   }
   return {
-    ...{ model: name, sizes, frames, mostFrames, fps: published.fps },
-    steps: chosen.steps ?? preset?.steps ?? 50,
-    guideScale: chosen.guideScale ?? published.guideScale,
-    shift: chosen.shift ?? published.shift,
+    ...{ model: name, sizes, frames, mostFrames, fps: published.fps, loras: await lorasIn(chosen.loraDir) },
+    ...{ steps: chosen.steps, guideScale: chosen.guideScale, shift: chosen.shift },
   };
 }

@@ -62,6 +62,12 @@ export const serveOptions = {
   ),
   model: modelOptions.model,
   plan: modelOptions.plan,
+  "lora-dir": path("FOLDER", "folder", {
+    describe: "Holds NAME.safetensors files: LoRAs that requests may name",
+    usual: "none",
+  }),
+  lora: { ...generateOptions.lora, describe: "LoRA file of requests that name none, with a strength (1)" },
+  preset: generateOptions.preset,
   "ckpt-dir": generateOptions["ckpt-dir"],
   download: generateOptions.download,
   weights: generateOptions.weights,

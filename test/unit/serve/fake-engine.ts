@@ -25,6 +25,10 @@ export class FakeEngine implements Engine {
     return failure;
   }
 
+  samplingOf({ steps = 2, guideScale = 5, shift = 5 }: VideoRequest): ReturnType<Engine["samplingOf"]> {
+    return { solver: "unipc", steps, guideScale, shift };
+  }
+
   async run(request: VideoRequest, { signal, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {
     const { prompt, width = 16, height = 16, frames = 1, seed = 0 } = request;
     this.prompts.push(prompt);

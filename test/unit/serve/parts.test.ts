@@ -90,6 +90,7 @@ test("ids sort by their creation, also where the clock goes back or a server bef
 describe("a request", () => {
   const offer: Offer = {
     ...{ model: "tiny", sizes: [{ width: 96, height: 64 }], frames: 9, mostFrames: 81, fps: 16 },
+    loras: new Map([["red", "/loras/red.safetensors"]]),
     ...{ steps: 6, guideScale: 5, shift: 5 },
   };
   const settings = (fields: object) => settingsOf(createSchema.parse({ prompt: "A red car", ...fields }), offer);
@@ -101,6 +102,11 @@ describe("a request", () => {
     });
     expect(Number.isSafeInteger(Number(seed))).toBe(true);
     expect(settings({ seed: "18446744073709551615" }).seed).toBe("18446744073709551615");
+  });
+
+  test("names LoRAs of the operator's folder alone, with a strength each", () => {
+    expect(settings({ lora: "red" }).loras).toEqual([{ name: "red", strength: 1 }]);
+    expect(settings({ lora: [{ name: "red", scale: 0.5 }] }).loras).toEqual([{ name: "red", strength: 0.5 }]);
   });
 
   test.each([
@@ -118,6 +124,8 @@ describe("a request", () => {
     [{ seconds: "60" }, "seconds"],
     [{ seconds: "4", num_frames: 9 }, "seconds"],
     [{ model: "sora-2" }, "model"],
+    [{ lora: "../red" }, "lora"],
+    [{ lora: [{ name: "red" }, { name: "blue" }] }, "lora"],
   ])("%o is refused", (fields, param) => {
     expect(() => settings(fields)).toThrow(expect.objectContaining({ param }));
   });
@@ -133,7 +141,8 @@ describe("a request", () => {
     { seed: "18446744073709551616" },
     { output_path: "/etc/passwd" },
     { input_reference: { image_url: "http://169.254.169.254/" } },
-    { lora: "../x" },
+    { lora: [] },
+    { lora: [{ path: "/x" }] },
     { deadline_seconds: 0 },
   ])("%o is not even read", (fields) => {
     expect(createSchema.safeParse({ prompt: "A red car", ...fields }).success).toBe(false);

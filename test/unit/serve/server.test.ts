@@ -43,7 +43,7 @@ async function open(more: Partial<ServeOptions> = {}, ready = true): Promise<Vid
   const server = await VideoServer.listen({
     ...{ host: "127.0.0.1", port: 0, key: undefined, folder, capacity: 3, keepMs: 3_600_000, replicas: 1 },
     offer: {
-      ...{ model: "tiny", sizes: [{ width: 16, height: 16 }], frames: 1, mostFrames: 9, fps: 16 },
+      ...{ model: "tiny", sizes: [{ width: 16, height: 16 }], frames: 1, mostFrames: 9, fps: 16, loras: new Map() },
       ...{ steps: 2, guideScale: 5, shift: 5 },
     },
     openEngine: async () => {
