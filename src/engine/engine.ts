@@ -47,6 +47,8 @@ export interface EngineOptions {
   /** Workers; the plan's mesh must fill them. */
   readonly nproc?: number | undefined;
   readonly device?: DeviceName | undefined;
+  /** The GPU of the first worker, where other engines have those before it; 0 by default. */
+  readonly firstDevice?: number | undefined;
   /** Bytes of device memory that each worker may use; by default what is free. */
   readonly memoryBytes?: number | undefined;
   /** Seconds that ranks wait for each other; 300 by default. */
@@ -152,7 +154,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const base: RequestBase = { ...own, model, plan, tokenizer, memoryBytes: options.memoryBytes };
   const id = `engine-${randomBytes(4).toString("hex")}`;
   const workers = await Workers.start({
-    settings: { id, device, kernels, timeoutSeconds, stays: true },
+    settings: { id, device, kernels, timeoutSeconds, stays: true, firstDevice: options.firstDevice },
     ...{ nproc: meshSize(plan.mesh), log, port: masterPort, signal },
   });
   try {

@@ -232,6 +232,8 @@ export const settingsSchema = z.strictObject({
   kernels: z.string().min(1),
   /** Seconds that any wait for other ranks may take. */
   timeoutSeconds: z.number().positive(),
+  /** The GPU of local rank 0; those of the others follow. 0 unless given. */
+  firstDevice: z.int().min(0).optional(),
   /** Where the ranks are; all on one host unless given. */
   hosts: hostRunsSchema.optional(),
   /** Whether more requests may come: what has to make room for other work is then kept in host memory. */

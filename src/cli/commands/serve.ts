@@ -27,6 +27,10 @@ export const serve: Body<ServeOptions> = {
     ...lora.flatMap(({ file }) => reads({ "--lora": file })),
   ],
   async run(chosen) {
+    if (chosen.replicas > 1 && chosen.nproc === undefined) {
+      const message = `--replicas ${chosen.replicas} shares the GPUs: say with --nproc how many workers each has.`;
+      throw new DitrunError("ERR_OPTION_CONFLICT", message);
+    }
     const log = sessionLog(chosen);
     const { DITRUN_API_KEY: variable } = process.env;
     const key = await apiKey(chosen.host, chosen.apiKeyFile, variable);
@@ -77,8 +81,11 @@ async function serveFrom(
   try {
     const server = await VideoServer.listen({
       ...{ host: chosen.host, port: chosen.port, key, folder, offer, logger },
-      ...{ capacity: chosen.queue, keepMs: chosen.keep * 3_600_000, replicas: 1 },
-      openEngine: (_, signal) => openEngine({ ...engineOptions(chosen, offer.model), signal }),
+      ...{ capacity: chosen.queue, keepMs: chosen.keep * 3_600_000, replicas: chosen.replicas },
+      openEngine: (replica, signal) => {
+        const firstDevice = replica * (chosen.nproc ?? 0);
+        return openEngine({ ...engineOptions(chosen, offer.model), firstDevice, signal });
+      },
     });
     logger.info(`Listening on ${server.address}; ${offer.model} is being loaded.`);
     const started = server.start();

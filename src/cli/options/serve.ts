@@ -73,6 +73,11 @@ export const serveOptions = {
   weights: generateOptions.weights,
   memory: generateOptions.memory,
   nproc: optional({ value: "N", describe: "Workers", usual: "what the plan needs" }, whole(1, mostWorkers)),
+  replicas: withDefault(
+    { value: "N", describe: "Groups of --nproc workers; each makes a video of its own", usual: "1" },
+    1,
+    whole(1, mostWorkers),
+  ),
   device: workerOptions.device,
   timeout: workerOptions.timeout,
   quiet: outputOptions.quiet,

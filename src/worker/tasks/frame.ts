@@ -1,6 +1,6 @@
 import { checkDtypes, type Plan } from "../../plan/schema.js";
 import { hostOfRanks } from "../../protocol/host-runs.js";
-import type { Job, WanGenerateTask } from "../../protocol/job.js";
+import type { Settings, WanGenerateTask } from "../../protocol/job.js";
 import type { MemoryNeed } from "../../protocol/results.js";
 import { Context } from "../comm/context.js";
 import { placeOnHost } from "../environment.js";
@@ -26,9 +26,9 @@ export class Frame {
   ) {}
 
   /** Opens this rank's device. @throws DitrunError when it cannot be opened. */
-  static open({ kernels, stays, hosts }: Pick<Job, "kernels" | "stays" | "hosts">): Frame {
+  static open({ kernels, firstDevice = 0, stays, hosts }: Omit<Settings, "id" | "device" | "timeoutSeconds">): Frame {
     const { rank, size } = placeOnHost();
-    return new Frame(Device.open(kernels, rank, size), stays ?? false, hosts && hostOfRanks(hosts));
+    return new Frame(Device.open(kernels, firstDevice + rank, size), stays ?? false, hosts && hostOfRanks(hosts));
   }
 
   /** Runs a task that leaves nothing behind, in memory of its own, with a context for its plan. */

@@ -238,6 +238,18 @@ describe("what comes of a video", () => {
     expect(videoListSchema.parse((await call(server, "GET", "/v1/videos")).json).data).toEqual([]);
   });
 
+  test("two groups of workers make two videos at once, and one that dies leaves the other alone", async () => {
+    const server = await open({ replicas: 2 });
+    const videos = [await create(server, "slow"), await create(server, "slow too")];
+    for (const { id } of videos) await reaches(server, id, "in_progress");
+    const last = await create(server, "crash");
+    expect((await get(server, last.id)).queue_position).toBe(1);
+    await call(server, "DELETE", `/v1/videos/${videos[0]?.id}`);
+    await reaches(server, last.id, "failed");
+    expect((await get(server, videos[1]?.id ?? "")).status).toBe("in_progress");
+    expect((await call(server, "GET", "/readyz")).status).toBe(200);
+  });
+
   test("deadlines hold in the queue and while it runs", async () => {
     const server = await open();
     const running = await create(server, "slow");
