@@ -28,7 +28,7 @@ SIZES = {  # configs/models; 1.4B is wan-1.3b
     "1.4B": dict(width=1536, ffn=8960, heads=12, layers=30, text=4096),
     "14B": dict(width=5120, ffn=13824, heads=40, layers=40, text=4096),
     "wan-slice": dict(width=1536, ffn=8960, heads=12, layers=2, text=512),
-    "wan-tiny": dict(width=128, ffn=320, heads=4, layers=3, text=64),
+    "wan-tiny": dict(width=128, ffn=384, heads=4, layers=6, text=64),
 }
 
 
