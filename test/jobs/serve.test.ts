@@ -55,6 +55,11 @@ async function done(client: OpenAI, id: string): Promise<OpenAI.Video> {
   );
 }
 
+async function begun(client: OpenAI, id: string): Promise<void> {
+  const status = async () => (await client.videos.retrieve(id)).status;
+  await vi.waitFor(async () => expect(await status()).toBe("in_progress"), { timeout: 40_000 });
+}
+
 const failureOf = (work: Promise<unknown>) =>
   work.then(
     () => undefined,
@@ -103,7 +108,7 @@ test("OpenAI's client creates, polls, lists, downloads, cancels and deletes", as
   expect([head.status, head.headers.get("content-length"), await head.text()]).toEqual([200, `${bytes.length}`, ""]);
 
   const stopped = await client.videos.create(asked("A slow one", long));
-  await vi.waitFor(async () => expect((await client.videos.retrieve(stopped.id)).status).toBe("in_progress"));
+  await begun(client, stopped.id);
   await client.post(`/videos/${stopped.id}/cancel`);
   expect(await client.videos.retrieve(stopped.id)).toMatchObject({ status: "failed", error: { code: "cancelled" } });
 
@@ -137,9 +142,9 @@ test("OpenAI's client creates, polls, lists, downloads, cancels and deletes", as
 
 test("after the server is killed, what ran and what waited ends in exactly one final state", async () => {
   const { client, process } = await serve();
-  const first = await client.videos.create(asked("A slow one", { ...long, num_inference_steps: 60 }));
+  const first = await client.videos.create(asked("A slow one", { ...long, num_inference_steps: 100 }));
   const others = [await client.videos.create(asked("a")), await client.videos.create(asked("b"))];
-  await vi.waitFor(async () => expect((await client.videos.retrieve(first.id)).status).toBe("in_progress"));
+  await begun(client, first.id);
   process.kill("SIGKILL");
   await process;
 

@@ -1,5 +1,5 @@
 import { mostWorkers } from "../../limits.js";
-import { published, usualOf } from "../../models/wan/presets.js";
+import { usualOf } from "../../models/wan/presets.js";
 import { asText, decimal, type Option, optional, path, type Values, whole, withDefault } from "../option.js";
 import { generateOptions } from "./generate.js";
 import { portNumber, workerOptions } from "./launch.js";
@@ -40,7 +40,7 @@ export const serveOptions = {
   ),
   steps: generateOptions.steps,
   shift: generateOptions.shift,
-  "guide-scale": { ...generateOptions["guide-scale"], usual: `${published.guideScale}, as in their code` },
+  "guide-scale": generateOptions["guide-scale"],
   queue: withDefault(
     { value: "N", describe: "Videos that may wait; more are refused", usual: "64" },
     64,

@@ -11,6 +11,7 @@ import { readSentencePiece } from "../../../../src/models/wan/text/sentencepiece
 import { WanTokenizer } from "../../../../src/models/wan/text/tokenizer.js";
 import { tinyCheckpoint } from "../../../../src/paths.js";
 import { ggmlTypes, gguf } from "../../../gguf-files.js";
+import { goldenCheckpoints } from "../../worker/wan/golden.js";
 
 let dir = "";
 beforeEach(async () => {
@@ -48,7 +49,7 @@ describe("files of single parts", () => {
 
   test("without --model a transformer is told by the configuration beside it", async () => {
     const found = await findFileModel(weights.transformer);
-    expect(found).toMatchObject({ model: { width: 128, heads: 4, layers: 3 }, preset: { name: "tiny" } });
+    expect(found).toMatchObject({ model: { width: 128, heads: 4, layers: 6 }, preset: { name: "tiny" } });
   });
 
   test("a file of another size than the model's, or of another part, is refused", async () => {
@@ -105,7 +106,7 @@ const texts = z.object({ texts: z.array(z.string()) });
 
 /** The golden tokenizer's pieces: their kinds are 2 for what is unknown, 3 for what stands for itself, and 1. */
 async function goldenPieces() {
-  const file = JSON.parse(await readFile(tiny("google/umt5-xxl/tokenizer.json"), "utf8"));
+  const file = JSON.parse(await readFile(join(goldenCheckpoints.original, "google/umt5-xxl/tokenizer.json"), "utf8"));
   const { vocab } = document.parse(file).model;
   return vocab.map(([piece, score], id) => [piece, score, id === 3 ? 2 : id < 3 ? 3 : 1] as const);
 }

@@ -7,9 +7,9 @@ import { inspectFile } from "../../../../src/models/wan/inspect.js";
 import { openPart } from "../../../../src/models/wan/tensors/open-part.js";
 import type { Part } from "../../../../src/models/wan/tensors/spellings.js";
 import { transformerFacts } from "../../../../src/models/wan/tensors/transformer-facts.js";
-import { tinyCheckpoint } from "../../../../src/paths.js";
 import { type GgufTensor, ggmlTypes, gguf } from "../../../gguf-files.js";
 import { dictionary, torchLegacy, torchZip } from "../../../torch-files.js";
+import { goldenCheckpoints } from "../../worker/wan/golden.js";
 import { decode } from "./decode.js";
 import {
   floats,
@@ -359,7 +359,7 @@ describe("text encoders and whole models", () => {
   });
 
   test("the VAE by both layouts' names", async () => {
-    const original = await openPart(join(tinyCheckpoint, "Wan2.1_VAE.pth"), "VAE");
+    const original = await openPart(join(goldenCheckpoints.original, "Wan2.1_VAE.pth"), "VAE");
     const copy = await openPart("test/golden/data/wan/diffusers/vae/diffusion_pytorch_model.safetensors", "VAE");
     expect([original.recognised.spelling.layout, copy.recognised.spelling.layout]).toEqual(["original", "diffusers"]);
     expect(copy.names().sort()).toEqual(original.names().sort());
