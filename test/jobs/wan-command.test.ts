@@ -10,7 +10,7 @@ import { documentSchemas } from "../../src/views/documents.js";
 import { copyChanged, type Stored, spoiled } from "../checkpoints.js";
 import { readTensor, relativeL2 } from "../compare.js";
 import { expectMp4 } from "../unit/video/mp4.js";
-import { caseFile, goldenCheckpoints } from "../unit/worker/wan/golden.js";
+import { caseFile, goldenCheckpoints, goldenModel } from "../unit/worker/wan/golden.js";
 
 const original = goldenCheckpoints.original;
 const transformerFile = "diffusion_pytorch_model.safetensors";
@@ -85,7 +85,12 @@ describe("ditrun wan generate", () => {
       ["parts.safetensors", files],
       ["whole.safetensors", []],
     ] as const) {
-      const { exitCode, stderr } = await tiny("--steps", "1", "--dump", dump, "--out", "parts.mp4", ...more);
+      const own = ["--size", "96*64", "--frames", "9", "--steps", "1", "--dump", dump, "--out", "parts.mp4"];
+      const { exitCode, stderr } = await ditrun(
+        ...["generate", "--model", goldenModel, "--ckpt-dir", original, "--prompt", "A red car"],
+        ...own,
+        ...more,
+      );
       expect(exitCode, stderr).toBe(0);
       videos.push(await readTensor(join(folder, dump), "video"));
     }

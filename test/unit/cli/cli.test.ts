@@ -71,7 +71,7 @@ describe("inspect", () => {
   test("says what files are, with options among them", async () => {
     expect(await run(`inspect models/wan-tiny/Wan2.1_VAE.pth --plan cp2 ${transformer}`)).toBe(0);
     expect(stdout).toContain("VAE        the VAE of Wan 2.1, 16 channels");
-    expect(stdout).toContain("tensors      96, 0.8 million parameters, 3.2 MiB");
+    expect(stdout).toContain("tensors      177, 1.6 million parameters, 3.0 MiB");
     expect(stdout).toMatch(/each worker {2}[\d.]+ MiB of weights under cp2, bf16/);
     expect(stderr).toBe("");
   });
@@ -79,14 +79,14 @@ describe("inspect", () => {
   test("has a document, and --json takes no file of weights for its own", async () => {
     expect(await run(`inspect --json ${transformer}`)).toBe(0);
     const document = documentSchemas.inspect.parse(JSON.parse(stdout));
-    expect(document.files[0]?.parts[0]).toMatchObject({ part: "transformer", dtypes: { F32: 96 }, prefix: "" });
+    expect(document.files[0]?.parts[0]).toMatchObject({ part: "transformer", dtypes: { BF16: 177 }, prefix: "" });
     expect(document.plan).toBeNull();
   });
 
   test("a file that cannot be used is told of beside the others, and is exit code 2", async () => {
     expect(await run(`inspect README.md ${transformer}`)).toBe(2);
     expect(stdout).toContain("README.md is no file of weights that ditrun reads");
-    expect(stdout).toContain("transformer  3 blocks of width 128, text-to-video");
+    expect(stdout).toContain("transformer  6 blocks of width 128, text-to-video");
   });
 
   test("without a file it is a mistake", async () => {
@@ -107,8 +107,8 @@ describe("inspect", () => {
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
-    ["", "Name a command: profile, accuracy, wan, links"],
-    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, links'],
+    ["", "Name a command: profile, accuracy, wan, serve, links"],
+    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, serve, links'],
     ["profile --cpp 2", "There is no option --cpp: did you mean --cp?"],
     ["profile extra", '"extra" is not understood after profile'],
     ["profile --cp two", '--cp is "two"; it must be a whole number of at least 1'],

@@ -19,7 +19,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { openHub } from "../../../src/hub/hub-api.js";
 import { fetchVerified } from "../../../src/hub/verified-file.js";
 import { locateCheckpoint, openCheckpoint } from "../../../src/models/wan/locate.js";
-import { tinyCheckpoint } from "../../../src/paths.js";
+import { goldenCheckpoints } from "../worker/wan/golden.js";
 import { startHub, type TestHub } from "./test-hub.js";
 
 // The pauses between attempts, shortened.
@@ -40,7 +40,7 @@ const request = { model: "1.4B", repositories: [repository, `${repository}-Diffu
 describe("--download", () => {
   let hub: TestHub;
   beforeEach(async () => {
-    hub = await startHub(repository, tinyCheckpoint);
+    hub = await startHub(repository, goldenCheckpoints.original);
   });
   afterEach(() => hub.close());
 
@@ -66,9 +66,9 @@ describe("--download", () => {
     expect(found.directory).toBe(join(folder(), "snapshots", hub.commit));
     for (const file of ["config.json", "Wan2.1_VAE.pth", "google/umt5-xxl/tokenizer.json"]) {
       expect(await readlink(join(found.directory, file))).toMatch(/^(\.\.\/)+blobs\/[0-9a-f]{40,64}$/);
-      expect((await readFile(join(found.directory, file))).equals(await readFile(join(tinyCheckpoint, file)))).toBe(
-        true,
-      );
+      expect(
+        (await readFile(join(found.directory, file))).equals(await readFile(join(goldenCheckpoints.original, file))),
+      ).toBe(true);
     }
     // The hub also has a picture and a README, which are not wanted.
     expect(await readdir(found.directory)).not.toContain("README.md");
@@ -84,7 +84,7 @@ describe("--download", () => {
     hub.cutAfter("Wan2.1_VAE.pth", [1_000_000, 1_500_000]);
     const found = await download();
     const file = await readFile(join(found.directory, "Wan2.1_VAE.pth"));
-    expect(file.equals(await readFile(join(tinyCheckpoint, "Wan2.1_VAE.pth")))).toBe(true);
+    expect(file.equals(await readFile(join(goldenCheckpoints.original, "Wan2.1_VAE.pth")))).toBe(true);
     const ranges = hub.requests.filter((r) => r.path.endsWith("VAE.pth") && !["", "bytes=0-0"].includes(r.range));
     expect(ranges.length).toBe(2);
     for (const { range } of ranges) expect(range).toMatch(/^bytes=[1-9]\d*-\d+$/);
@@ -187,7 +187,7 @@ describe("--download", () => {
 
   test("another process that holds the lock is waited for; the lock of a killed one is free", async () => {
     const oid = createHash("sha256")
-      .update(await readFile(join(tinyCheckpoint, "Wan2.1_VAE.pth")))
+      .update(await readFile(join(goldenCheckpoints.original, "Wan2.1_VAE.pth")))
       .digest("hex");
     const lock = join(dir, "hub/.locks", `models--${repository.replace("/", "--")}`, `${oid}.lock`);
     await mkdir(dirname(lock), { recursive: true });
@@ -253,14 +253,14 @@ describe("--download", () => {
     await expect(openCheckpoint(directory, true)).rejects.toThrow("not what their hashes say");
     expect((await located({ download: true })).directory).toBe(directory);
     expect((await readFile(vae)).equals(bytes)).toBe(true);
-    await expect(openCheckpoint(tinyCheckpoint, true)).rejects.toThrow("has no such names");
+    await expect(openCheckpoint(goldenCheckpoints.original, true)).rejects.toThrow("has no such names");
   });
 });
 
 describe("a hub that lies", () => {
   let hub: TestHub;
   beforeEach(async () => {
-    hub = await startHub(repository, tinyCheckpoint);
+    hub = await startHub(repository, goldenCheckpoints.original);
   });
   afterEach(() => hub.close());
 
@@ -345,7 +345,7 @@ describe("a hub that lies", () => {
   });
 
   test("the token goes to the hub alone", async () => {
-    const other = await startHub(repository, tinyCheckpoint);
+    const other = await startHub(repository, goldenCheckpoints.original);
     const { fetch, close } = openHub(hub.endpoint, "hf_secret");
     await (await fetch(`${other.endpoint}/`)).text();
     close();
