@@ -56,6 +56,12 @@ export function loraName(name: string): LoraName | undefined {
   return undefined;
 }
 
+/** Whether a name is that of a pair, or of an adapter of another kind: no model has a tensor of such a name. */
+export function isAdapterName(name: string): boolean {
+  const role = loraName(name)?.role;
+  return role === "down" || role === "up" || others.some(([pattern]) => pattern.test(name));
+}
+
 /** @throws DitrunError for an adapter of another kind, which applied as a LoRA would be wrong. */
 export function refuseOtherAdapters(path: string, names: readonly string[]): void {
   for (const [pattern, kind] of others) {

@@ -1,16 +1,12 @@
 import { rm } from "node:fs/promises";
 import type { Engine, EngineEvent, VideoResult } from "../engine/engine.js";
 import type { VideoRequest } from "../engine/requests.js";
-import { DitrunError, escapeControls } from "../failure.js";
+import { DitrunError } from "../failure.js";
 import { meshName, type Plan } from "../plan/schema.js";
-import { packageVersion } from "../version.js";
+import { inComment, metadataOf } from "../video/metadata.js";
 import { openVideo } from "../video/open-video.js";
 import type { VideoMetadata } from "../video/video-writer.js";
 import type { VideoRecord, VideoSettings } from "./records.js";
-
-/** Both texts fit into one argument of a program, 128 KiB, whatever they are made of. */
-const MOST_CHARACTERS = 8000;
-const MOST_IN_TITLE = 200;
 
 /** Files of LoRAs, by the names that clients know. */
 export type Loras = ReadonlyMap<string, string>;
@@ -44,7 +40,7 @@ export async function makeVideo(
   { file, model, loras, signal, deadlineMs, warn, onEvent }: MakeOptions,
 ): Promise<Made> {
   const { width, height, frames, fps } = settings;
-  const metadata = metadataOf({ ...settings, ...sampling }, model, engine.plan);
+  const metadata = videoMetadata({ ...settings, ...sampling }, model, engine.plan);
   const target = { overwrite: true, warn, metadata, elsewhere: false };
   const started = performance.now();
   // An encoder starts as long as the first steps take; one that cannot start ends the run.
@@ -115,19 +111,12 @@ function madeOf({ ranks }: VideoResult, inferenceSeconds: number): Made {
 }
 
 /** What the file tells of how it was made; the comment has the names of the command line's options. */
-function metadataOf(settings: VideoSettings, model: string, plan: Plan): VideoMetadata {
+function videoMetadata(settings: VideoSettings, model: string, plan: Plan): VideoMetadata {
   const { prompt, negativePrompt, width, height, frames, fps, steps, guideScale, shift, seed, loras } = settings;
-  const version = packageVersion();
-  const start = (text: string, most: number) => [...text].slice(0, most).join("");
-  const comment = {
-    ...{ ditrun: version, prompt: start(prompt, MOST_CHARACTERS) },
-    ...(negativePrompt === undefined ? {} : { negativePrompt: start(negativePrompt, MOST_CHARACTERS) }),
+  return metadataOf(prompt, {
+    prompt: inComment(prompt),
+    ...(negativePrompt === undefined ? {} : { negativePrompt: inComment(negativePrompt) }),
     ...(loras === undefined ? {} : { loras }),
     ...{ seed, model, plan: meshName(plan.mesh), size: `${width}*${height}`, frames, fps, steps, shift, guideScale },
-  };
-  return {
-    title: start(escapeControls(prompt.replaceAll(/\s+/g, " ").trim()), MOST_IN_TITLE),
-    comment: JSON.stringify(comment),
-    software: `ditrun ${version}`,
-  };
+  });
 }

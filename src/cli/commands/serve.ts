@@ -3,8 +3,8 @@ import { join, resolve } from "node:path";
 import { type EngineOptions, openEngine } from "../../engine/engine.js";
 import { DitrunError, exitCodes } from "../../failure.js";
 import { fileFailure } from "../../files/file-failure.js";
+import { withFileLock } from "../../files/file-lock.js";
 import { homeFolder } from "../../files/home-folder.js";
-import { withFileLock } from "../../hub/file-lock.js";
 import type { Log } from "../../launcher/logs.js";
 import { findModel } from "../../models/wan/find-model.js";
 import { published } from "../../models/wan/presets.js";
@@ -16,7 +16,7 @@ import type { Body } from "../command.js";
 import { type Interrupt, interruption, listenForInterrupts } from "../interrupts.js";
 import { reads } from "../named-files.js";
 import type { ServeOptions } from "../options/serve.js";
-import { sessionLog } from "../session-log.js";
+import { levelOf, sessionLog } from "../session-log.js";
 
 const ENDING = ".safetensors";
 
@@ -113,13 +113,13 @@ async function serveFrom(
 }
 
 function engineOptions(chosen: ServeOptions, model: string) {
-  const { plan, nproc, device, memory, timeout, ckptDir, download, logLevel, logDir, quiet } = chosen;
+  const { plan, nproc, device, memory, timeout, ckptDir, download, logDir } = chosen;
   const weights: EngineOptions["weights"] = chosen.weights === "random" ? "random" : "checkpoint";
   return {
     ...{ model, plan, nproc, device, weights, download, directory: ckptDir, timeoutSeconds: timeout },
     ...(memory !== undefined && { memoryBytes: memory * 2 ** 30 }),
     ...{ loras: chosen.lora, preset: chosen.preset },
-    log: { level: quiet && logLevel !== "silent" ? ("error" as const) : logLevel, folder: logDir },
+    log: { level: levelOf(chosen), folder: logDir },
   };
 }
 

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { absolute } from "../../engine/requests.js";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
 import type { LoraFile } from "../../formats/lora.js";
@@ -143,7 +144,7 @@ function lorasOf({ lora, lora2 }: GenerateOptions, model: string): readonly Lora
       "ERR_OPTION_CONFLICT",
       `--lora-2 ${other.file} is for the second transformer of Wan 2.2 A14B, and ${model} has one: give it to --lora.`,
     );
-  return lora.map(({ file, strength }) => ({ file: resolve(file), strength }));
+  return absolute(lora);
 }
 
 /**

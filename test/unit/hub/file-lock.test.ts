@@ -2,7 +2,7 @@ import { mkdtemp, type open as openFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { withFileLock } from "../../../src/hub/file-lock.js";
+import { withFileLock } from "../../../src/files/file-lock.js";
 
 // Another process removes the lock file between the moment when it is opened and that when it is locked, once.
 let removed = false;

@@ -1,4 +1,5 @@
 import { DitrunError } from "../../../failure.js";
+import { isAdapterName } from "../../../formats/lora-names.js";
 import { openTensors } from "../../../formats/open-tensors.js";
 import type { TensorFile } from "../../../formats/tensor-file.js";
 import { counted } from "../../../text.js";
@@ -13,12 +14,9 @@ export interface FoundPart {
   readonly prefix: string;
 }
 
-const loraTensor =
-  /[._]lora[._]?(?:A|B|down|up)\b|\.lora_linear_layer\.|\.(?:hada_w1_a|lokr_w[12](?:_a)?|dora_scale)$|q_loras\./;
-
 /** Whether a file's tensors change another model's. */
 export function isLora(file: TensorFile): boolean {
-  return file.names().some((name) => loraTensor.test(name));
+  return file.names().some(isAdapterName);
 }
 
 /** The parts that a file holds, by the names of its tensors. */

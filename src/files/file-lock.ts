@@ -2,7 +2,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { makeFolder } from "../files/folder.js";
+import { makeFolder } from "./folder.js";
 
 /** Values of <sys/file.h> and <errno.h>. */
 const LOCK_EX_NB = 2 | 4;
