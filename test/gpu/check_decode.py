@@ -85,18 +85,24 @@ def cases(rng):
                     yield name, stored, (rows, columns, first, count), bytes_, scales, out_dtype
 
 
-def judge(report, name, found, wanted, out_dtype):
+def exact_squares(oracle, stored, shape, bytes_, scales):
+    """What the squares of each row add up to, in float64."""
+    numbers = decoded(oracle, stored, shape, bytes_, scales, F32)[0].view(numpy.float32).astype(numpy.float64)
+    return (numbers.reshape(shape[0], -1) ** 2).sum(axis=1)
+
+
+def judge(report, name, found, wanted, out_dtype, exact=None):
     if out_dtype == E4M3:
         # A row with an infinity has no scale worth having.
         rows = numpy.isfinite(wanted[1].view(numpy.float32))
         found, wanted = ([x.reshape(len(rows), -1)[rows].ravel() for x in each] for each in (found, wanted))
+        exact = exact[rows]
     report(f"{name}: elements that differ", differing(found[0], wanted[0], out_dtype), 0)
     if out_dtype == E4M3:
         report(f"{name}: scales that differ", differing(found[1], wanted[1], F32), 0)
-        a, b = (x[2].view(numpy.float32).astype(numpy.float64) for x in (found, wanted))
-        finite = numpy.isfinite(b) & (b > 0)
-        # Another order of adding up.
-        report(f"{name}: squares", float(numpy.max(numpy.abs(a[finite] / b[finite] - 1), initial=0)), 1e-5)
+        sums = found[2].view(numpy.float32).astype(numpy.float64)
+        finite = (exact < numpy.finfo(numpy.float32).max) & (exact > numpy.finfo(numpy.float32).tiny)
+        report(f"{name}: squares", float(numpy.max(numpy.abs(sums[finite] / exact[finite] - 1), initial=0)), 1e-5)
 
 
 def checks(module, report, path):
@@ -106,7 +112,8 @@ def checks(module, report, path):
         oracle, worst = Module(oracle_path), {}
         for name, stored, shape, bytes_, scales, out_dtype in cases(numpy.random.default_rng()):
             found, wanted = (decoded(each, stored, shape, bytes_, scales, out_dtype) for each in (module, oracle))
-            judge(lambda what, error, limit: worst.update({what: (max(error, worst.get(what, (0,))[0]), limit)}), f"decode {name} -> {['f32', 'bf16', 'e4m3', 'f16'][out_dtype]}", found, wanted, out_dtype)
+            judge(lambda what, error, limit: worst.update({what: (max(error, worst.get(what, (0,))[0]), limit)}), f"decode {name} -> {['f32', 'bf16', 'e4m3', 'f16'][out_dtype]}", found, wanted, out_dtype,
+                  exact_squares(oracle, stored, shape, bytes_, scales) if out_dtype == E4M3 else None)
         for what, (error, limit) in worst.items():
             report(what, error, limit)
 
@@ -130,7 +137,9 @@ def checks(module, report, path):
                 scales = rng.normal(size=rows).astype(numpy.float32) if rows > 1 else numpy.float32([])
                 shape, stored = (rows, columns, first, count), getattr(abi, f"STORED_{name}")
                 found = decoded(module, stored, shape, bytes_, scales if rows > 1 else None, out_dtype, lambda args: read(args, offset, scales))
-                judge(report, f"reader {name} {rows}x{columns}", found, decoded(oracle, stored, shape, bytes_, scales if rows > 1 else None, out_dtype), out_dtype)
+                of_rows = scales if rows > 1 else None
+                judge(report, f"reader {name} {rows}x{columns}", found, decoded(oracle, stored, shape, bytes_, of_rows, out_dtype), out_dtype,
+                      exact_squares(oracle, stored, shape, bytes_, of_rows))
             module.reader_close(opened)
             opened, end, memory = module.reader_open(4, 65536), file.seek(0, 2), Memory(module)
             args = Decode(out=memory.poisoned(1 << 20, F32), rows=1, columns=1 << 20, rowBytes=1 << 20, ldo=1 << 20, stored=abi.STORED_I8, outDtype=F32)
