@@ -101,7 +101,7 @@ export class Workers {
       workers = new Workers(supervisor, rendezvous);
       const keys = { ...rendezvous.clientKeys, serverKey: rendezvous.serverKey };
       const told: WorkerDetail = { ...keys, timeoutSeconds, logLevel: log.level };
-      supervisor.start(
+      await supervisor.start(
         (rank) => {
           const place = { rank, size: nproc, localRank: rank, localSize: here };
           const own = hosts?.leader.ownAddress;

@@ -98,15 +98,15 @@ async function attempt(options: AttemptsOptions, number: number, errorFiles: Err
   const word = new WordOfOthers(log, ended, size);
   try {
     const shared = { ...detail, size, localSize: nproc, address: options.masterAddress ?? own ?? "127.0.0.1", port };
-    supervisor.start(
+    // A shell that waits: it is there before the ranks take every core.
+    endReaper = startReaper(supervisor.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
+    await supervisor.start(
       (rank) => {
         const errorFile = errorFiles.path(number, rank);
         return options.program({ ...shared, rank, localRank: rank, node: 0, host: own, errorFile });
       },
       hosts?.leader.prepare({ id: name, perNode, port, detail: JSON.stringify(detail) }),
     );
-    // After the ranks, which it would only hold up.
-    endReaper = startReaper(supervisor.mark, (error) => log.logger.warn(`No reaper: ${messageOf(error)}.`));
     log.settle();
     const cause = await supervisor.until(() => {
       word.look();

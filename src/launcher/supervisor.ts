@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { setImmediate } from "node:timers/promises";
 import { DitrunError, messageOf } from "../failure.js";
 import { counted } from "../text.js";
 import { type Asking, type AskingRule, endAll, SETTLE_MILLISECONDS } from "./ending.js";
@@ -87,10 +88,11 @@ export class Supervisor {
     if (options.signal?.aborted) this.#aborted();
   }
 
-  /** Starts a process for each rank of this host, and has those of other hosts started. */
-  start(program: (rank: number) => Program, elsewhere?: Elsewhere): void {
+  /** Starts a process for each rank of this host, and has those of other hosts started. What the first ones say is heard meanwhile. */
+  async start(program: (rank: number) => Program, elsewhere?: Elsewhere): Promise<void> {
     for (let rank = 0; rank < this.options.nproc && !this.#ending; rank++) {
       this.#watch(this.#local.start(rank, program(rank)));
+      await setImmediate();
     }
     if (this.#ending) return;
     this.#elsewhere = elsewhere;

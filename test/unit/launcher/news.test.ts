@@ -12,7 +12,7 @@ test("a rank of another host that ended first is the cause, though how it ended 
     environment: {},
     stdin: "empty" as const,
   });
-  supervisor.start(here, { start: () => [remote], end: async () => [] });
+  await supervisor.start(here, { start: () => [remote], end: async () => [] });
   remote.died(performance.now());
   void sleep(900).then(() => remote.ended({ kind: "code", code: 5 }));
   const cause = await supervisor.until(() => false);
