@@ -42,9 +42,9 @@ export interface SupervisorOptions {
 }
 
 /** How long the news of an end may take from another host. */
-const NEWS_MILLISECONDS = 100;
+export const NEWS_MILLISECONDS = 100;
 /** How long the output of one that ended may take to be read. */
-const TELLING_MILLISECONDS = 1500;
+export const TELLING_MILLISECONDS = 1500;
 /** What ranks may be sent in place of SIGTERM. */
 const signals = ["SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGABRT"] as const;
 /** How long a process may take to end once its work is done. */
