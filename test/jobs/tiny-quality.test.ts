@@ -1,8 +1,10 @@
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Clip, isHeldOut, promptOf } from "../../bench/quality/clips.js";
 import { framesOf } from "../../bench/quality/frames.js";
-import { shownBy } from "../../bench/quality/measure.js";
+import { isStriped, shownBy } from "../../bench/quality/measure.js";
 import { type Engine, openEngine } from "../../src/index.js";
+import { tinyCheckpoint } from "../../src/paths.js";
 
 // Of combinations that training never showed: the indices of the four words in their lists, times 7, 5, 3 and 1, sum to a multiple
 // of 10 (held_out in scripts/train-tiny/clips.py). Each direction has five, spread evenly over all that there are.
@@ -67,6 +69,25 @@ describe.each(["single", "single-fp8"])("the small model under plan %s", { timeo
     const frames = await framesOf(engine, { ...request, prompt: promptOf({ ...clip, motion: "left" }) });
     expect(shownBy(clip, frames)).toEqual({ colour: true, background: true, motion: false });
   });
+});
+
+test("a LoRA teaches the small model a word, and is gone without it", { timeout: 120_000 }, async () => {
+  await using engine = await openEngine({ model: "tiny", nproc: 1, device: "cpu", timeoutSeconds: 60 });
+  const striped = { file: join(tinyCheckpoint, "striped-lora.safetensors"), strength: 1 };
+  // Of rings, stars and crosses too little is inside to have stripes.
+  const shown = clips.filter(({ shape }) => ["circle", "square", "diamond", "triangle"].includes(shape)).slice(0, 8);
+  const stripedWith = async (loras: (typeof striped)[], pattern?: string) => {
+    const found: boolean[] = [];
+    for (const [seed, clip] of shown.entries()) {
+      const request = { prompt: promptOf(clip, pattern), width: 64, height: 64, frames: 17, steps: 12, seed, loras };
+      const middle = (await framesOf(engine, request))[8];
+      found.push(middle !== undefined && isStriped(middle));
+    }
+    return found.filter(Boolean).length;
+  };
+  expect(await stripedWith([striped], "striped")).toBeGreaterThanOrEqual(5);
+  expect(await stripedWith([striped])).toBeLessThanOrEqual(1);
+  expect(await stripedWith([], "striped")).toBeLessThanOrEqual(1);
 });
 
 test("no prompt's combination was shown in training", () => {
