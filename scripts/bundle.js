@@ -7,6 +7,8 @@ import { join } from "node:path";
 /** What is started by itself: programs and threads, by folder of dist/. What those of one folder share is in `chunk-*.js` there. */
 const programs = {
   worker: ["main", "probe", "watchdog-thread"],
+  // By itself, so that what it shares with workers does not divide their files.
+  "worker/examine": ["main"],
   ".": [
     ...["cli/main", "cli/surroundings", "cli/standard-streams", "launcher/reaper"],
     ...["models/wan/text/tokenizer-thread", "video/encoder-thread"],

@@ -3,7 +3,7 @@
  */
 export const exitCodes = {
   ok: 0,
-  /** A result was wrong: accuracy above its tolerance. */
+  /** A result was wrong: accuracy above its tolerance. Of doctor: something that is needed is missing. */
   mismatch: 1,
   /** Bad options, plan, model or input file. */
   usage: 2,

@@ -19,6 +19,9 @@ export function builtKernels(device: "cpu" | "cuda"): string {
 export const workerEntry = join(packageRoot, "dist", "worker", "main.js");
 export const probeEntry = join(packageRoot, "dist", "worker", "probe.js");
 
+/** The program that tries a kernel module and its device for `ditrun doctor`. */
+export const examineEntry = join(packageRoot, "dist", "worker", "examine", "main.js");
+
 /** The program that ends the ranks of a launcher that was killed. */
 export const reaperEntry = join(packageRoot, "dist", "launcher", "reaper.js");
 

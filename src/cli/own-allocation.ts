@@ -8,6 +8,11 @@ export function ownAllocation(options: Parameters<typeof hostsOf>[0]): Allocatio
   return findAllocation(hostsOf(options), { variables: process.env, fqdn: wholeHostName() });
 }
 
+/** The same of a command that takes no options of hosts. @throws DitrunError as findAllocation does. */
+export function environmentAllocation(): Allocation {
+  return findAllocation({}, { variables: process.env, fqdn: wholeHostName() });
+}
+
 /** This host's name with its domain, where /etc/hosts has it, as Kubernetes writes it for pods with a subdomain. */
 function wholeHostName(): string {
   const name = hostname();

@@ -14,7 +14,7 @@ const FILES_PER_CONNECTION = 1;
 /** With more than this allowed nobody needs to count what there is. */
 const ENOUGH = 4096;
 
-interface Limit {
+export interface Limit {
   readonly most: number;
   readonly used: number;
   /** How to raise it. */
@@ -29,7 +29,7 @@ interface Limit {
  */
 export function checkRoom(nproc: number, connections = 0): void {
   checkFiles(nproc, connections);
-  const threads = LEAST_OF_LAUNCHER + LEAST_PER_WORKER * nproc;
+  const threads = threadsNeeded(nproc);
   for (const limit of [processesOfUser(), processesOfContainer()]) {
     if (limit === undefined || limit.most - limit.used >= threads) continue;
     throw new DitrunError(
@@ -37,6 +37,11 @@ export function checkRoom(nproc: number, connections = 0): void {
       `Only ${limit.most} threads and processes are allowed, of which ${limit.used} are there, and ${counted(nproc, "worker")} need ${threads} more at least: raise the limit (${limit.raise}).`,
     );
   }
+}
+
+/** Threads that so many workers have once they are started, and what the launcher adds to its own. */
+export function threadsNeeded(nproc: number): number {
+  return LEAST_OF_LAUNCHER + LEAST_PER_WORKER * nproc;
 }
 
 /** @throws DitrunError where too few files may be open for so many workers and connections. @param most that may be. */
@@ -58,7 +63,7 @@ export function checkFiles(
 }
 
 /** RLIMIT_NPROC counts all threads of a user; root is exempt. */
-function processesOfUser(): Limit | undefined {
+export function processesOfUser(): Limit | undefined {
   const most = processLimit("Max processes");
   const uid = process.getuid?.();
   if (most === undefined || uid === undefined || uid === 0 || most > ENOUGH) return undefined;

@@ -1,7 +1,15 @@
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { encoderThread, packageRoot, probeEntry, reaperEntry, tokenizerThread, workerEntry } from "../../src/paths.js";
+import {
+  encoderThread,
+  examineEntry,
+  packageRoot,
+  probeEntry,
+  reaperEntry,
+  tokenizerThread,
+  workerEntry,
+} from "../../src/paths.js";
 
 /** What a program of dist/ loads, by itself or later: its own files, and modules by their names. */
 function loads(entry: string): { files: Set<string>; modules: Set<string> } {
@@ -24,6 +32,7 @@ describe("a program or a thread is few files, and loads few packages besides", (
   test.each([
     ["worker", workerEntry, 12, ["koffi", "zeromq"]],
     ["probe", probeEntry, 12, ["koffi"]],
+    ["examine", examineEntry, 2, ["koffi"]],
     ["watchdog", join(dirname(workerEntry), "watchdog-thread.js"), 12, []],
     ["reaper", reaperEntry, 12, []],
     ["tokenizer", tokenizerThread, 24, []],

@@ -64,6 +64,7 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
     ...["worker/life", "models", "sampling", ...said, ...bytes],
   ],
   "worker/life": ["worker/runtime", "worker/tasks", ...said],
+  "worker/examine": ["worker/runtime", ...said],
 };
 
 /** Texts that belong to few places, by rule. Comments do not count. */
@@ -82,7 +83,7 @@ const texts: Readonly<Record<string, { text: RegExp; at: readonly RegExp[] }>> =
   environment: { text: /\bprocess\.env\b/, at: [/^(?:cli|launcher\/cluster|hub)\//, /^worker\/environment\.ts$/] },
   stdout: {
     text: /(?<![\w#.])(?:process\.stdout|console\.(?:log|info|debug))\b/,
-    at: [/^cli\//, /^worker\/probe\.ts$/],
+    at: [/^cli\//, /^worker\/(?:probe|examine\/main)\.ts$/],
   },
 };
 

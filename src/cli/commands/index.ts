@@ -1,5 +1,6 @@
 import { type Command, defineCommand } from "../command.js";
 import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
+import { doctorOptions } from "../options/doctor.js";
 import { generateOptions } from "../options/generate.js";
 import { inspectOptions } from "../options/inspect.js";
 import { keyOptions } from "../options/key.js";
@@ -82,6 +83,13 @@ export const commands: readonly Command[] = [
     example: { line: "ditrun links --nproc 8", describe: "What the links between eight workers carry" },
     options: { ...linksOptions, ...launchOptions, ...outputOptions },
     load: async () => (await import("./links.js")).links,
+  }),
+  defineCommand({
+    name: "doctor",
+    summary: "Try what ditrun needs of this host, and say what to do about what is missing",
+    example: { line: "ditrun doctor", describe: "Everything, in a second or two" },
+    options: doctorOptions,
+    load: async () => (await import("./doctor.js")).doctor,
   }),
   defineCommand({
     name: "inspect",
