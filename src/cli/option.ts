@@ -3,7 +3,7 @@ import { homeFolder } from "../files/home-folder.js";
 import { nearest } from "../nearest.js";
 
 /** What completes an option's value in a shell, where it has no choices. */
-export type Completion = "file" | "folder" | "plan" | "plans" | "model";
+export type Completion = "file" | "folder" | "plan" | "plans" | "model" | "check";
 
 /** One option: what the line, its help and a shell know of it. `T` is what a command gets. */
 export interface Option<T> {

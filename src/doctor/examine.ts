@@ -83,26 +83,36 @@ const LENT_BYTES_TIMED = 2 ** 26;
 
 const untouched = { devices: 0, ranks: [], pairs: [], versions: {}, libraries: [] } as const;
 
-/** Tries the module that `--device` would take: one process for each GPU, or two for the CPU, which also read each other's memory. */
-export async function examineModule(device: "cpu" | "cuda", options: Options): Promise<ExaminedModule> {
-  const { DITRUN_KERNELS: named } = options.environment;
-  const visible = gpuIsVisible(join(options.root, "dev"));
-  if (!isUnset(named)) return examineNamed(device, resolve(named), options);
-  const found = findKernels(device);
-  if ("missing" in found) return { ...untouched, missing: found.missing };
-  const { file, built } = found;
-  const by = built ? "build" : "package";
-  if (device === "cuda" && !visible) return { ...untouched, file, by, untried: "no GPU" };
-  return { file, by, ...(await examineFile(file, options)) };
+/** Tries the modules that `--device` would take, each once: a process for each GPU, or two for the CPU, which also read each other's memory. */
+export function moduleExaminer(options: Options): (device: "cpu" | "cuda") => Promise<ExaminedModule> {
+  const seen = new Map<string, Promise<Seen>>();
+  const examine = (file: string) => {
+    const known = seen.get(file) ?? examineFile(file, options);
+    seen.set(file, known);
+    return known;
+  };
+  return async (device) => {
+    const { DITRUN_KERNELS: named } = options.environment;
+    if (!isUnset(named)) return ofNamed(device, resolve(named), examine);
+    const found = findKernels(device);
+    if ("missing" in found) return { ...untouched, missing: found.missing };
+    const { file, built } = found;
+    const by = built ? "build" : "package";
+    const visible = gpuIsVisible(join(options.root, "dev"));
+    if (device === "cuda" && !visible) return { ...untouched, file, by, untried: "no GPU" };
+    return { file, by, ...(await examine(file)) };
+  };
 }
 
-/** The module that DITRUN_KERNELS names stands for that of its own device alone. */
-async function examineNamed(device: "cpu" | "cuda", file: string, options: Options): Promise<ExaminedModule> {
+/** The module that DITRUN_KERNELS names stands for that of its own device alone; one that cannot be used, for the CPU's. */
+async function ofNamed(
+  device: "cpu" | "cuda",
+  file: string,
+  examine: (file: string) => Promise<Seen>,
+): Promise<ExaminedModule> {
   const by = "DITRUN_KERNELS";
-  if (!existsSync(file))
-    return { ...untouched, file, by, failure: `DITRUN_KERNELS names ${file}, which does not exist.` };
-  const seen = await examineFile(file, options);
-  if (seen.kind !== undefined && seen.kind !== device) return { ...untouched, by, file, untried: "replaced" };
+  const seen: Seen = existsSync(file) ? await examine(file) : { ...untouched, failure: `there is no ${file}.` };
+  if ((seen.kind ?? "cpu") !== device) return { ...untouched, by, file, untried: "replaced" };
   return { file, by, ...seen };
 }
 
@@ -117,7 +127,7 @@ async function examineFile(file: string, { environment, bench }: Options): Promi
     const answer = first === undefined ? { failure: "" } : await open(first);
     if ("failure" in answer) return { ...untouched, failure: answer.failure };
     const { devices, info, libraries } = answer.value;
-    if (devices === 0 || info === null) return { ...untouched, libraries };
+    if (devices === 0 || info === null) return { ...untouched, kind: "cuda", libraries };
     const count = info.module === "cpu" ? CPU_RANKS : Math.min(devices, MOST_RANKS);
     for (let rank = 1; rank < count; rank++) processes.push(start(rank));
     const others = await Promise.all(processes.slice(1).map(open));

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Allocation } from "../launcher/cluster/allocation.js";
 import { type Gpu, gpusOfHost } from "../launcher/gpus.js";
 import type { Environment } from "./environment.js";
-import { type ExaminedModule, examineModule } from "./examine.js";
+import { type ExaminedModule, moduleExaminer } from "./examine.js";
 import { askSmi, type SmiGpu } from "./smi.js";
 
 /** What checks look at. What takes long is asked once, by whichever check comes first. */
@@ -37,15 +37,10 @@ export function thisHost({ root = "/", environment, allocation, bench }: HostOpt
       return answer.value;
     };
   };
-  const options = { environment, root, bench };
-  const modules = {
-    cpu: once(() => examineModule("cpu", options)),
-    cuda: once(() => examineModule("cuda", options)),
-  };
   return {
     ...{ root, environment, allocation },
     gpus: once(() => gpusOfHost(root)),
-    module: (device) => modules[device](),
+    module: moduleExaminer({ environment, root, bench }),
     smi: once(() => askSmi(environment)),
   };
 }

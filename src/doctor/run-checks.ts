@@ -21,10 +21,14 @@ export function chosenChecks(checks: readonly Check[], only: readonly string[], 
   });
 }
 
-/** Runs checks all at once. @param onSection is given each section once all of its checks are done, in order. */
+/**
+ * Runs checks all at once.
+ * @param onWait is told the section that is waited for. @param onSection is given each once all of its checks are done, in order.
+ */
 export async function runChecks(
   checks: readonly Check[],
   host: Host,
+  onWait: (section: Section) => void,
   onSection: (section: Section, checked: readonly Checked[]) => void,
 ): Promise<Checked[]> {
   const running = checks.map(async (check): Promise<Checked> => {
@@ -33,6 +37,7 @@ export async function runChecks(
   });
   const all: Checked[] = [];
   for (const section of new Set(checks.map((check) => check.section))) {
+    onWait(section);
     const done = await Promise.all(running.filter((_, index) => checks[index]?.section === section));
     onSection(section, done);
     all.push(...done);

@@ -1,5 +1,6 @@
 import { checks } from "../../doctor/checks/index.js";
 import { thisHost } from "../../doctor/host.js";
+import { type Section, sections } from "../../doctor/names.js";
 import { doctorVerdict, sectionText, verdictText } from "../../doctor/page.js";
 import { chosenChecks, runChecks } from "../../doctor/run-checks.js";
 import { exitCodes } from "../../failure.js";
@@ -7,6 +8,7 @@ import { pageOf } from "../../views/page.js";
 import type { Body, Context } from "../command.js";
 import type { DoctorOptions } from "../options/doctor.js";
 import { environmentAllocation } from "../own-allocation.js";
+import { terminal } from "../terminal.js";
 
 /** `ditrun doctor`: tries what ditrun needs of this host, and says what to do about what it lacks. */
 export const doctor: Body<DoctorOptions> = { run };
@@ -18,7 +20,10 @@ async function run({ only, bench, json }: DoctorOptions, { document, command }: 
   // Naming a check that measures is enough to measure.
   const measures = chosen.some((check) => check.bench === true);
   const host = thisHost({ environment: process.env, allocation: environmentAllocation, bench: measures });
-  const checked = await runChecks(chosen, host, (section, each) => {
+  const wait = (section: Section | undefined) =>
+    terminal.status(section === undefined ? undefined : `${sections[section]} …`);
+  const checked = await runChecks(chosen, host, wait, (section, each) => {
+    wait(undefined);
     stream.write(`${sectionText(page, section, each)}\n\n`);
   });
   const verdict = doctorVerdict(checked);

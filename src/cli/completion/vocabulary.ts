@@ -1,9 +1,13 @@
 import { readdirSync } from "node:fs";
 import { basename } from "node:path";
+import { checkNames, sections } from "../../doctor/names.js";
 import { presetNames } from "../../models/wan/presets.js";
 import { modelsDirectory, plansDirectory } from "../../paths.js";
 import type { Command } from "../command.js";
 import type { Option } from "../option.js";
+
+/** Of `ditrun doctor --only`. */
+const doctorNames: readonly string[] = [...Object.keys(sections), ...checkNames];
 
 /** What a shell offers for a value: names, and perhaps files or folders too. */
 export interface Offer {
@@ -33,8 +37,10 @@ export function vocabularyOf(commands: readonly Command[]): CommandEntry[] {
   const plans = documentsIn(plansDirectory);
   const models = [...presetNames, ...documentsIn(modelsDirectory)];
   const offerOf = ({ choices, completes }: Option<unknown>): Offer => {
-    const names = choices ?? (completes === "model" ? models : completes?.startsWith("plan") ? plans : []);
-    const files = completes === undefined ? "none" : completes === "folder" ? "folders" : "files";
+    const named = { plan: plans, plans, model: models, check: doctorNames, file: [], folder: [] };
+    const names = choices ?? (completes === undefined ? [] : named[completes]);
+    const files =
+      completes === undefined || completes === "check" ? "none" : completes === "folder" ? "folders" : "files";
     return { names, files, commas: completes === "plans" };
   };
   return commands.map(({ name, summary, options }) => ({

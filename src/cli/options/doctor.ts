@@ -9,7 +9,7 @@ const names: readonly string[] = [...sectionNames, ...checkNames];
 
 const only: Option<readonly string[]> = {
   value: "NAME",
-  choices: names,
+  completes: "check",
   repeats: true,
   describe: "Look at this section or check alone; given again, at another as well",
   otherwise: [],

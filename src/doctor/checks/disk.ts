@@ -2,7 +2,6 @@ import { hubCache } from "../../hub/hub-cache.js";
 import { bytesInWords } from "../../text.js";
 import { defineCheck } from "../check.js";
 import { tryFolder } from "../try-folder.js";
-import { shortPath } from "../words.js";
 
 const SCANT_BYTES = 2 ** 31;
 
@@ -13,8 +12,8 @@ export const disk = defineCheck({
     const { folder, failure, freeBytes } = await tryFolder(folderOf(() => hubCache(environment)));
     return { folder, freeBytes: failure === null ? freeBytes : null };
   },
-  judge({ folder, freeBytes }) {
-    if (freeBytes === null) return { state: "ok", value: `not told, since ${shortPath(folder)} cannot be written` };
+  judge({ freeBytes }) {
+    if (freeBytes === null) return { state: "ok", value: "not told: the hub's cache cannot be written" };
     const value = `${bytesInWords(freeBytes)} free where the hub's cache is`;
     if (freeBytes >= SCANT_BYTES) return { state: "ok", value };
     return {

@@ -1,8 +1,7 @@
 import { isIPv6 } from "node:net";
-import { messageOf } from "../../failure.js";
 import { defineCheck } from "../check.js";
 import { allocationOf } from "../host.js";
-import { tryConnection } from "./loopback.js";
+import { networkFailure, tryConnection } from "../try-network.js";
 
 /** Whether IPv6 works here: it must where host 0 is given by such an address. */
 export const ipv6 = defineCheck({
@@ -13,7 +12,7 @@ export const ipv6 = defineCheck({
       await tryConnection("::1");
       return { failure: null, leader };
     } catch (error) {
-      return { failure: messageOf(error), leader };
+      return { failure: networkFailure(error), leader };
     }
   },
   judge({ failure, leader }) {

@@ -1,29 +1,5 @@
-import { connect, createServer } from "node:net";
-import { messageOf } from "../../failure.js";
 import { defineCheck } from "../check.js";
-
-/** @throws Error where a connection to an address of this host's own cannot be made, or carries nothing. */
-export async function tryConnection(address: string): Promise<void> {
-  const server = createServer((socket) => socket.end("there"));
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject).listen(0, address, () => {
-        const bound = server.address();
-        if (bound === null || typeof bound !== "object") return reject(new Error("it has no number"));
-        let said = "";
-        connect(bound.port, address)
-          .once("error", reject)
-          .setEncoding("utf8")
-          .on("data", (text) => {
-            said += text;
-          })
-          .once("close", () => (said === "there" ? resolve() : reject(new Error("nothing arrives"))));
-      });
-    });
-  } finally {
-    server.close();
-  }
-}
+import { networkFailure, tryConnection } from "../try-network.js";
 
 /** Whether processes of this host reach each other: workers join the launcher so. */
 export const loopback = defineCheck({
@@ -33,7 +9,7 @@ export const loopback = defineCheck({
       await tryConnection("127.0.0.1");
       return { failure: null };
     } catch (error) {
-      return { failure: messageOf(error) };
+      return { failure: networkFailure(error) };
     }
   },
   judge({ failure }) {

@@ -1,9 +1,9 @@
 import { networkInterfaces } from "node:os";
-import { messageOf } from "../../failure.js";
 import { addressesOf, interfaceOf, sourceTowards } from "../../launcher/cluster/addresses.js";
 import { defineCheck, type Finding } from "../check.js";
 import { isUnset } from "../environment.js";
 import { allocationOf } from "../host.js";
+import { networkFailure } from "../try-network.js";
 
 interface Facts {
   /** This host's interfaces. */
@@ -35,7 +35,7 @@ export const networkInterface = defineCheck({
       }
       return { ...told, leader, way: null, failure: "there is no way to it" };
     } catch (error) {
-      return { ...told, leader, way: null, failure: messageOf(error) };
+      return { ...told, leader, way: null, failure: networkFailure(error) };
     }
   },
   judge({ interfaces, chosen, leader, way, failure }): Finding {

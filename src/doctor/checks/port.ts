@@ -1,9 +1,8 @@
-import { messageOf } from "../../failure.js";
 import type { Allocation } from "../../launcher/cluster/allocation.js";
-import { checkPort } from "../../launcher/free-port.js";
 import { defineCheck, type Finding } from "../check.js";
 import { isUnset } from "../environment.js";
 import { allocationOf } from "../host.js";
+import { networkFailure, tryListening } from "../try-network.js";
 
 interface Facts {
   /** MASTER_PORT; null where it is not set. */
@@ -27,12 +26,13 @@ export const port = defineCheck({
   },
   judge({ chosen, leading, failure }): Finding {
     const number = leading ?? Number(chosen ?? 0);
-    const by = leading === null && chosen !== null ? `MASTER_PORT=${chosen}` : `${number}`;
+    const by =
+      leading === null && chosen !== null ? `MASTER_PORT=${chosen}` : number === 0 ? "a free port" : `${number}`;
     if (!isPort(number))
       return { state: "problem", value: `${by} is no port`, wayOut: "Unset it, or give it a number from 1 to 65535." };
     if (failure !== null) {
       const wayOut = chosen === null ? "Give another with --master-port." : "Unset MASTER_PORT, or give it another.";
-      return { state: "problem", value: `${by} is not free: ${failure}`, wayOut };
+      return { state: "problem", value: `${by} cannot be opened: ${failure}`, wayOut };
     }
     if (number === 0) return { state: "ok", value: "any free one, opened" };
     return { state: "ok", value: `${by}, opened${leading === null ? "" : ", where this host leads"}` };
@@ -43,11 +43,10 @@ const isPort = (number: number) => Number.isInteger(number) && number >= 0 && nu
 
 async function failureOf(number: number, address: string): Promise<string | null> {
   try {
-    await checkPort(number, address);
+    await tryListening(address, number);
     return null;
   } catch (error) {
-    // The message of Node.js within the launcher's: `listen EADDRINUSE: address already in use 127.0.0.1:29500`.
-    return /\((?:listen )?(.*)\)/.exec(messageOf(error))?.[1] ?? messageOf(error);
+    return networkFailure(error);
   }
 }
 

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { open, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf } from "../../failure.js";
+import { fileFailure } from "../../files/file-failure.js";
 import { bytesInWords } from "../../text.js";
 import { defineCheck, type Finding } from "../check.js";
 
@@ -28,7 +28,7 @@ export const shm = defineCheck({
       await tryWriting(join(folder, `ditrun-doctor-${randomBytes(4).toString("hex")}`));
       return { failure: null, freeBytes: bavail * bsize, gpus };
     } catch (error) {
-      return { failure: messageOf(error), freeBytes: 0, gpus };
+      return { failure: fileFailure(error), freeBytes: 0, gpus };
     }
   },
   judge({ failure, freeBytes, gpus }): Finding {
@@ -37,7 +37,7 @@ export const shm = defineCheck({
     if (failure !== null) {
       return {
         state: several ? "problem" : "warning",
-        value: `nothing can be written: ${failure.split(",")[0]}`,
+        value: `nothing can be written: ${failure}`,
         wayOut,
       };
     }
