@@ -21,7 +21,8 @@ const asked = [
   ...["name", "ecc.mode.current", "ecc.errors.uncorrected.volatile.total", "mig.mode.current"],
   ...["power.limit", "power.default_limit", "temperature.gpu", "clocks.sm", "clocks.max.sm"],
 ];
-const DEADLINE_MILLISECONDS = 8_000;
+/** Without persistence mode the driver wakes each GPU first. */
+const DEADLINE_MILLISECONDS = 25_000;
 
 /** What nvidia-smi says of each GPU; undefined where there is none that answers. */
 export async function askSmi(environment: Environment): Promise<readonly SmiGpu[] | undefined> {

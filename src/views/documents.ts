@@ -222,6 +222,23 @@ const inspect = z.strictObject({
   ),
 });
 
+const doctor = z.strictObject({
+  ...envelopeSchema.shape,
+  command: z.literal("doctor"),
+  state: z.enum(["ok", "warning", "problem"]).describe("The worst of the checks"),
+  verdict,
+  checks: z.array(
+    z.strictObject({
+      check: text("As --only names it; docs/doctor.md lists all"),
+      section: z.enum(["install", "gpus", "kernels", "links", "limits", "network", "cpu", "files"]),
+      state: z.enum(["ok", "warning", "problem"]),
+      value: text("What was found, half a sentence for people"),
+      wayOut: z.string().nullable().describe("What to do; null where nothing is to be done, or value says it"),
+      facts: z.looseObject({}).nullable().describe("What it is of, by check; null where the check itself failed"),
+    }),
+  ),
+});
+
 const failure = z.strictObject({
   message: z.string(),
   code: text("Stable; docs/errors.md lists all"),
@@ -274,6 +291,7 @@ export const documentSchemas = {
   videos,
   "dry-run": dryRun,
   inspect,
+  doctor,
   error,
   events,
 } as const;

@@ -1,13 +1,13 @@
 import { execa } from "execa";
 import { defineCheck } from "../check.js";
 
-const DEADLINE_MILLISECONDS = 8_000;
+const DEADLINE_MILLISECONDS = 20_000;
 /** The smallest picture that ditrun makes. */
 const SIZE = "64x64";
 
 /** ffmpeg, by encoding a black frame as videos are. Without it an encoder of npm writes them. */
 export const ffmpeg = defineCheck({
-  ...{ name: "ffmpeg", section: "files", what: "ffmpeg" },
+  ...{ name: "ffmpeg", section: "files", what: "ffmpeg", deadline: 30 },
   async look({ environment }) {
     const { failed, code, stdout, stderr, timedOut } = await execa(
       "ffmpeg",

@@ -3,7 +3,7 @@ import { ranges } from "../words.js";
 
 /** ECC, MIG and power limits, which nvidia-smi tells; errors of memory are a warning. */
 export const health = defineCheck({
-  ...{ name: "health", section: "gpus", what: "Health" },
+  ...{ name: "health", section: "gpus", what: "Health", deadline: 30 },
   async look(host) {
     if (host.gpus().length === 0) return { gpus: [], asked: false };
     const gpus = await host.smi();

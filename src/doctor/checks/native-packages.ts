@@ -2,7 +2,7 @@ import { execa } from "execa";
 import { packageRoot } from "../../paths.js";
 import { type Check, defineCheck } from "../check.js";
 
-const DEADLINE_MILLISECONDS = 8_000;
+const DEADLINE_MILLISECONDS = 30_000;
 
 /** Uses of a package with native code, each a program that prints its version. A crash ends that program alone. */
 const uses = {
@@ -55,7 +55,7 @@ async function use(name: keyof typeof uses): Promise<Used & { readonly folder: s
 
 function usable(name: keyof typeof uses, what: string) {
   return defineCheck({
-    ...{ name, section: "install", what },
+    ...{ name, section: "install", what, deadline: 40 },
     look: () => use(name),
     judge(used) {
       if ("version" in used) return { state: "ok", value: `${used.version}, tried` };
