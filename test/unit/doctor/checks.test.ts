@@ -168,10 +168,10 @@ const cases: readonly Case[] = [
     "MIG on for GPU 1, power limit 400 of 700 W on GPU 1",
   ),
   given(health, { gpus: [smi, { ...smi, uncorrected: 2 }], asked: true }, "warning", "GPU 1 has had errors"),
-  given(gpuRates, { ranks: [{ ...h200, rank: 0, rates }], smi: [smi] }, "ok", "101 % and 103 % of an H200's"),
+  given(gpuRates, { ranks: [{ ...h200, rank: 0, rates }], smi: [smi] }, "ok", "98 % and 103 % of an H200's"),
   given(
     gpuRates,
-    { ranks: [{ ...h200, rank: 0, rates: { ...rates, gemmTflops: 430 } }], smi: [{ ...smi, powerLimit: 400 }] },
+    { ranks: [{ ...h200, rank: 0, rates: { ...rates, gemmTflops: 442 } }], smi: [{ ...smi, powerLimit: 400 }] },
     "warning",
     "runs at 62 % of an H200's GEMM rate: power limit 400 W",
   ),
