@@ -1,3 +1,4 @@
+import { existsSync, realpathSync } from "node:fs";
 import { dirname } from "node:path";
 import { type Check, defineCheck, type Finding } from "../check.js";
 import { isUnset } from "../environment.js";
@@ -40,7 +41,8 @@ function libraryCheck({ name, what, key, variable, packages, unneeded }: Library
         ...{ gpus: devices, hosts: allocationOf(host)?.nodes ?? 1, version: versions[key] ?? null },
         file: libraries.find((each) => each.includes(`/lib${key}.so`)) ?? null,
         chosen: isUnset(chosen) ? null : chosen,
-        searched: path.split(":").filter((folder) => folder !== ""),
+        // The kernel tells of files by their real names.
+        searched: path.split(":").flatMap((folder) => (existsSync(folder) ? [realpathSync(folder)] : [])),
         failure: key === "cublasLt" ? (ranks.find((rank) => rank.productFailure)?.productFailure ?? null) : null,
       };
     },
