@@ -12,6 +12,8 @@ const signs: Readonly<Record<State, { readonly sign: string; readonly colour: Pa
 /** Columns before a value: two spaces, the sign, a space, the name, two spaces. */
 const NAME_COLUMNS = 13;
 const INDENT = 2 + 2 + NAME_COLUMNS + 2;
+/** In front of what to do. */
+const ARROW = "→ ";
 
 /** A section: its title, and a line for each check, with the way out below it. */
 export function sectionText(page: Page, section: Section, checked: readonly Checked[]): string {
@@ -20,18 +22,21 @@ export function sectionText(page: Page, section: Section, checked: readonly Chec
 
 function linesOf(page: Page, { what, state, value, wayOut, more = [] }: Checked): string[] {
   const { sign, colour } = signs[state];
-  const texts = [value, ...(wayOut === undefined ? [] : [wayOut])].flatMap((text) => wrapped(page, text));
-  const [first = "", ...others] = texts;
+  const [first = "", ...others] = wrapped(page, value);
+  const ways =
+    wayOut === undefined
+      ? []
+      : wrapped(page, wayOut, ARROW.length).map((line, index) => (index === 0 ? ARROW : "  ") + line);
   const gap = " ".repeat(Math.max(0, NAME_COLUMNS - textWidth(what)) + 2);
   const indent = " ".repeat(INDENT);
   return [
     `  ${paint(page, colour, sign)} ${what}${gap}${first}`,
-    ...[...others, ...more].map((line) => `${indent}${line}`),
+    ...[...others, ...ways, ...more].map((line) => `${indent}${line}`),
   ];
 }
 
-function wrapped(page: Page, text: string): string[] {
-  return prose({ ...page, columns: page.columns - INDENT }, text).split("\n");
+function wrapped(page: Page, text: string, more = 0): string[] {
+  return prose({ ...page, columns: page.columns - INDENT - more }, text).split("\n");
 }
 
 /** What all of it comes to. */

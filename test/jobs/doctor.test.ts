@@ -89,7 +89,7 @@ test("too few open files for Node.js itself are a sentence", async () => {
 test("a scheduler's variables that contradict each other, a port that is none, a variable without GPUs", async () => {
   const env = { PET_NNODES: "2", PET_NODE_RANK: "5", MASTER_PORT: "banana", CUDA_VISIBLE_DEVICES: "banana" };
   const { exitCode, stdout } = await doctor(["--only", "network", "--only", "driver"], { env });
-  expect(stdout).toMatch(/✗ Port {11}MASTER_PORT=banana is no port\n {19}Unset it/);
+  expect(stdout).toMatch(/✗ Port {11}MASTER_PORT=banana is no port\n {19}→ Unset it/);
   expect(stdout).toMatch(/✗ Hosts {10}PET_NNODES is 2, but nothing says where node 0 is: give --master-addr\./);
   expect(exitCode).toBe(1);
 });
@@ -105,7 +105,7 @@ test.skipIf(process.getuid?.() !== 0)("without HOME and an entry in /etc/passwd,
 test.skipIf(!may("unshare", "-n", "true"))("a network whose loopback is down", async () => {
   const { exitCode, stdout } = await doctor(["--only", "network"], { shell: 'exec unshare -n "$@"' });
   expect(stdout).toMatch(
-    /✗ Loopback {7}127\.0\.0\.1 cannot be reached: there is no way to it\n {19}Set the interface up/,
+    /✗ Loopback {7}127\.0\.0\.1 cannot be reached: there is no way to it\n {19}→ Set the interface up/,
   );
   expect(exitCode).toBe(1);
 });

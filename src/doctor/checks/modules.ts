@@ -50,15 +50,19 @@ function judgeModule(facts: Facts, device: "cpu" | "cuda"): Finding {
   const shown = `${shortPath(file ?? "")}, ${choosers[by]}`;
   const broken = failure ?? rankFailure;
   if (broken !== undefined) {
-    // The module's own words end in the way out.
     return {
       state: "problem",
-      value: sentence(broken),
+      value: sentence(withoutWayOut(broken)),
       wayOut: by === "DITRUN_KERNELS" ? "Unset DITRUN_KERNELS." : wayOut[by],
     };
   }
   if (untried === "no GPU") return { state: "ok", value: `${shown}; no GPU to try it on` };
   return { state: "ok", value: `${shown}, tried` };
+}
+
+/** The way out that the module's own words end in is said once, below. */
+function withoutWayOut(text: string): string {
+  return text.replace(/(?:\. Build|: rebuild) it with .*$/, "");
 }
 
 const wayOut = {
