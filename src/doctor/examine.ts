@@ -43,6 +43,8 @@ export interface ExaminedRank {
   /** Why products of matrices fail, on a GPU by cuBLASLt. */
   readonly productFailure?: string;
   readonly rates?: z.infer<typeof ratesSchema>;
+  /** Why there are none, where they were to be measured. */
+  readonly ratesFailure?: string;
 }
 
 /** A kernel module that was tried. */
@@ -73,7 +75,9 @@ interface Options {
   readonly bench: boolean;
 }
 
+/** Of the questions to one process; where rates are measured it waits for the others' meanwhile. */
 const DEADLINE_MILLISECONDS = 50_000;
+const DEADLINE_MILLISECONDS_TIMED = 110_000;
 /** Workers of a CPU that are tried with each other. */
 const CPU_RANKS = 2;
 /** More GPUs than a host has. */
@@ -119,7 +123,8 @@ async function ofNamed(
 type Seen = Omit<ExaminedModule, "file" | "by" | "missing" | "untried">;
 
 async function examineFile(file: string, { environment, bench }: Options): Promise<Seen> {
-  const start = (rank: number) => new ExaminedProcess(file, rank, environment, DEADLINE_MILLISECONDS);
+  const start = (rank: number) =>
+    new ExaminedProcess(file, rank, environment, bench ? DEADLINE_MILLISECONDS_TIMED : DEADLINE_MILLISECONDS);
   const processes = [start(0)];
   const open = (process: ExaminedProcess) => process.ask({ ask: "open" }, openedSchema);
   try {
@@ -159,7 +164,7 @@ async function examineRank(
   return {
     ...told,
     ...("failure" in product && { productFailure: product.failure }),
-    ...(rates && "value" in rates && { rates: rates.value }),
+    ...(rates && ("value" in rates ? { rates: rates.value } : { ratesFailure: rates.failure })),
   };
 }
 

@@ -11,7 +11,7 @@ interface Facts {
 
 /** What a copy carries from each worker's memory to each other's, one at a time. */
 export const bandwidth = defineCheck({
-  ...{ name: "bandwidth", section: "links", what: "Bandwidth", bench: true, deadline: 60 },
+  ...{ name: "bandwidth", section: "links", what: "Bandwidth", bench: true, deadline: 120 },
   async look(host): Promise<Facts> {
     const { pairs } = await host.module("cuda");
     if (pairs.length > 0) return { device: "GPU", pairs };

@@ -7,7 +7,7 @@ const LEAST = 8;
 
 /** Whether the module's kernels run on each GPU: one of them is launched there, and its result is looked at. */
 export const capability = defineCheck({
-  ...{ name: "capability", section: "gpus", what: "Kernels run", deadline: 60 },
+  ...{ name: "capability", section: "gpus", what: "Kernels run", deadline: 120 },
   async look(host) {
     const { ranks } = await host.module("cuda");
     return {

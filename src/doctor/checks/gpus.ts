@@ -20,7 +20,7 @@ interface Facts {
 
 /** What a rank would see: GPUs by CUDA's count, names and memory. */
 export const gpus = defineCheck({
-  ...{ name: "visible-gpus", section: "gpus", what: "GPUs", deadline: 60 },
+  ...{ name: "visible-gpus", section: "gpus", what: "GPUs", deadline: 120 },
   async look(host): Promise<Facts> {
     const visible = gpuIsVisible(join(host.root, "dev"));
     const chosen = host.environment.CUDA_VISIBLE_DEVICES ?? null;

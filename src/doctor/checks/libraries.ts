@@ -33,7 +33,7 @@ interface Library {
 /** A library that the CUDA module opens at run time: which file that was, and why that one. */
 function libraryCheck({ name, what, key, variable, packages, unneeded }: Library) {
   return defineCheck({
-    ...{ name, section: "kernels", what, deadline: 60 },
+    ...{ name, section: "kernels", what, deadline: 120 },
     async look(host): Promise<Facts> {
       const { devices, versions, libraries, ranks } = await host.module("cuda");
       const { [variable]: chosen, LD_LIBRARY_PATH: path = "" } = host.environment;

@@ -26,7 +26,7 @@ function moduleCheck(device: "cpu" | "cuda") {
       name: device === "cpu" ? "cpu-module" : "cuda-module",
       section: "kernels",
       what: `${name} module`,
-      deadline: 60,
+      deadline: 120,
     },
     async look(host): Promise<Facts> {
       const { ranks, pairs: _, versions: __, libraries: ___, ...seen } = await host.module(device);

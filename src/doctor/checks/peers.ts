@@ -18,7 +18,7 @@ function peersCheck(device: "cpu" | "cuda") {
       name: device === "cpu" ? "cpu-peers" : "gpu-peers",
       section: "links",
       what: device === "cpu" ? "CPU workers" : "GPU pairs",
-      deadline: 60,
+      deadline: 120,
     },
     async look(host): Promise<Facts> {
       const { ranks, pairs, devices } = await host.module(device);

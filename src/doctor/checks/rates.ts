@@ -4,19 +4,33 @@ import type { ExaminedRank } from "../examine.js";
 import type { SmiGpu } from "../smi.js";
 
 interface Facts {
-  readonly ranks: readonly Pick<ExaminedRank, "rank" | "name" | "rates">[];
+  readonly ranks: readonly Pick<ExaminedRank, "rank" | "name" | "rates" | "ratesFailure">[];
   readonly smi: readonly SmiGpu[];
 }
 
 /** How fast each GPU multiplies and copies, beside what its kind does. */
 export const gpuRates = defineCheck({
-  ...{ name: "gpu-rates", section: "gpus", what: "Rates", bench: true, deadline: 60 },
+  ...{ name: "gpu-rates", section: "gpus", what: "Rates", bench: true, deadline: 120 },
   async look(host): Promise<Facts> {
     const { ranks } = await host.module("cuda");
     const smi = ranks.length === 0 ? [] : await host.smi();
-    return { ranks: ranks.map(({ rank, name, rates }) => ({ rank, name, ...(rates && { rates }) })), smi: smi ?? [] };
+    return {
+      ranks: ranks.map(({ rank, name, rates, ratesFailure }) => ({
+        ...{ rank, name },
+        ...(rates && { rates }),
+        ...(ratesFailure !== undefined && { ratesFailure }),
+      })),
+      smi: smi ?? [],
+    };
   },
   judge({ ranks, smi }): Finding {
+    const unmeasured = ranks.find(({ ratesFailure }) => ratesFailure !== undefined);
+    if (unmeasured) {
+      return {
+        ...{ state: "warning", value: `GPU ${unmeasured.rank} cannot be measured: ${unmeasured.ratesFailure}` },
+        wayOut: "End what else computes there, which nvidia-smi shows.",
+      };
+    }
     const lines = ranks.flatMap(({ rank, name, rates }) =>
       rates ? [{ rank, ...judgeRates(name, rates, smi[rank]) }] : [],
     );
@@ -68,12 +82,14 @@ function reasons(smi: SmiGpu | undefined): string {
 
 /** How fast the CPU module multiplies and copies. */
 export const cpuRates = defineCheck({
-  ...{ name: "cpu-rates", section: "cpu", what: "Rates", bench: true, deadline: 60 },
+  ...{ name: "cpu-rates", section: "cpu", what: "Rates", bench: true, deadline: 120 },
   async look(host) {
     const { ranks } = await host.module("cpu");
-    return { rates: ranks[0]?.rates ?? null };
+    return { rates: ranks[0]?.rates ?? null, failure: ranks[0]?.ratesFailure ?? null };
   },
-  judge({ rates }) {
+  judge({ rates, failure }): Finding {
+    if (failure !== null)
+      return { state: "warning", value: `it cannot be measured: ${failure}`, wayOut: "End other programs." };
     if (rates === null) return { state: "ok", value: "not measured: the CPU module cannot be used" };
     const gflops = (rates.gemmTflops * 1e3).toFixed(0);
     return {

@@ -306,8 +306,20 @@ const cases: readonly Case[] = [
     "ok",
     "2 nodes, cores 0-63; GPU 0–1 on node 0, GPU 2–3 on node 1",
   ),
-  given(cpuRates, { rates: { edge: 512, dtype: "fp32", gemmTflops: 0.085, copyGBs: 26 } }, "ok", "85 GFLOP/s of fp32"),
-  given(cpuRates, { rates: null }, "ok", "not measured"),
+  given(
+    cpuRates,
+    { rates: { edge: 512, dtype: "fp32", gemmTflops: 0.085, copyGBs: 26 }, failure: null },
+    "ok",
+    "85 GFLOP/s of fp32",
+  ),
+  given(cpuRates, { rates: null, failure: null }, "ok", "not measured"),
+  given(cpuRates, { rates: null, failure: "out of memory." }, "warning", "out of memory"),
+  given(
+    gpuRates,
+    { ranks: [{ ...h200, rank: 5, ratesFailure: "out of memory." }], smi: [] },
+    "warning",
+    "GPU 5 cannot be measured: out",
+  ),
 
   given(hubCacheCheck, { unknown: null, offline: false, ...folder }, "ok", "/scratch, written"),
   given(hubCacheCheck, { unknown: null, offline: false, ...folder, there: false }, "ok", "can be made"),
