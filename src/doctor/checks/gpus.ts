@@ -47,7 +47,8 @@ export const gpus = defineCheck({
       if (chosen === null) return { state: "problem", value: `${there}, of which CUDA sees none`, wayOut: lost };
       return { state: "problem", value: `CUDA_VISIBLE_DEVICES=${chosen} names none of ${there}`, wayOut };
     }
-    const words = chosen === null || chosen === "" ? [] : chosen.split(",");
+    // CUDA stops at -1, which people write to say so.
+    const words = (chosen ?? "").replace(/,-1\b.*$/, "").split(",");
     if (words.length > seen) {
       const value = `CUDA_VISIBLE_DEVICES=${chosen} names ${words.length}, of which CUDA sees ${seen}: it stops at the first that is not there`;
       return { state: "warning", value, wayOut };

@@ -1,11 +1,14 @@
+import { gpuNamed, visibleGpus } from "../../launcher/gpus.js";
 import { type Check, defineCheck, type Finding } from "../check.js";
 import { knownDevice, LEAST_OF_USUAL, usualShare } from "../devices.js";
 import type { ExaminedRank } from "../examine.js";
+import type { Host } from "../host.js";
 import type { SmiGpu } from "../smi.js";
 
 interface Facts {
   readonly ranks: readonly Pick<ExaminedRank, "rank" | "name" | "rates" | "ratesFailure">[];
-  readonly smi: readonly SmiGpu[];
+  /** Of each rank's GPU; null where nobody tells. */
+  readonly smi: readonly (SmiGpu | null)[];
 }
 
 /** How fast each GPU multiplies and copies, beside what its kind does. */
@@ -20,7 +23,7 @@ export const gpuRates = defineCheck({
         ...(rates && { rates }),
         ...(ratesFailure !== undefined && { ratesFailure }),
       })),
-      smi: smi ?? [],
+      smi: ofRanks(host, smi ?? []),
     };
   },
   judge({ ranks, smi }): Finding {
@@ -50,11 +53,20 @@ export const gpuRates = defineCheck({
   },
 });
 
+/** nvidia-smi knows all GPUs, ranks those of CUDA_VISIBLE_DEVICES. */
+function ofRanks(host: Host, smi: readonly SmiGpu[]): (SmiGpu | null)[] {
+  const gpus = host.gpus();
+  return visibleGpus(gpus, host.environment.CUDA_VISIBLE_DEVICES).map((word) => {
+    const gpu = gpuNamed(gpus, word);
+    return (gpu && smi[gpus.indexOf(gpu)]) ?? null;
+  });
+}
+
 /** One GPU: its rates as shares of what is usual, and what nvidia-smi says may hold it back. */
 function judgeRates(
   name: string,
   { gemmTflops, copyGBs }: NonNullable<ExaminedRank["rates"]>,
-  smi: SmiGpu | undefined,
+  smi: SmiGpu | null | undefined,
 ) {
   const known = knownDevice(name);
   const measured = `${gemmTflops.toFixed(0)} TFLOP/s of bf16 products, copies at ${copyGBs.toFixed(0)} GB/s`;
@@ -69,7 +81,7 @@ function judgeRates(
   return { state: "warning" as const, value: `runs at ${percent(share)} of an ${known.name}'s ${what}${reasons(smi)}` };
 }
 
-function reasons(smi: SmiGpu | undefined): string {
+function reasons(smi: SmiGpu | null | undefined): string {
   if (!smi) return "";
   const { powerLimit, usualPowerLimit, clock, mostClock, temperature } = smi;
   const found = [

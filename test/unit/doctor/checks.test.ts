@@ -118,6 +118,7 @@ const cases: readonly Case[] = [
     "problem",
     "CUDA_VISIBLE_DEVICES=banana names none of 8 GPUs",
   ),
+  given(gpus, { ...seen, chosen: "0,-1", seen: 1, ranks: eight.slice(0, 1) }, "ok", "1 × NVIDIA H200"),
   given(gpus, { ...seen, seen: 0, ranks: [] }, "problem", "nvidia-smi"),
   given(
     gpus,

@@ -17,10 +17,12 @@ import { openFiles } from "../../../src/doctor/checks/open-files.js";
 import { cpuPeers } from "../../../src/doctor/checks/peers.js";
 import { port } from "../../../src/doctor/checks/port.js";
 import { processes } from "../../../src/doctor/checks/processes.js";
+import { gpuRates } from "../../../src/doctor/checks/rates.js";
 import { shm } from "../../../src/doctor/checks/shm.js";
 import { token } from "../../../src/doctor/checks/token.js";
 import type { ExaminedModule } from "../../../src/doctor/examine.js";
 import { type Host, thisHost } from "../../../src/doctor/host.js";
+import { readSmi } from "../../../src/doctor/smi.js";
 import type { Allocation } from "../../../src/launcher/cluster/allocation.js";
 
 let root = "";
@@ -81,6 +83,19 @@ describe("GPUs", () => {
       state: "problem",
       value: "CUDA_VISIBLE_DEVICES=banana names none of 2 GPUs",
       wayOut: "Unset CUDA_VISIBLE_DEVICES, or give it numbers from 0 to 1, with commas.",
+    });
+  });
+
+  test("what holds the GPU of a rank back is asked of that GPU", async () => {
+    putGpus();
+    const text =
+      "NVIDIA H200, Enabled, 0, Disabled, 700, 700, 31, 1980, 1980\nNVIDIA H200, Enabled, 0, Disabled, 400, 700, 31, 1980, 1980\n";
+    const rates = { edge: 8192, dtype: "bf16", gemmTflops: 442, copyGBs: 4100 } as const;
+    const rank = { rank: 0, name: "NVIDIA H200", capability: "9.0", memoryBytes: 1, freeBytes: 1, rates };
+    const module = async (): Promise<ExaminedModule> => ({ ...untouched, devices: 1, ranks: [rank] });
+    const environment = { CUDA_VISIBLE_DEVICES: "1" };
+    expect(await gpuRates.run(host({ environment, module, smi: async () => readSmi(text) }))).toMatchObject({
+      ...{ state: "warning", value: "runs at 62 % of an H200's GEMM rate: power limit 400 W" },
     });
   });
 
