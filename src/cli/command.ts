@@ -43,6 +43,8 @@ export interface Declaration {
   readonly rest?: string;
   /** Stands in help for words that the command itself takes, as `FILE...`; options may stand among them. */
   readonly operands?: string;
+  /** What becomes of the files that they name; they are read unless this says otherwise. */
+  readonly operandsAre?: "written";
   /** Options that variables of the environment stand in for, as with torchrun: PET_NNODES. */
   readonly environment?: Options;
   /** How the hosts of the job are found, where that is not by the options of ditrun's own workers. */

@@ -41,7 +41,8 @@ export async function main(argv: readonly string[], overrides: Overrides = {}): 
     if (eventsFile === "-" && json === "") {
       throw new DitrunError("ERR_OPTION_CONFLICT", "--json and --events - both want stdout: give one of them a file.");
     }
-    const operands = command.operands === undefined ? [] : rest.flatMap((path) => reads({ [command.name]: path }));
+    const use = command.operandsAre === "written" ? writes : reads;
+    const operands = command.operands === undefined ? [] : rest.flatMap((path) => use({ [command.name]: path }));
     const files = [...globalFiles(named), ...prepared.files, ...operands];
     document = new JsonDocument(json, envelope, files);
     const begin = async () => {

@@ -8,20 +8,24 @@ import {
 } from "../models/wan/find-model.js";
 import { published, type WanPreset } from "../models/wan/presets.js";
 import { checkFrames, parseSize, type VideoSize } from "../models/wan/video-size.js";
-import type { ModelSession } from "./model-session.js";
 import type { VideoOptions } from "./options/video.js";
+import type { Session } from "./session.js";
 
 /**
  * What --model names, else what --transformer or --ckpt-dir holds, else the smaller model on a GPU and the bundled one on a CPU.
  * @throws DitrunError as findModel does.
  */
 export async function chosenWan(
-  session: ModelSession,
+  session: Pick<Session, "device" | "tellLater"> & { readonly options: { readonly model?: string | undefined } },
   { ckptDir, transformer }: { readonly ckptDir?: string | undefined; readonly transformer?: string | undefined } = {},
 ): Promise<FoundModel> {
   const { options, device } = session;
   if (options.model !== undefined) return findModel(options.model);
-  if (transformer !== undefined) return findFileModel(transformer);
+  if (transformer !== undefined) {
+    const found = await findFileModel(transformer, ckptDir, process.env);
+    if (found.guessed !== undefined) session.tellLater(found.guessed);
+    return found;
+  }
   const repository = await repositoryOf(ckptDir);
   if (repository !== undefined) return findRepositoryModel(repository, process.env);
   if (ckptDir !== undefined) return findCheckpointModel(ckptDir);

@@ -5,7 +5,9 @@ import { fileFailure } from "../files/file-failure.js";
 import { takeName } from "../files/free-name.js";
 import { checkOutputFile } from "../files/output-file.js";
 import { openTemporary } from "../files/temporary.js";
-import { blockOf, elementBytes, isPlainDtype } from "./dtypes.js";
+import { writeAll } from "../files/write-all.js";
+import { elementBytes, isPlainDtype } from "./dtypes.js";
+import { layOut } from "./safetensors-layout.js";
 import { openShards } from "./sharded.js";
 import { checkTensorName, shown } from "./shown.js";
 import {
@@ -234,44 +236,28 @@ export async function writeSafetensors(
   tensors: Readonly<Record<string, TensorData>>,
   overwrite = true,
 ): Promise<string> {
-  // Widest elements first, so that every tensor is aligned to its element when the header is padded to 8 bytes.
-  const entries = Object.entries(tensors).sort(
-    ([a, x], [b, y]) => blockOf(y.dtype).blockBytes - blockOf(x.dtype).blockBytes || (a < b ? -1 : 1),
-  );
-  let end = 0;
-  const header = entries.map(([name, { dtype, shape, data }]) => {
-    if (!isPlainDtype(dtype))
-      throw new DitrunError("ERR_TENSOR_DTYPE", `Cannot write tensor ${name} to ${path}: safetensors has no ${dtype}.`);
+  const { header, offsets, bytes } = layOut(path, new Map(Object.entries(tensors)));
+  const entries = Object.entries(tensors);
+  for (const [name, { dtype, shape, data }] of entries) {
     const expected = tensorBytes(dtype, shape);
     if (data.byteLength !== expected)
       throw new DitrunError(
         "ERR_TENSOR_SHAPE",
         `Cannot write tensor ${name} to ${path}: ${describe({ dtype, shape })} has ${expected} bytes, but its data have ${data.byteLength}.`,
       );
-    const begin = end;
-    end += expected;
-    return [name, { dtype, shape, data_offsets: [begin, end] }] as const;
-  });
-  const json = JSON.stringify(Object.fromEntries(header));
-  const headerBytes = Buffer.from(json + " ".repeat((8 - (Buffer.byteLength(json) % 8)) % 8));
-  const lengthBytes = Buffer.alloc(8);
-  lengthBytes.writeBigUInt64LE(BigInt(headerBytes.byteLength));
+  }
 
   await checkOutputFile(path, true);
   const failure = (error: unknown) =>
-    new DitrunError(
-      "ERR_FILE_WRITE",
-      `Cannot write ${path} (${8 + headerBytes.byteLength + end} bytes): ${fileFailure(error)}.`,
-    );
+    new DitrunError("ERR_FILE_WRITE", `Cannot write ${path} (${bytes} bytes): ${fileFailure(error)}.`);
   const { name, file } = await openTemporary(path).catch((error: unknown) => {
     throw failure(error);
   });
   try {
     try {
-      await writeAll(file, lengthBytes);
-      await writeAll(file, headerBytes);
-      for (const [, { data }] of entries)
-        await writeAll(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      await writeAll(file, header, 0);
+      for (const [name, { data }] of entries)
+        await writeAll(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offsets.get(name) ?? 0);
     } finally {
       await file.close();
     }
@@ -279,13 +265,5 @@ export async function writeSafetensors(
   } catch (error) {
     await rm(name, { force: true });
     throw failure(error);
-  }
-}
-
-/** Like FileHandle.writeFile, but in pieces below the kernel's 2 GiB limit. */
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
-    const { bytesWritten } = await handle.write(bytes, done, Math.min(1 << 28, bytes.byteLength - done));
-    done += bytesWritten;
   }
 }

@@ -21,6 +21,8 @@ export interface TensorInfo {
   readonly byteLength: number;
   /** The tensor's values are the stored ones times this, in float32. */
   readonly scale?: Scale | undefined;
+  /** [rows]: the sums of squares of a quantised matrix's rows before it was quantised, where its file has them. */
+  readonly squares?: Float32Array | undefined;
 }
 
 /** Where a tensor's bytes stand, contiguous and as they are: compressed and encrypted files are never opened. */

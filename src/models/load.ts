@@ -8,6 +8,7 @@ import { modelsDirectory } from "../paths.js";
 import { isDit, traitsOf } from "./registry.js";
 import { type DitModel, layerCountSchema, type Model, modelSchema, sizeSchema, type WanModel } from "./schema.js";
 import type { WanCheckpoint } from "./wan/checkpoint-layout.js";
+import { type WanConfig, wanConfigSchema } from "./wan/tensors/config-metadata.js";
 import { headsOf, textToVideoFacts } from "./wan/tensors/transformer-facts.js";
 
 /**
@@ -58,18 +59,6 @@ export async function loadCheckpointModel(directory: string): Promise<DitModel> 
   return model;
 }
 
-export const wanConfigSchema = z.object({
-  model_type: z.literal("t2v"),
-  text_len: sizeSchema,
-  in_dim: sizeSchema,
-  dim: sizeSchema,
-  ffn_dim: sizeSchema,
-  freq_dim: sizeSchema.multipleOf(2),
-  num_heads: layerCountSchema,
-  num_layers: layerCountSchema,
-  eps: z.number().positive(),
-});
-
 export const diffusersConfigSchema = z.object({
   _class_name: z.literal("WanTransformer3DModel"),
   image_dim: z.null().optional(),
@@ -93,14 +82,27 @@ export async function loadWanModel({ transformer }: Pick<WanCheckpoint, "transfo
   return file === undefined ? modelOfTensors(weights) : modelOfConfig(file);
 }
 
-/** The model of a transformer that is alone: its heads are as wide as those of all published models. */
+/** The model of a transformer that is alone: as its own metadata say, else its heads are as wide as those of all published models. */
 async function modelOfTensors(path: string): Promise<WanModel> {
-  const { width, ffn, layers, inputs, freqDim } = await textToVideoFacts(path);
+  const { width, ffn, layers, inputs, freqDim, config } = await textToVideoFacts(path);
+  if (config) return checkWan(modelOfPublished(config), path);
   const model: WanModel = {
     ...{ kind: "wan", name: "checkpoint", patch: 2, width, ffn, layers, freqDim, channels: inputs },
     ...{ heads: headsOf(width), textLength: 512, epsilon: 1e-6 },
   };
-  checkModel(model, path);
+  return checkWan(model, path);
+}
+
+function modelOfPublished(config: WanConfig): WanModel {
+  return {
+    ...{ kind: "wan", name: "checkpoint", patch: 2, width: config.dim, ffn: config.ffn_dim, heads: config.num_heads },
+    ...{ layers: config.num_layers, channels: config.in_dim, freqDim: config.freq_dim },
+    ...{ textLength: config.text_len, epsilon: config.eps },
+  };
+}
+
+function checkWan(model: WanModel, file: string): WanModel {
+  checkModel(model, file);
   return model;
 }
 
@@ -116,38 +118,22 @@ export async function isWanConfig(file: string): Promise<boolean> {
 /** @throws DitrunError for what is in neither layout, or is not of a text-to-video model. */
 async function modelOfConfig(file: string): Promise<WanModel> {
   const document = await readJsonFile(file, shownPath(file));
-  const fixed = { kind: "wan", name: "checkpoint", patch: 2 } as const;
-  let model: WanModel;
-  if (!diffusersMark.safeParse(document).success) {
-    const config = checkDocument(file, document, wanConfigSchema);
-    model = {
-      ...fixed,
-      width: config.dim,
-      ffn: config.ffn_dim,
-      heads: config.num_heads,
-      layers: config.num_layers,
-      channels: config.in_dim,
-      freqDim: config.freq_dim,
-      textLength: config.text_len,
-      epsilon: config.eps,
-    };
-  } else {
-    const config = checkDocument(file, document, diffusersConfigSchema);
-    model = {
-      ...fixed,
-      width: config.num_attention_heads * config.attention_head_dim,
-      ffn: config.ffn_dim,
-      heads: config.num_attention_heads,
-      layers: config.num_layers,
-      channels: config.in_channels,
-      freqDim: config.freq_dim,
-      // Not in this layout's configuration: the pipeline pads every prompt to so many tokens.
-      textLength: 512,
-      epsilon: config.eps,
-    };
-  }
-  checkModel(model, file);
-  return model;
+  if (!diffusersMark.safeParse(document).success)
+    return checkWan(modelOfPublished(checkDocument(file, document, wanConfigSchema)), file);
+  const config = checkDocument(file, document, diffusersConfigSchema);
+  const model: WanModel = {
+    ...{ kind: "wan", name: "checkpoint", patch: 2 },
+    width: config.num_attention_heads * config.attention_head_dim,
+    ffn: config.ffn_dim,
+    heads: config.num_attention_heads,
+    layers: config.num_layers,
+    channels: config.in_channels,
+    freqDim: config.freq_dim,
+    // Not in this layout's configuration: the pipeline pads every prompt to so many tokens.
+    textLength: 512,
+    epsilon: config.eps,
+  };
+  return checkWan(model, file);
 }
 
 function checkModel(model: Model, file: string): Model {

@@ -184,6 +184,29 @@ export const wanVaeTaskSchema = z.strictObject({
 });
 export type WanVaeTask = z.infer<typeof wanVaeTaskSchema>;
 
+/** What a converted file's linear layers are in. */
+export const convertTargets = ["bf16", "e4m3"] as const;
+
+export const wanConvertTaskSchema = z.strictObject({
+  /** Writes one part of a model as it is loaded under the plan. */
+  kind: z.literal("wan-convert"),
+  /** With a transformer's sizes its transformer, else its text encoder. */
+  model: z.strictObject({ name: z.string().min(1), transformer: wanModelSchema.optional() }),
+  plan: planSchema,
+  /** What the plan came from, for the new file's metadata. */
+  to: z.enum(convertTargets),
+  /** Of any kind and dialect, or the index of several. */
+  file: z.string().min(1),
+  /** Of a transformer. */
+  loras: lorasSchema.optional(),
+  out: z.string().min(1),
+  /** Whether what has that name goes. */
+  overwrite: z.boolean(),
+  /** The program and its version, for the new file's metadata. */
+  by: z.string().min(1),
+});
+export type WanConvertTask = z.infer<typeof wanConvertTaskSchema>;
+
 export const linkTransports = ["peer", "nccl"] as const;
 /** The first three are what models use; the last is NCCL's own call, only over NCCL, to compare with. */
 export const linkPatterns = ["all-reduce", "ring shift", "halo", "NCCL all-reduce"] as const;
@@ -218,6 +241,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   wanProfileTaskSchema,
   wanAccuracyTaskSchema,
   wanVaeTaskSchema,
+  wanConvertTaskSchema,
   linksTaskSchema,
   rehearseTaskSchema,
 ]);

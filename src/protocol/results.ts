@@ -107,10 +107,23 @@ export type WanVaeRank = z.infer<typeof wanVaeRankSchema>;
 
 /**
  * What rank 0 says while it works, under the name `progress`. A video is loaded for, prepared, encoded, sampled and decoded; a
- * profile has its first forward, those that warm up, those that are timed and the one that is recorded; links have cases.
+ * profile has its first forward, those that warm up, those that are timed and the one that is recorded; links have cases; a conversion
+ * has bytes of its source.
  */
 export const progressSchema = z.strictObject({
-  stage: z.enum(["load", "prepare", "encode", "sample", "decode", "first", "warm up", "forward", "record", "case"]),
+  stage: z.enum([
+    "load",
+    "prepare",
+    "encode",
+    "sample",
+    "decode",
+    "first",
+    "warm up",
+    "forward",
+    "record",
+    "case",
+    "convert",
+  ]),
   /** Of the stage: bytes of weights on this rank, steps of sampling, forwards, cases; else only its end. */
   done: z.int(),
   total: z.int(),
@@ -167,6 +180,16 @@ export const wanGenerateRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
 });
 export type WanGenerateRank = z.infer<typeof wanGenerateRankSchema>;
+
+/** What the worker of a wan-convert task reports; the file itself is at the task's `out`. */
+export const wanConvertRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  /** Of the new file. */
+  bytes: z.number(),
+  milliseconds: z.number(),
+});
+export type WanConvertRank = z.infer<typeof wanConvertRankSchema>;
 
 /** What each worker reports for a links task. */
 export const linksRankSchema = z.strictObject({

@@ -3,7 +3,7 @@ import { exitCodes } from "../failure.js";
 import { ditModelSchema, modelSchema, wanModelSchema } from "../models/schema.js";
 import { parts } from "../models/wan/tensors/spellings.js";
 import { planSchema } from "../plan/schema.js";
-import { linkPatterns, linkTransports, lorasSchema, samplingSchema } from "../protocol/job.js";
+import { convertTargets, linkPatterns, linkTransports, lorasSchema, samplingSchema } from "../protocol/job.js";
 import { kernelTotalSchema, phasesSchema, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedSchema } from "../protocol/seed.js";
 
@@ -31,7 +31,7 @@ export const envelopeSchema = z.strictObject({
 /** Of every result. */
 const result = {
   ...envelopeSchema.shape,
-  command: text("profile, accuracy, links, wan generate, wan profile or wan accuracy"),
+  command: text("profile, accuracy, links, convert, wan generate, wan profile or wan accuracy"),
   deviceKind: z.enum(["cpu", "cuda"]),
   deviceName: z.string().nullable().describe("As its driver calls it; null where no worker told it"),
   deviceCount: z.int().describe("GPUs of the host; 1 on a CPU"),
@@ -239,6 +239,19 @@ const doctor = z.strictObject({
   ),
 });
 
+const convert = z.strictObject({
+  ...result,
+  dryRun: z.literal(true).optional(),
+  part: z.enum(["transformer", "text encoder"]),
+  file: text("What was converted"),
+  loras: lorasSchema.describe("LoRAs merged into the weights, with their strengths"),
+  to: z.enum(convertTargets),
+  out: z.string(),
+  bytes: nullable("Of the new file; null in a dry run"),
+  seconds: nullable("Of the work; null in a dry run"),
+  verdict,
+});
+
 const failure = z.strictObject({
   message: z.string(),
   code: text("Stable; docs/errors.md lists all"),
@@ -257,7 +270,7 @@ const counts = { done: z.int(), total: z.int() };
 const events = z.discriminatedUnion("event", [
   event("started", envelopeSchema.shape),
   event("job", {
-    kind: text("What the workers do: profile, forward, links, wan-generate, wan-profile or wan-accuracy"),
+    kind: text("What the workers do: profile, forward, links, wan-generate, wan-convert, wan-profile or wan-accuracy"),
     subject: z.string(),
     plan: z.string(),
     workers: z.int(),
@@ -270,6 +283,7 @@ const events = z.discriminatedUnion("event", [
   event("frame", counts),
   event("forward", { kind: z.enum(["first", "warm up", "timed", "recorded"]), ...counts, milliseconds: z.number() }),
   event("case", counts).describe("Of links: a pattern and a size"),
+  event("converting", { bytes: number("Of the source"), totalBytes: z.number(), seconds: number("Of this run") }),
   event("run", { ...counts, what: z.string(), seconds: z.number() }).describe("Of accuracy: a plan's forward"),
   event("video", { out: z.string(), frames: z.int() }),
   event("finished", {
@@ -292,6 +306,7 @@ export const documentSchemas = {
   "dry-run": dryRun,
   inspect,
   doctor,
+  convert,
   error,
   events,
 } as const;

@@ -10,7 +10,8 @@ export type JobEvent =
   | { readonly event: "step"; done: number; total: number; seconds: number; secondsLeft: number }
   | { readonly event: "frame"; done: number; total: number }
   | { readonly event: "forward"; kind: string; done: number; total: number; milliseconds: number }
-  | { readonly event: "case"; done: number; total: number };
+  | { readonly event: "case"; done: number; total: number }
+  | { readonly event: "converting"; bytes: number; totalBytes: number; seconds: number };
 
 export interface JobTarget extends WaitTarget {
   warn(line: string): void;
@@ -36,6 +37,7 @@ export class JobProgress {
   readonly #wait: WaitLine;
   #frames = 0;
   #warned = false;
+  #convertedBefore: number | undefined;
 
   constructor(
     private readonly target: JobTarget,
@@ -83,6 +85,9 @@ export class JobProgress {
         this.target.event({ event: "case", done, total });
         this.#wait.advance({ done, total, text: `case ${done}/${total}` });
         break;
+      case "convert":
+        this.#converting(done, total, seconds);
+        break;
     }
   }
 
@@ -111,6 +116,22 @@ export class JobProgress {
     }
     const leftMs = (1e3 * seconds * (totalBytes - bytes)) / bytes;
     const text = `loading ${byteSize(bytes)} of ${byteSize(totalBytes)}, ${rate}`;
+    this.#wait.advance({ done: bytes, total: totalBytes, text, leftMs });
+  }
+
+  #converting(bytes: number, totalBytes: number, seconds: number): void {
+    this.target.event({ event: "converting", bytes, totalBytes, seconds });
+    // What an earlier run has left took no time of this one.
+    const from = this.#convertedBefore ?? bytes;
+    if (this.#convertedBefore === undefined) {
+      this.#convertedBefore = bytes;
+      if (bytes > 0)
+        this.#say(`Going on where an earlier run ended, after ${byteSize(bytes)} of ${byteSize(totalBytes)}.`);
+      this.#wait.begin("converting");
+    }
+    const perSecond = seconds > 0 ? (bytes - from) / seconds : 0;
+    const leftMs = perSecond > 0 ? (1e3 * (totalBytes - bytes)) / perSecond : 0;
+    const text = `converting ${byteSize(bytes)} of ${byteSize(totalBytes)}, ${byteSize(perSecond)}/s`;
     this.#wait.advance({ done: bytes, total: totalBytes, text, leftMs });
   }
 

@@ -1,5 +1,6 @@
 import { type Command, defineCommand } from "../command.js";
 import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
+import { convertOptions } from "../options/convert.js";
 import { doctorOptions } from "../options/doctor.js";
 import { generateOptions } from "../options/generate.js";
 import { inspectOptions } from "../options/inspect.js";
@@ -102,6 +103,18 @@ export const commands: readonly Command[] = [
     options: inspectOptions,
     operands: "FILE...",
     load: async () => (await import("./inspect.js")).inspect,
+  }),
+  defineCommand({
+    name: "convert",
+    summary: "Write a model's transformer as one safetensors file that loads as it is, with LoRAs merged into it",
+    example: {
+      line: "ditrun convert --to bf16 --model tiny tiny-bf16.safetensors",
+      describe: "The small checkpoint in bf16",
+    },
+    options: convertOptions,
+    operands: "OUT",
+    operandsAre: "written",
+    load: async () => (await import("./convert.js")).convert,
   }),
   defineCommand({
     name: "run",

@@ -118,10 +118,16 @@ export class CheckpointFolder {
   /** The transformer's configuration, where the layout has one. @throws DitrunError when it is missing. */
   async config(): Promise<string | undefined> {
     const { config } = this.layout;
-    if (config === undefined) return undefined;
-    const path = join(this.directory, config);
-    if (await isFile(path)) return path;
-    throw this.#missing(config);
+    const found = await this.configIfThere();
+    if (config !== undefined && found === undefined) throw this.#missing(config);
+    return found;
+  }
+
+  /** The same, but it may be missing. */
+  async configIfThere(): Promise<string | undefined> {
+    const { config } = this.layout;
+    const path = config === undefined ? undefined : join(this.directory, config);
+    return path !== undefined && (await isFile(path)) ? path : undefined;
   }
 
   /**

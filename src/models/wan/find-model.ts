@@ -1,10 +1,11 @@
 import { stat } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { DitrunError } from "../../failure.js";
 import { cachedSnapshots, type Environment, hubCache, repositoryFolder } from "../../hub/hub-cache.js";
-import { isWanConfig, loadModel, loadWanModel } from "../load.js";
+import { loadModel, loadWanModel } from "../load.js";
 import { isWan } from "../registry.js";
 import type { Model, WanModel } from "../schema.js";
+import { modelOfFile } from "./find-config.js";
 import { openCheckpoint } from "./locate.js";
 import { presetNames, presetOf, presets, type WanPreset } from "./presets.js";
 
@@ -19,6 +20,8 @@ export interface FoundModel {
   readonly directory: string | undefined;
   /** The transformer's file, where that is what was named. */
   readonly file?: string | undefined;
+  /** A sentence for people, where something of it had to be guessed. */
+  readonly guessed?: string | undefined;
 }
 
 /**
@@ -40,15 +43,21 @@ export async function findCheckpointModel(directory: string): Promise<FoundModel
 }
 
 /**
- * The model of a transformer's file: by the configuration beside it, else by its tensors.
+ * The model of a transformer's file, as modelOfFile has it. @param directory --ckpt-dir: a folder, or a repository in the cache.
  * @throws DitrunError when the file holds none that ditrun runs.
  */
-export async function findFileModel(file: string): Promise<FoundModel> {
-  const weights = resolve(file);
-  const config = join(dirname(weights), "config.json");
-  const beside = (await isFile(config)) && (await isWanConfig(config)) ? { weights, config } : { weights };
-  const model = await loadWanModel({ transformer: beside });
-  return { name: file, model, preset: await presetLike(model), directory: undefined, file: weights };
+export async function findFileModel(
+  file: string,
+  directory?: string,
+  environment: Environment = {},
+): Promise<FoundModel> {
+  const repository = await repositoryOf(directory);
+  const cached = repository === undefined ? undefined : repositoryFolder(hubCache(environment), repository);
+  const there = cached !== undefined && (await cachedSnapshots(cached)).snapshots.length > 0;
+  const folder = repository === undefined ? directory : there ? cached : undefined;
+  const { model, transformer, guessed } = await modelOfFile(file, folder && resolve(folder));
+  const found = { name: file, model, preset: await presetLike(model), directory: undefined };
+  return { ...found, file: transformer.weights, ...(guessed !== undefined && { guessed }) };
 }
 
 /** The repository that a text names instead of a folder, or undefined: `owner/name`, and no such folder is there. */

@@ -1,10 +1,8 @@
-import { stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
 import { DitrunError } from "../../failure.js";
 import { openTensors } from "../../formats/open-tensors.js";
 import { elementsOf, type TensorFile } from "../../formats/tensor-file.js";
-import { isWanConfig, loadWanModel } from "../load.js";
 import type { WanModel } from "../schema.js";
+import { modelOfFile } from "./find-config.js";
 import { isLora, partOf, partsOf } from "./tensors/open-part.js";
 import { textEncoderFacts, vaeFacts } from "./tensors/other-facts.js";
 import type { Part } from "./tensors/spellings.js";
@@ -93,7 +91,7 @@ async function about(path: string, file: TensorFile, part: Part): Promise<Pick<I
   if (part === "transformer") {
     const facts = transformerFacts(file);
     const what = `${sizeName(facts)}, ${wanTasks[facts.task]}`;
-    return { what, model: facts.task === "t2v" ? await modelOf(path) : undefined };
+    return { what, model: facts.task === "t2v" ? (await modelOfFile(path)).model : undefined };
   }
   if (part === "text encoder") {
     const { layers, width, vocabulary } = textEncoderFacts(file);
@@ -107,12 +105,4 @@ async function about(path: string, file: TensorFile, part: Part): Promise<Pick<I
     };
   }
   return { what: "CLIP, of Wan 2.1's image-to-video models", model: undefined };
-}
-
-/** By the configuration beside the file, else by its tensors. */
-async function modelOf(path: string): Promise<WanModel> {
-  const config = join(dirname(path), "config.json");
-  const there = (await stat(config).catch(() => undefined))?.isFile() ?? false;
-  const transformer = there && (await isWanConfig(config)) ? { weights: path, config } : { weights: path };
-  return loadWanModel({ transformer });
 }

@@ -10,13 +10,12 @@ import type { WanModel } from "../schema.js";
 import type { WanCheckpoint } from "./checkpoint-layout.js";
 import { assemble, type NamedFiles } from "./components.js";
 import { type FoundModel, repositoryOf, tellingSizes } from "./find-model.js";
-import { locateCheckpoint, openCheckpoint } from "./locate.js";
+import { locateCheckpoint, openCheckpoint, openFolder } from "./locate.js";
 import { textToVideoFacts } from "./tensors/transformer-facts.js";
 
-export interface SourceRequest {
+/** Where a checkpoint is to be looked for. */
+export interface TransformerRequest {
   readonly found: FoundModel;
-  readonly weights: "checkpoint" | "random";
-  readonly seed: Seed;
   /** --ckpt-dir: another folder than the one that is the model, or a repository in the cache. */
   readonly directory: string | undefined;
   /** --transformer, --text-encoder, --vae. */
@@ -29,6 +28,11 @@ export interface SourceRequest {
   readonly onProgress: (progress: Progress) => void;
   /** Called with a sentence for people. */
   readonly onNote: (sentence: string) => void;
+}
+
+export interface SourceRequest extends TransformerRequest {
+  readonly weights: "checkpoint" | "random";
+  readonly seed: Seed;
 }
 
 export interface ModelSource {
@@ -46,13 +50,8 @@ export interface ModelSource {
  */
 export async function modelSource(request: SourceRequest): Promise<ModelSource> {
   const { weights, seed, directory } = request;
-  const { name, model: config, preset, directory: named } = request.found;
-  if (!isWan(config)) {
-    throw new DitrunError(
-      "ERR_MODEL_KIND",
-      `This command runs Wan 2.1, but ${name} is a ${config.kind} model: choose 1.4B, 14B or tiny.`,
-    );
-  }
+  const { preset, directory: named } = request.found;
+  const config = requireWan(request.found);
   if (weights === "random") {
     for (const [option, given] of [
       ["the folder of --model, or name the model", named !== undefined],
@@ -66,33 +65,11 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
     }
     return { model: config, weights: { from: "random", seed }, description: `random weights of seed ${seed}` };
   }
-  if (named !== undefined && directory !== undefined && resolve(named) !== resolve(directory)) {
-    throw new DitrunError(
-      "ERR_OPTION_CONFLICT",
-      `--model ${named} and --ckpt-dir ${directory} both name a checkpoint: leave one of them out.`,
-    );
-  }
+  requireOne(request);
   const { checkpoint, description } = await findCheckpoint(request);
   const { transformer, textEncoder, vae, tokenizer } = checkpoint;
-  // Of a file alone the model's own configuration tells what tensors do not: the heads.
-  const alone = transformer.config === undefined;
-  const facts = await textToVideoFacts(transformer.weights);
-  const found = alone ? config : await loadWanModel(checkpoint);
-  const stored = { ...facts, channels: facts.inputs, heads: found.heads };
-  for (const key of tellingSizes) {
-    if (found[key] !== config[key])
-      throw new DitrunError(
-        "ERR_CHECKPOINT_MISMATCH",
-        `${transformer.config} describes a model with ${key} ${found[key]}, but --model ${name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
-      );
-    if (stored[key] !== found[key])
-      throw new DitrunError(
-        "ERR_CHECKPOINT_MISMATCH",
-        `${transformer.weights} holds a transformer with ${key} ${stored[key]}, but ${alone ? `--model ${name}` : transformer.config} has ${key} ${found[key]}: name the model that it is of.`,
-      );
-  }
   return {
-    model: { ...found, name: config.name },
+    model: await modelOfTransformer(transformer, request.found),
     weights: {
       ...{ from: "checkpoint", transformer: transformer.weights },
       ...{ textEncoder: textEncoder.weights, vae: vae.weights },
@@ -107,10 +84,70 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
 
 const partOption = (part: string) => (part === "text encoder" ? "--text-encoder" : `--${part.toLowerCase()}`);
 
-/** The checkpoint, and where files were named what it is made of, in words. */
-async function findCheckpoint(
-  request: SourceRequest,
-): Promise<{ checkpoint: WanCheckpoint; description?: string | undefined }> {
+/** @throws DitrunError for another family's model. */
+function requireWan({ name, model }: FoundModel): WanModel {
+  if (isWan(model)) return model;
+  throw new DitrunError(
+    "ERR_MODEL_KIND",
+    `This command runs Wan 2.1, but ${name} is a ${model.kind} model: choose 1.4B, 14B or tiny.`,
+  );
+}
+
+/** @throws DitrunError where two options name a checkpoint. */
+function requireOne({ found: { directory: named }, directory }: TransformerRequest): void {
+  if (named === undefined || directory === undefined || resolve(named) === resolve(directory)) return;
+  throw new DitrunError(
+    "ERR_OPTION_CONFLICT",
+    `--model ${named} and --ckpt-dir ${directory} both name a checkpoint: leave one of them out.`,
+  );
+}
+
+/** @throws DitrunError where the transformer is of other sizes than the model that was named, or than its configuration says. */
+async function modelOfTransformer(transformer: WanCheckpoint["transformer"], named: FoundModel): Promise<WanModel> {
+  const config = requireWan(named);
+  // Of a file alone the model's own configuration tells what tensors do not: the heads.
+  const alone = transformer.config === undefined;
+  const facts = await textToVideoFacts(transformer.weights);
+  const found = alone ? config : await loadWanModel({ transformer });
+  const stored = { ...facts, channels: facts.inputs, heads: found.heads };
+  for (const key of tellingSizes) {
+    if (found[key] !== config[key])
+      throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
+        `${transformer.config} describes a model with ${key} ${found[key]}, but --model ${named.name} has ${key} ${config[key]}: name the model that the checkpoint is of.`,
+      );
+    if (stored[key] !== found[key])
+      throw new DitrunError(
+        "ERR_CHECKPOINT_MISMATCH",
+        `${transformer.weights} holds a transformer with ${key} ${stored[key]}, but ${alone ? `--model ${named.name}` : transformer.config} has ${key} ${found[key]}: name the model that it is of.`,
+      );
+  }
+  return { ...found, name: config.name };
+}
+
+/** The transformer alone, where nothing else of the checkpoint is needed. @throws DitrunError as modelSource does. */
+export async function transformerSource(
+  request: TransformerRequest,
+): Promise<{ readonly model: WanModel; readonly file: string }> {
+  requireWan(request.found);
+  requireOne(request);
+  const { named, folder, wanted } = await placesOf(request);
+  const inFolder = async (path: string) => {
+    const opened = await openFolder(path, request.verify, request.onNote);
+    const config = await opened.config();
+    return { weights: await opened.weights("transformer"), ...(config !== undefined && { config }) };
+  };
+  const transformer =
+    named.transformer !== undefined
+      ? { weights: resolve(named.transformer) }
+      : folder !== undefined
+        ? await inFolder(folder)
+        : (await locateCheckpoint(wanted)).transformer;
+  return { model: await modelOfTransformer(transformer, request.found), file: transformer.weights };
+}
+
+/** What files were named, the folder that the rest comes from, and what is looked for in the cache where there is none. */
+async function placesOf(request: TransformerRequest) {
   const { found, download, verify, environment, onProgress, onNote } = request;
   const { preset } = found;
   const repository = await repositoryOf(request.directory);
@@ -122,15 +159,24 @@ async function findCheckpoint(
     ...{ model: name, repositories: repository === undefined ? repositories : ([repository] as const) },
     ...{ download, verify, environment, onProgress, onNote },
   };
-  if (Object.keys(named).length > 0) return assemble(wanted, named, directory ?? bundled);
-  if (directory !== undefined) return { checkpoint: await openCheckpoint(resolve(directory), verify, onNote) };
-  if (bundled !== undefined) return { checkpoint: await openCheckpoint(bundled, verify, onNote) };
-  if (!preset && repository === undefined) {
+  const folder = directory === undefined ? bundled : resolve(directory);
+  const known = Object.keys(named).length > 0 || folder !== undefined || preset !== undefined;
+  if (!known && repository === undefined) {
     throw new DitrunError(
       "ERR_CHECKPOINT_MISSING",
       `There is no known checkpoint of ${found.name}: name its folder with --ckpt-dir, or use --weights random.`,
     );
   }
+  return { named, folder, wanted };
+}
+
+/** The checkpoint, and where files were named what it is made of, in words. */
+async function findCheckpoint(
+  request: SourceRequest,
+): Promise<{ checkpoint: WanCheckpoint; description?: string | undefined }> {
+  const { named, folder, wanted } = await placesOf(request);
+  if (Object.keys(named).length > 0) return assemble(wanted, named, folder);
+  if (folder !== undefined) return { checkpoint: await openCheckpoint(folder, request.verify, request.onNote) };
   return { checkpoint: await locateCheckpoint(wanted) };
 }
 

@@ -7,6 +7,7 @@ import { runLinks } from "./links.js";
 import { runProfile } from "./profile.js";
 import { runRehearsal } from "./rehearse.js";
 import { runWanAccuracy } from "./wan-accuracy.js";
+import { runWanConvert } from "./wan-convert.js";
 import { runWanForward } from "./wan-forward.js";
 import { runWanGenerate, runWanLoad } from "./wan-generate.js";
 import { runWanProfile } from "./wan-profile.js";
@@ -37,6 +38,8 @@ export class Tasks implements Server {
         return runWanAccuracy(frame, task, store);
       case "wan-vae":
         return runWanVae(frame, task, store);
+      case "wan-convert":
+        return runWanConvert(frame, task, store);
       case "links":
         return runLinks(frame, task, store);
       case "rehearse":

@@ -29,13 +29,16 @@ export class CheckpointWeights implements WeightSource {
     device.reader.want();
     if (device.measuring) return;
     const { fd, path, offset } = file.place(name);
+    // Of a file that was quantised before: what was lost then is not in its numbers.
+    const known = squares && part.columns.count === parameter.shape[1] && factor === 1 ? info.squares : undefined;
     let done = 0;
     for (const { start, count } of part.rows) {
-      const args = decodeArgs(
-        rowsAt(out, done, count, part.columns.count),
-        stored,
-        squares && rowsAt(squares, done, count, 1),
-      );
+      const sums = squares && rowsAt(squares, done, count, 1);
+      const args = decodeArgs(rowsAt(out, done, count, part.columns.count), stored, known ? undefined : sums);
+      if (known && sums) {
+        const own = known.slice(start, start + count);
+        await device.reader.after(() => device.upload(sums, new Uint8Array(own.buffer)));
+      }
       const scales = scalesOf(info, factor, start, count);
       device.reader.submit({
         ...{ file: fd, offset: offset + start * stored.rowBytes, scales },

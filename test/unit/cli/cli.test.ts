@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { homedir, tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { commands } from "../../../src/cli/commands/index.js";
 import { envelopeOf } from "../../../src/cli/envelope.js";
@@ -102,6 +102,40 @@ describe("inspect", () => {
     expect(stderr).toContain(`--json ${file} would write over`);
     expect(readFileSync(file).equals(readFileSync("models/wan-tiny/Wan2.1_VAE.pth"))).toBe(true);
     rmSync(folder, { recursive: true });
+  });
+});
+
+describe("convert", () => {
+  const dry = "convert --device cpu --dry-run";
+
+  test("says what it would write", async () => {
+    expect(await run(`${dry} --json --to e4m3 --model tiny new.safetensors`)).toBe(0);
+    const document = documentSchemas.convert.parse(JSON.parse(stdout));
+    expect(document).toMatchObject({ part: "transformer", to: "e4m3", out: resolve("new.safetensors"), bytes: null });
+    expect(document.file).toBe(resolve("models/wan-tiny/diffusion_pytorch_model.safetensors"));
+  });
+
+  test("a file that is there stays, and a source is never written over", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ditrun-convert-"));
+    const file = join(folder, "mine.safetensors");
+    cpSync("models/wan-tiny/diffusion_pytorch_model.safetensors", file);
+    expect(await run(`${dry} --to bf16 --model tiny ${file}`)).toBe(2);
+    expect(stderr).toContain(`${file}, which is there already: choose another name, or add --overwrite.`);
+    expect(await run(`${dry} --to bf16 --overwrite --transformer ${file} ${file}`)).toBe(2);
+    expect(stderr).toContain(`convert ${file} would write over ${file}, which --transformer reads`);
+    rmSync(folder, { recursive: true });
+  });
+
+  test.each([
+    ["--to bf16 --model tiny", "convert needs --to and one file to write"],
+    ["--model tiny new.safetensors", "convert needs --to and one file to write"],
+    ["--to fp8 --model tiny new.safetensors", "fp8 is e4m3"],
+    ["--to bf16 new.safetensors", "convert needs something to convert: name it with --transformer"],
+    ["--to bf16 --text-encoder a.pth --lora b.safetensors new.safetensors", "--text-encoder and --lora are of two"],
+    ["--to bf16 --transformer models/wan-tiny/Wan2.1_VAE.pth new.safetensors", "is a VAE, not a transformer"],
+  ])("%s is a mistake", async (line, message) => {
+    expect(await run(`${dry} ${line}`)).toBe(2);
+    expect(stderr).toContain(message);
   });
 });
 

@@ -7,7 +7,8 @@ export interface Stored {
   readonly name: string;
   /** Where it is stored in another one of the same bytes. */
   readonly shape?: readonly number[];
-  readonly scale?: Scale;
+  readonly scale?: Scale | undefined;
+  readonly squares?: Float32Array | undefined;
 }
 
 /** What was found out about a file on the way. */
@@ -46,9 +47,9 @@ export class CanonicalTensors implements TensorFile {
   }
 
   info(name: string): TensorInfo {
-    const { name: stored, shape, scale } = this.#stored(name);
+    const { name: stored, shape, scale, squares } = this.#stored(name);
     const { dtype, byteLength, shape: own } = this.file.info(stored);
-    return { dtype, byteLength, shape: shape ?? own, ...(scale && { scale }) };
+    return { dtype, byteLength, shape: shape ?? own, ...(scale && { scale }), ...(squares && { squares }) };
   }
 
   place(name: string): Place {

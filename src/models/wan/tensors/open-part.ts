@@ -85,7 +85,8 @@ export async function partOf(file: TensorFile, part: Part): Promise<CanonicalTen
         "ERR_TENSOR_UNKNOWN",
         `${file.path}: ${before.name} and ${prefix}${name} are the same tensor, ${canonical}; take a file that has it once.`,
       );
-    tensors.set(canonical, storedAs(file, prefix + name, canonical, scales.of.get(name)));
+    const quantised = { scale: scales.of.get(name), squares: scales.squares.get(name) };
+    tensors.set(canonical, { ...storedAs(file, prefix + name, canonical), ...quantised });
   }
   return new CanonicalTensors(file, tensors, { ...own, part, dialect: scales.dialect, ignored });
 }
@@ -97,11 +98,11 @@ function longestPrefix(parts: readonly FoundPart[], name: string): FoundPart | u
 }
 
 /** rCM stores the patch embedding as the matrix that it is. */
-function storedAs(file: TensorFile, name: string, canonical: string, scale: Stored["scale"]): Stored {
+function storedAs(file: TensorFile, name: string, canonical: string): Stored {
   const { shape } = file.info(name);
   const [rows = 1, columns = 1] = shape;
   const flat = canonical === "patch_embedding.weight" && shape.length === 2 && columns % 4 === 0;
-  return { name, ...(flat && { shape: [rows, columns / 4, 1, 2, 2] }), ...(scale && { scale }) };
+  return { name, ...(flat && { shape: [rows, columns / 4, 1, 2, 2] }) };
 }
 
 function unknown(file: TensorFile, part: Part, name: string): DitrunError {

@@ -10,6 +10,8 @@ import { refuse } from "./strangers.js";
 export interface Scales {
   /** By name of the weight, without prefix. */
   readonly of: ReadonlyMap<string, Scale>;
+  /** Sums of squares of rows, of ditrun's own files. */
+  readonly squares: ReadonlyMap<string, Float32Array>;
   /** Names of scales, and of what belongs to them and is not needed, with why not. */
   readonly accounted: ReadonlyMap<string, string | undefined>;
   /** In words; undefined where nothing is scaled. */
@@ -37,6 +39,7 @@ const quantised: readonly string[] = ["F8_E4M3", "F8_E5M2", "I8"];
  */
 export async function readScales(file: TensorFile, prefix: string, names: ReadonlySet<string>): Promise<Scales> {
   const of = new Map<string, Scale>();
+  const squares = new Map<string, Float32Array>();
   const accounted = new Map<string, string | undefined>();
   const seen = new Set<string>();
   const dtypeOf = (name: string) => file.info(prefix + name).dtype;
@@ -44,7 +47,9 @@ export async function readScales(file: TensorFile, prefix: string, names: Readon
 
   for (const name of names) {
     const [, module, suffix] =
-      /^(?:(.*)\.)?(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|scaled_fp8)$/.exec(name) ?? [];
+      /^(?:(.*)\.)?(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|scaled_fp8|row_squares)$/.exec(
+        name,
+      ) ?? [];
     if (suffix === undefined) continue;
     if (name === marker) accounted.set(name, "the mark of scaled fp8");
     else if (module === undefined) continue;
@@ -60,9 +65,13 @@ export async function readScales(file: TensorFile, prefix: string, names: Readon
           "ERR_TENSOR_UNKNOWN",
           `${file.path}: ${prefix}${name} is a scale, but ${names.has(weight) ? `its weight is ${dtypeOf(weight)}` : "there is no such weight"}; download the file again.`,
         );
-      of.set(weight, await readScale(file, prefix + name, prefix + weight));
+      const scale = await readScale(file, prefix + name, prefix + weight);
       accounted.set(name, undefined);
-      seen.add(suffix);
+      if (suffix === "row_squares") squares.set(weight, scale.values);
+      else {
+        of.set(weight, scale);
+        seen.add(suffix);
+      }
     }
   }
   for (const [module, format] of formats) {
@@ -84,7 +93,7 @@ export async function readScales(file: TensorFile, prefix: string, names: Readon
         `${file.path}: ${prefix}${name} is ${dtype} and should have a scale, but has none; download the file again.`,
       );
   }
-  return { of, accounted, dialect: dialectOf(seen, of, formats.size > 0) };
+  return { of, squares, accounted, dialect: dialectOf(seen, of, formats.size > 0) };
 }
 
 function dialectOf(seen: ReadonlySet<string>, of: Scales["of"], formats: boolean): string | undefined {

@@ -1,5 +1,6 @@
 import { DitrunError } from "../../../failure.js";
 import type { TensorFile } from "../../../formats/tensor-file.js";
+import { configIn, type WanConfig } from "./config-metadata.js";
 import { openPart } from "./open-part.js";
 import { refuseChannels } from "./strangers.js";
 
@@ -16,6 +17,8 @@ export interface TransformerFacts {
   /** Blocks of VACE's control branch; 0 for all other models. */
   readonly vaceLayers: number;
   readonly task: WanTask;
+  /** What the file's metadata say of it, as in the published config.json. */
+  readonly config?: WanConfig | undefined;
 }
 
 export const wanTasks = {
@@ -35,6 +38,11 @@ const published: readonly (readonly [width: number, layers: number, name: string
   [5120, 40, "14B"],
   [3072, 30, "5B"],
 ];
+
+/** Whether published models have these sizes. */
+export function isPublished({ width, layers }: Pick<TransformerFacts, "width" | "layers">): boolean {
+  return published.some(([w, l]) => w === width && l === layers);
+}
 
 /** `14B`, or the sizes in words. */
 export function sizeName({ width, layers }: Pick<TransformerFacts, "width" | "layers">): string {
@@ -71,7 +79,8 @@ export function transformerFacts(file: TensorFile): TransformerFacts {
   const image = has("img_emb.proj.0.bias");
   refuseChannels(file.path, { inputs, outputs, width, image });
   const task = vaceLayers > 0 ? "vace" : image ? (has("img_emb.emb_pos") ? "flf2v" : "i2v") : taskBy(inputs);
-  return { width, ffn, layers: blocks, inputs, outputs, textWidth, freqDim, vaceLayers, task };
+  const config = configIn(file);
+  return { width, ffn, layers: blocks, inputs, outputs, textWidth, freqDim, vaceLayers, task, config };
 }
 
 /** The same of a file. @throws DitrunError also when the transformer is of another task than text-to-video. */
