@@ -85,6 +85,10 @@ export const failureCodes = {
   ERR_SCHEMA: of(usage, "A key of the file is unknown, is missing, or has a wrong value. Correct it."),
   ERR_FILE_READ: of(usage, "A file or folder cannot be read. Check its name and permissions."),
   ERR_FILE_WRITE: of(usage, "A file or folder cannot be written. Check the folder, permissions and free space."),
+  ERR_FILE_CHANGED: of(
+    usage,
+    "A file of weights was written anew while it was in use. Run the same again, or open the model anew.",
+  ),
   ERR_FILE_EXISTS: of(usage, "The output is there already. Choose another name, or add `--overwrite`."),
   ERR_FILE_SHARED: of(usage, "Two options name the same file. Give each a file of its own."),
   ERR_VIDEO_FORMAT: of(usage, "No writer makes this kind of video. Change the name, the size or the frame rate."),

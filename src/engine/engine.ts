@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { DitrunError, messageOf } from "../failure.js";
 import { checkDocument } from "../files/documents.js";
+import { marksOf } from "../files/file-mark.js";
 import type { LoraFile } from "../formats/lora.js";
 import { hubEnvironment } from "../hub/hub-cache.js";
 import { type LaunchLog, type Log, openOwnLog } from "../launcher/logs.js";
@@ -147,6 +148,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const tokenizer = source.tokenizer === undefined ? undefined : new TokenizerThread(source.tokenizer);
   const given = await planOf(options, model, count);
   const own = { preset: found.preset, weights, loras: absolute(options.loras ?? []), samplingPreset: options.preset };
+  const described = await lorasAsTheyAre(own.loras);
   for (const lora of own.loras) log.logger.info(await describeLora(lora, model));
   const { sampling, told } = samplingFor({}, own);
   if (told !== undefined) log.logger.info(told);
@@ -165,7 +167,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     await Promise.all([workers.close().catch(() => undefined), tokenizer?.close()]);
     throw error;
   }
-  return new WanEngine(workers, base, device, log);
+  return new WanEngine(workers, base, device, log, described);
 }
 
 async function planOf({ plan, nproc }: EngineOptions, model: RequestBase["model"], count: number): Promise<Plan> {
@@ -176,7 +178,7 @@ async function planOf({ plan, nproc }: EngineOptions, model: RequestBase["model"
 }
 
 class WanEngine implements Engine {
-  /** Of the last request, as text. */
+  /** Of the last request, as lorasAsTheyAre has them. */
   #loras: string;
 
   constructor(
@@ -184,8 +186,10 @@ class WanEngine implements Engine {
     private readonly base: RequestBase,
     readonly device: "cpu" | "cuda",
     private readonly log: Log,
+    /** LoRAs that were described, as lorasAsTheyAre has it. */
+    told: string,
   ) {
-    this.#loras = JSON.stringify(base.loras);
+    this.#loras = told;
   }
 
   get plan(): Plan {
@@ -233,7 +237,7 @@ class WanEngine implements Engine {
 
   /** Opens LoRAs that were not those of the last request, and logs what they change. @throws DitrunError as openLora does. */
   async #checkLoras(loras: readonly LoraFile[]): Promise<void> {
-    const key = JSON.stringify(loras);
+    const key = await lorasAsTheyAre(loras);
     if (key === this.#loras) return;
     for (const lora of loras) this.log.logger.info(await describeLora(lora, this.base.model));
     this.#loras = key;
@@ -246,6 +250,11 @@ class WanEngine implements Engine {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** LoRAs as text, with what tells their files apart: one may be written anew under its old name. @throws DitrunError where one is not there. */
+async function lorasAsTheyAre(loras: readonly LoraFile[]): Promise<string> {
+  return JSON.stringify([loras, ...(await marksOf(loras.map(({ file }) => file)))]);
 }
 
 function eventOf({ stage, done, total, milliseconds }: Progress): EngineEvent | undefined {

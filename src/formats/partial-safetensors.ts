@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { type FileHandle, open, rename, rm, stat, statfs } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
@@ -170,12 +170,4 @@ async function begin(path: string, file: FileHandle, layout: SafetensorsLayout, 
 
 function writeFailure(path: string, error: unknown): DitrunError {
   return new DitrunError("ERR_FILE_WRITE", `Cannot write ${path}: ${fileFailure(error)}.`);
-}
-
-/** What identifies a file's content without reading it: its size, its time and where it stands. @throws DitrunError when it is gone. */
-export async function fileMark(path: string): Promise<string> {
-  const found = await stat(path, { bigint: true }).catch((error: unknown) => {
-    throw new DitrunError("ERR_FILE_READ", `Cannot read ${path}: ${fileFailure(error)}.`);
-  });
-  return [found.dev, found.ino, found.size, found.mtimeNs].join("-");
 }

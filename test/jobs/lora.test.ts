@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -81,14 +81,15 @@ test("an engine changes LoRAs and strengths from request to request, and makes t
     make(engine, { loras: [{ file: join(folder, "absent.safetensors"), strength: 1 }] }),
   ).rejects.toMatchObject({ code: "ERR_FILE_READ" });
   expect(await make(engine, { loras: [] })).toBe(base);
-  expect(
-    await make(engine, {
-      loras: [
-        { file: lora, strength: 0.5 },
-        { file: lora, strength: 0.5 },
-      ],
-    }),
-  ).toBe(wanted);
+  const twice = (file: string) => ({ loras: [0.5, 0.5].map((strength) => ({ file, strength })) });
+  expect(await make(engine, twice(lora))).toBe(wanted);
+  // Trained on, under the same name.
+  const later = join(folder, "later.safetensors");
+  await writeRandomLora(later, await loadWanModel(await checkpointOf("original")), /ffn/, 2);
+  copyFileSync(later, lora);
+  const anew = await make(engine, twice(lora));
+  expect([base, wanted]).not.toContain(anew);
+  expect(await make(engine, twice(later))).toBe(anew);
   expect(await make(engine, {})).toBe(base);
 });
 

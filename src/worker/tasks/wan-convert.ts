@@ -1,7 +1,8 @@
 import { basename } from "node:path";
 import { DitrunError } from "../../failure.js";
+import { marksOf, requireMarks } from "../../files/file-mark.js";
 import { openTensors } from "../../formats/open-tensors.js";
-import { fileMark, PartialSafetensors } from "../../formats/partial-safetensors.js";
+import { PartialSafetensors } from "../../formats/partial-safetensors.js";
 import { layOut } from "../../formats/safetensors-layout.js";
 import type { TensorFile } from "../../formats/tensor-file.js";
 import { splitOf, textEncoderLayerRules, wanLayerRules } from "../../models/layer-rules.js";
@@ -106,11 +107,10 @@ async function writeFile(
   if (own) tensors.set(tokenizer, { name: tokenizer, dtype: own.dtype, shape: own.shape });
   const layout = layOut(task.out, tensors, metadataOf(task));
   const paths = [...new Set(sources.flatMap((each) => each.names().map((name) => each.place(name).path)))];
-  const marks = async () => Promise.all(paths.map(async (path) => `${path} ${await fileMark(path)}`));
-  const before = await marks();
+  const marks = await marksOf(paths);
   const total = conversions.reduce((sum, { bytes }) => sum + bytes, 0);
   // Sums of a GPU and of a CPU differ in their last bits.
-  const madeOf = JSON.stringify([device, task.plan, task.loras ?? [], before]);
+  const madeOf = JSON.stringify([device, task.plan, task.loras ?? [], [...marks]]);
   const began = performance.now();
   await PartialSafetensors.write(task.out, layout, { madeOf, overwrite: task.overwrite }, async (out) => {
     let done = conversions.slice(0, out.done).reduce((sum, { bytes }) => sum + bytes, 0);
@@ -123,10 +123,7 @@ async function writeFile(
       await report();
     }
     if (own) await out.add(tokenizer, 0, await file.read(tokenizer));
-    const after = await marks();
-    const changed = paths.find((_, index) => before[index] !== after[index]);
-    if (changed !== undefined)
-      throw new DitrunError("ERR_FILE_READ", `${changed} changed while it was converted: run the same command again.`);
+    await requireMarks(marks, "changed while it was converted: run the same command again");
   });
   return layout.bytes;
 }

@@ -20,8 +20,9 @@ import { LoadMeter } from "../weights/load-meter.js";
 import { agreed } from "./agree.js";
 import { Program } from "./program.js";
 import { tell } from "./stage-clock.js";
+import { WanFiles } from "./wan-files.js";
 import { Budget, needOf } from "./wan-memory.js";
-import { changedBy, loadTextEncoder, loadTransformer, loadVaeDecoder, withTransformerSource } from "./wan-session.js";
+import { loadTextEncoder, loadTransformer, loadVaeDecoder, withTransformerSource } from "./wan-session.js";
 
 /** What makes videos of one size. */
 export interface VideoProgram {
@@ -48,8 +49,7 @@ export class OpenWan {
   /** In the order in which they were last used. */
   readonly #programs = new Map<string, Program<VideoProgram>>();
   readonly #meter = new LoadMeter();
-  /** Laid over the transformer's weights, or over those that will be loaded. */
-  #loras: readonly LoraFile[] = [];
+  readonly #files: WanFiles;
   #encoder: Program<TextEncoder> | undefined;
   /** Whether the transformer's linears are held in e4m3 and in the plan's dtype. */
   #bothPrecisions = false;
@@ -69,6 +69,7 @@ export class OpenWan {
     readonly nonfinite: NonfiniteCounter,
   ) {
     const kept = () => new KeptWeights(device, this.#meter);
+    this.#files = new WanFiles(model, weights);
     this.#encoderWeights = kept();
     this.#weights = { transformer: kept(), vae: kept() };
   }
@@ -125,7 +126,7 @@ export class OpenWan {
   async rehearse(task: Request, store: Store): Promise<MemoryNeed> {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     if (task.bf16Steps !== undefined) this.#bothPrecisions = true;
-    this.#loras = task.loras ?? [];
+    this.#files.laid = { ...this.#files.laid, loras: task.loras ?? [] };
     const bytesOf = async (name: string, build: (context: Context) => Promise<unknown>) => {
       const program = await Program.open(this.base, store, `program-${this.#made++}`);
       const bytes = await agreed(store, name, () => program.rehearse(build));
@@ -182,30 +183,25 @@ export class OpenWan {
    * of the old ones is left, and programs stay. @throws RequestFault on every rank where one cannot be read or does not fit.
    */
   async #layLoras(loras: readonly LoraFile[], store: Store): Promise<void> {
-    if (JSON.stringify(loras) === JSON.stringify(this.#loras)) return;
+    const found = await this.#files.others(loras, store);
+    if (!found) return;
     const { device, model, weights } = this;
     const { transformer } = this.#weights;
-    const before = this.#loras;
-    if (transformer.empty) {
-      this.#loras = loras;
-      return;
-    }
-    const changed = await agreed(store, "LoRAs", async () => ({
-      now: await changedBy(loras, model),
-      before: await changedBy(before, model).catch(() => undefined),
-    }));
-    this.#loras = loras;
+    const { changed } = this.#files.laid;
+    if (!transformer.empty) await this.#files.requireBase(store);
+    this.#files.laid = found;
+    if (transformer.empty) return;
     this.#meter.next("the LoRAs");
     await device.synchronize();
     try {
       const numbersChanged = await agreed(store, "weights with LoRAs", () =>
         this.#loading(() =>
           withTransformerSource(device, { model, weights, loras }, (source) =>
-            // Where a file of before has gone, nobody knows any more what it changed.
-            transformer.renew(source, (name) => changed.now.has(name) || (changed.before?.has(name) ?? true)),
+            transformer.renew(source, (name) => found.changed.has(name) || changed.has(name)),
           ),
         ),
       );
+      await this.#files.confirm(store);
       if (!numbersChanged) return;
       for (const { value } of this.#programs.values()) value.guidance.freeGraphs();
     } catch (error) {
@@ -278,6 +274,8 @@ export class OpenWan {
     const needed = await agreed(store, must ? "video" : "video beside texts", () => program.rehearse(build));
     const room = await this.#makeRoom(needed, store, budget, { diffusion: true, encoder: !must }, must);
     if (!room) return { program: undefined, needed };
+    const loads = this.#weights.transformer.empty;
+    if (loads) await this.#files.begin(store);
     await program.make(async (context) => {
       const made = await build(context);
       await made.vae.warmUp();
@@ -285,11 +283,22 @@ export class OpenWan {
       return made;
     });
     this.#programs.set(keyOf(task), program);
+    if (loads) await this.#confirm(store);
     return { program, needed: 0 };
   }
 
+  /** @throws RequestFault on every rank where a file has changed while it was read; nothing of it is kept then. */
+  async #confirm(store: Store): Promise<void> {
+    try {
+      await this.#files.confirm(store);
+    } catch (error) {
+      await this.#freeDiffusion();
+      throw error;
+    }
+  }
+
   async #buildVideo(context: Context, { sampling, dump }: Shape, size: LatentSize): Promise<VideoProgram> {
-    const files = { model: this.model, weights: this.weights, loras: this.#loras };
+    const files = { model: this.model, weights: this.weights, loras: this.#files.laid.loras };
     const { model, weights } = files;
     const precision = this.#bothPrecisions ? { quantised: true } : undefined;
     const { transformer: kept, vae: keptVae } = this.#weights;
