@@ -86,6 +86,11 @@ export async function loadWanModel({ transformer }: Pick<WanCheckpoint, "transfo
 async function modelOfTensors(path: string): Promise<WanModel> {
   const { width, ffn, layers, inputs, freqDim, config } = await textToVideoFacts(path);
   if (config) return checkWan(modelOfPublished(config), path);
+  if (!Number.isInteger(headsOf(width)))
+    throw new DitrunError(
+      "ERR_MODEL_CONFIG",
+      `${path} does not say how many heads it has, and its width ${width} is no multiple of 128, as published models have: put its config.json beside it, or give --model.`,
+    );
   const model: WanModel = {
     ...{ kind: "wan", name: "checkpoint", patch: 2, width, ffn, layers, freqDim, channels: inputs },
     ...{ heads: headsOf(width), textLength: 512, epsilon: 1e-6 },

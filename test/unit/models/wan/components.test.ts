@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { openSafetensors } from "../../../../src/formats/safetensors.js";
+import { openSafetensors, writeSafetensors } from "../../../../src/formats/safetensors.js";
 import type { NamedFiles } from "../../../../src/models/wan/components.js";
 import { findFileModel, findModel } from "../../../../src/models/wan/find-model.js";
 import { modelSource } from "../../../../src/models/wan/model-source.js";
@@ -12,6 +12,7 @@ import { WanTokenizer } from "../../../../src/models/wan/text/tokenizer.js";
 import { tinyCheckpoint } from "../../../../src/paths.js";
 import { ggmlTypes, gguf } from "../../../gguf-files.js";
 import { goldenCheckpoints } from "../../worker/wan/golden.js";
+import { floats, store, transformerShapes } from "./small-model.js";
 
 let dir = "";
 beforeEach(async () => {
@@ -50,6 +51,24 @@ describe("files of single parts", () => {
   test("without --model a transformer is told by the configuration beside it", async () => {
     const found = await findFileModel(weights.transformer);
     expect(found).toMatchObject({ model: { width: 128, heads: 4, layers: 6 }, preset: { name: "tiny" } });
+  });
+
+  test("without one, by that of --ckpt-dir where it is of the same sizes; else its heads are guessed, and a sentence says so", async () => {
+    const alone = join(dir, "alone.safetensors");
+    await cp(weights.transformer, alone);
+    expect(await findFileModel(alone, tinyCheckpoint)).toMatchObject({ model: { heads: 4 }, preset: { name: "tiny" } });
+    expect((await findFileModel(alone, tinyCheckpoint)).guessed).toBeUndefined();
+    for (const other of [undefined, goldenCheckpoints.original])
+      expect(await findFileModel(alone, other)).toMatchObject({
+        model: { heads: 1 },
+        guessed: `${alone} does not say how many heads it has: 1 of 128 columns are taken, as published models have; a config.json beside it would say.`,
+      });
+    const narrow = join(dir, "narrow.safetensors");
+    const tensors = [...transformerShapes()].map(([name, shape]) => [name, store("F32", shape, floats(name, shape))]);
+    await writeSafetensors(narrow, Object.fromEntries(tensors));
+    await expect(findFileModel(narrow)).rejects.toThrow(
+      "its width 32 is no multiple of 128, as published models have: put its config.json beside it, or give --model.",
+    );
   });
 
   test("a file of another size than the model's, or of another part, is refused", async () => {
