@@ -10,7 +10,9 @@ export type LoraRole =
   | "diffBias"
   | "diffModulation"
   | "setWeight"
-  | "setBias";
+  | "setBias"
+  | `hada${1 | 2}${"Up" | "Down"}`
+  | `kron${1 | 2}${"" | "Up" | "Down"}`;
 
 export interface LoraName {
   /** As the file calls it. */
@@ -20,7 +22,8 @@ export interface LoraName {
 
 /**
  * Ends of names, by role. PEFT writes lora_A and lora_B, with or without an adapter's name; kohya lora_down and lora_up; older diffusers
- * `_lora.down`, `.lora.down` and `lora_linear_layer.down`; LyCORIS w_norm and b_norm. Their pairs mean the same.
+ * `_lora.down`, `.lora.down` and `lora_linear_layer.down`; LyCORIS w_norm and b_norm. Their pairs mean the same. LoHa's and LoKr's are
+ * LyCORIS' own (lycoris/modules/loha.py, lokr.py).
  */
 const ends: readonly (readonly [LoraRole, RegExp])[] = [
   ["down", /\.lora_(?:A|down)(?:\.(?!bias\b)\w+)?(?:\.weight)?$/],
@@ -34,13 +37,28 @@ const ends: readonly (readonly [LoraRole, RegExp])[] = [
   ["diffModulation", /\.diff_m$/],
   ["setWeight", /\.set_weight$/],
   ["setBias", /\.set_bias$/],
+  ["hada1Up", /\.hada_w1_a$/],
+  ["hada1Down", /\.hada_w1_b$/],
+  ["hada2Up", /\.hada_w2_a$/],
+  ["hada2Down", /\.hada_w2_b$/],
+  ["kron1", /\.lokr_w1$/],
+  ["kron1Up", /\.lokr_w1_a$/],
+  ["kron1Down", /\.lokr_w1_b$/],
+  ["kron2", /\.lokr_w2$/],
+  ["kron2Up", /\.lokr_w2_a$/],
+  ["kron2Down", /\.lokr_w2_b$/],
 ];
 
-/** Adapters that are no sum of a product of two matrices and the weight, by a name that only they have. */
+/** Roles of tensors that are one change together with others of their module. */
+export function isOfProduct(role: LoraRole): boolean {
+  return role === "up" || role === "down" || role === "alpha" || /^(?:hada|kron)/.test(role);
+}
+
+/** Adapters that are no sum of the weight and a product that ditrun makes, by a name that only they have. */
 const others: readonly (readonly [RegExp, string])[] = [
   [/\.dora_scale$|\.lora_magnitude_vector\b/, "DoRA"],
-  [/\.hada_[wt]\d/, "LoHa"],
-  [/\.lokr_[wt]\d/, "LoKr"],
+  [/\.hada_t\d/, "LoHa in Tucker form"],
+  [/\.lokr_t\d/, "LoKr in Tucker form"],
   [/\.oft_(?:blocks|diag|R)\b/, "OFT"],
   [/\.lora_mid\b/, "LoCon in Tucker form"],
   [/[qkvo]_loras\./, "Stand-In"],
@@ -59,7 +77,9 @@ export function loraName(name: string): LoraName | undefined {
 /** Whether a name is that of a pair, or of an adapter of another kind: no model has a tensor of such a name. */
 export function isAdapterName(name: string): boolean {
   const role = loraName(name)?.role;
-  return role === "down" || role === "up" || others.some(([pattern]) => pattern.test(name));
+  return (
+    (role !== undefined && role !== "alpha" && isOfProduct(role)) || others.some(([pattern]) => pattern.test(name))
+  );
 }
 
 /** @throws DitrunError for an adapter of another kind, which applied as a LoRA would be wrong. */
@@ -69,7 +89,7 @@ export function refuseOtherAdapters(path: string, names: readonly string[]): voi
     if (name === undefined) continue;
     throw new DitrunError(
       "ERR_LORA",
-      `${path} is a ${kind} (it has ${name}), and ditrun applies plain LoRA alone: merge it with the program that made it, and give the result to --transformer.`,
+      `${path} is a ${kind} (it has ${name}), and ditrun applies plain LoRA, LoHa and LoKr: merge it with the program that made it, and give the result to --transformer.`,
     );
   }
 }

@@ -1,14 +1,15 @@
 import { DitrunError } from "../../failure.js";
-import type { Lora, LoraChange } from "../../formats/lora.js";
+import type { Lora, LoraChange, LoraPair } from "../../formats/lora.js";
 import { describe } from "../../formats/tensor-file.js";
 import { fillZero, transpose } from "../ops/copy.js";
-import { cast, combine } from "../ops/elementwise.js";
+import { cast, combine, multiply } from "../ops/elementwise.js";
 import { gemm } from "../ops/gemm.js";
 import { rowSumSquares } from "../ops/norm.js";
 import { quantizeRows } from "../ops/quantize.js";
 import type { Device } from "../runtime/device.js";
 import { elements, type Tensor, tensor, tensorBytes } from "../runtime/tensor.js";
 import { CheckpointWeights } from "./checkpoint.js";
+import { kronecker } from "./kronecker.js";
 import { type OnTheWay, type Parameter, type Part, type WeightSource, wholeOf } from "./source.js";
 
 /** A LoRA that is laid over weights. */
@@ -27,7 +28,7 @@ const MOST_BYTES_UNDER_WAY = 512 * 2 ** 20;
 
 /**
  * Weights with LoRAs laid over them: W + Σ strength · (alpha / rank) · B · A (arXiv 2106.09685), summed in float32 and rounded once, to
- * what is asked for. Of B and A only what the part needs is made.
+ * what is asked for. Of B and A only what the part needs is made. LoHa and LoKr have other products, which are made of float32 factors.
  */
 export class LoraWeights implements WeightSource {
   #underWay = 0;
@@ -98,7 +99,7 @@ export class LoraWeights implements WeightSource {
   async #apply(sum: Tensor, { lora, change }: Step, parameter: Parameter, part: Part): Promise<void> {
     const { device } = this;
     const { strength } = lora;
-    if (change.kind !== "product") {
+    if (change.kind === "sum" || change.kind === "replacement") {
       const values = await this.#read(lora, change.tensor, part, parameter);
       await device.reader.after(() => {
         // At strength 1 a replacement is exact, since the weight then counts nothing.
@@ -108,17 +109,75 @@ export class LoraWeights implements WeightSource {
       });
       return;
     }
+    if (change.kind === "product") return this.#addProduct(sum, lora, change, part, strength * change.scale);
+    const delta =
+      change.kind === "hadamard"
+        ? await this.#hadamard(lora, change.pairs, part)
+        : await this.#kronecker(lora, change.factors, part);
+    await device.reader.after(() => {
+      add(device, sum, 1, delta, strength * change.scale);
+      device.unstage(delta);
+    });
+  }
+
+  /** Begins sum += factor · up · down. */
+  async #addProduct(sum: Tensor, lora: LaidLora, { up, down }: LoraPair, part: Part, factor: number): Promise<void> {
+    const { device } = this;
     const { rows, columns } = part;
-    const rank = lora.file.info(change.down).shape[0] ?? 1;
+    const rank = lora.file.info(down).shape[0] ?? 1;
     const ranks = { start: 0, count: rank };
-    const up = await this.#read(lora, change.up, { rows, columns: ranks });
-    const down = await this.#read(lora, change.down, { rows: [ranks], columns });
+    const left = await this.#read(lora, up, { rows, columns: ranks });
+    const right = await this.#read(lora, down, { rows: [ranks], columns });
     const turned = await device.stage("fp32", [columns.count, rank]);
     await device.reader.after(() => {
-      transpose(device, turned, down);
-      gemm(device, sum, up, turned, { residual: sum, alpha: strength * change.scale });
-      for (const each of [up, down, turned]) device.unstage(each);
+      transpose(device, turned, right);
+      gemm(device, sum, left, turned, { residual: sum, alpha: factor });
+      for (const each of [left, right, turned]) device.unstage(each);
     });
+  }
+
+  /** Begins to make a part of a pair's product, float32, which is to be unstaged. */
+  async #product(lora: LaidLora, pair: LoraPair, part: Part): Promise<Tensor> {
+    const { device } = this;
+    const out = await device.stage("fp32", sizeOf(part));
+    await device.reader.after(() => fillZero(device, out));
+    await this.#addProduct(out, lora, pair, part, 1);
+    return out;
+  }
+
+  /** Begins to make a part of two products' product, element by element. */
+  async #hadamard(lora: LaidLora, [one, other]: readonly [LoraPair, LoraPair], part: Part): Promise<Tensor> {
+    const { device } = this;
+    const first = await this.#product(lora, one, part);
+    const second = await this.#product(lora, other, part);
+    await device.reader.after(() => {
+      multiply(device, first, first, second);
+      device.unstage(second);
+    });
+    return first;
+  }
+
+  /** Begins to make a part of a Kronecker product. */
+  async #kronecker(
+    lora: LaidLora,
+    [outer, inner]: readonly [string | LoraPair, string | LoraPair],
+    part: Part,
+  ): Promise<Tensor> {
+    const { device } = this;
+    const whole = async (factor: string | LoraPair): Promise<Tensor> => {
+      const [rows = 1] = lora.file.info(typeof factor === "string" ? factor : factor.up).shape;
+      const { shape } = lora.file.info(typeof factor === "string" ? factor : factor.down);
+      const all = { rows: [{ start: 0, count: rows }], columns: { start: 0, count: elements(shape.slice(1)) } };
+      return typeof factor === "string" ? this.#read(lora, factor, all) : this.#product(lora, factor, all);
+    };
+    const [blocks, block] = [await whole(outer), await whole(inner)];
+    const out = await device.stage("fp32", sizeOf(part));
+    await device.reader.after(() => {
+      kronecker(device, out, blocks, block, part);
+      device.unstage(blocks);
+      device.unstage(block);
+    });
+    return out;
   }
 
   /**
@@ -148,6 +207,8 @@ export class LoraWeights implements WeightSource {
     return values;
   }
 }
+
+const sizeOf = ({ rows, columns }: Part) => [rows.reduce((all, { count }) => all + count, 0), columns.count];
 
 /** x = a · x + b · y, float32. */
 function add(device: Device, x: Tensor, a: number, y: Tensor, b: number): void {

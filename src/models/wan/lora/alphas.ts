@@ -28,11 +28,14 @@ export async function readAlphas(file: TensorFile, modules: Modules): Promise<(m
   if (config.use_dora === true)
     throw new DitrunError(
       "ERR_LORA",
-      `${file.path} is a DoRA by its configuration, and ditrun applies plain LoRA alone: merge it with the program that made it, and give the result to --transformer.`,
+      `${file.path} is a DoRA by its configuration, and ditrun applies plain LoRA, LoHa and LoKr: merge it with the program that made it, and give the result to --transformer.`,
     );
   const scales = new Map<string, number>();
-  for (const [module, { down, alpha: tensor }] of modules) {
+  for (const [module, parts] of modules) {
+    // LyCORIS takes the rank of the second factor, and without any no alpha counts.
+    const down = parts.down ?? parts.hada1Down ?? parts.kron2Down ?? parts.kron1Down;
     if (down === undefined) continue;
+    const { alpha: tensor } = parts;
     const rank = file.info(down).shape[0] ?? 1;
     const alpha = tensor === undefined ? alphaBy(config, module) : await readAlpha(file, tensor);
     const root = tensor === undefined && config.use_rslora === true;

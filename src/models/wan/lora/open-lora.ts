@@ -1,6 +1,6 @@
 import { DitrunError } from "../../../failure.js";
-import type { Lora, LoraChange, LoraFile } from "../../../formats/lora.js";
-import { type LoraRole, loraName, refuseOtherAdapters } from "../../../formats/lora-names.js";
+import type { Lora, LoraChange, LoraFile, LoraPair } from "../../../formats/lora.js";
+import { isOfProduct, type LoraRole, loraName, refuseOtherAdapters } from "../../../formats/lora-names.js";
 import { openTensors } from "../../../formats/open-tensors.js";
 import { describe, type TensorFile } from "../../../formats/tensor-file.js";
 import { counted } from "../../../text.js";
@@ -49,7 +49,7 @@ async function loraOf(file: TensorFile, model: WanModel): Promise<Lora> {
     if (!own || !at) unknown.push(name);
     else if ("absent" in at) {
       // A pair and its alpha are one change.
-      const what = `${own.module} ${own.role === "up" || own.role === "alpha" ? "down" : own.role}`;
+      const what = `${own.module} ${isOfProduct(own.role) ? "product" : own.role}`;
       ignored.set(at.absent, (ignored.get(at.absent) ?? new Set()).add(what));
     } else {
       const parts = found.get(at.module) ?? {};
@@ -102,21 +102,49 @@ function* changesOf(
   parts: Parts,
   alphas: (module: string) => number,
 ): Generator<[parameter: string, change: LoraChange]> {
-  const { down, up, upBias, alpha, diff, diffBias, diffModulation, setWeight, setBias } = parts;
-  if ((down === undefined) !== (up === undefined))
-    refuse(path, `${down ?? up} has no ${down === undefined ? "down" : "up"} projection beside it`);
-  if (down === undefined && (alpha ?? upBias) !== undefined)
-    refuse(path, `${alpha ?? upBias} has no projections beside it`);
+  const { upBias, alpha, diff, diffBias, diffModulation, setWeight, setBias } = parts;
+  const pair = pairIn(path, parts.up, parts.down);
+  const factored = [...hadamardIn(path, parts), ...kroneckerIn(path, parts)];
+  if (!pair && (upBias ?? (factored.length === 0 ? alpha : undefined)) !== undefined)
+    refuse(path, `${upBias ?? alpha} has no projections beside it`);
   if (setWeight !== undefined) yield [`${module}.weight`, { kind: "replacement", tensor: setWeight }];
   if (setBias !== undefined) yield [`${module}.bias`, { kind: "replacement", tensor: setBias }];
-  if (down !== undefined && up !== undefined) {
+  for (const change of factored) yield [`${module}.weight`, { ...change, scale: alphas(module) }];
+  if (pair) {
     const scale = alphas(module);
-    yield [`${module}.weight`, { kind: "product", up, down, scale }];
+    yield [`${module}.weight`, { kind: "product", ...pair, scale }];
     if (upBias !== undefined) yield [`${module}.bias`, { kind: "sum", tensor: upBias, scale }];
   }
   if (diff !== undefined) yield [`${module}.weight`, { kind: "sum", tensor: diff, scale: 1 }];
   if (diffBias !== undefined) yield [`${module}.bias`, { kind: "sum", tensor: diffBias, scale: 1 }];
   if (diffModulation !== undefined) yield [`${module}.modulation`, { kind: "sum", tensor: diffModulation, scale: 1 }];
+}
+
+/** @throws DitrunError for half a pair. */
+function pairIn(path: string, up: string | undefined, down: string | undefined): LoraPair | undefined {
+  if (up !== undefined && down !== undefined) return { up, down };
+  if (up !== undefined || down !== undefined)
+    refuse(path, `${down ?? up} has no ${down === undefined ? "down" : "up"} projection beside it`);
+  return undefined;
+}
+
+/** LoHa's change, if there is one. @throws DitrunError for a part of it. */
+function hadamardIn(path: string, { hada1Up, hada1Down, hada2Up, hada2Down }: Parts) {
+  const first = pairIn(path, hada1Up, hada1Down);
+  const second = pairIn(path, hada2Up, hada2Down);
+  if (first && second) return [{ kind: "hadamard", pairs: [first, second] }] as const;
+  if (first || second) refuse(path, `${(first ?? second)?.up} has no second pair beside it`);
+  return [];
+}
+
+/** LoKr's change, if there is one. @throws DitrunError for a part of it. */
+function kroneckerIn(path: string, { kron1, kron1Up, kron1Down, kron2, kron2Up, kron2Down }: Parts) {
+  const first = kron1 ?? pairIn(path, kron1Up, kron1Down);
+  const second = kron2 ?? pairIn(path, kron2Up, kron2Down);
+  if (first && second) return [{ kind: "kronecker", factors: [first, second] }] as const;
+  const one = first ?? second;
+  if (one) refuse(path, `${typeof one === "string" ? one : one.up} has no other factor beside it`);
+  return [];
 }
 
 const product = (shape: Shape) => shape.reduce<number | undefined>((all, each) => each && all && all * each, 1);
@@ -130,24 +158,56 @@ function checkShapes(
   { name }: WanModel,
 ): void {
   const { path } = file;
-  const tensor = change.kind === "product" ? change.down : change.tensor;
+  const tensor = tensorsOf(change)[0] ?? "";
   if (!shape) refuse(path, `${tensor} is for ${parameter}, which ${name} does not have`);
   const misfit = (which: string) =>
     refuse(
       path,
       `${which} is ${describe(file.info(which))}, but ${parameter} of ${name} is [${shape.join(", ")}]; is it for another model?`,
     );
-  if (change.kind !== "product") {
-    const wanted = product(shape);
-    if (wanted !== undefined && product(file.info(tensor).shape) !== wanted) misfit(tensor);
-    return;
-  }
   const [rows, ...rest] = shape;
-  const [rank, ...inputs] = file.info(change.down).shape;
-  const [outputs, rankOfUp, ...ones] = file.info(change.up).shape;
   const columns = product(rest);
-  if (rest.length === 0 || outputs !== rows || ones.some((length) => length !== 1)) misfit(change.up);
-  if (inputs.length === 0 || (columns !== undefined && product(inputs) !== columns)) misfit(change.down);
-  if (rank !== rankOfUp || rank === 0)
-    refuse(path, `${change.down} has the rank ${rank}, but ${change.up} has ${rankOfUp}`);
+  /** Rows and columns of a pair's product. */
+  const sizesOf = ({ up, down }: LoraPair): [number, number] => {
+    const [rank, ...inputs] = file.info(down).shape;
+    const [outputs = 0, rankOfUp, ...ones] = file.info(up).shape;
+    if (ones.some((length) => length !== 1)) misfit(up);
+    if (inputs.length === 0) misfit(down);
+    if (rank !== rankOfUp || rank === 0) refuse(path, `${down} has the rank ${rank}, but ${up} has ${rankOfUp}`);
+    return [outputs, product(inputs) ?? 0];
+  };
+  const fits = ([outputs, inputs]: readonly [number, number], up: string, down = up) => {
+    if (rest.length === 0 || outputs !== rows) misfit(up);
+    if (columns !== undefined && inputs !== columns) misfit(down);
+  };
+  switch (change.kind) {
+    case "product":
+      fits(sizesOf(change), change.up, change.down);
+      return;
+    case "hadamard":
+      for (const pair of change.pairs) fits(sizesOf(pair), pair.up, pair.down);
+      return;
+    case "kronecker": {
+      const [first, second] = change.factors.map((factor) => {
+        if (typeof factor !== "string") return sizesOf(factor);
+        const [outputs = 0, ...inputs] = file.info(factor).shape;
+        if (inputs.length === 0) misfit(factor);
+        return [outputs, product(inputs) ?? 0] as const;
+      });
+      if (first && second) fits([first[0] * second[0], first[1] * second[1]], tensor);
+      return;
+    }
+    default: {
+      const wanted = product(shape);
+      if (wanted !== undefined && product(file.info(tensor).shape) !== wanted) misfit(tensor);
+    }
+  }
+}
+
+/** The tensors of a change. */
+function tensorsOf(change: LoraChange): string[] {
+  const namesOf = (factor: string | LoraPair) => (typeof factor === "string" ? [factor] : [factor.down, factor.up]);
+  if (change.kind === "product") return namesOf(change);
+  if (change.kind === "hadamard") return change.pairs.flatMap(namesOf);
+  return change.kind === "kronecker" ? change.factors.flatMap(namesOf) : [change.tensor];
 }

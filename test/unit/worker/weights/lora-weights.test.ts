@@ -255,6 +255,99 @@ describe("a LoRA laid over weights", () => {
     await lora.file.close();
   });
 
+  /** What a part of a module's weight is with a file laid over it, beside base + factor · delta in float64. */
+  async function expectDelta(file: string, module: string, delta: Float64Array, factor: number): Promise<void> {
+    const lora = await lay(join(folder, file), 0.5);
+    const [rows = 0, columns = 0] = shapeOf(`${module}.weight`);
+    const own = base.get(`${module}.weight`);
+    const exact = delta.map((x, i) => (own?.[i] ?? NaN) + 0.5 * factor * x);
+    const near = (values: Float32Array, at: (i: number) => number) => {
+      for (const [i, value] of values.entries())
+        expect(Math.abs(value - (exact[at(i)] ?? NaN)), `${i}`).toBeLessThan(5e-7);
+    };
+    near(await load([lora], `${module}.weight`), (i) => i);
+    // Runs that begin and end within LoKr's blocks.
+    const part = {
+      rows: [
+        { start: 1, count: 2 },
+        { start: rows - 3, count: 3 },
+      ],
+      columns: { start: 1, count: columns - 3 },
+    };
+    const taken = [1, 2, rows - 3, rows - 2, rows - 1];
+    near(
+      await load([lora], `${module}.weight`, part),
+      (i) => (taken[Math.floor(i / (columns - 3))] ?? NaN) * columns + 1 + (i % (columns - 3)),
+    );
+    await lora.file.close();
+  }
+
+  it("of two products element by element is LoHa", async () => {
+    const module = "blocks.1.ffn.0";
+    const [one, other] = [pairOf(12, 8, 2, 5), pairOf(12, 8, 2, 9)];
+    await write("loha.safetensors", {
+      "lycoris_blocks_1_ffn_0.hada_w1_a": stored("F32", [12, 2], one.up),
+      "lycoris_blocks_1_ffn_0.hada_w1_b": stored("F32", [2, 8], one.down),
+      "lycoris_blocks_1_ffn_0.hada_w2_a": stored("BF16", [12, 2], other.up),
+      "lycoris_blocks_1_ffn_0.hada_w2_b": stored("F32", [2, 8], other.down),
+      "lycoris_blocks_1_ffn_0.alpha": stored("F32", [], [1]),
+    });
+    const second = product(other);
+    await expectDelta(
+      "loha.safetensors",
+      module,
+      product(one).map((x, i) => x * (second[i] ?? NaN)),
+      1 / 2,
+    );
+    expect(await describeLora({ file: join(folder, "loha.safetensors"), strength: 1 }, model)).toContain(
+      "1 of 1 weights changed",
+    );
+  });
+
+  /** Block (a, b) is outer[a, b] · inner. */
+  function kroneckerOf(outer: Float64Array, across: number, inner: Float64Array, columns: number): Float64Array {
+    const width = across * columns;
+    return Float64Array.from({ length: outer.length * inner.length }, (_, at) => {
+      const [row, column] = [Math.floor(at / width), at % width];
+      const rows = inner.length / columns;
+      const left = outer[Math.floor(row / rows) * across + Math.floor(column / columns)] ?? NaN;
+      return left * (inner[(row % rows) * columns + (column % columns)] ?? NaN);
+    });
+  }
+
+  it("of a Kronecker product is LoKr; alpha counts where a factor is a pair", async () => {
+    const module = "blocks.0.ffn.2";
+    const [whole, pair, outer] = [dyadic(4 * 4, 3), pairOf(4, 4, 2, 21), dyadic(2 * 3, 8)];
+    const name = "diffusion_model.blocks.0.ffn.2";
+    await write("lokr.safetensors", {
+      [`${name}.lokr_w1`]: stored("F32", [2, 3], outer),
+      [`${name}.lokr_w2`]: stored("F16", [4, 4], whole),
+      [`${name}.alpha`]: stored("F32", [], [9]),
+    });
+    await expectDelta("lokr.safetensors", module, kroneckerOf(outer, 3, whole, 4), 1);
+    await write("lokr-pair.safetensors", {
+      [`${name}.lokr_w1`]: stored("F32", [2, 3], outer),
+      [`${name}.lokr_w2_a`]: stored("F32", [4, 2], pair.up),
+      [`${name}.lokr_w2_b`]: stored("F32", [2, 4], pair.down),
+      [`${name}.alpha`]: stored("F32", [], [1]),
+    });
+    await expectDelta("lokr-pair.safetensors", module, kroneckerOf(outer, 3, product(pair), 4), 1 / 2);
+  });
+
+  it.for([
+    [{ hada_w1_a: [12, 2], hada_w1_b: [2, 8] }, "has no second pair beside it"],
+    [{ hada_w1_a: [12, 2] }, "has no down projection beside it"],
+    [{ lokr_w1: [2, 2] }, "has no other factor beside it"],
+    [{ lokr_w1: [2, 2], lokr_w2: [5, 4] }, "but blocks.0.ffn.0.weight of small is [12, 8]"],
+    [{ hada_w1_a: [12, 2], hada_w1_b: [2, 8], hada_t1: [2, 2] }, "is a LoHa in Tucker form"],
+  ] as const)("a part of one, or one of other sizes, is refused: %o", async ([parts, message]) => {
+    const tensors = Object.entries(parts).map(
+      ([role, shape]) => [`blocks.0.ffn.0.${role}`, stored("F32", shape, dyadic(count(shape), 1))] as const,
+    );
+    await write("part.safetensors", Object.fromEntries(tensors));
+    await expect(openLora(join(folder, "part.safetensors"), model)).rejects.toThrow(message);
+  });
+
   it("sums several files before the weight rounds them, in either order, and rounds to bf16 once", async () => {
     await write(
       "a.safetensors",
@@ -389,8 +482,10 @@ describe("a LoRA file", () => {
       { ...pair("blocks.0.self_attn.q"), "blocks.0.self_attn.q.dora_scale": stored("F32", [8], dyadic(8, 1)) },
       /is a DoRA/,
     ],
-    LoHa: [{ "blocks.0.self_attn.q.hada_w1_a": stored("F32", [8, 2], dyadic(16, 1)) }, /is a LoHa/],
-    LoKr: [{ "blocks.0.self_attn.q.lokr_w1": stored("F32", [2, 2], dyadic(4, 1)) }, /is a LoKr/],
+    "LoKr in Tucker form": [
+      { "blocks.0.self_attn.q.lokr_t2": stored("F32", [2, 2], dyadic(4, 1)) },
+      /is a LoKr in Tucker form/,
+    ],
     "Stand-In": [{ "blocks.0.self_attn.q_loras.down.weight": stored("F32", [2, 8], dyadic(16, 1)) }, /is a Stand-In/],
     "an alpha of several numbers": [
       { ...pair("blocks.0.self_attn.q"), "blocks.0.self_attn.q.alpha": stored("F32", [2], [1, 2]) },
