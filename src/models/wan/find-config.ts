@@ -23,8 +23,8 @@ export interface FileModel {
 export async function modelOfFile(file: string, folder?: string): Promise<FileModel> {
   const weights = resolve(file);
   const { config: own, width, layers } = await textToVideoFacts(weights);
-  const beside = join(dirname(weights), "config.json");
-  if (own === undefined && (await isConfig(beside))) return withConfig(weights, beside);
+  const beside = own === undefined ? await configBeside(weights) : undefined;
+  if (beside !== undefined) return withConfig(weights, beside);
   if (own === undefined && folder !== undefined) {
     const config = await (await openFolder(folder)).configIfThere();
     const model = config === undefined ? undefined : await loadWanModel({ transformer: { weights, config } });
@@ -44,7 +44,9 @@ async function withConfig(weights: string, config: string): Promise<FileModel> {
   return { model: await loadWanModel({ transformer }), transformer, guessed: undefined };
 }
 
-async function isConfig(path: string): Promise<boolean> {
+/** The configuration of a transformer beside its file; undefined where there is none. */
+export async function configBeside(weights: string): Promise<string | undefined> {
+  const path = join(dirname(weights), "config.json");
   const found = await stat(path).catch(() => undefined);
-  return found?.isFile() === true && isWanConfig(path);
+  return found?.isFile() && (await isWanConfig(path)) ? path : undefined;
 }

@@ -2,11 +2,11 @@ import { DitrunError } from "../../failure.js";
 import { openTensors } from "../../formats/open-tensors.js";
 import { elementsOf, type TensorFile } from "../../formats/tensor-file.js";
 import type { WanModel } from "../schema.js";
-import { modelOfFile } from "./find-config.js";
+import { configBeside, modelOfFile } from "./find-config.js";
 import { isLora, partOf, partsOf } from "./tensors/open-part.js";
 import { textEncoderFacts, vaeFacts } from "./tensors/other-facts.js";
 import type { Part } from "./tensors/spellings.js";
-import { sizeName, transformerFacts, wanTasks } from "./tensors/transformer-facts.js";
+import { headsOf, sizeName, transformerFacts, wanTasks } from "./tensors/transformer-facts.js";
 import { hasTokenizer } from "./text/tokenizer-source.js";
 
 /** A part of a model as a file holds it. */
@@ -91,7 +91,9 @@ async function about(path: string, file: TensorFile, part: Part): Promise<Pick<I
   if (part === "transformer") {
     const facts = transformerFacts(file);
     const what = `${sizeName(facts)}, ${wanTasks[facts.task]}`;
-    return { what, model: facts.task === "t2v" ? (await modelOfFile(path)).model : undefined };
+    // Of other sizes somebody must say how many heads there are, with --model.
+    const known = facts.config ?? (await configBeside(path)) ?? Number.isInteger(headsOf(facts.width));
+    return { what, model: facts.task === "t2v" && known ? (await modelOfFile(path)).model : undefined };
   }
   if (part === "text encoder") {
     const { layers, width, vocabulary } = textEncoderFacts(file);
