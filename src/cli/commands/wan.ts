@@ -1,12 +1,11 @@
 import { resolve } from "node:path";
-import { absolute } from "../../engine/requests.js";
+import { absolute, samplingFor } from "../../engine/requests.js";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
 import type { LoraFile } from "../../formats/lora.js";
 import type { Logger } from "../../launcher/logger.js";
 import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
-import { chooseSampling } from "../../models/wan/few-steps.js";
 import { describeLora } from "../../models/wan/lora/open-lora.js";
 import { modelSource } from "../../models/wan/model-source.js";
 import { published } from "../../models/wan/presets.js";
@@ -15,7 +14,6 @@ import { latentOf } from "../../models/wan/video-size.js";
 import { checkPlan, planPrecision, planTitle, withoutGuidance } from "../../plan/resolve.js";
 import type { Plan } from "../../plan/schema.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
-import { samplingPlan } from "../../sampling/scheduler.js";
 import type { Body, Context } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { makeVideos } from "../make-videos.js";
@@ -61,11 +59,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
   const loras = lorasOf(chosen, found.name);
-  const { sampling, told } = chooseSampling(chosen, preset ?? published, [
-    ...loras.map(({ file }) => file),
-    ...[chosen.transformer, chosen.ckptDir].filter((path) => path !== undefined),
-  ]);
-  samplingPlan(sampling);
+  const asked = samplingOf(chosen);
+  const usual = { preset, loras, samplingPreset: undefined };
+  // What the line itself gets wrong is told before anything is downloaded.
+  samplingFor(asked, { ...usual, weights: { from: "random", seed } });
   const noise = noiseOf(chosen);
   const { overwrite } = chosen;
   const format = { ...size, frames, fps: chosen.fps ?? published.fps };
@@ -91,10 +88,11 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const { model, weights } = source;
   const tokens = wanTokens(model, latent);
   for (const lora of loras) log.logger.info(await describeLora(lora, model));
+  const { sampling, told } = samplingFor(asked, { ...usual, weights });
   if (told !== undefined) log.logger.info(told);
-  const asked = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
-  const plan = sampling.guideScale === 1 ? planOfOneForward(asked, globals.cfg, log.logger) : asked;
-  if (plan !== asked) checkPlan(plan, model, tokens);
+  const given = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
+  const plan = sampling.guideScale === 1 ? planOfOneForward(given, globals.cfg, log.logger) : given;
+  if (plan !== given) checkPlan(plan, model, tokens);
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
   const texts = [...prompts, negative];
@@ -136,9 +134,19 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   return exitCodes.ok;
 }
 
-/** @throws DitrunError for LoRAs of a second transformer. */
-function lorasOf({ lora, lora2 }: GenerateOptions, model: string): readonly LoraFile[] {
+/** What the options say of sampling. */
+function samplingOf({ preset, solver, steps, shift, guideScale, sigmas, initialScale }: GenerateOptions) {
+  return { preset, solver, steps, shift, guideScale, sigmas, initialScale };
+}
+
+/** @throws DitrunError for a second transformer, and for LoRAs of one. */
+function lorasOf({ lora, lora2, transformer2 }: GenerateOptions, model: string): readonly LoraFile[] {
   const [other] = lora2;
+  if (transformer2 !== undefined)
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      `--transformer-2 ${transformer2} is for the second transformer of Wan 2.2 A14B, and ${model} has one: leave it out.`,
+    );
   if (other)
     throw new DitrunError(
       "ERR_OPTION_CONFLICT",

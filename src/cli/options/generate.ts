@@ -147,6 +147,7 @@ export const generateOptions = {
     describe: "The transformer's file, of any kind that docs/files.md lists",
     usual: "the checkpoint's",
   }),
+  "transformer-2": path("FILE", "file", { describe: "The same for the second transformer of Wan 2.2 A14B" }),
   "text-encoder": path("FILE", "file", { describe: "The same for umT5", usual: "the checkpoint's" }),
   vae: path("FILE", "file", { describe: "The same for the VAE", usual: "the checkpoint's" }),
   download: flag("Download the checkpoint into the cache if it is not there"),

@@ -1,5 +1,6 @@
 import { basename, dirname, join } from "node:path";
 import { DitrunError } from "../../failure.js";
+import { readMetadata } from "../../formats/metadata.js";
 import type { Sampling } from "../../protocol/job.js";
 import { published, type WanPreset } from "./presets.js";
 
@@ -76,7 +77,21 @@ export type SamplingPreset = (typeof samplingPresets)[number];
 
 /** The preset that a file's name, or its folder's, tells of; undefined for most. */
 export function presetOfFile(path: string): Exclude<SamplingPreset, "none"> | undefined {
-  const told = join(basename(dirname(path)), basename(path));
+  const folder = dirname(path);
+  // diffusers' own folder says nothing, and the repository's is above it.
+  const named = basename(folder) === "transformer" ? dirname(folder) : folder;
+  const told = join(basename(named), basename(path));
+  return fewStepNames.find((name) => presets[name].names.test(told));
+}
+
+/** What files say of themselves that may name a distillation; what they were made from or trained on does not. */
+const titles = ["modelspec.title", "ss_output_name", "name", "title", "loras", "converted_from"];
+
+/** The preset that a file's metadata tell of: a LoRA that was renamed, or merged into a converted file. Undefined for most. */
+export function presetOfMetadata(
+  metadata: ReadonlyMap<string, string | number>,
+): Exclude<SamplingPreset, "none"> | undefined {
+  const told = titles.map((key) => metadata.get(key) ?? "").join("\n");
   return fewStepNames.find((name) => presets[name].names.test(told));
 }
 
@@ -96,8 +111,8 @@ type UsualSampling = Pick<WanPreset, "steps" | "shift" | "guideScale">;
 
 /**
  * How to sample: as asked, else as a preset says, which is asked for or told by a file's name, else as the model's authors publish it.
- * @param usual the model's own settings. @param files of weights that may be distilled.
- * @returns with it a sentence where a file's name has decided.
+ * @param usual the model's own settings. @param files of weights that may be distilled. Where no name tells, their metadata may.
+ * @returns with it a sentence where a file has decided.
  * @throws DitrunError where noise levels and steps, or noise levels and a shift, contradict each other.
  */
 export function chooseSampling(
@@ -105,14 +120,27 @@ export function chooseSampling(
   usual: UsualSampling,
   files: readonly string[],
 ): { readonly sampling: Sampling; readonly told?: string } {
-  const file = asked.preset === undefined ? files.find((each) => presetOfFile(each) !== undefined) : undefined;
-  const name = file === undefined ? asked.preset : presetOfFile(file);
+  const found = asked.preset === undefined ? distillationIn(files) : undefined;
+  const name = found?.preset ?? asked.preset;
   const preset: FewSteps | undefined = name === undefined || name === "none" ? undefined : presets[name];
   const sampling = samplingOf(asked, preset, usual);
-  if (file === undefined || !preset) return { sampling };
+  if (!found || !preset) return { sampling };
   const { solver, steps, guideScale } = sampling;
-  const told = `${file} is by its name ${preset.what}: it is sampled with ${solver}, steps ${steps}, guidance ${guideScale}, unless options say otherwise; the preset none leaves it.`;
+  const told = `${found.file} is by its ${found.by} ${preset.what}: it is sampled with ${solver}, steps ${steps}, guidance ${guideScale}, unless options say otherwise; the preset none leaves it.`;
   return { sampling, told };
+}
+
+/** The first file that is distilled by its name, else by its metadata. */
+function distillationIn(files: readonly string[]) {
+  for (const [by, presetOf] of [
+    ["name", presetOfFile],
+    ["metadata", (file: string) => presetOfMetadata(readMetadata(file))],
+  ] as const)
+    for (const file of files) {
+      const preset = presetOf(file);
+      if (preset !== undefined) return { file, preset, by };
+    }
+  return undefined;
 }
 
 function samplingOf(asked: AskedSampling, preset: FewSteps | undefined, usual: UsualSampling): Sampling {

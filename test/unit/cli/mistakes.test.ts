@@ -55,6 +55,16 @@ test.each([
   ["wan acuracy --help", 'There is no command "acuracy" of wan: did you mean ditrun wan accuracy?'],
   ["wan links", 'There is no command "links" of wan: name generate, profile or accuracy. See ditrun wan --help.'],
 
+  // A second transformer.
+  [
+    `${generate} --transformer-2 low.gguf`,
+    "--transformer-2 low.gguf is for the second transformer of Wan 2.2 A14B, and tiny has one: leave it out.",
+  ],
+  [
+    `${generate} --lora-2 a.safetensors`,
+    "--lora-2 a.safetensors is for the second transformer of Wan 2.2 A14B, and tiny has one: give it to --lora.",
+  ],
+
   // Scripts.
   ["train.py", 'There is no command "train.py": there is no such file either; ditrun run starts programs.'],
   ["--nproc 2 train.py", 'There is no command "train.py": there is no such file either; ditrun run starts programs.'],

@@ -1,6 +1,10 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, it } from "vitest";
 import { chooseSampling, type fewStepNames, presetOfFile } from "../../../src/models/wan/few-steps.js";
 import { samplingPlan } from "../../../src/sampling/scheduler.js";
+import { writeWithMetadata } from "../../lora.js";
 import { Sampler } from "../worker/wan/host-sampler.js";
 
 const near = (expected: readonly number[]) => expected.map((value) => expect.closeTo(value, 4));
@@ -82,6 +86,26 @@ it("presets have the schedules of their papers' code, and one forward a step", (
   expect(acc.sigmas).toHaveLength(11);
 });
 
+it("a file's metadata decide where no name does: a LoRA that was renamed, or was merged into the file", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "ditrun-test-"));
+  const write = async (name: string, metadata: Record<string, string>) => {
+    const file = join(folder, name);
+    await writeWithMetadata(file, { w: { dtype: "F32", shape: [1], data: new Float32Array(1) } }, metadata);
+    return file;
+  };
+  const renamed = await write("a.safetensors", { "modelspec.title": "Wan21_AccVid_T2V_14B_lora_rank32" });
+  const merged = await write("b.safetensors", {
+    loras: JSON.stringify([{ file: "Wan21_T2V_14B_lightx2v_cfg_step_distill.safetensors", strength: 1 }]),
+  });
+  const trained = await write("c.safetensors", { ss_sd_model_name: "Wan21_CausVid_T2V.safetensors" });
+  const steps = (...files: string[]) => chooseSampling({}, { steps: 50 }, files);
+  expect(steps(trained, renamed).sampling.steps).toBe(10);
+  expect(steps(merged).sampling).toEqual({ solver: "euler", steps: 4, shift: 5, guideScale: 1 });
+  expect(steps(merged).told).toContain(`${merged} is by its metadata a LightX2V distillation of 4 steps`);
+  expect(steps(trained).sampling.steps).toBe(50);
+  rmSync(folder, { recursive: true });
+});
+
 it("a file's name decides where nobody else does, and says so", () => {
   const file = "/loras/Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors";
   const { sampling, told } = chooseSampling({}, { steps: 50 }, ["/loras/style.safetensors", file]);
@@ -105,6 +129,7 @@ it.for([
   ["Wan21_AccVid_T2V_14B_lora_rank32_fp16.safetensors", "accvideo-10step"],
   ["Wan21_CausVid_bidirect2_T2V_1_3B_lora_rank32.safetensors", "causvid-3step"],
   ["rCM_Wan2.1_T2V_1.3B_480p.pt", "rcm-4step"],
+  ["Wan2.1-T2V-14B-StepDistill-CfgDistill/transformer/diffusion_pytorch_model.safetensors", "lightx2v-4step"],
   ["parchment-style.safetensors", undefined],
   ["footsteps.safetensors", undefined],
 ] as const)("%s is sampled by %s", ([path, preset]) => {

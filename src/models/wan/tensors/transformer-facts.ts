@@ -89,6 +89,11 @@ export async function textToVideoFacts(path: string): Promise<TransformerFacts> 
   try {
     const facts = transformerFacts(file);
     if (facts.task === "t2v") return facts;
+    if (facts.task === "vace-module")
+      throw new DitrunError(
+        "ERR_CHECKPOINT_UNSUPPORTED",
+        `${path} is the control branch of Wan 2.1 VACE alone, an overlay on a ${facts.width === 1536 ? "1.3B" : "14B"} text-to-video transformer; ditrun does not edit videos: give the transformer itself with --transformer.`,
+      );
     throw new DitrunError(
       "ERR_CHECKPOINT_UNSUPPORTED",
       `${path} is a transformer for ${wanTasks[facts.task]}, and ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,

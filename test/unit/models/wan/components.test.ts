@@ -71,6 +71,19 @@ describe("files of single parts", () => {
     );
   });
 
+  test("VACE's control branch is called an overlay", async () => {
+    const overlay = join(dir, "vace-module.safetensors");
+    const shapes = new Map<string, readonly number[]>([
+      ["vace_patch_embedding.weight", [1536, 96, 1, 2, 2]],
+      ["vace_blocks.0.ffn.0.weight", [1, 1]],
+    ]);
+    const tensors = [...shapes].map(([name, shape]) => [name, store("BF16", shape, floats(name, shape))]);
+    await writeSafetensors(overlay, Object.fromEntries(tensors));
+    await expect(findFileModel(overlay)).rejects.toThrow(
+      "is the control branch of Wan 2.1 VACE alone, an overlay on a 1.3B text-to-video transformer; ditrun does not edit videos",
+    );
+  });
+
   test("a file of another size than the model's, or of another part, is refused", async () => {
     await expect(source({ transformer: weights.transformer }, { model: "1.3B" })).rejects.toThrow(
       /No text encoder, VAE, tokenizer was named, .*: name it with --text-encoder, or add --download/,
