@@ -8,6 +8,7 @@ import { openTensors } from "../../../src/formats/open-tensors.js";
 import { loadWanModel } from "../../../src/models/load.js";
 import type { WanModel } from "../../../src/models/schema.js";
 import { findFileModel } from "../../../src/models/wan/find-model.js";
+import { parameterShapes } from "../../../src/models/wan/lora/modules.js";
 import { openPart } from "../../../src/models/wan/tensors/open-part.js";
 import { builtKernels } from "../../../src/paths.js";
 import { planSchema } from "../../../src/plan/schema.js";
@@ -104,6 +105,16 @@ test("what is e4m3 with scales keeps its bytes, and what is computed in float32 
   expect(one.info(modulation).dtype).toBe(source.info(modulation).dtype);
   expect(await one.read(modulation)).toEqual(await source.read(modulation));
   for (const file of [one, two, source]) await file.close();
+});
+
+test("the shapes that LoRAs are checked by are those of the model's parameters", async () => {
+  const file = await openPart(weights.transformer, "transformer");
+  const shapes = parameterShapes({ ...model, textEncoder: undefined });
+  expect([...shapes.keys()].sort()).toEqual(file.names().sort());
+  for (const [name, shape] of shapes)
+    for (const [axis, length] of shape.entries())
+      if (length !== undefined) expect(file.info(name).shape[axis], name).toBe(length);
+  await file.close();
 });
 
 /** A worker that is gone once it has converted so many bytes; what it told before. */

@@ -1,32 +1,8 @@
 import type { WanModel } from "../../schema.js";
+import { type ModulePath, modulesInBlock, modulesOutside } from "../tensors/transformer-modules.js";
 
 /** A shape; undefined for a length that only the checkpoint tells. */
 export type Shape = readonly (number | undefined)[];
-
-/** Modules of a block by their names in the published code and in diffusers. */
-const inBlock: readonly (readonly [published: string, diffusers: string])[] = [
-  ...["self_attn", "cross_attn"].flatMap((attention, index) => {
-    const other = `attn${index + 1}`;
-    const linear = ["q", "k", "v"].map((part) => [`${attention}.${part}`, `${other}.to_${part}`] as const);
-    const norms = ["norm_q", "norm_k"].map((norm) => [`${attention}.${norm}`, `${other}.${norm}`] as const);
-    return [...linear, [`${attention}.o`, `${other}.to_out.0`] as const, ...norms];
-  }),
-  ["norm3", "norm2"],
-  ["ffn.0", "ffn.net.0.proj"],
-  ["ffn.2", "ffn.net.2"],
-];
-
-const outside: readonly (readonly [published: string, diffusers: string])[] = [
-  ["patch_embedding", "patch_embedding"],
-  ...["text", "time"].flatMap((what) => [
-    [`${what}_embedding.0`, `condition_embedder.${what}_embedder.linear_1`] as const,
-    [`${what}_embedding.2`, `condition_embedder.${what}_embedder.linear_2`] as const,
-  ]),
-  ["time_projection.1", "condition_embedder.time_proj"],
-  ["head.head", "proj_out"],
-  // Its modulation.
-  ["head", "head"],
-];
 
 /** Every parameter of the transformer by its published name, with its shape. */
 export function parameterShapes(model: WanModel): ReadonlyMap<string, Shape> {
@@ -96,11 +72,15 @@ export class ModuleNames {
       this.#modules.set(plain(published), published);
       this.#modules.set(plain(diffusers), published);
     };
-    for (const [published, diffusers] of outside) add(published, diffusers);
+    const here = (modules: readonly ModulePath[]) => modules.filter(({ only }) => only === undefined);
+    for (const { published, diffusers } of here(modulesOutside)) add(published, diffusers);
+    // Its modulation.
+    add("head", "head");
     for (let index = 0; index < layers; index++) {
       const block = `blocks.${index}`;
       add(block, block);
-      for (const [published, diffusers] of inBlock) add(`${block}.${published}`, `${block}.${diffusers}`);
+      for (const { published, diffusers } of here(modulesInBlock))
+        add(`${block}.${published}`, `${block}.${diffusers}`);
     }
   }
 

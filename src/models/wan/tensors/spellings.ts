@@ -1,3 +1,5 @@
+import { modulesInBlock, modulesOutside } from "./transformer-modules.js";
+
 /** What a file may hold of a Wan model, or for one. */
 export const parts = ["transformer", "text encoder", "VAE", "image encoder"] as const;
 export type Part = (typeof parts)[number];
@@ -48,30 +50,19 @@ const transformer = new RegExp(
   ].join("|"),
 );
 
-/** Source: diffusers, scripts/convert_wan_to_diffusers.py. */
+const escaped = (path: string) => path.replaceAll(".", "\\.");
+
 const diffusersTransformer: readonly Rule[] = [
-  [/^condition_embedder\.(text|time)_embedder\.linear_1\./, "$1_embedding.0."],
-  [/^condition_embedder\.(text|time)_embedder\.linear_2\./, "$1_embedding.2."],
-  [/^condition_embedder\.time_proj\./, "time_projection.1."],
-  [/^condition_embedder\.image_embedder\.norm1\./, "img_emb.proj.0."],
-  [/^condition_embedder\.image_embedder\.ff\.net\.0\.proj\./, "img_emb.proj.1."],
-  [/^condition_embedder\.image_embedder\.ff\.net\.2\./, "img_emb.proj.3."],
-  [/^condition_embedder\.image_embedder\.norm2\./, "img_emb.proj.4."],
+  ...modulesOutside.map(({ published, diffusers }): Rule => [new RegExp(`^${escaped(diffusers)}\\.`), `${published}.`]),
+  ...modulesInBlock.map(
+    ({ published, diffusers }): Rule => [
+      new RegExp(`^((?:vace_)?blocks\\.\\d+)\\.${escaped(diffusers)}\\.`),
+      `$1.${published}.`,
+    ],
+  ),
   [/^condition_embedder\.image_embedder\.pos_embed$/, "img_emb.emb_pos"],
   [/^scale_shift_table$/, "head.modulation"],
-  [/^proj_out\./, "head.head."],
   [/(blocks\.\d+)\.scale_shift_table$/, "$1.modulation"],
-  [/(blocks\.\d+)\.norm2\./, "$1.norm3."],
-  [/(blocks\.\d+)\.ffn\.net\.0\.proj\./, "$1.ffn.0."],
-  [/(blocks\.\d+)\.ffn\.net\.2\./, "$1.ffn.2."],
-  [/(blocks\.\d+)\.proj_in\./, "$1.before_proj."],
-  [/(blocks\.\d+)\.proj_out\./, "$1.after_proj."],
-  [/\.attn2\.add_([kv])_proj\./, ".cross_attn.$1_img."],
-  [/\.attn2\.norm_added_k\./, ".cross_attn.norm_k_img."],
-  [/\.attn1\.to_out\.0\./, ".self_attn.o."],
-  [/\.attn2\.to_out\.0\./, ".cross_attn.o."],
-  [/\.attn1\.(?:to_)?/, ".self_attn."],
-  [/\.attn2\.(?:to_)?/, ".cross_attn."],
 ];
 
 /** Wan2.1, wan/modules/t5.py. */
