@@ -20,7 +20,7 @@ export class VideoProgress {
 
   /** @returns whether there is something new to tell. */
   take(event: EngineEvent): boolean {
-    if (event.kind === "warning") return false;
+    if (event.kind === "warning" || event.kind === "preview") return false;
     if (event.kind === "frame") {
       this.#decoded += 1;
       this.#stage = "decode";
