@@ -19,6 +19,7 @@ interface Props {
 /** The form that asks for a video. */
 export function Composer({ model, draft, busy, problem, estimate, onChange, onSubmit }: Props) {
   const id = useId();
+  const form = useRef<HTMLFormElement>(null);
   const prompt = useRef<HTMLTextAreaElement>(null);
   const empty = draft.prompt.trim() === "";
   // As high as the text: browsers that can do so by style alone are few.
@@ -31,13 +32,17 @@ export function Composer({ model, draft, busy, problem, estimate, onChange, onSu
   const submit = (event: Event) => {
     event.preventDefault();
     if (empty) prompt.current?.focus();
-    else if (!busy) onSubmit();
+    else if (form.current?.checkValidity() === false) {
+      // The browser says what is wrong, where the field can be seen.
+      form.current.querySelector("details")?.setAttribute("open", "");
+      form.current.reportValidity();
+    } else if (!busy) onSubmit();
   };
   const onKey = (event: KeyboardEvent) => {
     if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event);
   };
   return (
-    <form class="composer" aria-label="New video" onSubmit={submit} noValidate>
+    <form ref={form} class="composer" aria-label="New video" onSubmit={submit} noValidate>
       <label class="unseen" for={`${id}-prompt`}>
         Prompt
       </label>
@@ -55,11 +60,12 @@ export function Composer({ model, draft, busy, problem, estimate, onChange, onSu
         <Size model={model} draft={draft} onChange={onChange} />
         <Length model={model} draft={draft} onChange={onChange} />
         <Quality model={model} draft={draft} onChange={onChange} />
-        <span class="gap" />
-        {estimate !== undefined && <span class="note">about {duration(Math.ceil(estimate))}</span>}
-        <button class="main" type="submit" aria-disabled={busy || empty} title="Ctrl + Enter">
-          Generate
-        </button>
+        <span class="go">
+          {estimate !== undefined && <span class="note">about {duration(Math.ceil(estimate))}</span>}
+          <button class="main" type="submit" aria-disabled={busy || empty} title="Ctrl + Enter">
+            Generate
+          </button>
+        </span>
       </div>
       {problem !== undefined && (
         <p class="problem" role="alert">

@@ -36,13 +36,13 @@ export function Settings({ model, draft, onChange }: Props) {
             hint: usual(model.guidance_scale),
             min: 0,
             max: 20,
-            step: 0.5,
+            step: "any",
             value: draft.guidance,
           }}
           onChange={(guidance) => onChange({ guidance })}
         />
         <NumberField
-          {...{ label: "Shift", hint: usual(model.flow_shift), min: 0.5, max: 100, step: 0.5, value: draft.shift }}
+          {...{ label: "Shift", hint: usual(model.flow_shift), min: 0.01, max: 100, step: "any", value: draft.shift }}
           onChange={(shift) => onChange({ shift })}
         />
         <p class="field">
@@ -68,7 +68,7 @@ interface NumberProps {
   readonly hint: string;
   readonly min: number;
   readonly max: number;
-  readonly step: number;
+  readonly step: number | "any";
   readonly value: string;
   onChange(value: string): void;
 }

@@ -6,7 +6,7 @@ import { isActive } from "./words.js";
 
 /** Between two looks at the list: while something is being made, and else. */
 const SOON_MS = 1500;
-const LATER_MS = 8000;
+const LATER_MS = 5000;
 const PAGE = 24;
 
 /** What the server says; the page has no other truth. */
