@@ -68,6 +68,10 @@ function Studio({ api, served, model, videos }: StudioProps) {
   const live = useLive(api, followed?.id, served.put);
   const news = useNews(videos);
 
+  const [first] = active;
+  useEffect(() => {
+    document.title = first?.status === "in_progress" ? `${first.progress} % · ditrun` : "ditrun";
+  }, [first?.status, first?.progress]);
   useEffect(() => keptDraft.write(JSON.stringify(draft)), [draft]);
   const change = (changed: Partial<Draft>) => setDraft((before) => ({ ...before, ...changed }));
   const show = (id: string) => {
