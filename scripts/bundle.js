@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { buildPage } from "./page.js";
 
 /** What is started by itself: programs and threads, by folder of dist/. What those of one folder share is in `chunk-*.js` there. */
 const programs = {
@@ -71,5 +72,6 @@ export async function bundle(root) {
       if (name.startsWith("chunk-") && !made.has(join(folder, name))) await rm(join(folder, name));
     }
   }
+  for (const input of await buildPage(root)) inputs.add(input);
   writeFileSync(join(root, "dist", "licenses.txt"), notices(root, inputs).join(`\n${"-".repeat(80)}\n\n`));
 }

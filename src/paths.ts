@@ -25,6 +25,9 @@ export const examineEntry = join(packageRoot, "dist", "worker", "examine", "main
 /** The program that ends the ranks of a launcher that was killed. */
 export const reaperEntry = join(packageRoot, "dist", "launcher", "reaper.js");
 
+/** The server's page, in one file. */
+export const pageFile = join(packageRoot, "dist", "serve", "page.html");
+
 /** What a thread of the launcher runs to tokenise. */
 export const tokenizerThread = join(packageRoot, "dist", "models", "wan", "text", "tokenizer-thread.js");
 

@@ -16,6 +16,7 @@ import { checkPlan, checkWorkers, resolvePlan, withoutGuidance } from "../plan/r
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import { parseMessage } from "../protocol/messages.js";
+import { unpackPreview } from "../protocol/preview.js";
 import { type Progress, progressSchema, type WanGenerateRank, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedOf } from "../protocol/seed.js";
 import { chooseDevice, type DeviceName } from "./choose-device.js";
@@ -85,6 +86,19 @@ export type EngineEvent =
       readonly height: number;
       readonly pixels: Uint8Array;
     }
+  /**
+   * The video as the model expects it after a step, roughly coloured: RGB of 8 bits, [frames, height, width, 3]. A few of its frames,
+   * from the first to the last, at an eighth of the video's size.
+   */
+  | {
+      readonly kind: "preview";
+      /** The step that left it, 1 for the first. */
+      readonly step: number;
+      readonly frames: number;
+      readonly width: number;
+      readonly height: number;
+      readonly pixels: Uint8Array;
+    }
   | { readonly kind: "warning"; readonly message: string };
 
 export interface RunRequestOptions {
@@ -92,6 +106,8 @@ export interface RunRequestOptions {
   readonly signal?: AbortSignal | undefined;
   /** So many milliseconds from now the request ends as by a signal, with ERR_DEADLINE. */
   readonly deadlineMs?: number | undefined;
+  /** Asked before each step: whether the event `preview` is to show what it leaves. By default no step is shown. */
+  readonly wantsPreview?: (() => boolean) | undefined;
   /** Called for each event, in order. Where it returns a promise, it is waited for. What it throws ends the request, and the run is rejected with it. */
   readonly onEvent?: ((event: EngineEvent) => void | Promise<void>) | undefined;
 }
@@ -204,7 +220,8 @@ class WanEngine implements Engine {
     return samplingFor(request, this.base).sampling;
   }
 
-  async run(request: VideoRequest, { signal, deadlineMs, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {
+  async run(request: VideoRequest, options: RunRequestOptions = {}): Promise<VideoResult> {
+    const { signal, deadlineMs, onEvent, wantsPreview } = options;
     signal?.throwIfAborted();
     const task = await taskOf(request, this.base);
     await this.#checkLoras(task.loras ?? []);
@@ -216,9 +233,10 @@ class WanEngine implements Engine {
     const signals = [signal, deadline?.signal].filter((each) => each !== undefined);
     try {
       const results = await this.workers.run(task, {
-        signal: AbortSignal.any(signals),
+        ...{ signal: AbortSignal.any(signals), wantsPreview },
         onEmit: async (_rank, name, value) => {
           if (name === "frame") await onEvent?.({ kind: "frame", index: frames++, ...pixels, pixels: value });
+          else if (name === "preview") await onEvent?.(previewOf(value, task.size));
           else if (name === "progress") {
             const event = eventOf(parseMessage(progressSchema, value));
             if (event) await onEvent?.(event);
@@ -263,6 +281,11 @@ function eventOf({ stage, done, total, milliseconds }: Progress): EngineEvent | 
   }
   if (stage !== "sample") return undefined;
   return { kind: "step", done, total, millisecondsLeft: (milliseconds / done) * (total - done) };
+}
+
+function previewOf(value: Uint8Array, { height, width }: WanGenerateTask["size"]): EngineEvent {
+  const { step, pixels } = unpackPreview(value);
+  return { kind: "preview", step, frames: pixels.length / (3 * height * width), width, height, pixels };
 }
 
 function deadlineSignal(milliseconds: number): { readonly signal: AbortSignal; close(): void } {

@@ -34,6 +34,8 @@ export interface RunOptions {
   readonly onEmit?: EmitHandler | undefined;
   /** Ends the task before its next step on every rank; its reason is what the run is rejected with. */
   readonly signal?: AbortSignal | undefined;
+  /** Asked once for each step, before it begins: whether what it leaves is to be handed over. */
+  readonly wantsPreview?: (() => boolean) | undefined;
 }
 
 /** Workers that join once and then serve task after task, until they are told to end or one of them fails. */
@@ -165,7 +167,7 @@ export class Workers {
     signal.throwIfAborted();
   }
 
-  async #run(task: Task, { onEmit, signal }: RunOptions): Promise<unknown[]> {
+  async #run(task: Task, { onEmit, signal, wantsPreview }: RunOptions): Promise<unknown[]> {
     signal?.throwIfAborted();
     if (this.#closing) throw new DitrunError("ERR_CLOSED", "The workers have been told to end.");
     this.#onEmit = onEmit;
@@ -174,7 +176,7 @@ export class Workers {
     signal?.addEventListener("abort", onAbort);
     try {
       const outcome = await Promise.race([
-        this.#rendezvous.hand(new TextEncoder().encode(JSON.stringify(task))),
+        this.#rendezvous.hand(new TextEncoder().encode(JSON.stringify(task)), wantsPreview),
         this.#watch().then((error) => ({ kind: "ended" as const, error })),
       ]);
       if (outcome.kind === "ended") {

@@ -59,7 +59,8 @@ export const launcherMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("request"), id, request }),
   /** There will be no more requests. */
   z.strictObject({ type: z.literal("end"), id }),
-  z.strictObject({ type: z.literal("go"), id }),
+  /** preview: what the step leaves is to be shown. */
+  z.strictObject({ type: z.literal("go"), id, preview: z.boolean() }),
   z.strictObject({ type: z.literal("stop"), id, message: z.string() }),
   /** The question cannot be answered; the message is a sentence. */
   z.strictObject({ type: z.literal("refused"), id, message: z.string(), cause }),

@@ -7,15 +7,22 @@ import type { Exchange } from "./router.js";
 /** A reader that takes nothing for so long is gone. */
 const SLOWEST_MS = 60_000;
 
-/** Sends a file, or the part that the client asks for; for HEAD the headers alone. @param tag names its contents. */
-export async function sendFile({ request, response }: Exchange, path: string, tag: string): Promise<void> {
+interface Content {
+  readonly path: string;
+  /** As clients that save it are to name it; it is always of the same contents. */
+  readonly name: string;
+  readonly type: string;
+}
+
+/** Sends a file, or the part that the client asks for; for HEAD the headers alone. */
+export async function sendFile({ request, response }: Exchange, { path, name, type }: Content): Promise<void> {
   const file = await open(path, "r").catch((error: unknown) => {
     const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
     throw missing ? new ApiError(410, "video_expired", "The file of this video is not there any more.") : error;
   });
   try {
     const { size } = await file.stat();
-    const etag = `"${tag}"`;
+    const etag = `"${name}"`;
     // A part of other contents than the client has would spoil its file.
     const condition = request.headers["if-range"];
     const header = condition === undefined || condition === etag ? request.headers.range : undefined;
@@ -26,8 +33,8 @@ export async function sendFile({ request, response }: Exchange, path: string, ta
     }
     const { start, end } = range === "all" ? { start: 0, end: size - 1 } : range;
     const headers = {
-      ...{ "content-type": "video/mp4", "content-length": end - start + 1, "accept-ranges": "bytes", etag },
-      "content-disposition": `inline; filename="${tag}.mp4"`,
+      ...{ "content-type": type, "content-length": end - start + 1, "accept-ranges": "bytes", etag },
+      "content-disposition": `inline; filename="${name}"`,
       ...(range === "all" ? {} : { "content-range": `bytes ${start}-${end}/${size}` }),
     };
     response.writeHead(range === "all" ? 200 : 206, headers);

@@ -7,9 +7,11 @@ import { type Listener, Listeners } from "./listeners.js";
 import { type Loras, makeVideo, samplingOf } from "./make-video.js";
 import type { Metrics } from "./metrics.js";
 import { afterRun, cancelled, failed, late, outcomeOf, restarted, timeLeft } from "./outcomes.js";
+import { Previews } from "./previews.js";
 import { VideoProgress } from "./progress.js";
 import type { Queue, Reservation } from "./queue.js";
 import { isFinal, mostAttempts, type VideoRecord, type VideoSettings } from "./records.js";
+import type { PreviewEvent } from "./schemas.js";
 import type { Store } from "./store.js";
 
 /** How long a client that cancels waits for the workers' next step. */
@@ -31,6 +33,7 @@ export interface JobsParts {
 /** A video that is being made. */
 interface Running {
   readonly progress: VideoProgress;
+  readonly previews: Previews;
   readonly abort: AbortController;
   /** Its record has its next state. */
   readonly over: Promise<void>;
@@ -131,7 +134,7 @@ export class Jobs {
     if (waited) {
       queue.remove(id);
       metrics.ended("cancelled");
-      this.#listeners.tell(id, "status");
+      this.#changed(id);
     }
     await this.#stop(id);
     const last = store.get(id) ?? record;
@@ -147,7 +150,7 @@ export class Jobs {
     queue.remove(id);
     await store.remove(id, "deleted", now());
     this.#forgetDeadline(id);
-    this.#listeners.tell(id, "status");
+    this.#changed(id);
     await this.#stop(id);
   }
 
@@ -163,9 +166,22 @@ export class Jobs {
     return this.#running.get(id)?.progress;
   }
 
-  /** Calls for each change of a video. @returns how to stop that. */
-  watch(id: string, listener: Listener): () => void {
-    return this.#listeners.add(id, listener);
+  /** What a video that is being made looks like. */
+  previewOf(id: string): PreviewEvent | undefined {
+    return this.#running.get(id)?.previews.latest;
+  }
+
+  /** Calls for each change of a video. @param previews whether for previews too. @returns how to stop that. */
+  watch(id: string, listener: Listener, previews: boolean): () => void {
+    return this.#listeners.add(id, listener, previews);
+  }
+
+  /** Tells who follows the video, and who follows one that waits: its place may be another. */
+  #changed(id: string): void {
+    this.#listeners.tell(id, "status");
+    for (const other of this.#listeners.ids) {
+      if (other !== id && this.parts.store.get(other)?.status === "queued") this.#listeners.tell(other, "status");
+    }
   }
 
   /**
@@ -182,7 +198,8 @@ export class Jobs {
     });
     const sampling = samplingOf(engine, waiting, this.parts.loras);
     const running = {
-      progress: new VideoProgress(sampling?.steps ?? 1, waiting.settings.frames),
+      progress: new VideoProgress(sampling?.steps ?? 1, waiting.settings.frames, this.#decodeSeconds(waiting.settings)),
+      previews: new Previews(() => this.#listeners.wantsPreview(id), now),
       abort: new AbortController(),
       over,
     };
@@ -203,7 +220,7 @@ export class Jobs {
       );
       if (begun?.status !== "in_progress") return;
       this.#forgetDeadline(id);
-      this.#listeners.tell(id, "status");
+      this.#changed(id);
       metrics.began((now() - begun.createdAt) / 1000);
       try {
         await this.#make(begun, engine, running, stop);
@@ -213,7 +230,7 @@ export class Jobs {
     } finally {
       this.#running.delete(id);
       end();
-      this.#listeners.tell(id, "status");
+      this.#changed(id);
     }
   }
 
@@ -221,13 +238,14 @@ export class Jobs {
     const { store, model, loras, logger, metrics, queue, now } = this.parts;
     const { id, settings } = record;
     const made = await makeVideo(engine, record, {
-      ...{ file: store.fileOf(id), model, loras, deadlineMs: timeLeft(record, now()) },
+      ...{ files: store.filesOf(id), model, loras, deadlineMs: timeLeft(record, now()) },
       signal: AbortSignal.any([running.abort.signal, stop]),
       warn: (sentence) => logger.warn(sentence),
-      onEvent: (event) => this.#progress(id, running.progress, event),
+      wantsPreview: () => running.previews.wanted(),
+      onEvent: (event) => this.#progress(id, running, event),
     })
       .then(async (made) => {
-        await store.keepFile(id);
+        await store.keepFiles(id);
         return made;
       })
       .catch((error: unknown) => asDitrunError(error));
@@ -235,7 +253,7 @@ export class Jobs {
     const after = await this.#surely(stop, () =>
       store.change(id, (latest) => afterRun(latest, made, { crashed, stopped: stop.aborted, at: now() })),
     );
-    if (after?.status !== "completed") await store.removeFile(id);
+    if (after?.status !== "completed") await store.removeFiles(id);
     if (after?.status === "queued" && !stop.aborted) {
       this.#watchDeadline(after);
       queue.add(id, true);
@@ -245,7 +263,19 @@ export class Jobs {
     logger.info(`${id}: ${after?.status ?? "deleted"}${after?.error ? `, ${after.error.message}` : ""}`);
   }
 
-  #progress(id: string, progress: VideoProgress, event: EngineEvent): void {
+  /** As long as the latest video of this size took. */
+  #decodeSeconds({ width, height, frames }: VideoSettings): number | undefined {
+    const isAlike = ({ settings: its, measured }: VideoRecord) =>
+      measured !== undefined && its.width === width && its.height === height && its.frames === frames;
+    return this.parts.store.all().findLast(isAlike)?.measured?.stageSeconds.decode;
+  }
+
+  #progress(id: string, { progress, previews }: Running, event: EngineEvent): void {
+    if (event.kind === "preview") {
+      previews.take(event);
+      this.#listeners.tell(id, "preview");
+      return;
+    }
     const before = progress.percent;
     if (!progress.take(event)) return;
     if (event.kind === "step" && event.done > 0 && event.total > event.done) {
@@ -282,7 +312,7 @@ export class Jobs {
       if (!over) return;
       queue.remove(id);
       metrics.ended("failed");
-      this.#listeners.tell(id, "status");
+      this.#changed(id);
     };
     const timer = setTimeout(
       () => void isLate().catch((error: unknown) => logger.error(messageOf(error))),

@@ -1,21 +1,34 @@
-/** Is told that a video's state or its progress has changed. */
-export type Listener = (what: "status" | "progress") => void;
+/** What is new of a video. */
+export type News = "status" | "progress" | "preview";
+export type Listener = (what: News) => void;
 
 /** Who follows which video. */
 export class Listeners {
-  readonly #byId = new Map<string, Set<Listener>>();
+  /** With whether each wants previews. */
+  readonly #byId = new Map<string, Map<Listener, boolean>>();
 
-  /** @returns how to stop following. */
-  add(id: string, listener: Listener): () => void {
-    const all = this.#byId.get(id) ?? new Set();
-    this.#byId.set(id, all.add(listener));
+  /** @param previews whether it is told of previews too. @returns how to stop following. */
+  add(id: string, listener: Listener, previews: boolean): () => void {
+    const all = this.#byId.get(id) ?? new Map<Listener, boolean>();
+    this.#byId.set(id, all.set(listener, previews));
     return () => {
       all.delete(listener);
       if (all.size === 0 && this.#byId.get(id) === all) this.#byId.delete(id);
     };
   }
 
-  tell(id: string, what: "status" | "progress"): void {
-    for (const listener of this.#byId.get(id) ?? []) listener(what);
+  /** Videos that somebody follows. */
+  get ids(): string[] {
+    return [...this.#byId.keys()];
+  }
+
+  wantsPreview(id: string): boolean {
+    return [...(this.#byId.get(id)?.values() ?? [])].includes(true);
+  }
+
+  tell(id: string, what: News): void {
+    for (const [listener, previews] of this.#byId.get(id) ?? []) {
+      if (what !== "preview" || previews) listener(what);
+    }
   }
 }

@@ -6,20 +6,23 @@ import { meshName, type Plan } from "../plan/schema.js";
 import { inComment, metadataOf } from "../video/metadata.js";
 import { openVideo } from "../video/open-video.js";
 import type { VideoMetadata } from "../video/video-writer.js";
+import { Pictures } from "./pictures.js";
 import type { VideoRecord, VideoSettings } from "./records.js";
 
 /** Files of LoRAs, by the names that clients know. */
 export type Loras = ReadonlyMap<string, string>;
 
 export interface MakeOptions {
-  /** The file to be written. */
-  readonly file: string;
+  /** The files to be written. */
+  readonly files: { readonly video: string; readonly thumbnail: string; readonly spritesheet: string };
   readonly model: string;
   /** Files of LoRAs, by name. */
   readonly loras: Loras;
   readonly signal: AbortSignal;
   readonly deadlineMs: number | undefined;
   warn(sentence: string): void;
+  /** Asked for each step that begins. */
+  wantsPreview(): boolean;
   onEvent(event: EngineEvent): void;
 }
 
@@ -31,36 +34,41 @@ export interface Made {
 }
 
 /**
- * Makes a video and writes it. No file is left where that fails.
+ * Makes a video, and writes it and its pictures. No file is left where that fails.
  * @returns what was measured. @throws DitrunError as Engine.run and openVideo do.
  */
 export async function makeVideo(
   engine: Engine,
   { settings, sampling }: Pick<VideoRecord, "settings" | "sampling">,
-  { file, model, loras, signal, deadlineMs, warn, onEvent }: MakeOptions,
+  { files, model, loras, signal, deadlineMs, warn, wantsPreview, onEvent }: MakeOptions,
 ): Promise<Made> {
   const { width, height, frames, fps } = settings;
   const metadata = videoMetadata({ ...settings, ...sampling }, model, engine.plan);
   const target = { overwrite: true, warn, metadata, elsewhere: false };
   const started = performance.now();
   // An encoder starts as long as the first steps take; one that cannot start ends the run.
-  const opening = openVideo(file, { width, height, fps, frames }, "ffmpeg", target);
+  const pictures = new Pictures(frames);
+  const opening = openVideo(files.video, { width, height, fps, frames }, "ffmpeg", target);
   const broken = new AbortController();
   opening.catch((error: unknown) => broken.abort(error));
   try {
     const result = await engine.run(requestOf(settings, loras), {
-      ...{ signal: AbortSignal.any([signal, broken.signal]), deadlineMs },
+      ...{ signal: AbortSignal.any([signal, broken.signal]), deadlineMs, wantsPreview },
       onEvent: async (event) => {
-        if (event.kind === "frame") await (await opening).write(event.pixels);
+        if (event.kind === "frame") {
+          pictures.add(event.index, event);
+          await (await opening).write(event.pixels);
+        }
         if (event.kind === "warning") warn(event.message);
         onEvent(event);
       },
     });
     await (await opening).finish();
+    await pictures.write(files);
     return madeOf(result, (performance.now() - started) / 1000);
   } catch (error) {
     await opening.then((video) => video.abort()).catch(() => undefined);
-    await rm(file, { force: true });
+    for (const file of Object.values(files)) await rm(file, { force: true });
     throw error;
   }
 }
@@ -74,7 +82,8 @@ export async function warmUp(
   const prompt = "-";
   // A distilled model has as many steps as noise levels.
   const steps = engine.samplingOf({ prompt }).sigmas ? undefined : 2;
-  await engine.run({ ...size, prompt, steps }, { signal });
+  // A preview too: the colours of the first one are fitted.
+  await engine.run({ ...size, prompt, steps }, { signal, wantsPreview: () => true });
 }
 
 /** What an engine is asked for. @throws DitrunError where a LoRA is not there any more. */

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { packageVersion } from "../version.js";
 import type { Route } from "./router.js";
 import * as schemas from "./schemas.js";
+import { variantNames } from "./variants.js";
 
 interface Description {
   readonly summary: string;
@@ -15,11 +16,12 @@ const descriptions: Readonly<Record<string, Description>> = {
   "GET /v1/videos/{id}": { summary: "How far a video is", answer: schemas.videoSchema },
   "DELETE /v1/videos/{id}": { summary: "Cancel a video and remove it", answer: schemas.deletedSchema },
   "POST /v1/videos/{id}/cancel": { summary: "End a video at its next step", answer: schemas.videoSchema },
-  "GET /v1/videos/{id}/content": { summary: "The MP4 file, or a part of it", answer: "video/mp4" },
+  "GET /v1/videos/{id}/content": { summary: "The MP4 file, or a part of it; or its pictures", answer: "video/mp4" },
   "GET /v1/videos/{id}/events": { summary: "Follow a video as it is made", answer: "text/event-stream" },
   "GET /v1/models": { summary: "The model of this server", answer: schemas.modelListSchema },
   "GET /metrics": { summary: "Numbers for Prometheus", answer: "text/plain" },
   "GET /openapi.json": { summary: "This document", answer: z.record(z.string(), z.unknown()) },
+  "GET /": { summary: "The page to make videos with", answer: "text/html" },
   "GET /healthz": { summary: "Whether the workers live", answer: z.record(z.string(), z.unknown()) },
   "GET /readyz": { summary: "Whether a video can be made at once", answer: z.record(z.string(), z.unknown()) },
 };
@@ -48,7 +50,7 @@ function operation({ method, path, open }: Route, { summary, answer }: Descripti
   const isCreate = method === "POST" && path === "/v1/videos";
   const content = typeof answer === "string" ? { [answer]: {} } : json(answer);
   const inPath = path.includes("{id}") ? [{ name: "id", in: "path", required: true, schema: { type: "string" } }] : [];
-  const inQuery = method === "GET" && path === "/v1/videos" ? queryParameters() : [];
+  const inQuery = method === "GET" ? (queries[path]?.() ?? []) : [];
   return {
     summary,
     ...(open === true ? { security: [] } : { security: [{ key: [] }] }),
@@ -58,8 +60,14 @@ function operation({ method, path, open }: Route, { summary, answer }: Descripti
   };
 }
 
-function queryParameters(): object[] {
-  const { properties = {} } = z.toJSONSchema(schemas.listSchema, { io: "input", unrepresentable: "any" });
+const queries: Readonly<Record<string, () => object[]>> = {
+  "/v1/videos": () => parametersOf(schemas.listSchema),
+  "/v1/videos/{id}/content": () => parametersOf(z.object({ variant: z.enum(variantNames).default("video") })),
+  "/v1/videos/{id}/events": () => parametersOf(z.object({ preview: z.enum(["true", "false"]).default("true") })),
+};
+
+function parametersOf(schema: z.ZodType): object[] {
+  const { properties = {} } = z.toJSONSchema(schema, { io: "input", unrepresentable: "any" });
   return Object.entries(properties).map(([name, schema]) => ({ name, in: "query", required: false, schema }));
 }
 

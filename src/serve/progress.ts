@@ -16,11 +16,13 @@ export class VideoProgress {
     /** Known once the first one is done. */
     private steps: number,
     private readonly frames: number,
+    /** What decoding took before, of a video alike. */
+    private readonly decodeSeconds?: number,
   ) {}
 
   /** @returns whether there is something new to tell. */
   take(event: EngineEvent): boolean {
-    if (event.kind === "warning") return false;
+    if (event.kind === "warning" || event.kind === "preview") return false;
     if (event.kind === "frame") {
       this.#decoded += 1;
       this.#stage = "decode";
@@ -47,6 +49,13 @@ export class VideoProgress {
 
   get event(): ProgressEvent {
     const { steps, percent: progress } = this;
-    return { stage: this.#stage, step: this.#step, steps, progress, eta_s: this.#eta };
+    return { stage: this.#stage, step: this.#step, steps, progress, eta_s: this.#secondsLeft };
+  }
+
+  get #secondsLeft(): number | null {
+    const decode =
+      this.decodeSeconds === undefined ? undefined : this.decodeSeconds * (1 - this.#decoded / this.frames);
+    if (this.#stage === "decode") return decode ?? null;
+    return this.#eta === null ? null : this.#eta + (decode ?? 0);
   }
 }

@@ -1,28 +1,53 @@
 import type { Metrics } from "./metrics.js";
 import { openApi } from "./openapi.js";
+import type { Page } from "./page-file.js";
 import { type Route, send, sendJson } from "./router.js";
 import type { Runner } from "./runner.js";
+import type { ServedModel } from "./schemas.js";
 import type { Offer } from "./settings.js";
 
 interface Parts {
   readonly videos: readonly Route[];
   readonly metrics: Metrics;
   readonly offer: Offer;
+  readonly page: Page;
   readonly runners: readonly Runner[];
   /** Milliseconds since 1970. */
   readonly startedAt: number;
   draining(): boolean;
 }
 
-/** All that the server answers to. Whether it lives and is ready is for everybody; the rest needs the key, where there is one. */
-export function allRoutes({ videos, metrics, offer, runners, startedAt, draining }: Parts): Route[] {
-  const model = { id: offer.model, object: "model", created: Math.floor(startedAt / 1000), owned_by: "ditrun" };
+/** The model as clients see it. */
+function modelObject(
+  { model, sizes, frames, mostFrames, fps, loras }: Offer,
+  sampling: Runner["sampling"],
+  at: number,
+): ServedModel {
+  return {
+    ...{ id: model, object: "model", created: Math.floor(at / 1000), owned_by: "ditrun" },
+    sizes: sizes.map(({ width, height }) => `${width}x${height}`),
+    ...{ num_frames: frames, max_num_frames: mostFrames, fps },
+    num_inference_steps: sampling?.steps ?? null,
+    guidance_scale: sampling?.guideScale ?? null,
+    flow_shift: sampling?.shift ?? null,
+    loras: [...loras.keys()],
+  };
+}
+
+/**
+ * All that the server answers to. The page, and whether the server lives and is ready, are for everybody; the rest needs the key, where
+ * there is one.
+ */
+export function allRoutes({ videos, metrics, offer, page, runners, startedAt, draining }: Parts): Route[] {
   const routes: Route[] = [
     ...videos,
     {
       method: "GET",
       path: "/v1/models",
-      handle: ({ response }) => sendJson(response, { object: "list", data: [model] }),
+      handle: ({ response }) => {
+        const sampling = runners.map((runner) => runner.sampling).find((each) => each !== undefined);
+        sendJson(response, { object: "list", data: [modelObject(offer, sampling, startedAt)] });
+      },
     },
     {
       method: "GET",
@@ -36,6 +61,13 @@ export function allRoutes({ videos, metrics, offer, runners, startedAt, draining
       method: "GET",
       path: "/openapi.json",
       handle: ({ response }) => sendJson(response, document),
+    },
+    {
+      method: "GET",
+      path: "/",
+      // It asks for the key itself.
+      open: true,
+      handle: ({ response }) => send(response, 200, "text/html; charset=utf-8", page.html, page.headers),
     },
     {
       method: "GET",

@@ -48,6 +48,12 @@ export class Runner {
     return this.#restarts;
   }
 
+  /** How a request is sampled that does not say; undefined while no workers are there. */
+  get sampling(): ReturnType<Engine["samplingOf"]> | undefined {
+    const { steps, guideScale, shift } = this.parts.offer;
+    return this.#engine?.samplingOf({ prompt: "-", steps, guideScale, shift });
+  }
+
   /** Starts the workers for the first time, and then makes videos. @throws DitrunError where the workers cannot be had. */
   async start(): Promise<void> {
     await this.#open();

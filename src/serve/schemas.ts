@@ -110,6 +110,8 @@ export const videoSchema = z.strictObject({
   num_inference_steps: z.int().nullable(),
   guidance_scale: z.number().nullable(),
   flow_shift: z.number().nullable(),
+  /** By their names here; null where the request names none. */
+  lora: z.array(z.strictObject({ name: z.string(), scale: z.number() })).nullable(),
   /** A number where JSON can hold it exactly, else digits. */
   seed: z.union([z.int(), z.string()]),
   /** 1 is next, or about to begin; null where it does not wait. */
@@ -141,7 +143,19 @@ export const modelSchema = z.strictObject({
   object: z.literal("model"),
   created: z.int(),
   owned_by: z.literal("ditrun"),
+  /** What videos may be; the first size and this number of frames are those of a request that names none. */
+  sizes: z.array(z.string()).min(1),
+  num_frames: z.int(),
+  max_num_frames: z.int(),
+  fps: z.int(),
+  /** How a request is sampled that does not say; null until the model is loaded. */
+  num_inference_steps: z.int().nullable(),
+  guidance_scale: z.number().nullable(),
+  flow_shift: z.number().nullable(),
+  /** Names that a request may give as `lora`. */
+  loras: z.array(z.string()),
 });
+export type ServedModel = z.infer<typeof modelSchema>;
 
 export const modelListSchema = z.strictObject({ object: z.literal("list"), data: z.array(modelSchema) });
 
@@ -160,7 +174,20 @@ export const progressEventSchema = z.strictObject({
   step: z.int(),
   steps: z.int(),
   progress: z.int(),
-  /** Of the sampling, as fast as before; null while it is not known. */
+  /** Until the video is whole, as fast as before; decoding counts once a video of this size was made. Null while it is not known. */
   eta_s: z.number().nullable(),
 });
 export type ProgressEvent = z.infer<typeof progressEventSchema>;
+
+/** What it sends under the name `preview`: what the video looks like after a step, roughly. */
+export const previewEventSchema = z.strictObject({
+  step: z.int(),
+  /** Pictures in the image, one below the other, from the video's beginning to its end. */
+  frames: z.int(),
+  /** Of each picture: an eighth of the video's. */
+  width: z.int(),
+  height: z.int(),
+  /** A JPEG file in base64. */
+  b64_json: z.string(),
+});
+export type PreviewEvent = z.infer<typeof previewEventSchema>;

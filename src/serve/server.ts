@@ -4,8 +4,10 @@ import type { Engine } from "../engine/engine.js";
 import { DitrunError, messageOf } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
 import type { Logger } from "../launcher/logger.js";
+import { pageFile } from "../paths.js";
 import { Jobs } from "./jobs.js";
 import { Metrics } from "./metrics.js";
+import { readPage } from "./page-file.js";
 import { Queue } from "./queue.js";
 import { Router } from "./router.js";
 import { allRoutes } from "./routes.js";
@@ -61,6 +63,7 @@ export class VideoServer {
    */
   static async listen(options: ServeOptions): Promise<VideoServer> {
     const { host, port, key, folder, offer, capacity, keepMs, replicas, openEngine, logger } = options;
+    const page = await readPage(pageFile);
     const store = await Store.open(folder);
     const queue = new Queue(capacity);
     const metrics = new Metrics(queue);
@@ -75,7 +78,7 @@ export class VideoServer {
     let server: VideoServer | undefined;
     const draining = () => server?.isDraining ?? false;
     const videos = videoRoutes({ store, jobs, queue, metrics, offer, keepMs, draining });
-    const routes = allRoutes({ videos, metrics, offer, runners, startedAt: Date.now(), draining });
+    const routes = allRoutes({ videos, metrics, offer, page, runners, startedAt: Date.now(), draining });
     const router = new Router(routes, key, logger);
     const http = createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS / 2 }, (request, response) => {
       void router.answer(request, response);

@@ -5,6 +5,7 @@ import { makeFolder } from "../files/folder.js";
 import { Journal, syncFolder } from "./journal.js";
 import { Ids, isFinal, recordSchema, type VideoRecord } from "./records.js";
 import type { ListRequest } from "./schemas.js";
+import { idOfFile, type Variant, variants } from "./variants.js";
 
 const entrySchema = z.union([
   z.strictObject({ put: recordSchema }),
@@ -51,9 +52,18 @@ export class Store {
     return store;
   }
 
-  /** The MP4 file of a completed video. */
-  fileOf(id: string): string {
-    return join(this.folder, "videos", `${id}.mp4`);
+  /** A file of a completed video. */
+  fileOf(id: string, variant: Variant = "video"): string {
+    return join(this.folder, "videos", `${id}${variants[variant].ending}`);
+  }
+
+  filesOf(id: string): Record<Variant, string> {
+    const [video, thumbnail, spritesheet] = [
+      this.fileOf(id),
+      this.fileOf(id, "thumbnail"),
+      this.fileOf(id, "spritesheet"),
+    ];
+    return { video, thumbnail, spritesheet };
   }
 
   get(id: string): VideoRecord | undefined {
@@ -111,13 +121,13 @@ export class Store {
     await this.#inTurn(id, async () => {
       if (!this.#records.has(id)) return;
       await this.#write({ gone: id, why, at: now });
-      await rm(this.fileOf(id), { force: true });
+      await this.removeFiles(id);
     });
   }
 
-  /** Removes a file that no record speaks of. */
-  async removeFile(id: string): Promise<void> {
-    await rm(this.fileOf(id), { force: true });
+  /** Removes files that no record speaks of. */
+  async removeFiles(id: string): Promise<void> {
+    for (const file of Object.values(this.filesOf(id))) await rm(file, { force: true });
   }
 
   /** Removes what has been final for so long. @returns how many. */
@@ -128,13 +138,15 @@ export class Store {
     return over.length;
   }
 
-  /** Has a video's file on the disk before its record says so. */
-  async keepFile(id: string): Promise<void> {
-    const file = await open(this.fileOf(id), "r");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
+  /** Has a video's files on the disk before its record says so. */
+  async keepFiles(id: string): Promise<void> {
+    for (const path of Object.values(this.filesOf(id))) {
+      const file = await open(path, "r");
+      try {
+        await file.sync();
+      } finally {
+        await file.close();
+      }
     }
     await syncFolder(this.fileOf(id));
   }
@@ -193,9 +205,8 @@ export class Store {
   async #removeOrphans(): Promise<void> {
     const folder = join(this.folder, "videos");
     for (const name of await readdir(folder)) {
-      const record = this.#records.get(name.replace(/\.mp4$/, ""));
-      const kept = name.endsWith(".mp4") && record?.status === "completed";
-      if (!kept) await rm(join(folder, name), { recursive: true, force: true });
+      if (this.#records.get(idOfFile(name) ?? "")?.status !== "completed")
+        await rm(join(folder, name), { recursive: true, force: true });
     }
   }
 }

@@ -32,6 +32,7 @@ export function videoObject(record: VideoRecord, { jobs, queue, model, keepMs }:
     num_inference_steps: sampling?.steps ?? settings.steps ?? null,
     guidance_scale: sampling?.guideScale ?? settings.guideScale ?? null,
     flow_shift: sampling?.shift ?? settings.shift ?? null,
+    lora: settings.loras?.map(({ name, strength }) => ({ name, scale: strength })) ?? null,
     seed: Number.isSafeInteger(seed) ? seed : settings.seed,
     queue_position: status === "queued" ? (queue.positionOf(id) ?? 1) : null,
     url: completed ? `/v1/videos/${id}/content` : null,

@@ -11,6 +11,7 @@ import { type Exchange, type Route, sendJson } from "./router.js";
 import { limits, listSchema, type Video } from "./schemas.js";
 import { digestOf, type Offer, settingsOf } from "./settings.js";
 import type { Store } from "./store.js";
+import { variantNames, variantOf, variants } from "./variants.js";
 import { videoObject } from "./video-object.js";
 
 /** What a client that polls should wait, and one that finds the queue full where no video tells how long they take. */
@@ -78,18 +79,17 @@ export function videoRoutes(parts: VideosParts): Route[] {
       method: "GET",
       path: "/v1/videos/{id}/content",
       handle: (exchange) => {
-        const { variant = "video" } = exchange.query;
-        if (variant !== "video") {
-          throw badField(
-            "variant",
-            `There is no variant "${variant.slice(0, 50)}", only "video".`,
-            "unsupported_variant",
-          );
+        const { variant: asked = "video" } = exchange.query;
+        const variant = variantOf(asked);
+        if (!variant) {
+          const message = `There is no variant "${asked.slice(0, 50)}", only ${variantNames.join(", ")}.`;
+          throw badField("variant", message, "unsupported_variant");
         }
         const { id, status } = recordOf(exchange.id);
         if (status === "failed") throw conflict("video_failed", "The video has failed, so there is none.");
         if (status !== "completed") throw conflict("video_not_ready", `The video is ${status}. Ask again later.`);
-        return sendFile(exchange, store.fileOf(id), id);
+        const { ending, type } = variants[variant];
+        return sendFile(exchange, { path: store.fileOf(id, variant), name: `${id}${ending}`, type });
       },
     },
     {
@@ -101,7 +101,8 @@ export function videoRoutes(parts: VideosParts): Route[] {
           record: () => store.get(id),
           video: objectOf,
           progress: () => jobs.progressOf(id)?.event,
-          watch: (listener) => jobs.watch(id, listener),
+          preview: () => jobs.previewOf(id),
+          watch: (listener) => jobs.watch(id, listener, exchange.query.preview !== "false"),
         });
       },
     },

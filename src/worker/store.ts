@@ -18,6 +18,12 @@ import { isStopped } from "../protocol/process-stat.js";
 import { rendezvousVariables } from "../protocol/variables.js";
 import type { WorkerEnvironment } from "./environment.js";
 
+/** The leave to begin a step, the same for every rank. */
+export interface Ticket {
+  /** What the step leaves is to be shown. */
+  readonly preview: boolean;
+}
+
 /** What the ranks share through their launcher while they work on one request. */
 export interface Store {
   readonly rank: number;
@@ -40,7 +46,7 @@ export interface Store {
    * runs, and awaited only then.
    * @returns a function that waits for the answer. @throws Stopped, from that function, when the request ends here.
    */
-  step(step: number): () => Promise<void>;
+  step(step: number): () => Promise<Ticket>;
   /** Says that the request cannot be done, though this rank goes on with it until it is stopped: others may have been told of the next step. */
   fault(error: DitrunError): Promise<void>;
 }
@@ -235,6 +241,7 @@ export class WorkerStore {
         return async () => {
           const { message } = await asked;
           if (message.type === "stop") throw new Stopped(message.message);
+          return { preview: message.type === "go" && message.preview };
         };
       },
       fault: (error) => this.fault(request, error),

@@ -2,7 +2,14 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
-import { type Engine, openEngine, type RunRequestOptions, type VideoRequest } from "../../src/index.js";
+import {
+  type Engine,
+  type EngineEvent,
+  openEngine,
+  type RunRequestOptions,
+  type VideoRequest,
+} from "../../src/index.js";
+import { meanColours } from "../../src/worker/models/wan/vae/probe.js";
 
 const engines: Engine[] = [];
 afterEach(async () => {
@@ -120,6 +127,50 @@ test("where memory is short the text encoder and the other weights take turns, f
     expect(Math.max(...made.held)).toBeLessThan(Math.max(...(wanted[index % 2]?.held ?? [0])));
   }
 });
+
+test("a preview of the last step is the video itself, small; of the same video as without, on every layout", async () => {
+  const previews: Uint8Array[] = [];
+  for (const plan of ["single", "cp2"]) {
+    const engine = await openEngine({ model: "tiny", plan, device: "cpu", timeoutSeconds: 60 });
+    engines.push(engine);
+    const asked = { prompt: "A red circle moves right on a blue background", width: 96, height: 64, steps: 4, seed: 3 };
+    const unseen = await make(engine, asked);
+    const steps: number[] = [];
+    const frames: Uint8Array[] = [];
+    let last: Extract<EngineEvent, { kind: "preview" }> | undefined;
+    let wanted = 0;
+    const seen = await make(engine, asked, {
+      // Of four steps, the second and the last.
+      wantsPreview: () => ++wanted % 2 === 0,
+      onEvent: (event) => {
+        if (event.kind === "frame") frames.push(event.pixels);
+        if (event.kind !== "preview") return;
+        steps.push(event.step);
+        last = event;
+      },
+    });
+    expect([seen.hash, seen.held]).toEqual([unseen.hash, unseen.held]);
+    expect(steps).toEqual([2, 4]);
+    expect(last).toMatchObject({ frames: 5, width: 12, height: 8 });
+    if (!last) throw new Error("no preview");
+    previews.push(last.pixels);
+    // Latent frame n stands for the frames 4n - 3 to 4n of the video.
+    const video = [0, 4, 8, 12, 16].flatMap((frame) => [...meanColours(frames[frame] ?? new Uint8Array(), size)]);
+    expect(correlation([...last.pixels], video)).toBeGreaterThan(0.7);
+  }
+  const [one, two] = previews;
+  expect(correlation([...(one ?? [])], [...(two ?? [])])).toBeGreaterThan(0.999);
+});
+
+const size = { width: 12, height: 8 };
+
+function correlation(a: readonly number[], b: readonly number[]): number {
+  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [meanA, meanB] = [mean(a), mean(b)];
+  const product = (x: readonly number[], y: readonly number[], mx: number, my: number) =>
+    x.reduce((sum, value, at) => sum + (value - mx) * ((y[at] ?? 0) - my), 0);
+  return product(a, b, meanA, meanB) / Math.sqrt(product(a, a, meanA, meanA) * product(b, b, meanB, meanB));
+}
 
 describe("an engine", () => {
   test("has requests wait for each other, and calls off one that waits", async () => {

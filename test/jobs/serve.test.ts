@@ -153,7 +153,8 @@ test("after the server is killed, what ran and what waited ends in exactly one f
   for (const id of ids) expect((await done(next.client, id)).status).toBe("completed");
   next.process.kill("SIGTERM");
   expect((await next.process).exitCode).toBe(0);
-  expect(readdirSync(join(data, "videos")).toSorted()).toEqual(ids.map((id) => `${id}.mp4`).toSorted());
+  const files = ids.flatMap((id) => [".mp4", ".spritesheet.jpg", ".thumbnail.jpg"].map((ending) => `${id}${ending}`));
+  expect(readdirSync(join(data, "videos")).toSorted()).toEqual(files.toSorted());
   const finals = [
     ...readFileSync(join(data, "journal.jsonl"), "utf8").matchAll(/"id":"(\w+)".*"status":"completed".*/g),
   ];

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../src/paths.js";
@@ -48,6 +48,8 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
   views: ["engine", "models", "plan", ...said],
   cli: [...aboveAll, "sampling", ...said, ...bytes],
   serve: [...aboveAll, "sampling", ...said, ...bytes],
+  // It runs in a browser, and knows of the server what anybody is told.
+  "serve/page": ["serve"],
   doctor: [...aboveAll, "sampling", ...said, ...bytes],
   index: ["engine", "launcher", "models", "plan", ...said],
   "worker/runtime": said,
@@ -87,9 +89,10 @@ const texts: Readonly<Record<string, { text: RegExp; at: readonly RegExp[] }>> =
   },
 };
 
+const root = join(packageRoot, "src");
+
 function readSources(): Sources {
-  const root = join(packageRoot, "src");
-  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => /\.tsx?$/.test(file));
   return new Map(files.sort().map((file) => [file, readFileSync(join(root, file), "utf8")]));
 }
 
@@ -104,12 +107,14 @@ function codeOf(source: string): string {
 /** The files of src/ that one imports, types and later imports included. */
 function importsOf(file: string, code: string): string[] {
   const found = code.matchAll(/(?:\bfrom\s*|\bimport\s*\(?\s*)"(\.[^"]+)\.js"/g);
-  return [...found].map(([, path = ""]) => normalize(join(dirname(file), `${path}.ts`)));
+  const paths = [...found].map(([, path = ""]) => normalize(join(dirname(file), path)));
+  return paths.map((path) => (existsSync(join(root, `${path}.tsx`)) ? `${path}.tsx` : `${path}.ts`));
 }
 
 function roomOf(file: string): string {
   if (/^(?:models|plan)\/schema\.ts$/.test(file)) return "schemas";
   const [first = "", second = "", third] = file.split("/");
+  if (first === "serve" && second === "page") return "serve/page";
   if (first !== "worker") return first.replace(/\.ts$/, "");
   return third === undefined ? "worker/life" : `worker/${second}`;
 }

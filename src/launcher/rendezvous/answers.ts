@@ -12,7 +12,8 @@ export interface Answers {
   request(question: Question, request: number, task: Uint8Array): void;
   /** There are no more requests. */
   end(question: Question): void;
-  go(question: Question): void;
+  /** @param preview whether what the step leaves is to be shown. */
+  go(question: Question, preview: boolean): void;
   stop(question: Question, message: string): void;
   /** @param cause whether the rank that asked is to blame, or others. */
   refuse(question: Question, message: string, cause: "own" | "peer"): void;

@@ -17,12 +17,15 @@ export type Outcome =
   | { readonly kind: "results"; readonly results: readonly Uint8Array[] }
   | { readonly kind: "stopped"; readonly stop: Stop };
 
+/** What was answered for a step: why it must not begin, or whether what it leaves is to be shown. */
+type Answer = { readonly stop: string } | { readonly preview: boolean };
+
 interface Current {
   readonly number: number;
   readonly task: Uint8Array;
   readonly given: Set<number>;
-  /** What was answered for a step: undefined is go. */
-  readonly steps: Map<number, string | undefined>;
+  readonly steps: Map<number, Answer>;
+  readonly wantsPreview: () => boolean;
   readonly results: Map<number, Uint8Array>;
   readonly ended: Set<number>;
   stop: Stop | undefined;
@@ -67,13 +70,16 @@ export class Requests {
     return (this.#current?.steps.size ?? 0) > 0;
   }
 
-  /** Hands out a request; there is none at hand. @returns how it ended, once every rank has said so. */
-  hand(task: Uint8Array): Promise<Outcome> {
+  /**
+   * Hands out a request; there is none at hand. @param wantsPreview asked once for each step that may begin.
+   * @returns how it ended, once every rank has said so.
+   */
+  hand(task: Uint8Array, wantsPreview = () => false): Promise<Outcome> {
     if (this.#current) throw new Error("A request is at hand already.");
     return new Promise((done) => {
       const number = this.#next++;
       const sets = { given: new Set<number>(), steps: new Map(), results: new Map(), ended: new Set<number>() };
-      this.#current = { number, task, ...sets, stop: undefined, done };
+      this.#current = { number, task, ...sets, wantsPreview, stop: undefined, done };
       for (const question of [...this.#waiting.values()]) this.#give(question);
     });
   }
@@ -100,11 +106,12 @@ export class Requests {
   step(question: Question, request: number, step: number): void {
     const current = this.#ofQuestion(question, request);
     if (!current) return;
-    if (!current.steps.has(step)) current.steps.set(step, current.stop?.message);
+    const { stop, steps, wantsPreview } = current;
+    const answer = steps.get(step) ?? (stop ? { stop: stop.message } : { preview: wantsPreview() });
+    steps.set(step, answer);
     this.whereabouts.saw(question.rank, `came to step ${step}`);
-    const answer = current.steps.get(step);
-    if (answer === undefined) this.answers.go(question);
-    else this.answers.stop(question, answer);
+    if ("stop" in answer) this.answers.stop(question, answer.stop);
+    else this.answers.go(question, answer.preview);
   }
 
   result(question: Question, request: number, value: Uint8Array): void {

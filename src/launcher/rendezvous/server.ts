@@ -100,7 +100,7 @@ export class Rendezvous {
         this.#life.forget(rank);
         this.#send(rank, { type: "end", id });
       },
-      go: ({ rank, id }) => this.#send(rank, { type: "go", id }),
+      go: ({ rank, id }, preview) => this.#send(rank, { type: "go", id, preview }),
       stop: ({ rank, id }, message) => this.#send(rank, { type: "stop", id, message }),
       done: ({ rank, id }) => this.#send(rank, { type: "done", id }),
       largest: ({ rank, id }, value) => this.#send(rank, { type: "largest", id, value }),
@@ -178,9 +178,9 @@ export class Rendezvous {
     return this.#requests.owes(rank);
   }
 
-  /** Hands a request to every rank; there is none at hand. Its bytes are JSON. @returns how it ended. */
-  async hand(task: Uint8Array): Promise<Outcome> {
-    const handed = this.#requests.hand(task);
+  /** Hands a request to every rank; there is none at hand. Its bytes are JSON. @param wantsPreview asked once for each step. @returns how it ended. */
+  async hand(task: Uint8Array, wantsPreview?: () => boolean): Promise<Outcome> {
+    const handed = this.#requests.hand(task, wantsPreview);
     const { number = 0 } = this.#requests;
     const outcome = await handed;
     this.#values.forget(number);

@@ -6,6 +6,7 @@ import type { Context } from "../comm/context.js";
 import type { NonfiniteCounter } from "../models/wan/nonfinite.js";
 import type { TextEncoder } from "../models/wan/text-encoder.js";
 import type { TextSlot } from "../models/wan/transformer.js";
+import { bytesOfPixels } from "../models/wan/vae/pixels.js";
 import { videoFrames } from "../models/wan/vae/vae.js";
 import { copy } from "../ops/copy.js";
 import type { Device } from "../runtime/device.js";
@@ -13,7 +14,8 @@ import { rowsOf, type Tensor, tensorBytes } from "../runtime/tensor.js";
 import { RequestFault, Stopped, type Store } from "../store.js";
 import { agreed } from "./agree.js";
 import type { Frame } from "./frame.js";
-import { bytesOfPixels, FrameSender } from "./frame-sender.js";
+import { FrameSender } from "./frame-sender.js";
+import { PreviewSender } from "./preview-sender.js";
 import { StageClock } from "./stage-clock.js";
 import { Steps } from "./steps.js";
 import { WanDump } from "./wan-dump.js";
@@ -55,7 +57,13 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
 
     await fillNoise(device, sampler.sample, task, noise);
     sampler.scale(task.sampling.initialScale ?? 1);
-    const { stepsMs, forwardsMs } = await samplingLoop(run);
+    const previews = new PreviewSender({ device, store, sampler, vae: run.vae });
+    const { stepsMs, forwardsMs } = await samplingLoop(run, previews).catch(async (error: unknown) => {
+      // What is on its way is answered before this rank says that it has stopped.
+      await previews.flush().catch(() => undefined);
+      throw error;
+    });
+    await previews.flush();
     const sampleMs = await clock.end("sample", task.sampling.steps);
     const sender = new FrameSender(store);
     const frames = await decode(run, sender);
@@ -133,7 +141,7 @@ async function encode(
   return { cond, uncond };
 }
 
-async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
+async function samplingLoop(run: Run, previews: PreviewSender): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
   const { context, clock, task, sampler, guidance, transformer, nonfinite, dump, steps: tickets } = run;
   const { device } = context;
   const { steps } = task.sampling;
@@ -142,16 +150,18 @@ async function samplingLoop(run: Run): Promise<{ stepsMs: number[]; forwardsMs: 
   const forwardsMs: number[] = [];
   context.world.barrier();
   for (const [index, timestep] of timesteps.entries()) {
-    await tickets.begin();
+    const { preview } = await tickets.begin();
     const started = performance.now();
     await transformer.setTime(timestep);
     const times = guidance.forward(isQuantised(index, task));
+    previews.send();
     // Before the sample is updated, so that the forwards can be run again on what they were given.
     const bad = await nonfinite.count(guidance.velocity);
     if (bad > 0) throw await notFinite(run, index, bad);
     sampler.step(index, guidance.velocity);
     tickets.ask();
     await dump.add(`latent.${index}`, sampler.sample.shape, () => device.download(sampler.sample));
+    if (preview) await previews.fetch(index + 1);
     await device.synchronize();
     forwardsMs.push(...times.map((time) => time()));
     stepsMs.push(performance.now() - started);

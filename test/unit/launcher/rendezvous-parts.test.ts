@@ -3,6 +3,7 @@ import type { Answers } from "../../../src/launcher/rendezvous/answers.js";
 import { Barriers } from "../../../src/launcher/rendezvous/barriers.js";
 import { Complaints } from "../../../src/launcher/rendezvous/complaints.js";
 import { KeyValues } from "../../../src/launcher/rendezvous/key-values.js";
+import { Requests } from "../../../src/launcher/rendezvous/requests.js";
 import { Whereabouts } from "../../../src/launcher/whereabouts.js";
 import { AwakeClock } from "../../../src/protocol/awake-clock.js";
 
@@ -14,7 +15,7 @@ const answers: Answers = {
   refuse: ({ rank }, message, cause) => said.push(`${rank}: refused (${cause}): ${message}`),
   request: ({ rank }, request) => said.push(`${rank}: request ${request}`),
   end: ({ rank }) => said.push(`${rank}: end`),
-  go: ({ rank }) => said.push(`${rank}: go`),
+  go: ({ rank }, preview) => said.push(`${rank}: go${preview ? ", shown" : ""}`),
   stop: ({ rank }, message) => said.push(`${rank}: stop: ${message}`),
 };
 const clock = new AwakeClock();
@@ -95,4 +96,20 @@ test("complaints of one kind are told of a few times, and then counted", () => {
     "More of this kind are only counted.",
     "995 more messages were not valid.",
   ]);
+});
+
+test("whether a step is shown is asked once, and is the same for every rank", () => {
+  const requests = new Requests(2, new Whereabouts(), answers, () => undefined);
+  let asked = 0;
+  void requests.hand(new Uint8Array(), () => ++asked === 2);
+  for (const rank of [0, 1]) requests.next({ rank, id: 0 });
+  said = [];
+  for (const step of [0, 1, 2]) for (const rank of [0, 1]) requests.step({ rank, id: 1 }, 0, step);
+  requests.stop({ code: "ERR_ABORTED", message: "enough" });
+  for (const step of [2, 3]) requests.step({ rank: 1, id: 1 }, 0, step);
+  expect(said).toEqual([
+    ...["0: go", "1: go", "0: go, shown", "1: go, shown", "0: go", "1: go"],
+    ...["1: go", "1: stop: enough"],
+  ]);
+  expect(asked).toBe(3);
 });

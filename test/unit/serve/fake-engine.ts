@@ -29,12 +29,16 @@ export class FakeEngine implements Engine {
     return { solver: "unipc", steps, guideScale, shift };
   }
 
-  async run(request: VideoRequest, { signal, onEvent }: RunRequestOptions = {}): Promise<VideoResult> {
+  async run(request: VideoRequest, { signal, onEvent, wantsPreview }: RunRequestOptions = {}): Promise<VideoResult> {
     const { prompt, width = 16, height = 16, frames = 1, seed = 0 } = request;
     this.prompts.push(prompt);
     if (prompt.startsWith("crash")) throw this.crash();
     if (prompt === "fail") throw new DitrunError("ERR_NOT_FINITE", "Step 3 is not finite.");
     await onEvent?.({ kind: "step", done: 1, total: 2, millisecondsLeft: 5 });
+    if (wantsPreview?.()) {
+      const preview = { kind: "preview", step: 1, frames: 2, width: 3, height: 4 } as const;
+      await onEvent?.({ ...preview, pixels: new Uint8Array(72).fill(200) });
+    }
     if (prompt.startsWith("slow")) await sleep(60_000, undefined, { signal }).catch(() => signal?.throwIfAborted());
     const pixels = new Uint8Array(3 * width * height);
     if (prompt !== "-") {

@@ -1,12 +1,20 @@
+import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { decode } from "jpeg-js";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
-import { errorSchema, videoListSchema, videoSchema } from "../../../src/serve/schemas.js";
+import {
+  errorSchema,
+  modelListSchema,
+  previewEventSchema,
+  videoListSchema,
+  videoSchema,
+} from "../../../src/serve/schemas.js";
 import { type ServeOptions, VideoServer } from "../../../src/serve/server.js";
 import { Store } from "../../../src/serve/store.js";
 import { FakeEngine } from "./fake-engine.js";
@@ -93,18 +101,18 @@ const reaches = (server: VideoServer, id: string, status: string) =>
 describe("safety", () => {
   const routesSchema = z.object({ paths: z.record(z.string(), z.record(z.string(), z.unknown())) });
 
-  test("without the key no route answers but the two that are open, known or not", async () => {
+  test("without the key no route answers but the page and the two that are open, known or not", async () => {
     const server = await open({ key: withKey.authorization.slice("Bearer ".length) }, false);
     const { json } = await call(server, "GET", "/openapi.json", undefined, withKey);
     const paths = Object.entries(routesSchema.parse(json).paths);
     const routes = paths.flatMap(([path, methods]) => Object.keys(methods).map((method) => [method, path] as const));
     expect(routes.length).toBeGreaterThan(10);
     const open_: string[] = [];
-    for (const [method, path] of [...routes, ["get", "/"], ["get", "/v1/none"], ["put", "/healthz"]] as const) {
+    for (const [method, path] of [...routes, ["get", "/page"], ["get", "/v1/none"], ["put", "/healthz"]] as const) {
       const { status } = await call(server, method.toUpperCase(), path.replace("{id}", "video_1"));
       if (status !== 401) open_.push(`${method} ${path}`);
     }
-    expect(open_).toEqual(["get /healthz", "get /readyz"]);
+    expect(open_).toEqual(["get /", "get /healthz", "get /readyz"]);
     const { status } = await call(server, "GET", "/v1/models", undefined, {
       authorization: `${withKey.authorization}x`,
     });
@@ -150,7 +158,9 @@ describe("what comes of a video", () => {
     const { id } = await create(server, "a", { seed: 7 });
     const video = await reaches(server, id, "completed");
     expect(video).toMatchObject({ progress: 100, seed: 7, url: `/v1/videos/${id}/content`, peak_memory_mb: 5 });
-    expect(readdirSync(join(folder, "videos"))).toEqual([`${id}.mp4`]);
+    expect(readdirSync(join(folder, "videos")).sort()).toEqual(
+      [".mp4", ".spritesheet.jpg", ".thumbnail.jpg"].map((ending) => `${id}${ending}`),
+    );
     await vi.waitFor(async () => expect((await call(server, "GET", `/v1/videos/${id}`)).status).toBe(410), {
       timeout: 10_000,
     });
@@ -269,6 +279,94 @@ describe("what comes of a video", () => {
     expect(new Set([...ids, again.json].map((each) => parsed.parse(each).id)).size).toBe(1);
     expect((await send("b")).status).toBe(422);
   });
+});
+
+/** Reads a stream of events until one fits. @returns their names and data. */
+async function eventsUntil(server: VideoServer, path: string, enough: (name: string, data: string) => boolean) {
+  const response = await fetch(`${server.address}/v1/videos/${path}`);
+  const seen: { name: string; data: string }[] = [];
+  let text = "";
+  for await (const chunk of response.body ?? []) {
+    text += Buffer.from(chunk).toString();
+    const parts = text.split("\n\n");
+    text = parts.pop() ?? "";
+    for (const part of parts) {
+      const [, name = "", data = ""] = /^event: (\w+)\ndata: (.*)$/.exec(part) ?? [];
+      seen.push({ name, data });
+      if (enough(name, data)) return seen;
+    }
+  }
+  return seen;
+}
+
+test("who follows a video sees it as it is made, also who comes late; who wants no pictures gets none", async () => {
+  const server = await open();
+  const before = await create(server, "slow, and nobody looks");
+  await reaches(server, before.id, "in_progress");
+  const { id } = await create(server, "slow");
+  const following = eventsUntil(server, `${id}/events`, (name) => name === "preview");
+  const quiet = eventsUntil(server, `${id}/events?preview=false`, (name) => name === "progress");
+  await vi.waitFor(async () => expect((await get(server, id)).queue_position).toBe(1));
+  await call(server, "POST", `/v1/videos/${before.id}/cancel`);
+  const seen = await following;
+  const preview = previewEventSchema.parse(JSON.parse(seen.at(-1)?.data ?? ""));
+  expect(preview).toMatchObject({ step: 1, frames: 2, width: 3, height: 4 });
+  const image = decode(Buffer.from(preview.b64_json, "base64"));
+  expect([image.width, image.height]).toEqual([3, 8]);
+  expect(Math.abs((image.data[0] ?? 0) - 200)).toBeLessThan(4);
+  expect((await quiet).some(({ name }) => name === "preview")).toBe(false);
+  const late = await eventsUntil(server, `${id}/events`, (name) => name === "preview");
+  expect(late.map(({ name }) => name)).toEqual(["status", "progress", "preview"]);
+});
+
+test("who waits is told where it stands", async () => {
+  const server = await open();
+  const videos = [await create(server, "slow"), await create(server, "slow"), await create(server, "slow")];
+  const [first, second, third] = videos.map(({ id }) => id);
+  await reaches(server, first ?? "", "in_progress");
+  const places = eventsUntil(server, `${third}/events`, (_, data) => data.includes('"queue_position":1'));
+  // Only once the stream is there.
+  await vi.waitFor(async () => expect((await get(server, third ?? "")).queue_position).toBe(2));
+  await sleep(100);
+  await call(server, "DELETE", `/v1/videos/${second}`);
+  expect((await places).map(({ data }) => videoSchema.parse(JSON.parse(data)).queue_position)).toEqual([2, 1]);
+});
+
+test("a video has a thumbnail and a sheet of pictures, which are sent as JPEG", async () => {
+  const server = await open();
+  const { id } = await create(server, "a", { num_frames: 9 });
+  await reaches(server, id, "completed");
+  const content = async (variant: string) => {
+    const response = await fetch(`${server.address}/v1/videos/${id}/content?variant=${variant}`);
+    const bytes = Buffer.from(await response.arrayBuffer());
+    if (!response.ok) return [response.status];
+    const { width, height } = decode(bytes);
+    return [response.headers.get("content-type"), response.headers.get("content-disposition"), width, height];
+  };
+  const named = (name: string) => `inline; filename="${id}.${name}.jpg"`;
+  expect(await content("thumbnail")).toEqual(["image/jpeg", named("thumbnail"), 16, 16]);
+  // Nine pictures, five a row.
+  expect(await content("spritesheet")).toEqual(["image/jpeg", named("spritesheet"), 80, 32]);
+  expect(await content("poster")).toEqual([400]);
+});
+
+test("the page is one file that may load nothing else, and the model says what it may ask for", async () => {
+  const server = await open({ key: withKey.authorization.slice("Bearer ".length) });
+  const { status, json, headers } = await call(server, "GET", "/");
+  const html = String(json);
+  expect([status, headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
+  const policy = headers.get("content-security-policy") ?? "";
+  expect(policy).toMatch(/^default-src 'none'; script-src 'sha256-[\w+/=]{44}'; style-src 'sha256-[\w+/=]{44}';/);
+  expect(policy).not.toContain("unsafe");
+  for (const tag of ["script", "style"]) {
+    const [, text = ""] = new RegExp(`<${tag}>(.+?)</${tag}>`, "s").exec(html) ?? [];
+    expect(policy).toContain(createHash("sha256").update(text).digest("base64"));
+  }
+  expect(html).not.toMatch(/(?:src|href)="?(?:https?:)?\/\//);
+  const models = modelListSchema.parse((await call(server, "GET", "/v1/models", undefined, withKey)).json);
+  expect(models.data).toMatchObject([
+    { id: "tiny", sizes: ["16x16"], num_frames: 1, max_num_frames: 9, fps: 16, num_inference_steps: 2, loras: [] },
+  ]);
 });
 
 test("events tell of a video from where it is to its end", async () => {

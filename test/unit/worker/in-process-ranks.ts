@@ -50,7 +50,7 @@ export function makeStores(size: number): Store[] {
       return brought.promise;
     },
     emit: async () => {},
-    step: () => async () => {},
+    step: () => async () => ({ preview: false }),
     fault: async (error) => {
       throw error;
     },

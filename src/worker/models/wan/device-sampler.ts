@@ -1,10 +1,10 @@
 import type { Seed } from "../../../protocol/seed.js";
 import type { SamplingPlan } from "../../../sampling/scheduler.js";
 import type { SolverTensor, Term } from "../../../sampling/solver-steps.js";
-import { copy } from "../../ops/copy.js";
+import { copy, copyRows } from "../../ops/copy.js";
 import { combine } from "../../ops/elementwise.js";
 import type { Device } from "../../runtime/device.js";
-import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
+import { partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 import { fillRandom } from "../../weights/source.js";
 
 /**
@@ -66,6 +66,24 @@ export class DeviceSampler {
     sum(sample, step.next);
     this.#x0 = [olderX0, x0, previousX0];
     this.#corrected = [previousCorrected, corrected];
+  }
+
+  /**
+   * The video as the last step expects it, some of its frames: float32 [frames, channels, height, width]. Until the next step it lies in
+   * a buffer that nothing else needs then.
+   */
+  denoised(frames: readonly number[]): Tensor {
+    const { device, sample } = this;
+    // The next step overwrites the first of the three.
+    const [spare, x0] = this.#x0;
+    const [channels = 0, count = 0, height = 0, width = 0] = sample.shape;
+    const out = tensor(spare.address, "fp32", [frames.length, channels, height, width]);
+    const rowBytes = tensorBytes("fp32", [height, width]);
+    frames.forEach((frame, index) => {
+      const from = { address: x0.address + frame * rowBytes, pitch: count * rowBytes };
+      copyRows(device, { address: partOf(out, index).address, pitch: rowBytes }, from, { rows: channels, rowBytes });
+    });
+    return out;
   }
 
   /** noise = standard normal numbers of seed and step: the same on every rank, layout and device, whatever was drawn before. */

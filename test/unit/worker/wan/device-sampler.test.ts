@@ -72,6 +72,31 @@ describe("the sampler on a device", () => {
     expect(relativeL2((await run(8))[0] ?? [], first)).toBeGreaterThan(1);
   });
 
+  it.for(["unipc", "dpm++", "euler"] as const)(
+    "shows what a step expects, and goes on as if nobody looked: %s",
+    async (solver) => {
+      // [channels, frames, height, width], the last step of which leaves its expectation itself.
+      const shape = [2, 3, 1, 2];
+      const run = async (look: boolean) => {
+        const sampler = new DeviceSampler(device, planSampling(solver, 4, 3), shape);
+        const velocity = device.allocatePersistent("fp32", shape);
+        await device.upload(sampler.sample, bytesOf(Float32Array.from({ length: 12 }, (_, i) => i - 5)));
+        let seen: Float32Array = new Float32Array();
+        for (let step = 0; step < 4; step++) {
+          await device.upload(velocity, bytesOf(Float32Array.from({ length: 12 }, (_, i) => Math.sin(i * (step + 1)))));
+          sampler.step(step, velocity);
+          if (look) seen = toFloat32("F32", await device.download(sampler.denoised([2, 0])));
+        }
+        return { seen, last: toFloat32("F32", await device.download(sampler.sample)) };
+      };
+      const { seen, last } = await run(true);
+      expect(last).toEqual((await run(false)).last);
+      const frame = (index: number) =>
+        [0, 1].flatMap((channel) => [...last.slice((channel * 3 + index) * 2).slice(0, 2)]);
+      expect(relativeL2(seen, Float32Array.from([...frame(2), ...frame(0)]))).toBeLessThan(1e-5);
+    },
+  );
+
   it("scales the initial noise", async () => {
     const sampler = new DeviceSampler(device, planSampling("euler", 2, 1), [3]);
     await device.upload(sampler.sample, bytesOf(Float32Array.of(1, -2, 4)));

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { bytesOfPixels, FrameSender } from "../../../../src/worker/tasks/frame-sender.js";
+import { bytesOfPixels } from "../../../../src/worker/models/wan/vae/pixels.js";
+import { FrameSender } from "../../../../src/worker/tasks/frame-sender.js";
 
 test("no more than 256 MiB of frames wait for the launcher; then decoding waits too", async () => {
   const answers: (() => void)[] = [];

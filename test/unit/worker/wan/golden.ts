@@ -53,7 +53,7 @@ export function soloStore(): Store {
     async barrier() {},
     largest: async (_, value) => value,
     async emit() {},
-    step: () => async () => {},
+    step: () => async () => ({ preview: false }),
     async fault(error) {
       throw error;
     },

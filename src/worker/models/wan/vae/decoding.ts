@@ -8,6 +8,7 @@ import type { Handle } from "../../../runtime/abi.js";
 import { Replays } from "../../../runtime/replays.js";
 import { partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../../runtime/tensor.js";
 import type { VaeDecoder } from "./decoder.js";
+import { bytesOfPixels } from "./pixels.js";
 import { LATENT_CHANNELS, latentMean, latentStd, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
 import { Strip } from "./strip.js";
 
@@ -77,9 +78,39 @@ export class Decoding {
   async begin(latent: Tensor): Promise<void> {
     const { device } = this.context;
     await this.#uploadStatistics();
-    const [gain, mean] = [partOf(this.#statistics, 0), partOf(this.#statistics, 1)];
     const [pixels = 0] = this.#latent.shape;
     transpose(device, this.#latent, tensor(latent.address, "fp32", [LATENT_CHANNELS, pixels]));
+    this.#beginWithLatent();
+  }
+
+  /**
+   * Decodes the first frames of a video by themselves, between two videos. Every rank calls it, with the same latents.
+   * @param latents [frames, height · width, 16], normalised.
+   * @returns on rank 0, of each latent frame the last picture, [8 · height, 8 · width, 3], 0 … 255.
+   */
+  async tryOut(latents: Float32Array, frames: number): Promise<Uint8Array[]> {
+    const { device, world } = this.context;
+    const { height, width } = this.size;
+    await this.#uploadStatistics();
+    fillZero(device, this.#latent);
+    const rows = rowsOf(this.#latent, 0, frames * height * width);
+    await device.upload(rows, new Uint8Array(latents.buffer, latents.byteOffset, latents.byteLength));
+    this.#beginWithLatent();
+    const pictures: Uint8Array[] = [];
+    for (let frame = 0; frame < frames; frame++) {
+      this.queue(frame);
+      const output = this.output(frame);
+      const raw = world.rank === 0 ? await device.download(partOf(output, (output.shape[0] ?? 1) - 1)) : undefined;
+      if (raw) pictures.push(this.pixels === "u8" ? raw : bytesOfPixels(new Float32Array(raw.buffer)));
+    }
+    await device.synchronize();
+    return pictures;
+  }
+
+  /** What is to be decoded lies in #latent, normalised. */
+  #beginWithLatent(): void {
+    const { device } = this.context;
+    const [gain, mean] = [partOf(this.#statistics, 0), partOf(this.#statistics, 1)];
     addGated(device, this.#latent, this.#latent, this.#latent, gain); // x + x · (std - 1)
     addVector(device, this.#latent, this.#latent, mean);
     fillZero(device, this.#nonfinite);

@@ -14,6 +14,8 @@ import { RandomWeights, type WeightSource } from "../../../weights/source.js";
 import { VaeDecoder } from "./decoder.js";
 import { Decoding, type PixelDtype } from "./decoding.js";
 import { VaeEncoder } from "./encoder.js";
+import { LatentColours } from "./latent-colours.js";
+import { meanColours, probeLatents } from "./probe.js";
 import { LATENT_CHANNELS, normalise, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR } from "./shape.js";
 
 /** Frames of a video that are done, [frames, height, width, 3]. */
@@ -43,6 +45,10 @@ async function refuse(error: DitrunError, { fault }: DecodeOptions): Promise<voi
   await fault(error);
 }
 
+/** Of the fit of colours: decodes at most, and latent pixels that are enough. */
+const MOST_ROUNDS = 16;
+const ENOUGH_PIXELS = 1024;
+
 /** Which halves of the VAE are wanted, and where their weights are kept from one instance to the next. */
 interface Wanted {
   readonly decoder?: boolean;
@@ -53,6 +59,7 @@ interface Wanted {
 /** Wan 2.1's video autoencoder. Decoding is split over all ranks of the world by rows, exactly; encoding runs on one rank. */
 export class WanVae {
   #decoding: Decoding | undefined;
+  #colours: Promise<LatentColours | undefined> | undefined;
   #encoding: { readonly size: LatentSize; readonly pixels: Tensor; readonly mean: Tensor } | undefined;
 
   private constructor(
@@ -163,6 +170,33 @@ export class WanVae {
       const [count = 0, lines = 0, columns = 0] = output.shape;
       yield { firstFrame, frames: count, height: lines, width: columns, raw };
     }
+  }
+
+  /**
+   * What turns latents into pictures without decoding them, fitted to what this decoder makes of noise: a decode of two frames, the
+   * first time that it is asked for. Every rank calls it, between two videos. @returns undefined but on rank 0.
+   */
+  async colours(): Promise<LatentColours | undefined> {
+    this.#colours ??= this.#fitColours();
+    return this.#colours;
+  }
+
+  async #fitColours(): Promise<LatentColours | undefined> {
+    const decoding = this.#decoding;
+    if (!decoding) throw new Error("The VAE was not made ready to decode.");
+    const size = { ...decoding.size, frames: Math.min(2, decoding.size.frames) };
+    const values = size.height * size.width * LATENT_CHANNELS;
+    const colours = new LatentColours();
+    // A small picture has few pixels to learn from.
+    const rounds = Math.ceil(ENOUGH_PIXELS / (size.frames * size.height * size.width));
+    for (let round = 0; round < Math.min(rounds, MOST_ROUNDS); round++) {
+      const latents = probeLatents(size, BigInt(round));
+      const pictures = await decoding.tryOut(latents, size.frames);
+      pictures.forEach((picture, frame) => {
+        colours.add(latents.subarray(frame * values, (frame + 1) * values), meanColours(picture, size));
+      });
+    }
+    return this.context.world.rank === 0 ? colours : undefined;
   }
 
   /** Frees what decoding keeps outside of tensors; the device must be idle. */

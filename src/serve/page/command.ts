@@ -1,0 +1,38 @@
+import type { Video } from "../schemas.js";
+import { draftOf, requestOf } from "./draft.js";
+
+/** A word for a shell of POSIX, in quotes where it needs them. */
+export function quoted(word: string): string {
+  return /^[\w./:=,+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** The command that makes the same video without a server. */
+export function commandOf(video: Video): string {
+  const options: [name: string, value: string | number | null][] = [
+    ["model", video.model],
+    ["prompt", video.prompt],
+    ["negative-prompt", video.negative_prompt],
+    ["size", video.size.replace("x", "*")],
+    ["frames", video.num_frames],
+    ["steps", video.num_inference_steps],
+    ["shift", video.flow_shift],
+    ["guide-scale", video.guidance_scale],
+    ["fps", video.fps],
+    ["seed", video.seed],
+  ];
+  const loras = (video.lora ?? []).map(({ name, scale }) => ["lora", `${name}.safetensors:${scale}`] as const);
+  const words = [...options, ...loras].flatMap(([name, value]) =>
+    value === null ? [] : [`--${name} ${quoted(`${value}`)}`],
+  );
+  return `ditrun wan generate ${words.join(" ")} --out video.mp4`;
+}
+
+/** The call that asks this server for the same video. @param withKey the key itself stays in the environment. */
+export function curlOf(video: Video, origin: string, withKey: boolean): string {
+  const request = { ...requestOf(draftOf(video)), fps: video.fps };
+  const headers = [
+    "-H 'content-type: application/json'",
+    ...(withKey ? ['-H "authorization: Bearer $DITRUN_API_KEY"'] : []),
+  ];
+  return `curl ${quoted(`${origin}/v1/videos`)} ${headers.join(" ")} -d ${quoted(JSON.stringify(request))}`;
+}
