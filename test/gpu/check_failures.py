@@ -18,7 +18,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DEADLINE = 60  # seconds after which a job counts as hanging
 
-# Name, options, command, signal to the last worker (or to the launcher), exit code, what the last line says.
+# Name, options, command, signal to the last worker (or to the launcher), exit code, what ditrun's last sentence says.
 CASES = (
     ("tp2", ("--tp", "2"), "profile", signal.SIGKILL, 137, r"Rank 1 .* was killed by SIGKILL"),
     ("cp2", ("--cp", "2"), "profile", signal.SIGKILL, 137, r"Rank 1 .* was killed by SIGKILL"),
@@ -70,7 +70,8 @@ def check(case, options, folder):
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         stderr.seek(0)
-        last = stderr.read().strip().split("\n")[-1]
+        # The cause; the rank's last lines and its log may follow.
+        last = ([line for line in stderr.read().split("\n") if line.startswith("ditrun: ")] or [""])[-1]
     leftovers = [file for file in os.listdir(folder) if file.startswith("video")]
     passed = len(ranks) == 2 and ended == code and re.search(words, last) and not left and not leftovers
     print(f"{'ok  ' if passed else 'FAIL'} {name}: exit {ended} after {seconds:.1f} s, {len(ranks)} workers, left: {left + leftovers or 'nothing'}; {last[:160]}", flush=True)
