@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { isLoopback, mayEnter } from "../../../src/serve/auth.js";
+import { doorFor, isLoopback } from "../../../src/serve/auth.js";
 import { Queue } from "../../../src/serve/queue.js";
 import { parseRange } from "../../../src/serve/ranges.js";
 import { Ids } from "../../../src/serve/records.js";
@@ -73,9 +73,9 @@ describe("the queue", () => {
 test("the key is asked for, whole and alone", () => {
   const key = "0123456789abcdef";
   const headers = [undefined, "", key, `Basic ${key}`, "Bearer ", `Bearer ${key}0`, `Bearer ${key.slice(1)}`];
-  expect(headers.filter((header) => mayEnter(key, header))).toEqual([]);
-  expect([`Bearer ${key}`, `bearer  ${key}`].filter((header) => !mayEnter(key, header))).toEqual([]);
-  expect(mayEnter(undefined, undefined)).toBe(true);
+  expect(headers.filter(doorFor(key))).toEqual([]);
+  expect([`Bearer ${key}`, `bearer  ${key}`].filter((header) => !doorFor(key)(header))).toEqual([]);
+  expect(doorFor(undefined)(undefined)).toBe(true);
   expect(["127.0.0.1", "127.8.8.8", "localhost", "::1"].filter((host) => !isLoopback(host))).toEqual([]);
   expect(["0.0.0.0", "::", "10.0.0.1", "127.0.0.1.example", "localhost.example"].filter(isLoopback)).toEqual([]);
 });
