@@ -4,8 +4,8 @@ import { ApiError } from "./api-error.js";
 import { parseRange } from "./ranges.js";
 import type { Exchange } from "./router.js";
 
-/** A reader that takes nothing for so long is gone. */
-const SLOWEST_MS = 60_000;
+/** A reader that takes nothing for so long is gone. At 1 KB a second the kernel asks for more only every minute or so. */
+const SLOWEST_MS = 300_000;
 
 /** Sends a file, or the part that the client asks for; for HEAD the headers alone. @param tag names its contents. */
 export async function sendFile({ request, response }: Exchange, path: string, tag: string): Promise<void> {

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { messageOf } from "../failure.js";
 import type { Logger } from "../launcher/logger.js";
-import { ApiError } from "./api-error.js";
+import { ApiError, storageError } from "./api-error.js";
 import { doorFor, isLoopback } from "./auth.js";
 
 /** One request and its answer. */
@@ -75,10 +75,10 @@ export class Router {
     response.setHeader("x-content-type-options", "nosniff");
     response.setHeader("cache-control", "no-store");
     const refuse = (error: unknown) => {
-      const known = error instanceof ApiError;
+      const known = error instanceof ApiError ? error : undefined;
       if (!known) this.logger.error(`${id}: ${request.method} failed: ${messageOf(error)}`);
       if (response.headersSent) response.destroy();
-      else sendError(request, response, known ? error : internal());
+      else sendError(request, response, known ?? storageError(error) ?? internal());
     };
     try {
       this.#route(request, response)?.catch(refuse);

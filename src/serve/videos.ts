@@ -1,5 +1,5 @@
 import type { IncomingMessage } from "node:http";
-import { ApiError, badField, conflict, schemaError } from "./api-error.js";
+import { ApiError, badField, conflict, schemaError, storageError } from "./api-error.js";
 import { readCreate } from "./body.js";
 import { sendFile } from "./content.js";
 import { sendEvents } from "./events.js";
@@ -138,7 +138,8 @@ async function create(
     sendJson(response, objectOf(record), pollLater);
   } catch (error) {
     place?.release();
-    if (error instanceof ApiError) metrics.rejected(error.code);
+    const refused = error instanceof ApiError ? error : storageError(error);
+    if (refused) metrics.rejected(refused.code);
     throw error;
   }
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { doorFor, isLoopback } from "../../../src/serve/auth.js";
+import { withoutFolders } from "../../../src/serve/outcomes.js";
 import { Queue } from "../../../src/serve/queue.js";
 import { parseRange } from "../../../src/serve/ranges.js";
 import { Ids } from "../../../src/serve/records.js";
@@ -153,4 +154,12 @@ describe("a request", () => {
     expect(parse({ prompt: "a", seed: 1 })).toBe(parse({ seed: 1, prompt: "a" }));
     expect(parse({ prompt: "a", seed: 1 })).not.toBe(parse({ prompt: "a", seed: 2 }));
   });
+});
+
+test.each([
+  ["Cannot write /srv/data/videos/a.mp4: full.", "Cannot write a.mp4: full."],
+  ['"/srv/x/style.safetensors" has no tensors.', '"style.safetensors" has no tensors.'],
+  ["Look at http://host/a/b or docs/a.md, and/or ask.", "Look at http://host/a/b or docs/a.md, and/or ask."],
+])("clients are told %s without the server's folders", (message, told) => {
+  expect(withoutFolders(message)).toBe(told);
 });
