@@ -1,7 +1,7 @@
 // A server under fire: requests with random cancels and deletions, ranks that are killed, and the server itself killed once. Each
 // request must end in exactly one final state, and nothing may be left over; memory must not grow.
 //   npx tsx test/soak-serve.ts [--requests 1000] [--seed 1]          (npm run build before)
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,6 +18,7 @@ export interface ServeSoakOptions {
   readonly seed: number;
   /** Ranks that are killed, one at a time. */
   readonly kills: number;
+  readonly nproc: number;
   readonly tell?: (sentence: string) => void;
 }
 
@@ -37,15 +38,19 @@ const lineSchema = z.union([
 /** Requests that may wait: a client that finds the queue full asks again. */
 const QUEUE = 32;
 
-export async function soakServe({ requests, seed, kills, tell }: ServeSoakOptions): Promise<ServeSoak> {
+export async function soakServe({ requests, seed, kills, nproc, tell }: ServeSoakOptions): Promise<ServeSoak> {
   const random = generator(seed);
   const folder = mkdtempSync(join(tmpdir(), "ditrun-soak-serve-"));
   const data = join(folder, "data");
   const temporary = join(folder, "tmp");
   mkdirSync(temporary);
   const mark = `SOAK_SERVE=${folder}`;
-  const environment = { SOAK_SERVE: folder, TMPDIR: temporary };
-  const options = ["--nproc", "2", "--size", "32*32", "--queue", `${QUEUE}`];
+  // Without ffmpeg: the encoder that comes with the package starts sooner.
+  const programs = join(folder, "bin");
+  mkdirSync(programs);
+  symlinkSync("/bin/sh", join(programs, "sh"));
+  const environment = { SOAK_SERVE: folder, TMPDIR: temporary, PATH: programs };
+  const options = ["--nproc", `${nproc}`, "--size", "32*32", "--queue", `${QUEUE}`];
   const start = () => serveTiny(data, { options, environment });
   const wrong: string[] = [];
   const shared = new Set(readdirSync("/dev/shm"));
@@ -201,7 +206,13 @@ if (process.argv[1]?.endsWith("soak-serve.ts")) {
   const { values } = parseArgs({ options: { requests: { type: "string" }, seed: { type: "string" } } });
   const { requests = "1000", seed = "1" } = values;
   const kills = Math.ceil(Number(requests) / 50);
-  const options = { requests: Number(requests), seed: Number(seed), kills, tell: (text: string) => console.log(text) };
+  const options = {
+    requests: Number(requests),
+    seed: Number(seed),
+    kills,
+    nproc: 2,
+    tell: (text: string) => console.log(text),
+  };
   const { wrong, outcomes, residentMiB: resident } = await soakServe(options);
   for (const sentence of wrong) console.log(sentence);
   console.log(
