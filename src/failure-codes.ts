@@ -104,6 +104,16 @@ export const failureCodes = {
   ERR_DOWNLOAD: of(environment, "A download broke off, or brought wrong bytes. Run the same command again."),
   ERR_DISK_SPACE: of(environment, "The disk has too little space. Free some, or set HF_HOME to another disk."),
 
+  // A server of `ditrun serve`, as its clients see it.
+  ERR_SERVER_UNREACHABLE: of(
+    environment,
+    "The server cannot be reached, or the way to it broke off. Check `--url` and the server.",
+  ),
+  ERR_SERVER_BUSY: of(environment, "The server cannot do this now: its queue is full, or it is ending. Try later."),
+  ERR_SERVER_REFUSED: of(usage, "The server refuses the request. Change what the message names, or the key."),
+  ERR_SERVER_ANSWER: of(environment, "The answer is none of ditrun's server. Check `--url`."),
+  ERR_VIDEO_FAILED: of(worker, "The server could not make the video. The message says why."),
+
   // This machine.
   ERR_NO_DEVICE: of(environment, "No device can do the work. Choose a smaller model, or `--device cpu`."),
   ERR_DEVICE_MEMORY: of(environment, "The device has too little memory. Use more workers, a smaller video or fp8."),

@@ -1,4 +1,19 @@
 /** The library: everything public, and nothing else. docs/library.md says how to use it, docs/errors.md what it throws. */
+export { type Client, type ClientOptions, createClient } from "./client/client.js";
+export { ServerError } from "./client/server-error.js";
+export type {
+  CallOptions,
+  ContentOptions,
+  CreateOptions,
+  CreateVideo,
+  EventOptions,
+  GenerateOptions,
+  ListOptions,
+  Video,
+  VideoEvent,
+  VideoProgress,
+} from "./client/types.js";
+export type { Videos } from "./client/videos.js";
 export {
   type Engine,
   type EngineEvent,

@@ -11,6 +11,7 @@ import { runAttempts } from "../src/launcher/attempts.js";
 import { openOwnLog } from "../src/launcher/logs.js";
 import { packageRoot } from "../src/paths.js";
 import { processesWith } from "./processes.js";
+import { generator } from "./random.js";
 import { SimulatedHosts } from "./unit/launcher/nodes/simulated-hosts.js";
 
 /** A fault of one rank: lines of sh, and what must be said of them. */
@@ -168,17 +169,6 @@ async function launcherEnded(
   const ended = await run;
   const right = signal === "SIGKILL" ? ended.signal === "SIGKILL" : ended.exitCode === 143;
   return right ? undefined : `ended with ${ended.exitCode ?? ended.signal}: ${ended.stderr}`;
-}
-
-/** Numbers from 0 to 1, the same for a seed: mulberry32. */
-function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 function fail(): never {

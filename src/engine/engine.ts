@@ -135,6 +135,11 @@ export interface Engine extends AsyncDisposable {
    * worker fails, the engine has ended, and can be opened again.
    */
   run(request: VideoRequest, options?: RunRequestOptions): Promise<VideoResult>;
+  /**
+   * Asks all workers for a sign of life, at any time. @returns the ranks that have given none within so many milliseconds: stopped,
+   * or stuck in a driver. None once the engine has ended.
+   */
+  silentRanks(milliseconds: number): Promise<readonly number[]>;
   /** Ends the workers, once the requests before have ended. @throws DitrunError where a worker fails on its way out. */
   close(): Promise<void>;
 }
@@ -259,6 +264,10 @@ class WanEngine implements Engine {
     if (key === this.#loras) return;
     for (const lora of loras) this.log.logger.info(await describeLora(lora, this.base.model));
     this.#loras = key;
+  }
+
+  silentRanks(milliseconds: number): Promise<readonly number[]> {
+    return this.workers.silentRanks(milliseconds);
   }
 
   async close(): Promise<void> {

@@ -198,6 +198,11 @@ export class Workers {
     }
   }
 
+  /** Asks all workers for a sign of life. @returns the ranks that have given none in time; none once the workers have ended. */
+  silentRanks(milliseconds: number): Promise<readonly number[]> {
+    return this.#rendezvous.silentRanks(milliseconds);
+  }
+
   /** Lets the workers end, and waits for that. @throws DitrunError where one of them fails on its way out, or failed before and no run told of it. */
   async close(): Promise<void> {
     this.#closing = true;

@@ -40,6 +40,11 @@ export class SignsOfLife {
     return [...this.#heard].filter(([, heard]) => now - heard > usual).map(([rank]) => rank);
   }
 
+  /** Ranks that have given no sign since then, by performance.now(). */
+  silentSince(time: number): readonly number[] {
+    return [...this.#heard].filter(([, heard]) => heard < time).map(([rank]) => rank);
+  }
+
   close(): void {
     clearInterval(this.#timer);
   }

@@ -27,7 +27,7 @@ export const workerMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("largest"), id, name: z.string(), value: z.number() }),
   /** Hands the bytes to whoever made the request; answered with `done` when it has been dealt with, one after the other. */
   z.strictObject({ type: z.literal("emit"), id, name: z.string() }),
-  /** Nothing but a sign of life, of which a rank gives some in every timeout; not answered. */
+  /** Nothing but a sign of life, of which a rank gives some in every timeout, and one when it is asked; not answered. */
   z.strictObject({ type: z.literal("alive"), id }),
   /** Asks for the next request; answered, however long that takes, with `request` or `end`. */
   z.strictObject({ type: z.literal("next"), id }),
@@ -64,6 +64,8 @@ export const launcherMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("stop"), id, message: z.string() }),
   /** The question cannot be answered; the message is a sentence. */
   z.strictObject({ type: z.literal("refused"), id, message: z.string(), cause }),
+  /** Asks for a sign of life at once; answered with `alive`. */
+  z.strictObject({ type: z.literal("ping") }),
   /** All is over because of another rank, or because the user ended it. */
   z.strictObject({ type: z.literal("abort"), message: z.string() }),
 ]);

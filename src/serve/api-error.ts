@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { DitrunError } from "../failure.js";
 import type { errorSchema } from "./schemas.js";
 
 const types: Readonly<Record<number, string>> = {
@@ -35,6 +36,22 @@ export class ApiError extends Error {
     const type = types[this.status] ?? (this.status >= 500 ? "server_error" : "invalid_request_error");
     return { error: { message: this.message, type, param: this.param ?? null, code: this.code } };
   }
+}
+
+/** What is wrong with the disk where nothing more fits on it: it is full, a quota is used up, or a file may not grow. */
+const full: ReadonlySet<unknown> = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
+
+/** @returns what a request is told where the server's own disk fails; undefined for any other error. */
+export function storageError(error: unknown): ApiError | undefined {
+  if (!(error instanceof DitrunError) || error.code !== "ERR_FILE_WRITE") return undefined;
+  const reason = error.cause instanceof Error && "code" in error.cause ? error.cause.code : undefined;
+  const headers = { "retry-after": "10" };
+  if (full.has(reason)) {
+    return new ApiError(507, "disk_full", "The server's disk is full, so this cannot be kept. Ask again later.", {
+      headers,
+    });
+  }
+  return new ApiError(503, "disk_failed", "The server cannot write to its disk. Its log says more.", { headers });
 }
 
 /** OpenAI's clients repeat what 409 refuses, unless they are told not to. */

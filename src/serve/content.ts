@@ -4,8 +4,8 @@ import { ApiError } from "./api-error.js";
 import { parseRange } from "./ranges.js";
 import type { Exchange } from "./router.js";
 
-/** A reader that takes nothing for so long is gone. */
-const SLOWEST_MS = 60_000;
+/** A reader that takes nothing for so long is gone. At 1 KB a second the kernel asks for more only every minute or so. */
+const SLOWEST_MS = 300_000;
 
 interface Content {
   readonly path: string;

@@ -1,4 +1,5 @@
 import { DitrunError } from "../failure.js";
+import { storageError } from "./api-error.js";
 import type { Made } from "./make-video.js";
 import { mostAttempts, type VideoRecord } from "./records.js";
 
@@ -37,9 +38,9 @@ export function afterRun(record: VideoRecord, made: Made | DitrunError, { crashe
   if (record.cancelled) return failed(record, cancelled, at);
   // The server's own end is no fault of the video.
   if (stopped) return { ...record, status: "queued", attempts: record.attempts - 1 };
-  if (!crashed) return failed(record, { code: codeOf(made), message: made.message }, at);
+  if (!crashed) return failed(record, faultOf(made), at);
   if (record.attempts < mostAttempts) return { ...record, status: "queued" };
-  const message = `The workers failed twice while they made this video. ${made.message}`;
+  const message = `The workers failed twice while they made this video. ${withoutFolders(made.message)}`;
   return failed(record, { code: "worker_failed", message }, at);
 }
 
@@ -47,6 +48,17 @@ export function afterRun(record: VideoRecord, made: Made | DitrunError, { crashe
 export function outcomeOf({ status, error }: VideoRecord): "completed" | "failed" | "cancelled" {
   if (status === "completed") return status;
   return error?.code === cancelled.code ? "cancelled" : "failed";
+}
+
+/** Clients know the disk's state, but not where on it the server has its files. */
+function faultOf(error: DitrunError): Fault {
+  const { code, message } = storageError(error) ?? { code: codeOf(error), message: withoutFolders(error.message) };
+  return { code, message };
+}
+
+/** Leaves of each absolute path its last part. */
+export function withoutFolders(message: string): string {
+  return message.replace(/(?<![\w.:/])(?:\/[^\s/"':;,]+)+\/(?=[^\s/])/g, "");
 }
 
 /** As clients know it: `not_finite` for ERR_NOT_FINITE. */

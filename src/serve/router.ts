@@ -2,8 +2,8 @@ import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { messageOf } from "../failure.js";
 import type { Logger } from "../launcher/logger.js";
-import { ApiError } from "./api-error.js";
-import { isLoopback, mayEnter } from "./auth.js";
+import { ApiError, storageError } from "./api-error.js";
+import { doorFor, isLoopback } from "./auth.js";
 
 /** One request and its answer. */
 export interface Exchange {
@@ -23,9 +23,13 @@ export interface Route {
   handle(exchange: Exchange): Promise<void> | void;
 }
 
-/** Answers with JSON. */
-export function sendJson(response: ServerResponse, body: object, headers: Readonly<Record<string, string>> = {}): void {
-  send(response, 200, "application/json", JSON.stringify(body), headers);
+/** Answers with JSON. @param body text is JSON already. */
+export function sendJson(
+  response: ServerResponse,
+  body: object | string,
+  headers?: Readonly<Record<string, string>>,
+): void {
+  send(response, 200, "application/json", typeof body === "string" ? body : JSON.stringify(body), headers);
 }
 
 /** Answers with a text of some type. */
@@ -34,7 +38,7 @@ export function send(
   status: number,
   type: string,
   text: string,
-  headers: Readonly<Record<string, string>> = {},
+  headers?: Readonly<Record<string, string>>,
 ): void {
   response.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(text), ...headers });
   response.end(text);
@@ -43,50 +47,68 @@ export function send(
 /**
  * Finds who answers a request. Whatever is in no route is refused, and so is everybody without the key, unless the route is open.
  * A page of another site is refused too, and without a key every name but those of this machine, so that no such page comes by DNS.
+ * Clients that poll make it the most used part of the server: see bench/serve.ts.
  */
 export class Router {
+  readonly #patterns: readonly Pattern[];
+  readonly #mayEnter: (header: string | undefined) => boolean;
+  /** Ids are this, which no other server has, and a number. */
+  readonly #prefix = `req_${randomBytes(8).toString("hex")}`;
+  #number = 0;
+  /** The last Host header that named this machine. */
+  #ownHost: string | undefined;
+
   constructor(
-    readonly routes: readonly Route[],
+    routes: readonly Route[],
     private readonly key: string | undefined,
     private readonly logger: Logger,
-  ) {}
+  ) {
+    this.#patterns = routes.map(patternOf);
+    this.#mayEnter = doorFor(key);
+  }
 
   /** Answers; never throws. */
-  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const id = `req_${randomBytes(12).toString("hex")}`;
+  answer(request: IncomingMessage, response: ServerResponse): void {
+    this.#number += 1;
+    const id = `${this.#prefix}${this.#number.toString(16).padStart(8, "0")}`;
     response.setHeader("x-request-id", id);
     response.setHeader("x-content-type-options", "nosniff");
     response.setHeader("cache-control", "no-store");
-    try {
-      await this.#route(request, response);
-    } catch (error) {
-      const known = error instanceof ApiError;
+    const refuse = (error: unknown) => {
+      const known = error instanceof ApiError ? error : undefined;
       if (!known) this.logger.error(`${id}: ${request.method} failed: ${messageOf(error)}`);
       if (response.headersSent) response.destroy();
-      else sendError(request, response, known ? error : internal());
+      else sendError(request, response, known ?? storageError(error) ?? internal());
+    };
+    try {
+      this.#route(request, response)?.catch(refuse);
+    } catch (error) {
+      refuse(error);
     }
   }
 
-  async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = urlOf(request.url ?? "", "http://localhost");
-    if (!url) throw new ApiError(400, "invalid_url", "The address cannot be read.");
+  #route(request: IncomingMessage, response: ServerResponse): Promise<void> | void {
+    const { path, query } = partsOf(request.url ?? "");
     const method = request.method === "HEAD" ? "GET" : request.method;
-    const matching = this.routes.flatMap((route) => {
-      const id = idIn(route.path, url.pathname);
-      return id === undefined ? [] : [{ route, id }];
-    });
-    const found = matching.find(({ route }) => route.method === method);
+    let found: Pattern | undefined;
+    let id: string | undefined;
+    for (const pattern of this.#patterns) {
+      if (pattern.route.method !== method) continue;
+      id = idIn(pattern, path);
+      if (id === undefined) continue;
+      found = pattern;
+      break;
+    }
     if (found?.route.open !== true) this.#admit(request);
-    if (!found) throw unknown(url.pathname, matching);
-    await found.route.handle({ request, response, id: found.id, query: queryOf(url) });
+    if (!found || id === undefined) throw this.#unknown(path);
+    return found.route.handle({ request, response, id, query });
   }
 
   #admit({ headers }: IncomingMessage): void {
-    const host = urlOf(`http://${headers.host ?? ""}`);
-    if (headers.origin !== undefined && urlOf(headers.origin)?.host !== host?.host) {
+    if (headers.origin !== undefined && urlOf(headers.origin)?.host !== urlOf(`http://${headers.host ?? ""}`)?.host) {
       throw new ApiError(403, "foreign_origin", "A page of another site may not send this.");
     }
-    if (!mayEnter(this.key, headers.authorization)) {
+    if (!this.#mayEnter(headers.authorization)) {
       const challenge = { headers: { "www-authenticate": "Bearer" } };
       throw new ApiError(
         401,
@@ -95,10 +117,32 @@ export class Router {
         challenge,
       );
     }
-    if (this.key === undefined && !isLoopback(host?.hostname ?? "")) {
+    if (this.key !== undefined || (headers.host !== undefined && headers.host === this.#ownHost)) return;
+    if (!isLoopback(urlOf(`http://${headers.host ?? ""}`)?.hostname ?? "")) {
       throw new ApiError(403, "foreign_host", "Without a key this server answers only to localhost.");
     }
+    this.#ownHost = headers.host;
   }
+
+  #unknown(path: string): ApiError {
+    const others = this.#patterns.filter((pattern) => idIn(pattern, path) !== undefined);
+    if (others.length === 0) return new ApiError(404, "not_found", `There is nothing at ${path.slice(0, 200)}.`);
+    const allow = others.map(({ route }) => route.method).join(", ");
+    return new ApiError(405, "method_not_allowed", `Use ${allow} here.`, { headers: { allow } });
+  }
+}
+
+/** A route's path around its `{id}`. */
+interface Pattern {
+  readonly route: Route;
+  readonly before: string;
+  /** Undefined in a path without it. */
+  readonly after: string | undefined;
+}
+
+function patternOf(route: Route): Pattern {
+  const [before = "", after] = route.path.split("{id}");
+  return { route, before, after };
 }
 
 function sendError(request: IncomingMessage, response: ServerResponse, error: ApiError): void {
@@ -111,23 +155,22 @@ function internal(): ApiError {
   return new ApiError(500, "internal_error", "The server has made a mistake. Its log says more.");
 }
 
-function unknown(path: string, matching: readonly { route: Route }[]): ApiError {
-  if (matching.length === 0) return new ApiError(404, "not_found", `There is nothing at ${path.slice(0, 200)}.`);
-  const allow = matching.map(({ route }) => route.method).join(", ");
-  return new ApiError(405, "method_not_allowed", `Use ${allow} here.`, { headers: { allow } });
-}
-
-/** @returns what `{id}` stands for, "" in a route without it, undefined where the path is another. */
-function idIn(route: string, path: string): string | undefined {
-  const [before = "", after] = route.split("{id}");
-  if (after === undefined) return path === route ? "" : undefined;
+/** @returns what `{id}` of the route stands for, "" in a route without it, undefined where the path is another. */
+function idIn({ before, after }: Pattern, path: string): string | undefined {
+  if (after === undefined) return path === before ? "" : undefined;
   if (!path.startsWith(before) || !path.endsWith(after)) return undefined;
   const id = path.slice(before.length, path.length - after.length);
   return /^[\w-]{1,100}$/.test(id) ? id : undefined;
 }
 
-function queryOf(url: URL): Record<string, string> {
-  return Object.fromEntries(url.searchParams);
+const noQuery: Readonly<Record<string, string>> = {};
+
+/** A request's target: as a path, or whole as proxies send it. */
+function partsOf(target: string): { path: string; query: Readonly<Record<string, string>> } {
+  if (/^\/[\w/-]*$/.test(target)) return { path: target, query: noQuery };
+  const url = urlOf(target, "http://localhost");
+  if (!url) throw new ApiError(400, "invalid_url", "The address cannot be read.");
+  return { path: url.pathname, query: Object.fromEntries(url.searchParams) };
 }
 
 function urlOf(text: string, base?: string): URL | undefined {

@@ -73,9 +73,15 @@ export function allRoutes({ videos, metrics, offer, page, runners, startedAt, dr
       method: "GET",
       path: "/healthz",
       open: true,
-      handle: ({ response }) => {
-        const replicas = runners.map(({ ready, healthy, restarts }) => ({ ready, healthy, restarts }));
-        const healthy = runners.every((runner) => runner.healthy);
+      handle: async ({ response }) => {
+        const replicas = await Promise.all(
+          runners.map(async (runner) => {
+            const silent = await runner.silentRanks();
+            const { ready, healthy, restarts } = runner;
+            return { ready, healthy: healthy && silent.length === 0, restarts, silent_ranks: silent };
+          }),
+        );
+        const healthy = replicas.every((replica) => replica.healthy);
         send(response, healthy ? 200 : 503, "application/json", JSON.stringify({ healthy, replicas }));
       },
     },

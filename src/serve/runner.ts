@@ -11,6 +11,8 @@ import type { Offer } from "./settings.js";
 /** Starts of workers that may fail in a row before /healthz says so. */
 const MOST_FAILURES = 3;
 const LONGEST_WAIT_MS = 60_000;
+/** How long a worker may take to answer. */
+const SILENCE_MS = 5000;
 
 export interface RunnerParts {
   readonly open: (signal: AbortSignal) => Promise<Engine>;
@@ -31,6 +33,7 @@ export class Runner {
   #failures = 0;
   #restarts = 0;
   #work: Promise<void> = Promise.resolve();
+  #asking: Promise<readonly number[]> | undefined;
 
   constructor(private readonly parts: RunnerParts) {}
 
@@ -42,6 +45,18 @@ export class Runner {
   /** Whether the workers are there, or are likely to come. */
   get healthy(): boolean {
     return this.#failures < MOST_FAILURES;
+  }
+
+  /** Asks the workers for a sign of life. @returns those that have given none for a while; who asks meanwhile gets the same answer. */
+  silentRanks(): Promise<readonly number[]> {
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #ask(): Promise<readonly number[]> {
+    return (await this.#engine?.silentRanks(SILENCE_MS)) ?? [];
   }
 
   get restarts(): number {

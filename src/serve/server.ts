@@ -81,7 +81,7 @@ export class VideoServer {
     const routes = allRoutes({ videos, metrics, offer, page, runners, startedAt: Date.now(), draining });
     const router = new Router(routes, key, logger);
     const http = createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS / 2 }, (request, response) => {
-      void router.answer(request, response);
+      router.answer(request, response);
     });
     http.keepAliveTimeout = KEEP_ALIVE_MS;
     http.maxConnections = MOST_CONNECTIONS;

@@ -48,7 +48,8 @@ export class Store {
     const { journal, entries } = await Journal.open(join(folder, "journal.jsonl"), entrySchema);
     const store = new Store(folder, journal, entries);
     await store.#removeOrphans();
-    await store.#compact(0);
+    // It only saves room, and needs some: on a full disk the old one will do.
+    await store.#compact(0).catch(() => undefined);
     return store;
   }
 
@@ -116,12 +117,20 @@ export class Store {
     });
   }
 
-  /** Removes a record, then its file. @throws DitrunError ERR_FILE_WRITE where the journal cannot be written. */
+  /**
+   * Removes a record, then its file; on a full disk the file first, which makes room for the journal's line.
+   * @throws DitrunError ERR_FILE_WRITE where the journal cannot be written.
+   */
   async remove(id: string, why: "deleted" | "expired", now: number): Promise<void> {
     await this.#inTurn(id, async () => {
       if (!this.#records.has(id)) return;
-      await this.#write({ gone: id, why, at: now });
+      const entry: Entry = { gone: id, why, at: now };
+      const written = await this.#write(entry).then(
+        () => true,
+        () => false,
+      );
       await this.removeFiles(id);
+      if (!written) await this.#write(entry);
     });
   }
 

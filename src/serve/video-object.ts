@@ -11,14 +11,51 @@ interface Parts {
   readonly keepMs: number;
 }
 
-/** A video as clients see it. */
-export function videoObject(record: VideoRecord, { jobs, queue, model, keepMs }: Parts): Video {
+/** Videos as clients see them. */
+export class VideoViews {
+  /** JSON of records, as long as they are those of the store, with the two things that change besides. */
+  readonly #texts = new WeakMap<VideoRecord, { progress: number; position: number | null; text: string }>();
+
+  constructor(private readonly parts: Parts) {}
+
+  object(record: VideoRecord): Video {
+    return videoObject(record, this.#progress(record), this.#position(record), this.parts);
+  }
+
+  /** The same as JSON, kept for the next client that polls. */
+  json(record: VideoRecord): string {
+    const progress = this.#progress(record);
+    const position = this.#position(record);
+    const known = this.#texts.get(record);
+    if (known?.progress === progress && known.position === position) return known.text;
+    const text = JSON.stringify(videoObject(record, progress, position, this.parts));
+    this.#texts.set(record, { progress, position, text });
+    return text;
+  }
+
+  #progress({ id, status }: VideoRecord): number {
+    if (status === "completed") return 100;
+    return status === "in_progress" ? (this.parts.jobs.progressOf(id)?.percent ?? 0) : 0;
+  }
+
+  #position({ id, status }: VideoRecord): number | null {
+    return status === "queued" ? (this.parts.queue.positionOf(id) ?? 1) : null;
+  }
+}
+
+/** @param position its place in the queue; null where it does not wait. */
+function videoObject(
+  record: VideoRecord,
+  progress: number,
+  position: number | null,
+  { model, keepMs }: Pick<Parts, "model" | "keepMs">,
+): Video {
   const { id, status, settings, sampling, createdAt, completedAt, measured } = record;
   const completed = status === "completed";
   const seed = Number(settings.seed);
   return {
     ...{ id, object: "video", model, status },
-    progress: completed ? 100 : status === "in_progress" ? (jobs.progressOf(id)?.percent ?? 0) : 0,
+    progress,
     created_at: seconds(createdAt),
     completed_at: completed && completedAt !== undefined ? seconds(completedAt) : null,
     expires_at: isFinal(record) && completedAt !== undefined ? seconds(completedAt + keepMs) : null,
@@ -34,7 +71,7 @@ export function videoObject(record: VideoRecord, { jobs, queue, model, keepMs }:
     flow_shift: sampling?.shift ?? settings.shift ?? null,
     lora: settings.loras?.map(({ name, strength }) => ({ name, scale: strength })) ?? null,
     seed: Number.isSafeInteger(seed) ? seed : settings.seed,
-    queue_position: status === "queued" ? (queue.positionOf(id) ?? 1) : null,
+    queue_position: position,
     url: completed ? `/v1/videos/${id}/content` : null,
     inference_time_s: measured?.inferenceSeconds ?? null,
     peak_memory_mb: measured ? Math.round(measured.peakMemoryBytes / 1e6) : null,

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from "node:http";
-import { ApiError, badField, conflict, schemaError } from "./api-error.js";
+import { ApiError, badField, conflict, schemaError, storageError } from "./api-error.js";
 import { readCreate } from "./body.js";
 import { sendFile } from "./content.js";
 import { sendEvents } from "./events.js";
@@ -12,10 +12,11 @@ import { limits, listSchema, type Video } from "./schemas.js";
 import { digestOf, type Offer, settingsOf } from "./settings.js";
 import type { Store } from "./store.js";
 import { variantNames, variantOf, variants } from "./variants.js";
-import { videoObject } from "./video-object.js";
+import { VideoViews } from "./video-object.js";
 
-/** What a client that polls should wait, and one that finds the queue full where no video tells how long they take. */
-const POLL_MS = 1000;
+/** What a client that polls should wait. */
+const pollLater = { "openai-poll-after-ms": "1000" };
+/** What one that finds the queue full should wait, where no video tells how long they take. */
 const RETRY_SECONDS = 10;
 /** OpenAI's clients do not wait longer. */
 const LONGEST_RETRY_SECONDS = 60;
@@ -34,7 +35,8 @@ export interface VideosParts {
 /** `/v1/videos` and what is below it. */
 export function videoRoutes(parts: VideosParts): Route[] {
   const { store, jobs, queue, offer, keepMs } = parts;
-  const objectOf = (record: VideoRecord): Video => videoObject(record, { jobs, queue, model: offer.model, keepMs });
+  const views = new VideoViews({ jobs, queue, model: offer.model, keepMs });
+  const objectOf = (record: VideoRecord): Video => views.object(record);
   const recordOf = (id: string): VideoRecord => found(store, id);
   return [
     { method: "POST", path: "/v1/videos", handle: (exchange) => create(exchange, parts, objectOf) },
@@ -55,8 +57,7 @@ export function videoRoutes(parts: VideosParts): Route[] {
       path: "/v1/videos/{id}",
       handle: ({ response, id }) => {
         const record = recordOf(id);
-        const headers = isFinal(record) ? undefined : { "openai-poll-after-ms": `${POLL_MS}` };
-        sendJson(response, objectOf(record), headers);
+        sendJson(response, views.json(record), isFinal(record) ? undefined : pollLater);
       },
     },
     {
@@ -135,10 +136,11 @@ async function create(
     const record = await (same ?? (place && jobs.create(settings, place, idempotency)));
     if (!record) throw new TypeError("A new video needs a place.");
     place?.release();
-    sendJson(response, objectOf(record), { "openai-poll-after-ms": `${POLL_MS}` });
+    sendJson(response, objectOf(record), pollLater);
   } catch (error) {
     place?.release();
-    if (error instanceof ApiError) metrics.rejected(error.code);
+    const refused = error instanceof ApiError ? error : storageError(error);
+    if (refused) metrics.rejected(refused.code);
     throw error;
   }
 }

@@ -100,7 +100,9 @@ export async function openFfmpegWriter(
       const { failed } = await child;
       if (failed) throw await failure();
       return takeName(temporary, out, overwrite).catch((error: unknown) => {
-        throw new DitrunError("ERR_FILE_WRITE", `Cannot rename ${temporary} to ${out}: ${fileFailure(error)}.`);
+        throw new DitrunError("ERR_FILE_WRITE", `Cannot rename ${temporary} to ${out}: ${fileFailure(error)}.`, {
+          cause: error,
+        });
       });
     },
     abort: async () => {
@@ -121,7 +123,7 @@ function ending(exitCode: number | undefined, signal: string | undefined, stderr
 /** Makes the empty temporary file, so that a missing or read-only folder is known before the first frame. @returns its name. */
 async function claim(out: string): Promise<string> {
   const { name, file } = await openTemporary(out).catch((error: unknown) => {
-    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`, { cause: error });
   });
   await file.close();
   return name;

@@ -45,7 +45,7 @@ export async function openWasmWriter(
   );
   const { name: temporary, file } = await openTemporary(out).catch(async (error: unknown) => {
     await encoder.close();
-    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`);
+    throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`, { cause: error });
   });
 
   return {
@@ -60,7 +60,7 @@ export async function openWasmWriter(
         return await takeName(temporary, out, overwrite);
       } catch (error) {
         await rm(temporary, { force: true });
-        throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`);
+        throw new DitrunError("ERR_FILE_WRITE", `Cannot write ${out}: ${fileFailure(error)}.`, { cause: error });
       }
     },
     abort: async () => {

@@ -184,9 +184,13 @@ export class WorkerStore {
 
   /** Comes from the thread that must not block, and so tells a worker that is stopped or stuck from one that computes. */
   #startPulse(): void {
-    const alive: WorkerMessage = { type: "alive", id: 0 };
     const milliseconds = (this.settings.timeoutSeconds * 1000) / pulsesPerTimeout;
-    this.#pulse = setInterval(() => this.#send(JSON.stringify(alive)), milliseconds).unref();
+    this.#pulse = setInterval(() => this.#giveSign(), milliseconds).unref();
+  }
+
+  #giveSign(): void {
+    const alive: WorkerMessage = { type: "alive", id: 0 };
+    this.#send(JSON.stringify(alive));
   }
 
   get rank(): number {
@@ -351,6 +355,10 @@ export class WorkerStore {
         message = parseMessage(launcherMessageSchema, header);
       } catch (error) {
         this.#end(new DitrunError("ERR_PROTOCOL", `A message of the launcher is not valid: ${messageOf(error)}.`));
+        continue;
+      }
+      if (message.type === "ping") {
+        this.#giveSign();
         continue;
       }
       if (message.type === "abort") {

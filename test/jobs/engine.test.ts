@@ -189,12 +189,18 @@ describe("an engine", () => {
     expect(order).toEqual(["called off", "first", "third"]);
   });
 
-  test("ends with the first cause where a worker is killed while it waits, and can be opened again", async () => {
+  test("names a rank that is stopped; ends with the first cause where one is killed while it waits, and can be opened again", async () => {
     const engine = await open();
     const [request] = shapes;
     if (!request) throw new Error("no shapes");
     const [victim] = workers();
     if (!victim) throw new Error("no workers");
+    expect(await engine.silentRanks(10_000)).toEqual([]);
+    process.kill(victim.pid, "SIGSTOP");
+    const [, rank] = /\0RANK=(\d+)\0/.exec(readFileSync(`/proc/${victim.pid}/environ`, "latin1")) ?? [];
+    expect(await engine.silentRanks(1000)).toEqual([Number(rank)]);
+    process.kill(victim.pid, "SIGCONT");
+    expect(await engine.silentRanks(10_000)).toEqual([]);
     process.kill(victim.pid, "SIGKILL");
     await expect(make(engine, request)).rejects.toMatchObject({
       code: "ERR_RANK_SIGNAL",

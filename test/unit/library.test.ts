@@ -12,7 +12,14 @@ import {
 } from "../../src/index.js";
 
 test("the library is these names, and no other", () => {
-  expect(Object.keys(library).sort()).toEqual(["DitrunError", "launch", "loadPlan", "openEngine"]);
+  expect(Object.keys(library).sort()).toEqual([
+    "DitrunError",
+    "ServerError",
+    "createClient",
+    "launch",
+    "loadPlan",
+    "openEngine",
+  ]);
 });
 
 describe("loadPlan", () => {

@@ -51,7 +51,7 @@ describe("the published package", () => {
   });
 
   test("opens the library and its own description, and nothing else", async () => {
-    expect(Object.keys(manifest.exports)).toEqual([".", "./package.json"]);
+    expect(Object.keys(manifest.exports)).toEqual([".", "./client", "./package.json"]);
     const script = `await import("ditrun/dist/failure.js")`;
     const deep = await execa("node", ["--input-type=module", "-e", script], { cwd: packageRoot, reject: false });
     expect(deep.stderr).toContain("ERR_PACKAGE_PATH_NOT_EXPORTED");

@@ -29,7 +29,20 @@ const ground = ["failure", "failure-codes", "limits", "nearest", "text", "paths"
 const bytes = ["files", "formats", ...ground];
 /** What both processes are told: shapes of models, plans, tasks and messages. */
 const said = ["schemas", "protocol", ...ground];
-const aboveAll = ["index", "serve", "doctor", "cli", "views", "engine", "launcher", "models", "plan", "hub", "video"];
+const aboveAll = [
+  "index",
+  "client",
+  "serve",
+  "doctor",
+  "cli",
+  "views",
+  "engine",
+  "launcher",
+  "models",
+  "plan",
+  "hub",
+  "video",
+];
 
 /** What each room may import besides itself. A room is a folder of src/, the two schemas or a file; in worker/ a folder of that. */
 const arrows: Readonly<Record<string, readonly string[]>> = {
@@ -45,13 +58,14 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
   plan: ["models", "schemas", ...bytes],
   launcher: ["protocol messages", ...bytes],
   engine: ["launcher", "models", "plan", "sampling", "hub", "video", ...said, ...bytes],
-  views: ["engine", "models", "plan", ...said],
+  client: ["failure"],
+  views: ["client", "engine", "models", "plan", ...said],
   cli: [...aboveAll, "sampling", ...said, ...bytes],
   serve: [...aboveAll, "sampling", ...said, ...bytes],
   // It runs in a browser, and knows of the server what anybody is told.
   "serve/page": ["serve"],
   doctor: [...aboveAll, "sampling", ...said, ...bytes],
-  index: ["engine", "launcher", "models", "plan", ...said],
+  index: ["client", "engine", "launcher", "models", "plan", ...said],
   "worker/runtime": said,
   "worker/ops": ["worker/runtime", ...said],
   "worker/comm": ["worker/ops", "worker/runtime", "worker/life", ...said],

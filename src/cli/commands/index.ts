@@ -1,5 +1,6 @@
 import { type Command, defineCommand } from "../command.js";
 import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
+import { clientDownloadOptions, clientGenerateOptions, clientListOptions, clientOptions } from "../options/client.js";
 import { convertOptions } from "../options/convert.js";
 import { doctorOptions } from "../options/doctor.js";
 import { generateOptions } from "../options/generate.js";
@@ -60,6 +61,55 @@ export const commands: readonly Command[] = [
     },
     options: serveOptions,
     load: async () => (await import("./serve.js")).serve,
+  }),
+  defineCommand({
+    name: "client generate",
+    summary: "Have a server make a video, wait for it, and get its file",
+    example: {
+      line: 'ditrun client generate --prompt "A red car" --out car.mp4',
+      describe: "By the server on this machine; Ctrl-C cancels the video",
+    },
+    options: clientGenerateOptions,
+    load: async () => (await import("./client.js")).clientGenerate,
+  }),
+  defineCommand({
+    name: "client list",
+    summary: "List a server's videos",
+    example: { line: "ditrun client list --url http://gpu1:8000", describe: "The 20 newest" },
+    options: clientListOptions,
+    load: async () => (await import("./client.js")).clientList,
+  }),
+  defineCommand({
+    name: "client get",
+    summary: "Say how far videos of a server are",
+    example: { line: "ditrun client get video_019a", describe: "One video" },
+    options: clientOptions,
+    operands: "ID...",
+    load: async () => (await import("./client.js")).clientGet,
+  }),
+  defineCommand({
+    name: "client download",
+    summary: "Get the file of a server's video",
+    example: { line: "ditrun client download video_019a --out car.mp4", describe: "Once it is completed" },
+    options: clientDownloadOptions,
+    operands: "ID",
+    load: async () => (await import("./client.js")).clientDownload,
+  }),
+  defineCommand({
+    name: "client cancel",
+    summary: "End videos of a server at their next step",
+    example: { line: "ditrun client cancel video_019a", describe: "One that waits or is being made" },
+    options: clientOptions,
+    operands: "ID...",
+    load: async () => (await import("./client.js")).clientCancel,
+  }),
+  defineCommand({
+    name: "client delete",
+    summary: "Remove videos of a server with their files",
+    example: { line: "ditrun client delete video_019a", describe: "One, which is cancelled where it is not done" },
+    options: clientOptions,
+    operands: "ID...",
+    load: async () => (await import("./client.js")).clientDelete,
   }),
   defineCommand({
     name: "wan profile",

@@ -43,7 +43,7 @@ export const modelOptions = {
 export type ModelOptions = Values<typeof modelOptions>;
 
 /** -1n asks for one to be drawn. @throws DitrunError for what is no seed. */
-function readSeed(text: string, name: string): bigint {
+export function readSeed(text: string, name: string): bigint {
   if (text === "-1") return -1n;
   if (/^\d+$/.test(text) && BigInt(text) <= largestSeed) return BigInt(text);
   return refuse(name, text, `a whole number from 0 to ${largestSeed}, or -1 to draw one`);

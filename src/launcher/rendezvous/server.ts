@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Context, curveKeyPair, type Router } from "zeromq";
 import { DitrunError, messageOf } from "../../failure.js";
 import { AwakeClock } from "../../protocol/awake-clock.js";
@@ -44,6 +45,8 @@ const RANKS_PER_THREAD = 64;
 const MOST_THREADS = 4;
 /** How much longer than any rank may take a request to be stopped by all. */
 const STOP_MARGIN_MILLISECONDS = 5000;
+/** How often it is looked whether all ranks have answered. */
+const PING_LOOK_MILLISECONDS = 10;
 /** Bytes that ranks have handed over and that have not been dealt with yet; each rank keeps to less. */
 const MOST_HANDED_OVER = 2 * 2 ** 30;
 
@@ -195,6 +198,17 @@ export class Rendezvous {
   /** There will be no more requests: ranks end. */
   end(): void {
     this.#requests.end();
+  }
+
+  /** Asks every rank that has joined for a sign of life. @returns those that have given none in time. */
+  async silentRanks(milliseconds: number): Promise<readonly number[]> {
+    const asked = performance.now();
+    for (const rank of this.#routes.keys()) this.#send(rank, { type: "ping" });
+    for (;;) {
+      const silent = this.#closed ? [] : this.#life.silentSince(asked);
+      if (silent.length === 0 || performance.now() - asked >= milliseconds) return silent.toSorted((a, b) => a - b);
+      await sleep(PING_LOOK_MILLISECONDS);
+    }
   }
 
   /** Tells every rank that has joined that all is over, and why. */

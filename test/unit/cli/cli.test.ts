@@ -141,8 +141,8 @@ describe("convert", () => {
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
-    ["", "Name a command: profile, accuracy, wan, serve, links"],
-    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, serve, links'],
+    ["", "Name a command: profile, accuracy, wan, serve, client, links"],
+    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, serve, client, links'],
     ["profile --cpp 2", "There is no option --cpp: did you mean --cp?"],
     ["profile extra", '"extra" is not understood after profile'],
     ["profile --cp two", '--cp is "two"; it must be a whole number of at least 1'],

@@ -47,6 +47,13 @@ export class FakeEngine implements Engine {
     return { frames, width, height, seed: BigInt(seed), ranks: [measured] };
   }
 
+  /** As if these had been stopped. */
+  silent: readonly number[] = [];
+
+  async silentRanks(): Promise<readonly number[]> {
+    return this.silent;
+  }
+
   async close(): Promise<void> {
     this.#end(undefined);
   }

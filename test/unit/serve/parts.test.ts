@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { isLoopback, mayEnter } from "../../../src/serve/auth.js";
+import { doorFor, isLoopback } from "../../../src/serve/auth.js";
+import { withoutFolders } from "../../../src/serve/outcomes.js";
 import { Queue } from "../../../src/serve/queue.js";
 import { parseRange } from "../../../src/serve/ranges.js";
 import { Ids } from "../../../src/serve/records.js";
@@ -73,9 +74,9 @@ describe("the queue", () => {
 test("the key is asked for, whole and alone", () => {
   const key = "0123456789abcdef";
   const headers = [undefined, "", key, `Basic ${key}`, "Bearer ", `Bearer ${key}0`, `Bearer ${key.slice(1)}`];
-  expect(headers.filter((header) => mayEnter(key, header))).toEqual([]);
-  expect([`Bearer ${key}`, `bearer  ${key}`].filter((header) => !mayEnter(key, header))).toEqual([]);
-  expect(mayEnter(undefined, undefined)).toBe(true);
+  expect(headers.filter(doorFor(key))).toEqual([]);
+  expect([`Bearer ${key}`, `bearer  ${key}`].filter((header) => !doorFor(key)(header))).toEqual([]);
+  expect(doorFor(undefined)(undefined)).toBe(true);
   expect(["127.0.0.1", "127.8.8.8", "localhost", "::1"].filter((host) => !isLoopback(host))).toEqual([]);
   expect(["0.0.0.0", "::", "10.0.0.1", "127.0.0.1.example", "localhost.example"].filter(isLoopback)).toEqual([]);
 });
@@ -153,4 +154,12 @@ describe("a request", () => {
     expect(parse({ prompt: "a", seed: 1 })).toBe(parse({ seed: 1, prompt: "a" }));
     expect(parse({ prompt: "a", seed: 1 })).not.toBe(parse({ prompt: "a", seed: 2 }));
   });
+});
+
+test.each([
+  ["Cannot write /srv/data/videos/a.mp4: full.", "Cannot write a.mp4: full."],
+  ['"/srv/x/style.safetensors" has no tensors.', '"style.safetensors" has no tensors.'],
+  ["Look at http://host/a/b or docs/a.md, and/or ask.", "Look at http://host/a/b or docs/a.md, and/or ask."],
+])("clients are told %s without the server's folders", (message, told) => {
+  expect(withoutFolders(message)).toBe(told);
 });
