@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice } from "../engine/choose-device.js";
 import { type EmitHandler, runJob, Workers, type WorkersOptions } from "../engine/workers.js";
 import type { Log } from "../launcher/logs.js";
-import { planTitle } from "../plan/resolve.js";
+import { planTitle } from "../plan/names.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
 import { counted } from "../text.js";

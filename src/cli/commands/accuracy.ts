@@ -11,7 +11,8 @@ import { isWan } from "../../models/registry.js";
 import { type Model, wanTokens } from "../../models/schema.js";
 import { type FoundModel, findModel } from "../../models/wan/find-model.js";
 import { latentOf } from "../../models/wan/video-size.js";
-import { planPrecision, singleDevicePlan } from "../../plan/resolve.js";
+import { planPrecision } from "../../plan/names.js";
+import { singleDevicePlan } from "../../plan/resolve.js";
 import { meshSize, type Plan } from "../../plan/schema.js";
 import type { ForwardTask, WanAccuracyTask } from "../../protocol/job.js";
 import {
