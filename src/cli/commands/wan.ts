@@ -92,8 +92,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   for (const lora of loras) log.logger.info(await describeLora(lora, model));
   const { sampling, told } = samplingFor(asked, { ...usual, weights });
   if (told !== undefined) log.logger.info(told);
-  const given = await session.plan(model, { ...globals, vaeDtype: chosen.vaeDtype }, tokens);
-  const plan = sampling.guideScale === 1 ? planOfOneForward(given, globals.cfg, log.logger) : given;
+  const oneForward = sampling.guideScale === 1;
+  const flags = { ...globals, vaeDtype: chosen.vaeDtype };
+  const given = await session.plan(model, flags, { size: latent, oneForward });
+  const plan = oneForward ? planOfOneForward(given, globals.cfg, log.logger) : given;
   if (plan !== given) checkPlan(plan, model, tokens);
   const bf16Steps = bf16StepsOf(chosen, sampling.steps, plan);
   const negative = { name: "The negative prompt", text: chosen.negativePrompt ?? published.negativePrompt };
