@@ -85,7 +85,7 @@ export interface RankedPlan extends Evaluation {
   /** Seconds of a whole video: all steps and the decode. */
   readonly videoSeconds: number | undefined;
   /** How many times as fast as one device. */
-  readonly speedup: number | undefined;
+  readonly speedup: number;
 }
 
 const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
@@ -103,7 +103,7 @@ export function planTable(page: Page, rows: readonly RankedPlan[]): string {
       short: "video s",
       cell: ({ videoSeconds }) => (videoSeconds === undefined ? "" : figures(videoSeconds)),
     },
-    { head: "speed-up", short: "×", cell: ({ speedup }) => (speedup === undefined ? "" : `${threeDigits(speedup)} ×`) },
+    { head: "speed-up", short: "×", cell: ({ speedup }) => `${threeDigits(speedup)} ×` },
     { head: "GiB a GPU", short: "GiB", cell: ({ bytes }) => gib(bytes) },
     {
       head: "GiB at least",
@@ -153,4 +153,27 @@ export function refusedLines(page: Page, refused: readonly Refusal[]): string {
     return prose(page, `  ${shown}: ${why}`);
   });
   return ["Refused:", ...lines].join("\n");
+}
+
+/** What --json has of a ranking, as views/documents.ts publishes it. */
+export function planDocument(ranked: readonly RankedPlan[], refused: readonly Refusal[], machine: Machine) {
+  const { device, links, calibrated = false, hosts } = machine;
+  return {
+    ...{ hosts, device, links, calibrated },
+    plans: ranked.map((each) => {
+      const { attention, products, elementwise, communication, hidden } = compared(each);
+      return {
+        plan: each.plan,
+        forwardMs: each.forward.milliseconds,
+        stepMs: each.step?.milliseconds ?? null,
+        decodeMs: each.decode?.milliseconds ?? null,
+        videoSeconds: each.videoSeconds ?? null,
+        speedup: each.speedup,
+        ...{ communicationMs: communication, hiddenMs: hidden },
+        ...{ attentionMs: attention, productsMs: products, elementwiseMs: elementwise },
+        ...{ memoryBytes: each.bytes, leastMemoryBytes: each.leastBytes },
+      };
+    }),
+    refused: refused.map(({ plan, why }) => ({ plan: `${meshName(plan.mesh)} ${dtypesOf(plan)}`, why })),
+  };
 }

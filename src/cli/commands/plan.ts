@@ -19,7 +19,14 @@ import { singleDevicePlan } from "../../plan/resolve.js";
 import { type Plan, type PlanDocument, planSchema } from "../../plan/schema.js";
 import { counted } from "../../text.js";
 import { pageOf, paint, prose } from "../../views/page.js";
-import { planTable, type RankedPlan, ratesSentence, refusedLines, whyFirst } from "../../views/plan-report.js";
+import {
+  planDocument,
+  planTable,
+  type RankedPlan,
+  ratesSentence,
+  refusedLines,
+  whyFirst,
+} from "../../views/plan-report.js";
 import { calibrate } from "../calibrate.js";
 import type { Body, Context } from "../command.js";
 import { reads, writes } from "../named-files.js";
@@ -77,8 +84,9 @@ async function run(chosen: PlanOptions, context: Context): Promise<number> {
     print(prose(page, `The first plan is in ${out}: ditrun … --plan ${out}.`));
   }
   await context.document.write({
-    ...{ command: context.command, model: subject.model, tokens, workers, machine, steps: subject.steps },
-    ...{ plans: ranked, refused, verdict },
+    ...{ command: context.command, model: subject.model, tokens, workers, verdict },
+    steps: subject.size === undefined ? null : subject.steps,
+    ...planDocument(ranked, refused, machine),
   });
   if (!first) throw new DitrunError("ERR_PLAN_MESH", verdict.charAt(0).toUpperCase() + verdict.slice(1));
   return exitCodes.ok;
