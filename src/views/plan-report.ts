@@ -24,7 +24,7 @@ export function reasonOf(first: Evaluation, second: Evaluation): string {
   const [a, b] = [compared(first), compared(second)];
   const gain = b.milliseconds / a.milliseconds - 1;
   const other = meshName(second.plan.mesh);
-  if (gain < 0.002) return `as fast as ${other}, and it sends less or needs less memory`;
+  if (gain < 0.002) return `as fast as ${other}`;
   const parts = (["attention", "products", "elementwise", "communication"] as const)
     .map((name) => ({ name, more: b[name] - a[name] }))
     .sort((x, y) => y.more - x.more);

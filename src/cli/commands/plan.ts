@@ -11,7 +11,7 @@ import type { LatentSize, Model } from "../../models/schema.js";
 import { findModel } from "../../models/wan/find-model.js";
 import { published, type WanPreset } from "../../models/wan/presets.js";
 import { latentOf } from "../../models/wan/video-size.js";
-import { comparedMs, type Ranking, rankPlans } from "../../plan/planner/choose.js";
+import { comparedMs, fastestFirst, type Ranking, rankPlans } from "../../plan/planner/choose.js";
 import { deviceFileSchema, type Machine } from "../../plan/planner/device.js";
 import { devices } from "../../plan/planner/devices.js";
 import { evaluate } from "../../plan/planner/evaluate.js";
@@ -170,9 +170,7 @@ function rankAll(
     return { each, base, ...rankPlans({ model, plan: base, workers, machine, size }) };
   });
   const shown = rankings.filter(({ each, ranked }) => dtype !== undefined || each === "bf16" || ranked.length > 0);
-  const ranked = shown
-    .flatMap(({ base, ranked: own }) => own.map((each) => withGains(each, base)))
-    .sort((a, b) => comparedMs(a) - comparedMs(b));
+  const ranked = fastestFirst(shown.flatMap(({ base, ranked: own }) => own.map((each) => withGains(each, base))));
   return { ranked, refused: shown.flatMap(({ refused }) => refused) };
 
   function withGains(each: Ranking["ranked"][number], base: Plan): RankedPlan {

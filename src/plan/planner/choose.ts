@@ -39,16 +39,13 @@ export const comparedMs = ({ step, forward }: Evaluation): number => (step ?? fo
 /** Nearer than this, two plans count as equally fast. */
 const EQUAL = 0.002;
 
-/**
- * The fastest first. Of those that are as fast as the first, guidance parallelism comes before the others, since it sends least, and
- * then what needs less memory.
- */
-function sorted(evaluations: readonly Evaluation[]): Evaluation[] {
+/** The fastest first. Of those that are as fast as the first, guidance parallelism comes before the others, since it sends least. */
+export function fastestFirst<Plans extends Evaluation>(evaluations: readonly Plans[]): Plans[] {
   const byTime = evaluations.toSorted((a, b) => comparedMs(a) - comparedMs(b));
   const [first] = byTime;
   if (!first) return [];
   const equal = byTime.filter((each) => comparedMs(each) <= comparedMs(first) * (1 + EQUAL));
-  equal.sort((a, b) => b.plan.mesh.cfg - a.plan.mesh.cfg || a.leastBytes - b.leastBytes);
+  equal.sort((a, b) => b.plan.mesh.cfg - a.plan.mesh.cfg);
   return [...equal, ...byTime.slice(equal.length)];
 }
 
@@ -65,7 +62,7 @@ export function rankPlans({ model, plan, workers, machine, size, oneForward }: W
   const tooLarge = evaluated
     .filter((each) => !fits(each))
     .map(({ plan: each, leastBytes }) => ({ plan: each, why: memoryReason(leastBytes, room, machine) }));
-  return { ranked: sorted(evaluated.filter(fits)), refused: [...tooLarge, ...refused] };
+  return { ranked: fastestFirst(evaluated.filter(fits)), refused: [...tooLarge, ...refused] };
 }
 
 const sharingOf = (workers: number, { devicesPerHost, hosts }: Machine) =>
@@ -103,7 +100,7 @@ export function choosePlan(wanted: Wanted): Choice {
     ...evaluate(model, plain ? inBf16(each) : each, machine, size),
     plan: each,
   }));
-  const [fastest] = sorted(evaluated);
+  const [fastest] = fastestFirst(evaluated);
   const least = evaluated.reduce(
     (a, b) => (b.leastBytes < a.leastBytes ? b : a),
     fastest ?? evaluated[0] ?? none(wanted, refused),

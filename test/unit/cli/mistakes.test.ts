@@ -149,8 +149,8 @@ test.each([
     "--model Wan-AI/Wan2.1-I2V-14B-480P is image-to-video, and ditrun runs Wan 2.1 text-to-video: give --model 1.3B or 14B.",
   ],
   [
-    `wan profile ${dry} --model tiny --nproc 400`,
-    "--nproc 400 makes cfg 2 × cp 200 × tp 1. wan-tiny has 180 tokens here, fewer than the 200 workers that share them: choose a smaller cp.",
+    `wan profile ${dry} --model tiny --nproc 997`,
+    "No mesh of 997 workers fits wan-tiny, as cp997: wan-tiny has 180 tokens here, fewer than the 997 workers that share them: choose a smaller cp.",
   ],
   [
     `wan generate --device cpu --out /nonexist/x.mp4 --prompt x`,
