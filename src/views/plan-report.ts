@@ -38,6 +38,12 @@ export function ratesSentence({ device, calibrated }: Machine): string {
   return calibrated ? `${device.name}, calibrated here` : `${device.name}, ${device.source}`;
 }
 
+/** Whose links it is made with. */
+export function linksSentence({ links, hosts }: Machine): string {
+  const { gigabytesPerSecond } = links.network;
+  return hosts === 1 ? links.source : `${links.source}; between hosts ${gigabytesPerSecond} GB/s a GPU, not measured`;
+}
+
 /** A sentence on a mesh that was chosen; undefined where there was no choice. */
 export function choiceSentence({ best, ranked, refused, machine }: Choice): string | undefined {
   const { plan } = best;
@@ -150,7 +156,7 @@ export function refusedLines(page: Page, refused: readonly Refusal[]): string {
   }
   const lines = [...byReason].map(([why, names]) => {
     const shown = names.length > 4 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
-    return prose(page, `  ${shown}: ${why}`);
+    return prose(page, `${shown}: ${why}`);
   });
   return ["Refused:", ...lines].join("\n");
 }

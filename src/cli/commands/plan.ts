@@ -20,6 +20,7 @@ import { type Plan, type PlanDocument, planSchema } from "../../plan/schema.js";
 import { counted } from "../../text.js";
 import { pageOf, paint, prose } from "../../views/page.js";
 import {
+  linksSentence,
   planDocument,
   planTable,
   type RankedPlan,
@@ -70,7 +71,7 @@ async function run(chosen: PlanOptions, context: Context): Promise<number> {
   const on = `${counted(workers, "worker")}${machine.hosts > 1 ? ` on ${counted(machine.hosts, "host")}` : ""}`;
   const tokens = tokenCount(subject.model, subject.size);
   print(paint(page, "bold", prose(page, `${subject.model.name}, ${tokens} tokens, ${on}`)));
-  print(prose(page, `Rates: ${ratesSentence(machine)}. Links: ${machine.links.source}.`));
+  print(prose(page, `Rates: ${ratesSentence(machine)}. Links: ${linksSentence(machine)}.`));
   if (first) {
     print(`\n${planTable(page, ranked.slice(0, top))}`);
     if (ranked.length > top)
