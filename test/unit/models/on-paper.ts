@@ -21,7 +21,7 @@ function alikeStore(rank: number, size: number): Store {
     barrier: async () => undefined,
     largest: async (_name, value) => value,
     emit: async () => undefined,
-    step: () => async () => undefined,
+    step: () => async () => ({ preview: false }),
     fault: async (error) => {
       throw error;
     },
