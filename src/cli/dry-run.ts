@@ -1,6 +1,7 @@
 import { parameterCount, tokenCount } from "../models/cost.js";
 import type { Model } from "../models/schema.js";
-import { describeDtypes, planPrecision, weightBytes } from "../plan/resolve.js";
+import { describeDtypes, planPrecision } from "../plan/names.js";
+import { weightBytes } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { MemoryNeed } from "../protocol/results.js";
 import { counted } from "../text.js";

@@ -1,13 +1,17 @@
 import { randomBytes } from "node:crypto";
 import type { DeviceChoice } from "../engine/choose-device.js";
+import { machineFor } from "../engine/machine.js";
 import { DitrunError } from "../failure.js";
 import type { Log } from "../launcher/logs.js";
-import { isForGpu } from "../models/cost.js";
+import { isForGpu, tokenCount } from "../models/cost.js";
 import { loadDitModel } from "../models/load.js";
 import type { DitModel, Model } from "../models/schema.js";
-import { type PlanFlags, resolvePlan } from "../plan/resolve.js";
+import type { Choice } from "../plan/planner/choose.js";
+import type { Machine } from "../plan/planner/device.js";
+import { type PlanFlags, type PlanSetting, resolvePlan } from "../plan/resolve.js";
 import type { Plan } from "../plan/schema.js";
 import { type Seed, seedOf } from "../protocol/seed.js";
+import { choiceSentence } from "../views/plan-report.js";
 import type { Context } from "./command.js";
 import type { ModelOptions } from "./options/model.js";
 import { Session, type SessionOptions, surroundings } from "./session.js";
@@ -56,12 +60,23 @@ export class ModelSession extends Session {
     );
   }
 
+  /** What plans are chosen for, and predicted on. */
+  machine(): Promise<Machine> {
+    this.#machine ??= machineFor(this.device, this.hosts, process.env);
+    return this.#machine;
+  }
+  #machine: Promise<Machine> | undefined;
+
   /**
-   * The plan that the options describe; other flags may stand in for --plan and the mesh.
-   * @param tokens of one forward, where they depend on more than the model. @throws DitrunError as refuseOnCpu does, too.
+   * The plan that the options describe; other flags may stand in for --plan and the mesh. A mesh that the planner chose is told of.
+   * @param wanted the size of a video, and whether it is made without guidance. @throws DitrunError as refuseOnCpu does, too.
    */
-  async plan(model: Model, flags: PlanFlags = this.options, tokens?: number): Promise<Plan> {
-    this.refuseOnCpu(model, tokens);
+  async plan(
+    model: Model,
+    flags: PlanFlags = this.options,
+    wanted: Pick<PlanSetting, "size" | "oneForward"> = {},
+  ): Promise<Plan> {
+    this.refuseOnCpu(model, tokenCount(model, wanted.size));
     const { nproc } = this.options;
     if (nproc === "gpu" && this.device.device !== "cuda") {
       throw new DitrunError(
@@ -69,7 +84,12 @@ export class ModelSession extends Session {
         "--nproc is gpu, but there is no GPU to run on: give a number, or use --device cuda.",
       );
     }
-    return resolvePlan(flags, model, this.workers, this.devices, tokens);
+    const onChoice = (choice: Choice) => {
+      const sentence = choiceSentence(choice);
+      if (sentence !== undefined) this.tellLater(sentence);
+    };
+    const machine = await this.machine();
+    return resolvePlan(flags, model, this.workers, this.devices, { ...wanted, machine, onChoice });
   }
 }
 

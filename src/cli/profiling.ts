@@ -2,13 +2,17 @@ import { z } from "zod";
 import type { NamedFile } from "../files/apart.js";
 import { checkDocument } from "../files/documents.js";
 import { checkOutputFile, writeOutput } from "../files/output-file.js";
+import { evaluate } from "../plan/planner/evaluate.js";
 import { singleDevicePlan } from "../plan/resolve.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
 import { kernelTable } from "../views/kernel-report.js";
+import { prose } from "../views/page.js";
+import { predictedSentence, predictionOf } from "../views/plan-report.js";
 import { baselineTable, profileTable, speedupOf, summarizeProfile } from "../views/profile-report.js";
 import { chromeTrace } from "../views/trace.js";
 import { baselineVerdict, profileVerdict, speedupVerdict } from "../views/verdict.js";
+import type { ModelSession } from "./model-session.js";
 import { writes } from "./named-files.js";
 import type { ProfileOptions } from "./options/profile.js";
 import type { Session } from "./session.js";
@@ -50,7 +54,7 @@ export function aloneOf<Task extends ProfileTask | WanProfileTask>(task: Task): 
 
 /** Runs the task, and for --baseline the same on one worker; prints tables and emits the JSON document. */
 export async function profileTask(
-  session: Session,
+  session: ModelSession,
   task: ProfileTask | WanProfileTask,
   { baseline, trace }: ProfileOptions,
 ): Promise<void> {
@@ -64,7 +68,11 @@ export async function profileTask(
     await writeOutput(trace, JSON.stringify(chromeTrace(ranks)));
     session.log.logger.info(`The trace is in ${trace}: open it at ui.perfetto.dev.`);
   }
-  const document = { ...summary, deviceName: summary.device };
+  const machine = await session.machine();
+  const size = "size" in task ? task.size : undefined;
+  const predicted = predictionOf(evaluate(task.model, task.plan, machine, size).forward, summary, machine);
+  session.print(`${prose(page, predictedSentence(predicted))}\n`);
+  const document = { ...summary, predicted, deviceName: summary.device };
   const verdict = profileVerdict(summary);
   if (!baseline) {
     session.printVerdict(verdict);

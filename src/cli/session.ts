@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { chooseDevice, type DeviceChoice } from "../engine/choose-device.js";
 import { type EmitHandler, runJob, Workers, type WorkersOptions } from "../engine/workers.js";
 import type { Log } from "../launcher/logs.js";
-import { planTitle } from "../plan/resolve.js";
+import { planTitle } from "../plan/names.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { Task } from "../protocol/job.js";
 import { counted } from "../text.js";
@@ -66,7 +66,7 @@ export class Session {
 
   /** Runs a task on as many workers as its plan needs. @returns results by rank. @throws DitrunError as runJob does. */
   async run(task: Task, onEmit?: EmitHandler): Promise<unknown[]> {
-    const subject = task.kind === "links" ? "messages" : task.model.name;
+    const subject = "model" in task ? task.model.name : task.kind === "links" ? "messages" : "this device";
     return this.#launch(task.plan, { kind: task.kind, subject }, ({ settings, ...options }) =>
       runJob({ ...options, job: { ...settings, task }, onEmit }),
     );
@@ -146,6 +146,11 @@ export class Session {
   /** GPUs of all hosts; one for each host on the CPU. */
   get devices(): number {
     return this.context.hosts?.devices(this.device) ?? this.device.count;
+  }
+
+  /** Hosts of the job. */
+  get hosts(): number {
+    return Math.max(1, Math.round(this.devices / this.device.count));
   }
 
   /** Whether the job has several hosts. */

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import type { NamedText } from "../models/wan/text/texts.js";
-import { describeDtypes } from "../plan/resolve.js";
+import { describeDtypes } from "../plan/names.js";
 import { meshName, vaeDtype } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import { inComment, metadataOf } from "../video/metadata.js";

@@ -17,6 +17,8 @@ export interface DeviceChoice {
   kernels: string;
   /** GPUs of this host that the module can use; 1 on the CPU. */
   count: number;
+  /** Of the first GPU, as its driver calls it. */
+  name?: string;
   /** A sentence on why it is the CPU, where nobody has chosen it. */
   noGpu?: string;
 }
@@ -58,7 +60,7 @@ export async function chooseDevice(
 }
 
 /** GPUs that can be used, or why there are none and whether that is a surprise. */
-type Gpu = { kernels: string; count: number } | { unused: string; tell: boolean };
+type Gpu = { kernels: string; count: number; name?: string } | { unused: string; tell: boolean };
 
 /** @throws DitrunError where `wanted` is cuda and there is no module or no GPU. */
 async function findGpu(wanted: "auto" | "cuda", { findKernels, gpuIsVisible }: Surroundings): Promise<Gpu> {
@@ -77,7 +79,9 @@ async function findGpu(wanted: "auto" | "cuda", { findKernels, gpuIsVisible }: S
   // A release brings the CUDA module to hosts without a GPU too, where it is not worth a word; who built it wants to use it.
   if (wanted === "auto" && !found.built && !visible) return { unused: "No GPU is visible.", tell: false };
   const answer = await probe(found.file);
-  if ("devices" in answer && answer.devices > 0) return { kernels: found.file, count: answer.devices };
+  if ("devices" in answer && answer.devices > 0) {
+    return { kernels: found.file, count: answer.devices, ...nameIn(answer) };
+  }
   const reason = "reason" in answer ? answer.reason : noDevice();
   if (wanted === "cuda") throw new DitrunError("ERR_NO_DEVICE", `--device cuda cannot be used: ${reason}`);
   return { unused: `The CUDA module cannot be used: ${reason}`, tell: true };
@@ -103,8 +107,10 @@ async function chooseOverride(wanted: DeviceName, kernels: string): Promise<Devi
       `--device is ${wanted}, but DITRUN_KERNELS names a ${device} module: ${kernels}.`,
     );
   }
-  return { device, kernels, count: device === "cuda" ? found.devices : 1 };
+  return { device, kernels, count: device === "cuda" ? found.devices : 1, ...nameIn(found) };
 }
+
+const nameIn = ({ info }: Probe) => (info?.name === undefined ? {} : { name: info.name });
 
 /** Asks a short-lived process what a module finds: a broken module or driver must not take the launcher with it. */
 async function probe(kernels: string): Promise<Probe | { reason: string }> {

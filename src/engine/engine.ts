@@ -12,7 +12,9 @@ import { findModel } from "../models/wan/find-model.js";
 import { describeLora } from "../models/wan/lora/open-lora.js";
 import { modelSource } from "../models/wan/model-source.js";
 import { TokenizerThread } from "../models/wan/text/texts.js";
-import { checkPlan, checkWorkers, resolvePlan, withoutGuidance } from "../plan/resolve.js";
+import { checkPlan } from "../plan/check.js";
+import type { Machine } from "../plan/planner/device.js";
+import { checkWorkers, resolvePlan, withoutGuidance } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import { parseMessage } from "../protocol/messages.js";
@@ -20,6 +22,7 @@ import { unpackPreview } from "../protocol/preview.js";
 import { type Progress, progressSchema, type WanGenerateRank, wanGenerateRankSchema } from "../protocol/results.js";
 import { seedOf } from "../protocol/seed.js";
 import { chooseDevice, type DeviceName } from "./choose-device.js";
+import { machineFor } from "./machine.js";
 import { absolute, type RequestBase, samplingFor, taskOf, type VideoRequest } from "./requests.js";
 import { Workers } from "./workers.js";
 
@@ -164,10 +167,12 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     onProgress: () => undefined,
     onNote: (sentence) => log.logger.info(sentence),
   });
-  const { device, kernels, count } = await chooseDevice(options.device ?? "auto", log);
+  const chosen = await chooseDevice(options.device ?? "auto", log);
+  const { device, kernels } = chosen;
   const { model, weights } = source;
   const tokenizer = source.tokenizer === undefined ? undefined : new TokenizerThread(source.tokenizer);
-  const given = await planOf(options, model, count);
+  const machine = await machineFor(chosen, 1, hubEnvironment());
+  const given = await planOf(options, model, chosen.count, machine);
   const own = { preset: found.preset, weights, loras: absolute(options.loras ?? []), samplingPreset: options.preset };
   const described = await lorasAsTheyAre(own.loras);
   for (const lora of own.loras) log.logger.info(await describeLora(lora, model));
@@ -191,8 +196,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   return new WanEngine(workers, base, device, log, described);
 }
 
-async function planOf({ plan, nproc }: EngineOptions, model: RequestBase["model"], count: number): Promise<Plan> {
-  if (plan === undefined || typeof plan === "string") return resolvePlan({ plan }, model, nproc, count);
+async function planOf(
+  { plan, nproc }: EngineOptions,
+  model: RequestBase["model"],
+  count: number,
+  machine: Machine,
+): Promise<Plan> {
+  if (plan === undefined || typeof plan === "string") return resolvePlan({ plan }, model, nproc, count, { machine });
   checkPlan(plan, model, model.patch);
   if (nproc !== undefined) checkWorkers(plan, nproc);
   return plan;

@@ -16,6 +16,11 @@ function folderOf(environment: Environment, name: string): string | undefined {
   return environment[name]?.replace(/^~(?=\/|$)/, () => homeFolder("HF_HOME")) || undefined;
 }
 
+/** The user's cache: XDG_CACHE_HOME, else ~/.cache. @throws DitrunError when there is no home folder. */
+export function cacheFolder(environment: Environment): string {
+  return folderOf(environment, "XDG_CACHE_HOME") ?? join(homeFolder("XDG_CACHE_HOME"), ".cache");
+}
+
 /** HF_HOME, else below XDG_CACHE_HOME or ~/.cache. */
 function hubHome(environment: Environment): string {
   const cache = () => folderOf(environment, "XDG_CACHE_HOME") ?? join(homeFolder("HF_HOME"), ".cache");

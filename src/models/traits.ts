@@ -1,5 +1,7 @@
 import type { LayerRule, Plan } from "../plan/schema.js";
 import type { LatentSize } from "./schema.js";
+import type { OnPaper } from "./walk/on-paper.js";
+import type { Ground } from "./walk/walk.js";
 
 /** A layer that a plan may split: its module path, named as in the model's checkpoints, inputs and outputs. */
 export interface LinearLayer {
@@ -26,8 +28,8 @@ export interface Traits {
   otherParameters(): number;
   /** What keeps every kernel from computing the model, and what would mend it; width and heads are checked for all families. */
   misfit(): string | undefined;
-  /** The mesh where neither a plan nor a flag names one. */
-  defaultMesh(workers: number): Plan["mesh"];
+  /** Work and memory of the busiest rank under a plan that fits. @param latent as of `tokens`. */
+  onPaper(plan: Plan, latent?: LatentSize, ground?: Ground): OnPaper;
   /** Refuses what a plan may ask of another family. @throws DitrunError with the value and the way out. */
   checkPlan(plan: Plan): void;
 }

@@ -3,24 +3,17 @@ import { basename, join } from "node:path";
 import { DitrunError } from "../failure.js";
 import { findDocument, readDocument } from "../files/documents.js";
 import { tokenCount } from "../models/cost.js";
-import { matchesPath, splitOf } from "../models/layer-rules.js";
+import { splitOf } from "../models/layer-rules.js";
 import { traitsOf } from "../models/registry.js";
-import type { Model } from "../models/schema.js";
+import type { LatentSize, Model } from "../models/schema.js";
 import { plansDirectory } from "../paths.js";
 import { counted } from "../text.js";
-import {
-  type AttentionDtype,
-  attentionDtype,
-  type ComputeDtype,
-  checkDtypes,
-  meshName,
-  meshSize,
-  type Plan,
-  planSchema,
-  ringDtype,
-  type Split,
-  type VaeDtype,
-} from "./schema.js";
+import { checkPlan } from "./check.js";
+import { planName } from "./names.js";
+import { type Choice, choosePlan } from "./planner/choose.js";
+import type { Machine } from "./planner/device.js";
+import { usualMachine } from "./planner/machine.js";
+import { type AttentionDtype, type ComputeDtype, meshSize, type Plan, planSchema, type VaeDtype } from "./schema.js";
 import { writtenPlan } from "./written.js";
 
 /** What the command line says about the plan; each overrides the plan's file. */
@@ -35,10 +28,21 @@ export interface PlanFlags {
   vaeDtype?: VaeDtype | undefined;
 }
 
+/** What a plan is resolved for. */
+export interface PlanSetting {
+  /** Of a video's latent; 81 frames of 832 × 480 unless given. */
+  readonly size?: LatentSize | undefined;
+  /** What the mesh is chosen for where the user names none; a host of H200 unless given. */
+  readonly machine?: Machine | undefined;
+  /** Guidance that leaves out the negative prompt: one forward a step. */
+  readonly oneForward?: boolean | undefined;
+  /** Told of a mesh that was chosen. */
+  readonly onChoice?: ((choice: Choice) => void) | undefined;
+}
+
 /**
- * The plan to run.
+ * The plan to run. Where neither a plan nor a mesh flag is given, or --plan is auto, the planner chooses the mesh.
  * @param nproc the number of workers the user asked for, if any; the mesh must fill it exactly.
- * @param tokens of one forward; a Wan model's depend on the video's size.
  * @param available workers to use when neither a plan, a mesh flag nor nproc says how many (all GPUs, or 1 on a CPU).
  * @throws DitrunError when the plan is not valid, does not fit the model, or does not fill nproc.
  */
@@ -47,13 +51,18 @@ export async function resolvePlan(
   model: Model,
   nproc: number | undefined,
   available: number,
-  tokens: number = tokenCount(model),
+  setting: PlanSetting = {},
 ): Promise<Plan> {
-  const plan = flags.plan === undefined ? planSchema.parse({}) : await readPlan(flags.plan);
+  const auto = flags.plan === "auto";
+  const plan = flags.plan === undefined || auto ? planSchema.parse({}) : await readPlan(flags.plan);
   const meshGiven =
-    flags.plan !== undefined || flags.cfg !== undefined || flags.cp !== undefined || flags.tp !== undefined;
-  if (!meshGiven) plan.mesh = traitsOf(model).defaultMesh(nproc ?? available);
-  for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
+    (flags.plan !== undefined && !auto) || flags.cfg !== undefined || flags.cp !== undefined || flags.tp !== undefined;
+  if (auto && meshGiven) {
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      "--plan auto chooses the mesh: leave out --cfg, --cp and --tp, or leave out --plan.",
+    );
+  }
   if (flags.dtype !== undefined) plan.dtype = flags.dtype;
   for (const part of ["linear", "attention", "ring"] as const) {
     if (flags.fp8) plan[part].dtype = "e4m3";
@@ -65,19 +74,19 @@ export async function resolvePlan(
     delete plan.ring.dtype;
   }
   if (flags.vaeDtype !== undefined) plan.vae.dtype = flags.vaeDtype;
+  const { size, machine = usualMachine(), oneForward, onChoice } = setting;
+  if (meshGiven) for (const axis of ["cfg", "cp", "tp"] as const) plan.mesh[axis] = flags[axis] ?? plan.mesh[axis];
+  else {
+    const choice = choosePlan({ model, plan, workers: nproc ?? available, machine, size, oneForward });
+    plan.mesh = { ...choice.best.plan.mesh };
+    onChoice?.(choice);
+  }
   const changed = [flags.cfg, flags.cp, flags.tp, flags.dtype, flags.fp8, flags.attention].some(
     (flag) => flag !== undefined,
   );
   if (changed) delete plan.name;
   plan.name ??= planName(plan);
-  try {
-    checkPlan(plan, model, tokens);
-  } catch (error) {
-    if (meshGiven || !(error instanceof DitrunError) || error.code !== "ERR_PLAN_MESH") throw error;
-    const { cfg, cp, tp } = plan.mesh;
-    const whose = nproc === undefined ? "" : `--nproc ${nproc} makes cfg ${cfg} × cp ${cp} × tp ${tp}. `;
-    throw new DitrunError(error.code, `${whose}${error.message}`);
-  }
+  checkPlan(plan, model, tokenCount(model, size));
   if (nproc !== undefined) checkWorkers(plan, nproc);
   return plan;
 }
@@ -115,37 +124,6 @@ const isThere = (file: string) =>
     () => false,
   );
 
-/** The plan's coarsest arithmetic: e4m3 if any part uses it, else bf16 if any part does, else fp32. */
-export function planPrecision(plan: Plan): "fp32" | "bf16" | "e4m3" {
-  const dtypes = [plan.dtype, plan.attention.dtype, plan.ring.dtype, plan.linear.dtype];
-  if (dtypes.includes("e4m3")) return "e4m3";
-  return dtypes.includes("bf16") ? "bf16" : "fp32";
-}
-
-/** The plan's dtype, and which parts are in another: `bf16, e4m3 linear, fp16 attention + ring`. */
-export function describeDtypes(plan: Plan): string {
-  const dtypes = {
-    linear: plan.linear.dtype ?? plan.dtype,
-    attention: attentionDtype(plan),
-    ...(plan.mesh.cp > 1 ? { ring: ringDtype(plan) } : {}),
-  };
-  const groups = (["e4m3", "fp16"] as const).flatMap((other) => {
-    const parts = Object.entries(dtypes).flatMap(([part, dtype]) => (dtype === other ? [part] : []));
-    return parts.length === 0 ? [] : [`${other} ${parts.join(" + ")}`];
-  });
-  return [plan.dtype, ...groups].join(", ");
-}
-
-/** For people: the plan's name and its dtypes, which a name made of the mesh and the precision need not say twice. */
-export function planTitle(plan: Plan): string {
-  const name = plan.name === planName(plan) ? meshName(plan.mesh) : plan.name;
-  return `plan ${name} (${describeDtypes(plan)})`;
-}
-
-function planName(plan: Plan): string {
-  return `${meshName(plan.mesh)} ${planPrecision(plan)}`;
-}
-
 /** The same plan for one worker. */
 export function singleDevicePlan(plan: Plan): Plan {
   const single: Plan = { ...plan, mesh: { cfg: 1, cp: 1, tp: 1 } };
@@ -159,116 +137,6 @@ export function withoutGuidance(plan: Plan): Plan {
   const merged: Plan = { ...plan, mesh: { cfg: 1, cp: cfg * cp, tp } };
   merged.name = planName(merged);
   return merged;
-}
-
-/** DITRUN_MAX_KV_BLOCKS of ditrun.h. */
-export const MOST_RING_RANKS = 16;
-/** DITRUN_MAX_PEERS of ditrun.h: ranks of a sum or a gather over peer memory. */
-export const MOST_PEERS = 32;
-
-/** Checks a plan by itself and against a model. @throws DitrunError with the numbers that do not fit and what would. */
-export function checkPlan(plan: Plan, model: Model, tokens: number): void {
-  const { cp, tp } = plan.mesh;
-  checkDtypes(plan);
-  const traits = traitsOf(model);
-  traits.checkPlan(plan);
-  if (model.heads % tp !== 0) {
-    throw new DitrunError(
-      "ERR_PLAN_MESH",
-      `The ${model.heads} heads of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.heads}.`,
-    );
-  }
-  if (model.width % tp !== 0) {
-    throw new DitrunError(
-      "ERR_PLAN_MESH",
-      `The width ${model.width} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${model.width}.`,
-    );
-  }
-  if (cp > MOST_RING_RANKS && plan.ring.transport === "peer") {
-    throw new DitrunError(
-      "ERR_PLAN_MESH",
-      `cp is ${cp}, but over peer copies attention walks over the keys of at most ${MOST_RING_RANKS} workers: choose a smaller cp, or ring.transport auto.`,
-    );
-  }
-  const peers = traits.gathersOverMesh ? meshSize(plan.mesh) : tp;
-  if (peers > MOST_PEERS && plan.ring.transport === "peer") {
-    throw new DitrunError(
-      "ERR_PLAN_MESH",
-      `${traits.gathersOverMesh ? "The mesh has" : "tp is"} ${peers}, but over peer copies at most ${MOST_PEERS} workers add up or gather: choose fewer, or ring.transport auto.`,
-    );
-  }
-  const sharers = cp * (plan.norms.sequenceParallel ? tp : 1);
-  if (tokens < sharers) {
-    throw new DitrunError(
-      "ERR_PLAN_MESH",
-      `${model.name} has ${counted(tokens, "token")} here, fewer than the ${sharers} workers that share them: choose a smaller cp.`,
-    );
-  }
-  checkLayerRules(plan, model);
-  checkSplits(plan, model);
-}
-
-/** Each rule of the plan must match a layer, and give it a split that this layer can have. */
-function checkLayerRules(plan: Plan, model: Model): void {
-  const paths = traitsOf(model)
-    .linearLayers()
-    .map(({ path }) => path);
-  for (const [index, { path: pattern, split }] of plan.layers.entries()) {
-    const matched = paths.filter((path) => matchesPath(pattern, path));
-    if (matched.length === 0) {
-      const patterns = [...new Set(paths.map((path) => path.replace(/^blocks\.\d+/, "blocks.*")))];
-      throw new DitrunError(
-        "ERR_PLAN_SPLIT",
-        `layers[${index}].path of plan ${plan.name} is "${pattern}", which matches no layer of ${model.name}; its layers are ${patterns.join(", ")}.`,
-      );
-    }
-    for (const path of matched) {
-      const allowed = allowedSplits(path);
-      if (!allowed.includes(split)) {
-        throw new DitrunError(
-          "ERR_PLAN_SPLIT",
-          `layers[${index}].split of plan ${plan.name} is ${split} for ${path}; it must be one of ${allowed.join(", ")}.`,
-        );
-      }
-    }
-  }
-}
-
-/** tp must divide what is split by columns, and a layer and the one that takes its output must be split alike. */
-function checkSplits(plan: Plan, model: Model): void {
-  const { tp } = plan.mesh;
-  const { layerRules, linearLayers } = traitsOf(model);
-  for (const { path, outputs } of linearLayers()) {
-    const split = splitOf(plan, layerRules, path);
-    if (split === "column" && outputs % tp !== 0) {
-      throw new DitrunError(
-        "ERR_PLAN_MESH",
-        `The ${outputs} outputs of ${path} of ${model.name} cannot be shared by tp ${tp}: choose a tp that divides ${outputs}, or split it as replicated.`,
-      );
-    }
-    const next = consumer(path);
-    if (next === undefined) continue;
-    const nextSplit = splitOf(plan, layerRules, next);
-    // What a split layer leaves divided over tp, only a row-split layer can take, and it takes nothing else.
-    if ((split === "replicated") !== (nextSplit === "replicated")) {
-      throw new DitrunError(
-        "ERR_PLAN_SPLIT",
-        `Plan ${plan.name} splits ${path} as ${split} and ${next} as ${nextSplit}: split both (${allowedSplits(path)[0]}, row) or neither (replicated, replicated).`,
-      );
-    }
-  }
-}
-
-function allowedSplits(path: string): Split[] {
-  if (/\.(qkv|q|k|v)$/.test(path)) return ["heads", "replicated"];
-  return path === "head" || path.endsWith(".0") ? ["column", "replicated"] : ["row", "replicated"];
-}
-
-/** The layer that takes this layer's output along the tp split, if there is one. */
-function consumer(path: string): string | undefined {
-  if (path.endsWith(".qkv")) return path.replace(/qkv$/, "proj");
-  if (/\.[qkv]$/.test(path)) return path.replace(/[qkv]$/, "o");
-  return path.endsWith(".0") ? path.replace(/0$/, "2") : undefined;
 }
 
 /** Bytes of one rank's weights: linear layers by their split and dtype, embeddings and norms whole. */

@@ -222,6 +222,13 @@ export const linksTaskSchema = z.strictObject({
 });
 export type LinksTask = z.infer<typeof linksTaskSchema>;
 
+export const calibrateTaskSchema = z.strictObject({
+  /** Times products, attention, copies and launches of one device, for the planner. */
+  kind: z.literal("calibrate"),
+  plan: planSchema,
+});
+export type CalibrateTask = z.infer<typeof calibrateTaskSchema>;
+
 export const rehearseTaskSchema = z.strictObject({
   /** Finds out what memory a task needs, and whether its files can be read, with no weights loaded and nothing computed. */
   kind: z.literal("rehearse"),
@@ -243,6 +250,7 @@ export const taskSchema = z.discriminatedUnion("kind", [
   wanVaeTaskSchema,
   wanConvertTaskSchema,
   linksTaskSchema,
+  calibrateTaskSchema,
   rehearseTaskSchema,
 ]);
 export type Task = z.infer<typeof taskSchema>;

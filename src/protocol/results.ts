@@ -205,3 +205,21 @@ export const linksRankSchema = z.strictObject({
   ),
 });
 export type LinksRank = z.infer<typeof linksRankSchema>;
+
+/** What a worker reports for a calibrate task. Rates are 10^12 operations a second. */
+export const calibrateRankSchema = z.strictObject({
+  rank: z.int(),
+  device: z.string(),
+  memoryBytes: z.number(),
+  multiprocessors: z.int(),
+  products: z.array(z.strictObject({ dtype: z.enum(["fp32", "bf16", "e4m3"]), tflops: z.number() })),
+  attention: z.array(
+    z.strictObject({ headDim: z.int(), dtype: z.enum(["fp32", "bf16", "fp16", "e4m3"]), tflops: z.number() }),
+  ),
+  /** 10^9 bytes a second, read and written. */
+  passGBs: z.number(),
+  launchMicroseconds: z.number(),
+  /** Of an activation, for each output of a product. */
+  activationPicoseconds: z.number(),
+});
+export type CalibrateRank = z.infer<typeof calibrateRankSchema>;

@@ -1,6 +1,6 @@
 import { DitrunError } from "../failure.js";
 import type { Model } from "../models/schema.js";
-import { describeDtypes, planPrecision } from "../plan/resolve.js";
+import { describeDtypes, planPrecision } from "../plan/names.js";
 import type { Plan } from "../plan/schema.js";
 import { type Page, paint, prose } from "./page.js";
 import { difference } from "./statistics.js";

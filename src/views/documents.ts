@@ -2,6 +2,7 @@ import { z } from "zod";
 import { exitCodes } from "../failure.js";
 import { ditModelSchema, modelSchema, wanModelSchema } from "../models/schema.js";
 import { parts } from "../models/wan/tensors/spellings.js";
+import { deviceSchema, linksSchema } from "../plan/planner/device.js";
 import { planSchema } from "../plan/schema.js";
 import { convertTargets, linkPatterns, linkTransports, lorasSchema, samplingSchema } from "../protocol/job.js";
 import { kernelTotalSchema, phasesSchema, wanGenerateRankSchema } from "../protocol/results.js";
@@ -70,6 +71,17 @@ const profile = z.strictObject({
   warmup: z.int(),
   iterations: z.int(),
   ranks: z.array(profileRank),
+  predicted: z
+    .strictObject({
+      milliseconds: number("Of a forward: the sum of the four that follow"),
+      ...{ attention: z.number(), products: z.number(), elementwise: z.number() },
+      communication: number("Milliseconds that compute does not hide"),
+      hidden: number("Milliseconds of communication that attention hides"),
+      error: number("Predicted over the measured median, less 1"),
+      rates: text("The device whose rates it was made with"),
+      calibrated: z.boolean().describe("Whether they were measured on this machine, by ditrun plan --calibrate"),
+    })
+    .describe("What the planner expects of the plan, in milliseconds"),
   verdict,
   baseline: z
     .strictObject({
@@ -252,6 +264,35 @@ const convert = z.strictObject({
   verdict,
 });
 
+const rankedPlan = z.strictObject({
+  plan,
+  forwardMs: z.number(),
+  stepMs: nullable("Both texts' forwards and the solver; null for the DiT"),
+  decodeMs: nullable("Of a whole video; null for the DiT"),
+  videoSeconds: nullable("All steps and the decode; null for the DiT"),
+  speedup: number("One device's time for the same over the plan's"),
+  communicationMs: number("Of a step, of the DiT a forward: what compute does not hide"),
+  hiddenMs: number("Of the same: what attention hides"),
+  ...{ attentionMs: z.number(), productsMs: z.number(), elementwiseMs: z.number() },
+  memoryBytes: number("Of each GPU, with all models at once"),
+  leastMemoryBytes: number("The same with one model at a time"),
+});
+const plans = z.strictObject({
+  ...envelopeSchema.shape,
+  command: z.string(),
+  model: modelSchema,
+  tokens: z.int(),
+  steps: z.int().nullable().describe("Of a video; null for the DiT"),
+  workers: z.int().describe("Of all hosts"),
+  hosts: z.int(),
+  device: deviceSchema.describe("The rates that plans were ranked by, and where they are from"),
+  links: linksSchema,
+  calibrated: z.boolean(),
+  plans: z.array(rankedPlan).describe("The fastest first"),
+  refused: z.array(z.strictObject({ plan: z.string(), why: z.string() })),
+  verdict,
+});
+
 const failure = z.strictObject({
   message: z.string(),
   code: text("Stable; docs/errors.md lists all"),
@@ -305,6 +346,7 @@ export const documentSchemas = {
   videos,
   "dry-run": dryRun,
   inspect,
+  plan: plans,
   doctor,
   convert,
   error,

@@ -1,5 +1,5 @@
 import { basename } from "node:path";
-import { planTitle } from "../plan/resolve.js";
+import { planTitle } from "../plan/names.js";
 import { vaeDtype } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import type { WanGenerateRank } from "../protocol/results.js";

@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 import type { DeviceChoice } from "../engine/choose-device.js";
 import { traitsOf } from "../models/registry.js";
 import type { Model } from "../models/schema.js";
-import { planTitle } from "../plan/resolve.js";
+import { planTitle } from "../plan/names.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { type KernelTotal, type Phase, type Phases, type ProfileRank, phaseNames } from "../protocol/results.js";
 import { counted } from "../text.js";

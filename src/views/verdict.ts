@@ -1,6 +1,6 @@
 import { traitsOf } from "../models/registry.js";
 import type { Model } from "../models/schema.js";
-import { checkPlan } from "../plan/resolve.js";
+import { checkPlan } from "../plan/check.js";
 import { meshName, type Plan } from "../plan/schema.js";
 import { phaseNames } from "../protocol/results.js";
 import { counted } from "../text.js";

@@ -113,7 +113,7 @@ test("--quiet says nothing, and writes its files and events all the same", async
   const events = lines.map((line) => documentSchemas.events.parse(JSON.parse(line)));
   expect(events).toMatchObject([
     { event: "started", commandLine: result.commandLine, startedAt: result.startedAt },
-    { event: "job", kind: "profile", plan: "tp2 bf16", workers: 2, deviceKind: "cpu" },
+    { event: "job", kind: "profile", plan: "cp2 bf16", workers: 2, deviceKind: "cpu" },
     { event: "forward", kind: "first", done: 1, total: 1, milliseconds: 30 },
     { event: "finished", exitCode: 0, result: { command: "profile", verdict: result.verdict } },
   ]);

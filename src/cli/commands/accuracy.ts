@@ -8,10 +8,11 @@ import { openSafetensors } from "../../formats/safetensors.js";
 import { tokenCount } from "../../models/cost.js";
 import { loadCheckpointModel } from "../../models/load.js";
 import { isWan } from "../../models/registry.js";
-import { type Model, wanTokens } from "../../models/schema.js";
+import { type LatentSize, type Model, wanTokens } from "../../models/schema.js";
 import { type FoundModel, findModel } from "../../models/wan/find-model.js";
 import { latentOf } from "../../models/wan/video-size.js";
-import { planPrecision, singleDevicePlan } from "../../plan/resolve.js";
+import { planPrecision } from "../../plan/names.js";
+import { singleDevicePlan } from "../../plan/resolve.js";
 import { meshSize, type Plan } from "../../plan/schema.js";
 import type { ForwardTask, WanAccuracyTask } from "../../protocol/job.js";
 import {
@@ -77,6 +78,8 @@ const enoughTokens = { size: "192*128", frames: 17 };
 interface Subject {
   readonly model: Model;
   readonly tokens: number;
+  /** Of a video's latent. */
+  readonly size?: LatentSize;
   task(plan: Plan, output: string): ForwardTask | WanAccuracyTask;
 }
 
@@ -106,7 +109,7 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
   }
   const subject = await subjectOf(chosen, session, found);
   const { model, tokens } = subject;
-  const pairs = pairsOf(await choosePlans(session, model, tokens, chosen.plans), chosen);
+  const pairs = pairsOf(await choosePlans(session, subject, chosen.plans), chosen);
   if (session.options.dryRun) {
     await describeRuns(session, model, runsOf(pairs), { tokens });
     return exitCodes.ok;
@@ -197,7 +200,7 @@ async function subjectOf(chosen: AccuracyOptions, session: ModelSession, wanted?
     const video = chosenVideo(chosen, preset?.name === "tiny" ? { ...preset, ...enoughTokens } : preset);
     const size = latentOf(video.size, video.frames);
     const task = (plan: Plan, output: string) => ({ kind: "wan-accuracy", model, plan, size, seed, output }) as const;
-    return { model, tokens: wanTokens(model, size), task };
+    return { model, tokens: wanTokens(model, size), size, task };
   }
   for (const option of ["size", "frames"] as const) {
     if (chosen[option] !== undefined) {
@@ -221,17 +224,16 @@ async function subjectOf(chosen: AccuracyOptions, session: ModelSession, wanted?
 
 async function choosePlans(
   session: ModelSession,
-  model: Model,
-  tokens: number,
+  { model, size }: Subject,
   names: string | undefined,
 ): Promise<Plan[]> {
   const { options } = session;
-  if (names === undefined) return [await session.plan(model, options, tokens)];
+  if (names === undefined) return [await session.plan(model, options, { size })];
   if ([options.plan, options.cfg, options.cp, options.tp].some((flag) => flag !== undefined)) {
     throw new DitrunError("ERR_OPTION_CONFLICT", "--plans names whole plans: leave out --plan, --cfg, --cp and --tp.");
   }
   const { dtype, fp8, attention } = options;
-  return Promise.all(namesIn(names).map((plan) => session.plan(model, { plan, dtype, fp8, attention }, tokens)));
+  return Promise.all(namesIn(names).map((plan) => session.plan(model, { plan, dtype, fp8, attention }, { size })));
 }
 
 function inFloat32(plan: Plan): Plan {

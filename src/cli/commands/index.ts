@@ -10,6 +10,7 @@ import { launchOptions } from "../options/launch.js";
 import { linksOptions } from "../options/links.js";
 import { modelRunOptions } from "../options/model-run.js";
 import { outputOptions } from "../options/output.js";
+import { planOptions } from "../options/plan.js";
 import { profileOptions, wanProfileOptions } from "../options/profile.js";
 import { ownRunOptions, runJobOptions, runOptions } from "../options/run.js";
 import { serveOptions } from "../options/serve.js";
@@ -127,6 +128,13 @@ export const commands: readonly Command[] = [
     },
     options: { ...wanAccuracyOptions, ...modelRunOptions },
     load: async () => (await import("./accuracy.js")).wanAccuracy,
+  }),
+  defineCommand({
+    name: "plan",
+    summary: "Rank every way to share a model among workers, by predicted time, memory and communication",
+    example: { line: "ditrun plan --model 14B --nproc 8 --gpu h100", describe: "Runs nothing, and needs no GPU" },
+    options: planOptions,
+    load: async () => (await import("./plan.js")).plan,
   }),
   defineCommand({
     name: "links",

@@ -1,6 +1,7 @@
 import { DitrunError, exitCodes } from "../../failure.js";
 import { type InspectedFile, inspectFile } from "../../models/wan/inspect.js";
-import { describeDtypes, readPlan, weightBytes } from "../../plan/resolve.js";
+import { describeDtypes } from "../../plan/names.js";
+import { readPlan, weightBytes } from "../../plan/resolve.js";
 import type { Plan } from "../../plan/schema.js";
 import { inspectDocument, inspectPage } from "../../views/inspect-report.js";
 import { pageOf } from "../../views/page.js";

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { DitrunError, exitCodes } from "../../failure.js";
 import { checkDocument } from "../../files/documents.js";
-import { MOST_PEERS } from "../../plan/resolve.js";
+import { MOST_PEERS } from "../../plan/check.js";
 import { planSchema } from "../../plan/schema.js";
 import { type LinksTask, linkTransports } from "../../protocol/job.js";
 import { type LinksRank, linksRankSchema } from "../../protocol/results.js";

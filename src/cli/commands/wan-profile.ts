@@ -32,7 +32,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     );
   }
   const tokens = wanTokens(model, size);
-  const plan = await session.plan(model, session.options, tokens);
+  const plan = await session.plan(model, session.options, { size });
   const task: WanProfileTask = {
     ...{ kind: "wan-profile", model, plan, size, seed: session.seed },
     ...timingOf(chosen, session),

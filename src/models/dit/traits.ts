@@ -2,10 +2,11 @@ import { DitrunError } from "../../failure.js";
 import { ditLayerRules } from "../layer-rules.js";
 import type { DitModel } from "../schema.js";
 import type { Traits } from "../traits.js";
+import { walkDit } from "./walk.js";
 
 /** The DiT benchmark: one image a forward, (imageSize / patch)² tokens. */
 export function ditTraits(model: DitModel): Traits {
-  const { name, imageSize, channels, patch, width: d, depth, heads, classes } = model;
+  const { name, imageSize, channels, patch, width: d, depth, classes } = model;
   const pixels = channels * patch * patch;
   return {
     makes: "images",
@@ -36,10 +37,9 @@ export function ditTraits(model: DitModel): Traits {
       }
       return undefined;
     },
-    /** Tensor parallelism in pairs where the heads allow it, context parallelism for the rest. */
-    defaultMesh: (workers) => {
-      const tp = workers % 2 === 0 && heads % 2 === 0 ? 2 : 1;
-      return { cfg: 1, cp: workers / tp, tp };
+    onPaper: (plan, _latent, ground) => {
+      const { operations, memory } = walkDit(model, plan, ground);
+      return { forward: operations, forwardBytes: memory.bytes, bytes: memory.bytes, leastBytes: memory.bytes };
     },
     checkPlan: ({ mesh, vae, guidance }) => {
       if (mesh.cfg !== 1) {

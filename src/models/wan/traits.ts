@@ -3,9 +3,11 @@ import { meshSize, type Plan } from "../../plan/schema.js";
 import { wanLayerRules } from "../layer-rules.js";
 import { type WanModel, wanTokens } from "../schema.js";
 import type { Traits } from "../traits.js";
+import { TEXT_WIDTH, walkWan } from "./walk.js";
+import { walkVideo } from "./walk-video.js";
 
-/** Width of the published text encoder, where the model leaves it to the checkpoint. */
-const TEXT_WIDTH = 4096;
+/** Of 81 frames of 832 × 480. */
+const usualLatent = { frames: 21, height: 60, width: 104 };
 
 /** Wan 2.1's transformer; its text encoder and VAE are no part of what plans split and costs count. */
 export function wanTraits(model: WanModel): Traits {
@@ -16,7 +18,7 @@ export function wanTraits(model: WanModel): Traits {
     layerRules: wanLayerRules,
     // The VAE's attention.
     gathersOverMesh: true,
-    tokens: (latent = { frames: 21, height: 60, width: 104 }) => wanTokens(model, latent),
+    tokens: (latent = usualLatent) => wanTokens(model, latent),
     linearLayers: () => {
       const inBlock = [
         ...["self_attn", "cross_attn"].flatMap((attention) =>
@@ -42,10 +44,15 @@ export function wanTraits(model: WanModel): Traits {
       if (headDim >= 6 && headDim % 2 === 0) return undefined;
       return `rotary positions turn pairs of a head's columns in three directions, but heads of ${headDim} are not even and at least 6; change width or heads`;
     },
-    /** Both guidance branches at once where the workers are even, context parallelism for the rest. */
-    defaultMesh: (workers) => {
-      const cfg = workers % 2 === 0 ? 2 : 1;
-      return { cfg, cp: workers / cfg, tp: 1 };
+    onPaper: (plan, latent = usualLatent, ground) => {
+      const { step, decode, bytes, leastBytes } = walkVideo(model, plan, latent, ground);
+      const forward = walkWan(model, plan, latent, ground);
+      return {
+        forward: forward.operations,
+        forwardBytes: forward.memory.bytes,
+        video: { step: step.operations, decode: decode.operations },
+        ...{ bytes, leastBytes },
+      };
     },
     checkPlan: (plan) => {
       const { mesh, guidance } = plan;

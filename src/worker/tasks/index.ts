@@ -1,6 +1,7 @@
 import type { Job } from "../../protocol/job.js";
 import type { Server } from "../life.js";
 import type { Store } from "../store.js";
+import { runCalibration } from "./calibrate.js";
 import { runForward } from "./forward.js";
 import { Frame } from "./frame.js";
 import { runLinks } from "./links.js";
@@ -42,6 +43,8 @@ export class Tasks implements Server {
         return runWanConvert(frame, task, store);
       case "links":
         return runLinks(frame, task, store);
+      case "calibrate":
+        return runCalibration(frame, task, store);
       case "rehearse":
         return runRehearsal(frame, task, store);
     }

@@ -141,8 +141,8 @@ describe("convert", () => {
 
 describe("bad input is one sentence and exit code 2", () => {
   test.each([
-    ["", "Name a command: profile, accuracy, wan, serve, client, links"],
-    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, serve, client, links'],
+    ["", "Name a command: profile, accuracy, wan, serve, client, plan, links"],
+    ["xyzzy", 'There is no command "xyzzy": name profile, accuracy, wan, serve, client, plan, links'],
     ["profile --cpp 2", "There is no option --cpp: did you mean --cp?"],
     ["profile extra", '"extra" is not understood after profile'],
     ["profile --cp two", '--cp is "two"; it must be a whole number of at least 1'],
@@ -447,7 +447,7 @@ describe("global options stand before or after the command", () => {
   ])("%s", async (line) => {
     const { runs, model } = await dryRun(line);
     expect(runs).toMatchObject([
-      { plan: { mesh: { cfg: 1, cp: 4, tp: 2 } }, workers: 8, headsPerRank: 4, tokensPerRank: [256, 256] },
+      { plan: { mesh: { cfg: 1, cp: 8, tp: 1 } }, workers: 8, headsPerRank: 8, tokensPerRank: [128, 128] },
     ]);
     expect(model.name).toBe("dit-tiny");
   });
@@ -484,7 +484,7 @@ describe("global options stand before or after the command", () => {
     expect(await dryRun(line)).toMatchObject({
       tokens,
       model: { name },
-      runs: [{ plan: { mesh: { cfg: 2, cp: 4 } } }],
+      runs: [{ plan: { mesh: { cfg: 2 } }, workers: 8 }],
     });
   });
 

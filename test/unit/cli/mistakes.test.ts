@@ -149,8 +149,23 @@ test.each([
     "--model Wan-AI/Wan2.1-I2V-14B-480P is image-to-video, and ditrun runs Wan 2.1 text-to-video: give --model 1.3B or 14B.",
   ],
   [
-    `wan profile ${dry} --model tiny --nproc 400`,
-    "--nproc 400 makes cfg 2 × cp 200 × tp 1. wan-tiny has 180 tokens here, fewer than the 200 workers that share them: choose a smaller cp.",
+    `wan profile ${dry} --model tiny --nproc 997`,
+    "No mesh of 997 workers fits wan-tiny, as cp997: wan-tiny has 180 tokens here, fewer than the 997 workers that share them: choose a smaller cp.",
+  ],
+  [
+    "plan --gpu h300",
+    '--gpu is "h300"; it must be one of h200, h100, a100, l40s, cpu, or a file that ends in .yaml or .json.',
+  ],
+  ["plan --gpu nowhere.yaml", "nowhere.yaml could not be read: there is no such file or directory."],
+  ["plan --model dit --size 832*480 --gpu h100", "--size is of a video, but dit makes images: leave it out."],
+  ["plan --dtype int4 --gpu h100", '--dtype is "int4"; it must be some of bf16, fp16, fp8, fp32.'],
+  [
+    "plan --nproc 1024 --hosts 2 --gpu h100",
+    "--nproc 1024 on each of 2 hosts makes 2048 workers, and a job has at most 1024.",
+  ],
+  [
+    `--plan auto --cp 2 profile ${dry}`,
+    "--plan auto chooses the mesh: leave out --cfg, --cp and --tp, or leave out --plan.",
   ],
   [
     `wan generate --device cpu --out /nonexist/x.mp4 --prompt x`,

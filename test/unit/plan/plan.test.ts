@@ -5,13 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parameterCount, tokenCount } from "../../../src/models/cost.js";
 import { loadCheckpointModel, loadDitModel, loadModel } from "../../../src/models/load.js";
 import { modelsDirectory, packageRoot, plansDirectory } from "../../../src/paths.js";
-import {
-  describeDtypes,
-  planPrecision,
-  resolvePlan,
-  singleDevicePlan,
-  weightBytes,
-} from "../../../src/plan/resolve.js";
+import { describeDtypes, planPrecision } from "../../../src/plan/names.js";
+import { resolvePlan, singleDevicePlan, weightBytes } from "../../../src/plan/resolve.js";
 import { attentionDtype, meshSize, planSchema, ringDtype } from "../../../src/plan/schema.js";
 
 let folder = "";

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { decodeZ85 } from "../../../src/launcher/rendezvous/zap.js";
 import { loadDitModel } from "../../../src/models/load.js";
-import { type PlanFlags, planTitle, resolvePlan } from "../../../src/plan/resolve.js";
+import { planTitle } from "../../../src/plan/names.js";
+import { type PlanFlags, resolvePlan } from "../../../src/plan/resolve.js";
 import { planSchema } from "../../../src/plan/schema.js";
 import type { ProfileTask } from "../../../src/protocol/job.js";
 import type { ProfileRank } from "../../../src/protocol/results.js";

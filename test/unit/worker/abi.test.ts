@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import koffi from "koffi";
 import { afterAll, describe, expect, it } from "vitest";
-import { MOST_PEERS, MOST_RING_RANKS } from "../../../src/plan/resolve.js";
+import { MOST_PEERS, MOST_RING_RANKS } from "../../../src/plan/check.js";
 import * as abi from "../../../src/worker/runtime/abi.generated.js";
 import { defineStructs } from "../../../src/worker/runtime/abi.js";
 

@@ -88,7 +88,7 @@ describe("a plan for Wan", () => {
     await expect(resolvePlan({ tp: 3 }, model, 3, 1)).rejects.toThrow(
       "The 4 heads of wan-tiny cannot be shared by tp 3",
     );
-    await expect(resolvePlan({ cp: 9 }, model, 9, 1, 8)).rejects.toThrow(
+    await expect(resolvePlan({ cp: 9 }, model, 9, 1, { size: { frames: 1, height: 4, width: 8 } })).rejects.toThrow(
       "wan-tiny has 8 tokens here, fewer than the 9 workers",
     );
   });
