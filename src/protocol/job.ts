@@ -118,6 +118,8 @@ export const wanGenerateTaskSchema = z.strictObject({
   dump: z.string().min(1).optional(),
   /** False where a file that has the dump's name by then must stay: the next free number is taken. */
   replace: z.boolean().optional(),
+  /** Collect the events of a trace: all stages and steps, and the second step's forwards kernel by kernel. */
+  trace: z.boolean().optional(),
 });
 export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
 
