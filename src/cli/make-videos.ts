@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { z } from "zod";
 import type { EmitHandler } from "../engine/workers.js";
 import { checkDocument } from "../files/documents.js";
@@ -11,9 +12,10 @@ import { counted } from "../text.js";
 import { freeName, openVideo } from "../video/open-video.js";
 import type { VideoFormat, VideoMetadata, VideoWriter } from "../video/video-writer.js";
 import { type GenerateSummary, generateTable, summarizeGenerate } from "../views/generate-report.js";
+import { generatePage } from "../views/html/generate-page.js";
 import { generateVerdict } from "../views/verdict.js";
 import { endOnInterrupt } from "./interrupts.js";
-import { writeTrace } from "./reports.js";
+import { writeReport, writeTrace } from "./reports.js";
 import type { Session } from "./session.js";
 import { showProgress } from "./show-progress.js";
 
@@ -114,7 +116,7 @@ interface Run {
 
 async function makeVideo(
   { session, weights, results, video, signal, title, again }: Run,
-  { task, target, trace }: Wanted,
+  { task, target, trace, html, prompt, negativePrompt }: Wanted,
 ): Promise<GenerateSummary & { verdict: string }> {
   let sampled = performance.now();
   let decoded = sampled;
@@ -144,6 +146,12 @@ async function makeVideo(
   if (trace !== undefined) await writeTrace(session, trace, `${task.model.name}, ${planTitle(task.plan)}`, recorded);
   const verdict = generateVerdict(summary);
   session.printVerdict(verdict);
+  if (html !== undefined) {
+    const { device } = session.device;
+    const processors = device === "cuda" ? session.devices : availableParallelism();
+    const report = { summary, ranks, verdict, processors, prompt: prompt.text, negativePrompt };
+    await writeReport(session, html, (made) => generatePage({ ...report, made }));
+  }
   return { ...summary, verdict };
 }
 

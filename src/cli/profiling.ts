@@ -5,13 +5,14 @@ import { checkOutputFile } from "../files/output-file.js";
 import { planTitle, singleDevicePlan } from "../plan/resolve.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
+import { profilePage } from "../views/html/profile-page.js";
 import { kernelTable } from "../views/kernel-report.js";
 import { baselineTable, profileTable, speedupOf, summarizeProfile } from "../views/profile-report.js";
 import { baselineVerdict, profileVerdict, speedupVerdict } from "../views/verdict.js";
 import { writes } from "./named-files.js";
 import type { ProfileOptions } from "./options/profile.js";
 import type { ReportOptions } from "./options/report.js";
-import { checkReports, writeTrace } from "./reports.js";
+import { checkReports, writeReport, writeTrace } from "./reports.js";
 import type { Session } from "./session.js";
 import { showProgress } from "./show-progress.js";
 
@@ -52,7 +53,7 @@ export function aloneOf<Task extends ProfileTask | WanProfileTask>(task: Task): 
 export async function profileTask(
   session: Session,
   task: ProfileTask | WanProfileTask,
-  { baseline, trace }: ProfileOptions,
+  { baseline, html, trace }: ProfileOptions,
 ): Promise<void> {
   const ranks = await measure(session, task);
   const summary = summarizeProfile(task, ranks, session.device);
@@ -65,8 +66,10 @@ export async function profileTask(
   }
   const document = { ...summary, deviceName: summary.device };
   const verdict = profileVerdict(summary);
+  const report = { summary, ranks, verdict };
   if (!baseline) {
     session.printVerdict(verdict);
+    if (html !== undefined) await writeReport(session, html, (made) => profilePage({ ...report, made }));
     return session.emit({ ...document, verdict });
   }
   const single = aloneOf(task);
@@ -76,6 +79,7 @@ export async function profileTask(
   const gain = speedupVerdict(speedup);
   session.print("");
   session.printVerdict(baselineVerdict(gain, verdict));
+  if (html !== undefined) await writeReport(session, html, (made) => profilePage({ ...report, made, speedup }));
   const { latencyMs, tflops } = alone;
   const { factor, efficiency, ideal } = speedup;
   const result = { latencyMs, tflops, speedup: factor, efficiency, ideal, verdict: gain };

@@ -5,6 +5,7 @@ import { fileFailure } from "../files/file-failure.js";
 import { makeFolder } from "../files/folder.js";
 import { checkOutputFile, writeOutput } from "../files/output-file.js";
 import type { TraceRank } from "../protocol/results.js";
+import type { Made } from "../views/html/facts.js";
 import { chromeTrace, rankTraces } from "../views/trace/chrome.js";
 import type { ReportOptions } from "./options/report.js";
 import type { Session } from "./session.js";
@@ -62,4 +63,10 @@ export async function writeTrace(
   }
   for (const { name, trace } of rankTraces(ranks, facts)) await writeOutput(join(target, name), JSON.stringify(trace));
   log.logger.info(`The trace is in ${target}, a file for each rank, as Holistic Trace Analysis reads them.`);
+}
+
+/** Writes a report. @param pageOf makes its HTML. @throws DitrunError when the file cannot be written. */
+export async function writeReport(session: Session, target: string, pageOf: (made: Made) => string): Promise<void> {
+  await writeOutput(target, pageOf(await session.made()));
+  session.log.logger.info(`The report is in ${target}: open it in a browser.`);
 }

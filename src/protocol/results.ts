@@ -127,6 +127,7 @@ export const profileRankSchema = z.strictObject({
   kernels: z.array(kernelTotalSchema),
   /** Dense peak of this device for the narrowest of the plan's dtypes in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
+  peakGBs: z.number().nullable(),
   ...recordingSchema,
   /** In the order of time. */
   memory: z.array(memoryPointSchema),
@@ -240,6 +241,8 @@ export const wanGenerateResultSchema = wanGenerateRankSchema.extend({
       phases: phasesSchema,
       ringWaitsMs: z.array(z.number()),
       kernels: z.array(kernelTotalSchema),
+      peakTflops: z.number().nullable(),
+      peakGBs: z.number().nullable(),
       memory: z.array(memoryPointSchema),
     })
     .optional(),

@@ -35,6 +35,14 @@ const result = {
   deviceKind: z.enum(["cpu", "cuda"]),
   deviceName: z.string().nullable().describe("As its driver calls it; null where no worker told it"),
   deviceCount: z.int().describe("GPUs of the host; 1 on a CPU"),
+  environment: z
+    .strictObject({
+      node: text("Version of Node.js"),
+      kernels: text("The kernel module's file"),
+      kernelsHash: z.string().nullable().describe("The first 12 digits of its SHA-256"),
+      driver: z.string().nullable().describe("Version of NVIDIA's driver; null where there is none"),
+    })
+    .describe("What results depend on, beside the command line"),
 };
 /** Of every result about a model. */
 const ofModel = { ...result, seed: seedSchema.describe("Decimal text beyond 2^53") };

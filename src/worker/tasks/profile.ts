@@ -1,3 +1,4 @@
+import type { Plan } from "../../plan/schema.js";
 import type { ProfileTask, WanProfileTask } from "../../protocol/job.js";
 import type { KernelTotal, Phases, ProfileRank, Progress, TraceEvent } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
@@ -82,7 +83,6 @@ export async function profileForward(
   memory.add("the recorded forward");
   await told("record", 1, 1, recordedMs);
   if (graph !== undefined) freeGraph(device, graph);
-  const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
     rank: store.rank,
     device: device.info.name,
@@ -93,7 +93,7 @@ export async function profileForward(
     kernels: kernelTotals(events, device.info, sum(ringWaitsMs)),
     peakMemoryBytes: device.kernels.memoryUsed().peak,
     modelFlops: subject.flops,
-    peakTflops: peakOf(device.info.peakTflops, narrowest),
+    ...peaksOf(device.info, plan),
     ...(await traceParts(recording, task.trace ? store : undefined)),
     memory: memory.points,
   };
@@ -135,6 +135,12 @@ export function phasesOf(computed: readonly TraceEvent[], waitedMs: number): Pha
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
+}
+
+/** What the device can do at most with the narrowest of the plan's dtypes. */
+export function peaksOf({ peakTflops, peakGBs }: DeviceInfo, plan: Plan) {
+  const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
+  return { peakTflops: peakOf(peakTflops, narrowest), peakGBs };
 }
 
 /** Dense peak for products of this dtype, in TFLOP/s. */

@@ -16,7 +16,7 @@ import { agreed } from "./agree.js";
 import type { Frame } from "./frame.js";
 import { FrameSender } from "./frame-sender.js";
 import { PreviewSender } from "./preview-sender.js";
-import { kernelTotals, recordPhases } from "./profile.js";
+import { kernelTotals, peaksOf, recordPhases } from "./profile.js";
 import { MemoryPoints, traceParts } from "./recording.js";
 import { StageClock } from "./stage-clock.js";
 import { Steps } from "./steps.js";
@@ -98,7 +98,7 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
       forwardFlops: transformer.flops,
       heldMemoryBytes: device.kernels.memoryUsed().now,
       peakMemoryBytes: device.kernels.memoryUsed().peak,
-      ...(task.trace && { recording: await recordingOf(device, timeline, memory, store) }),
+      ...(task.trace && { recording: await recordingOf(context, timeline, memory, store) }),
     };
   });
 }
@@ -110,7 +110,7 @@ export async function runWanLoad(frame: Frame, task: WanLoadTask, store: Store):
   return null;
 }
 
-async function recordingOf(device: Device, timeline: Timeline, { points }: MemoryPoints, store: Store) {
+async function recordingOf({ device, plan }: Context, timeline: Timeline, { points }: MemoryPoints, store: Store) {
   const { step, recorded, recording } = timeline.parts();
   const { info } = device;
   const { recordedMs, phases, ringWaitsMs } = recorded;
@@ -119,7 +119,8 @@ async function recordingOf(device: Device, timeline: Timeline, { points }: Memor
     info,
     ringWaitsMs.reduce((sum, each) => sum + each, 0),
   );
-  return { ...(await traceParts(recording, store)), step, recordedMs, phases, ringWaitsMs, kernels, memory: points };
+  const forward = { recordedMs, phases, ringWaitsMs, kernels, ...peaksOf(info, plan) };
+  return { ...(await traceParts(recording, store)), step, ...forward, memory: points };
 }
 
 interface Run extends VideoProgram {

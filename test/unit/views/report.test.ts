@@ -36,6 +36,7 @@ function rank(index: number, latenciesMs: number[]): ProfileRank {
     peakMemoryBytes: (index + 1) * 2 ** 30,
     modelFlops: 4e12,
     peakTflops: 1000,
+    peakGBs: 4800,
     trace: [],
     spans: [],
     memory: [],
