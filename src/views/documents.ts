@@ -230,6 +230,65 @@ const inspect = z.strictObject({
   ),
 });
 
+const part = z.strictObject({ name: z.string(), a: z.number(), b: z.number(), deltaMs: z.number() });
+const compare = z.strictObject({
+  ...envelopeSchema.shape,
+  command: z.literal("compare"),
+  a: text("The file or folder that the other is compared with"),
+  b: z.string(),
+  kind: z.enum(["results", "videos", "dumps"]).describe("Of both; the keys that follow are of one kind each"),
+  failAbove: nullable("Per cent, of --fail-above"),
+  pass: z.boolean(),
+  verdict,
+  // Results.
+  subject: z.string().optional(),
+  changes: z
+    .array(
+      z.strictObject({
+        ...{ name: z.string(), unit: z.string(), a: z.number(), b: z.number() },
+        percent: nullable("(b - a) / a; null where a is 0"),
+        less: z.boolean().describe("Whether less of it is better"),
+      }),
+    )
+    .optional()
+    .describe("Results: the first is what --fail-above looks at"),
+  parts: z.array(part).optional().describe("Results: kinds of work or stages, the largest change first"),
+  kernels: z.array(part).optional().describe("Results: kernels of rank 0"),
+  settings: z
+    .array(z.strictObject({ name: z.string(), a: z.string(), b: z.string() }))
+    .optional()
+    .describe("Results: what was asked for, or stood around, and differs"),
+  slowerPercent: z.number().optional(),
+  // Videos and dumps.
+  differencePercent: nullable("Relative L2, of a dump its worst tensor's; null where values are not finite").optional(),
+  firstApart: z
+    .union([z.int(), z.string()])
+    .nullable()
+    .optional()
+    .describe(
+      "Videos: the first frame that differs, from 1. Dumps: the first step or layer; null where both are equal",
+    ),
+  width: z.int().optional(),
+  height: z.int().optional(),
+  frames: z.int().optional(),
+  psnr: nullable("Videos: dB; null where they are equal").optional(),
+  ssim: nullable("Videos: of luma; null for frames under 11 pixels").optional(),
+  byFrame: z
+    .array(z.strictObject({ frame: z.int(), psnr: z.number().nullable(), ssim: z.number().nullable() }))
+    .optional(),
+  tensors: z
+    .array(
+      z.strictObject({
+        ...{ name: z.string(), where: z.string(), shape: z.array(z.int()), equal: z.boolean() },
+        ...{ relL2: z.number().nullable(), maxAbs: z.number().nullable(), psnr: z.number().nullable() },
+      }),
+    )
+    .optional()
+    .describe("Dumps: in the order in which they were computed"),
+  onlyA: z.array(z.string()).optional(),
+  onlyB: z.array(z.string()).optional(),
+});
+
 const doctor = z.strictObject({
   ...envelopeSchema.shape,
   command: z.literal("doctor"),
@@ -313,6 +372,7 @@ export const documentSchemas = {
   videos,
   "dry-run": dryRun,
   inspect,
+  compare,
   doctor,
   convert,
   error,

@@ -28,6 +28,7 @@ th:first-child, td:first-child { text-align: left; }
 td.words, th.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 .bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: 6px 12px; align-items: center; font-size: 14px; }
+.bars + .wide, .wide + .wide { margin-top: 16px; }
 .row { display: grid; grid-template-columns: subgrid; grid-column: 1 / -1; gap: inherit; align-items: center; }
 .bars .total { color: var(--soft); text-align: right; }
 .bar { display: flex; height: 26px; border-radius: 5px; overflow: hidden; background: transparent; }
