@@ -105,6 +105,11 @@ const comparison = z.strictObject({
   relL2: nullable("As measures.relL2"),
   nonFinite: z.int(),
   pass: z.boolean(),
+  layers: z
+    .array(z.strictObject({ layer: z.string(), slot: z.string(), relL2: z.number().nullable() }))
+    .optional()
+    .describe("With --layers: relative differences of the residual stream, in the order of computation"),
+  firstLayer: z.string().nullable().optional().describe("The first layer above limits.relL2; null where there is none"),
 });
 const accuracy = z.strictObject({
   ...ofModel,

@@ -2,8 +2,8 @@ import type { Context } from "../../comm/context.js";
 import { copy } from "../../ops/copy.js";
 import { combine } from "../../ops/elementwise.js";
 import { Replays } from "../../runtime/replays.js";
+import type { Tap } from "../../runtime/tap.js";
 import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
-import type { Tap } from "./tap.js";
 import type { TextSlot, WanTransformer } from "./transformer.js";
 
 /** Up to so many tokens both forwards run at the same time, unless the plan says otherwise (bench/NOTES.md, Guidance). */
