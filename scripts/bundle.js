@@ -33,6 +33,21 @@ function notices(root, inputs) {
   return [...found.values()].sort();
 }
 
+/** The script of a report's page, for a browser: it goes into every page. */
+async function bundleReport(build, root) {
+  await build({
+    absWorkingDir: root,
+    entryPoints: [join(root, "src", "views", "html", "browser", "main.ts")],
+    outfile: join(root, "dist", "views", "html", "report.js"),
+    bundle: true,
+    minify: true,
+    format: "iife",
+    platform: "browser",
+    target: ["chrome100", "firefox100", "safari15"],
+    logLevel: "warning",
+  });
+}
+
 /**
  * Replaces the programs in dist/ by bundles, which load the rest as they need it.
  * @param root the package's folder, whose dist/ has just been compiled.
@@ -73,5 +88,6 @@ export async function bundle(root) {
     }
   }
   for (const input of await buildPage(root)) inputs.add(input);
+  await bundleReport(build, root);
   writeFileSync(join(root, "dist", "licenses.txt"), notices(root, inputs).join(`\n${"-".repeat(80)}\n\n`));
 }

@@ -33,3 +33,6 @@ export const tokenizerThread = join(packageRoot, "dist", "models", "wan", "text"
 
 /** What threads of the launcher run to encode a video without ffmpeg. */
 export const encoderThread = join(packageRoot, "dist", "video", "encoder-thread.js");
+
+/** What draws the timeline in a report, for a browser. */
+export const reportScript = join(packageRoot, "dist", "views", "html", "report.js");

@@ -16,7 +16,7 @@ export class JsonDocument {
    */
   constructor(
     private readonly target: string | undefined,
-    private readonly envelope: Envelope,
+    readonly envelope: Envelope,
     private readonly others: readonly NamedFile[] = [],
   ) {}
 

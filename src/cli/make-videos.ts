@@ -1,17 +1,21 @@
+import { availableParallelism } from "node:os";
 import { z } from "zod";
 import type { EmitHandler } from "../engine/workers.js";
 import { checkDocument } from "../files/documents.js";
 import { shown } from "../formats/shown.js";
 import type { NamedText } from "../models/wan/text/texts.js";
+import { planTitle } from "../plan/names.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import { parseMessage } from "../protocol/messages.js";
-import { progressSchema, wanGenerateRankSchema } from "../protocol/results.js";
+import { progressSchema, wanGenerateResultSchema } from "../protocol/results.js";
 import { counted } from "../text.js";
 import { freeName, openVideo } from "../video/open-video.js";
 import type { VideoFormat, VideoMetadata, VideoWriter } from "../video/video-writer.js";
 import { type GenerateSummary, generateTable, summarizeGenerate } from "../views/generate-report.js";
+import { generatePage } from "../views/html/generate-page.js";
 import { generateVerdict } from "../views/verdict.js";
 import { endOnInterrupt } from "./interrupts.js";
+import { writeReport, writeTrace } from "./reports.js";
 import type { Session } from "./session.js";
 import { showProgress } from "./show-progress.js";
 
@@ -30,6 +34,8 @@ export interface Wanted {
   readonly negativePrompt: string;
   readonly task: WanGenerateTask;
   readonly target: Target;
+  readonly html?: string | undefined;
+  readonly trace?: string | undefined;
 }
 
 /**
@@ -110,7 +116,7 @@ interface Run {
 
 async function makeVideo(
   { session, weights, results, video, signal, title, again }: Run,
-  { task, target }: Wanted,
+  { task, target, trace, html, prompt, negativePrompt }: Wanted,
 ): Promise<GenerateSummary & { verdict: string }> {
   let sampled = performance.now();
   let decoded = sampled;
@@ -133,11 +139,19 @@ async function makeVideo(
   });
   const finishMs = performance.now() - decoded;
   session.events.tell({ event: "video", out: written.out, frames: target.frames });
-  const ranks = checkDocument("The workers' results", ended, z.array(wanGenerateRankSchema), "ERR_INTERNAL");
+  const ranks = checkDocument("The workers' results", ended, z.array(wanGenerateResultSchema), "ERR_INTERNAL");
   const summary = summarizeGenerate(task, ranks, { ...written, encoder: video.encoder, finishMs }, weights);
   session.print(`${title === undefined ? "" : `${title}\n`}${generateTable(session.page, summary)}\n`);
+  const recorded = ranks.flatMap(({ rank, device, recording }) => (recording ? [{ ...recording, rank, device }] : []));
+  if (trace !== undefined) await writeTrace(session, trace, `${task.model.name}, ${planTitle(task.plan)}`, recorded);
   const verdict = generateVerdict(summary);
   session.printVerdict(verdict);
+  if (html !== undefined) {
+    const { device } = session.device;
+    const processors = device === "cuda" ? session.devices : availableParallelism();
+    const report = { summary, ranks, verdict, processors, prompt: prompt.text, negativePrompt };
+    await writeReport(session, html, (made) => generatePage({ ...report, made }));
+  }
   return { ...summary, verdict };
 }
 

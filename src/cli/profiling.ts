@@ -1,20 +1,23 @@
 import { z } from "zod";
 import type { NamedFile } from "../files/apart.js";
 import { checkDocument } from "../files/documents.js";
-import { checkOutputFile, writeOutput } from "../files/output-file.js";
+import { checkOutputFile } from "../files/output-file.js";
+import { planTitle } from "../plan/names.js";
 import { evaluate } from "../plan/planner/evaluate.js";
 import { singleDevicePlan } from "../plan/resolve.js";
 import type { ProfileTask, WanProfileTask } from "../protocol/job.js";
 import { profileRankSchema } from "../protocol/results.js";
+import { profilePage } from "../views/html/profile-page.js";
 import { kernelTable } from "../views/kernel-report.js";
 import { prose } from "../views/page.js";
 import { predictedSentence, predictionOf } from "../views/plan-report.js";
 import { baselineTable, profileTable, speedupOf, summarizeProfile } from "../views/profile-report.js";
-import { chromeTrace } from "../views/trace.js";
 import { baselineVerdict, profileVerdict, speedupVerdict } from "../views/verdict.js";
 import type { ModelSession } from "./model-session.js";
 import { writes } from "./named-files.js";
 import type { ProfileOptions } from "./options/profile.js";
+import type { ReportOptions } from "./options/report.js";
+import { checkReports, writeReport, writeTrace } from "./reports.js";
 import type { Session } from "./session.js";
 import { showProgress } from "./show-progress.js";
 
@@ -22,28 +25,27 @@ import { showProgress } from "./show-progress.js";
 const defaults = { cuda: { warmup: 3, iterations: 10 }, cpu: { warmup: 1, iterations: 3 } };
 
 /** The part of a task that those options say. */
-export function timingOf({ warmup, iterations, trace }: ProfileOptions, session: Session) {
+export function timingOf({ warmup, iterations, html, trace }: ProfileOptions, session: Session) {
   const usual = defaults[session.device.device];
   return {
     warmup: warmup ?? usual.warmup,
     iterations: iterations ?? usual.iterations,
-    trace: trace !== undefined,
+    trace: trace !== undefined || html !== undefined,
   };
 }
 
 /** The files of a profile, by the options that name them. */
-interface ProfileFiles {
-  readonly trace: string | undefined;
+interface ProfileFiles extends ReportOptions {
   readonly dump?: string | undefined;
 }
 
-export function profileFiles({ trace, dump }: ProfileFiles): NamedFile[] {
-  return writes({ "--trace": trace, "--dump": dump });
+export function profileFiles({ html, trace, dump }: ProfileFiles): NamedFile[] {
+  return writes({ "--html": html, "--trace": trace, "--dump": dump });
 }
 
 /** @throws DitrunError when one of a profile's files cannot be written. */
-export async function checkProfileFiles({ trace, dump }: ProfileFiles): Promise<void> {
-  if (trace !== undefined) await checkOutputFile(trace, false);
+export async function checkProfileFiles({ html, trace, dump }: ProfileFiles): Promise<void> {
+  await checkReports({ html, trace });
   if (dump !== undefined) await checkOutputFile(dump, true);
 }
 
@@ -56,7 +58,7 @@ export function aloneOf<Task extends ProfileTask | WanProfileTask>(task: Task): 
 export async function profileTask(
   session: ModelSession,
   task: ProfileTask | WanProfileTask,
-  { baseline, trace }: ProfileOptions,
+  { baseline, html, trace }: ProfileOptions,
 ): Promise<void> {
   const ranks = await measure(session, task);
   const summary = summarizeProfile(task, ranks, session.device);
@@ -65,17 +67,20 @@ export async function profileTask(
   const [first] = ranks;
   if (first) session.print(`${kernelTable(page, first)}\n`);
   if (trace !== undefined) {
-    await writeOutput(trace, JSON.stringify(chromeTrace(ranks)));
-    session.log.logger.info(`The trace is in ${trace}: open it at ui.perfetto.dev.`);
+    await writeTrace(session, trace, `${task.model.name}, ${planTitle(task.plan)}`, ranks);
   }
   const machine = await session.machine();
   const size = "size" in task ? task.size : undefined;
-  const predicted = predictionOf(evaluate(task.model, task.plan, machine, size).forward, summary, machine);
+  const { forward, forwardBytes } = evaluate(task.model, task.plan, machine, size);
+  const predicted = predictionOf(forward, summary, machine);
   session.print(`${prose(page, predictedSentence(predicted))}\n`);
   const document = { ...summary, predicted, deviceName: summary.device };
   const verdict = profileVerdict(summary);
+  const onPaper = { milliseconds: predicted.milliseconds, memoryBytes: forwardBytes };
+  const report = { summary, ranks, verdict, predicted: onPaper };
   if (!baseline) {
     session.printVerdict(verdict);
+    if (html !== undefined) await writeReport(session, html, (made) => profilePage({ ...report, made }));
     return session.emit({ ...document, verdict });
   }
   const single = aloneOf(task);
@@ -85,6 +90,7 @@ export async function profileTask(
   const gain = speedupVerdict(speedup);
   session.print("");
   session.printVerdict(baselineVerdict(gain, verdict));
+  if (html !== undefined) await writeReport(session, html, (made) => profilePage({ ...report, made, speedup }));
   const { latencyMs, tflops } = alone;
   const { factor, efficiency, ideal } = speedup;
   const result = { latencyMs, tflops, speedup: factor, efficiency, ideal, verdict: gain };

@@ -8,8 +8,10 @@ import type { Task } from "../protocol/job.js";
 import { counted } from "../text.js";
 import { type Page, type Paint, pageOf, paint, prose } from "../views/page.js";
 import type { Context } from "./command.js";
+import type { Envelope } from "./envelope.js";
 import type { Events } from "./events.js";
 import { interruptSignals, unlessEnding } from "./interrupts.js";
+import { type Environment, environmentOf } from "./machine.js";
 import { type LaunchOptions, portNumber } from "./options/launch.js";
 import type { OutputOptions } from "./options/output.js";
 import { sessionLog } from "./session-log.js";
@@ -183,6 +185,16 @@ export class Session {
     this.print(prose(page, `${word} ${sentence}`));
   }
 
+  /** What results depend on, beside the command line. */
+  environment(): Promise<Environment> {
+    return environmentOf(this.device.kernels);
+  }
+
+  /** By what, where and when a report is made. */
+  async made(): Promise<Envelope & { readonly environment: Environment }> {
+    return { ...this.context.document.envelope, environment: await this.environment() };
+  }
+
   /** What else all documents of such a session have. */
   protected get common(): object {
     return {};
@@ -192,7 +204,8 @@ export class Session {
   async emit(document: object): Promise<void> {
     const { device, count } = this.device;
     const { command } = this.context;
-    const common = { command, deviceKind: device, deviceName: null, deviceCount: count, ...this.common };
+    const kind = { command, deviceKind: device, deviceName: null, deviceCount: count };
+    const common = { ...kind, environment: await this.environment(), ...this.common };
     await this.context.document.write({ ...common, ...document });
   }
 }

@@ -32,6 +32,12 @@ export const profileTaskSchema = z.strictObject({
 });
 export type ProfileTask = z.infer<typeof profileTaskSchema>;
 
+/** Of tasks whose layers may be compared. */
+const layered = {
+  /** Rank 0 also writes some tokens of the residual stream after each layer, `layer.N.TEXT.NAME`, float32 [tokens, width]. */
+  layers: z.boolean().optional(),
+};
+
 export const forwardTaskSchema = z.strictObject({
   /** Runs one forward and leaves the whole output on rank 0. */
   kind: z.literal("forward"),
@@ -43,6 +49,7 @@ export const forwardTaskSchema = z.strictObject({
   inputs: z.string().min(1).optional(),
   /** Rank 0 writes the output here, a safetensors file with the float32 tensor `output`. */
   output: z.string().min(1),
+  ...layered,
 });
 export type ForwardTask = z.infer<typeof forwardTaskSchema>;
 
@@ -118,6 +125,8 @@ export const wanGenerateTaskSchema = z.strictObject({
   dump: z.string().min(1).optional(),
   /** False where a file that has the dump's name by then must stay: the next free number is taken. */
   replace: z.boolean().optional(),
+  /** Collect the events of a trace: all stages and steps, and the second step's forwards kernel by kernel. */
+  trace: z.boolean().optional(),
 });
 export type WanGenerateTask = z.infer<typeof wanGenerateTaskSchema>;
 
@@ -151,6 +160,7 @@ export const wanAccuracyTaskSchema = z.strictObject({
   seed: seedSchema,
   /** Rank 0 writes the velocity here, a safetensors file with the float32 tensor `output` [channels, frames, height, width]. */
   output: z.string().min(1),
+  ...layered,
 });
 export type WanAccuracyTask = z.infer<typeof wanAccuracyTaskSchema>;
 

@@ -25,6 +25,8 @@ export const workerMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("barrier"), id, name: z.string() }),
   /** A barrier to which every rank brings a number; answered with `largest`. */
   z.strictObject({ type: z.literal("largest"), id, name: z.string(), value: z.number() }),
+  /** Asks for the launcher's clock; answered at once with `time`. */
+  z.strictObject({ type: z.literal("time"), id }),
   /** Hands the bytes to whoever made the request; answered with `done` when it has been dealt with, one after the other. */
   z.strictObject({ type: z.literal("emit"), id, name: z.string() }),
   /** Nothing but a sign of life, of which a rank gives some in every timeout, and one when it is asked; not answered. */
@@ -56,6 +58,8 @@ export const launcherMessageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("value"), id }),
   /** Of the numbers of all ranks. */
   z.strictObject({ type: z.literal("largest"), id, value: z.number() }),
+  /** Of the launcher's CLOCK_MONOTONIC. */
+  z.strictObject({ type: z.literal("time"), id, microseconds: z.number() }),
   z.strictObject({ type: z.literal("request"), id, request }),
   /** There will be no more requests. */
   z.strictObject({ type: z.literal("end"), id }),

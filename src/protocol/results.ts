@@ -16,6 +16,19 @@ export const phasesSchema = z.strictObject({
 });
 export type Phases = z.infer<typeof phasesSchema>;
 
+/** What a launch exchanges with other ranks. Ranks are the world's. */
+export const exchangeSchema = z.strictObject({
+  /** `all-reduce`, `gather`, `ring`, `halo`, … */
+  what: z.string(),
+  /** The group's name, and its ranks in its order. */
+  group: z.string(),
+  ranks: z.array(z.int()),
+  /** Ranks that messages of this launch go to, and those that it waits for messages of; none of a collective. */
+  to: z.array(z.int()),
+  from: z.array(z.int()),
+});
+export type Exchange = z.infer<typeof exchangeSchema>;
+
 /** One interval on one of a rank's streams, for a trace. Times in microseconds since the forward began on this rank. */
 export const traceEventSchema = z.strictObject({
   name: z.string(),
@@ -34,16 +47,53 @@ export const traceEventSchema = z.strictObject({
   layer: z.string().optional(),
   /** Attention that waits inside for the ring's blocks: `ringWaitsMs` says for how long, all launches together. */
   waits: z.boolean().optional(),
+  exchange: exchangeSchema.optional(),
+  /** When this rank's thread queued it, and for how long that took, on the clock of the other times. */
+  queued: z.strictObject({ startMicroseconds: z.number(), durationMicroseconds: z.number() }),
+  /** Bytes of the forward's own memory in use as it was queued. */
+  arenaBytes: z.number(),
 });
 export type TraceEvent = z.infer<typeof traceEventSchema>;
 
-/** A part of the model on the compute stream, from its first kernel to its last: a block. Times as those of trace events. */
+/**
+ * Something that lasts, and has other spans or kernels within it. Times as those of trace events. Blocks and forwards are of the
+ * compute stream, from their first kernel to their last; stages and steps of the host's clock.
+ */
 export const traceSpanSchema = z.strictObject({
   name: z.string(),
+  kind: z.enum(["stage", "step", "forward", "block"]),
   startMicroseconds: z.number(),
   durationMicroseconds: z.number(),
 });
 export type TraceSpan = z.infer<typeof traceSpanSchema>;
+
+/** How a rank's clock stands to the launcher's. */
+export const rankClockSchema = z.strictObject({
+  /** Ranks with the same have one clock: of one start of one machine. */
+  id: z.string(),
+  /** The launcher's clock less this rank's, in microseconds. */
+  offsetMicroseconds: z.number(),
+  /** At most so far from right: half of the quickest question and answer. */
+  residualMicroseconds: z.number(),
+});
+export type RankClock = z.infer<typeof rankClockSchema>;
+
+/** What a rank's part of a trace is of. */
+const recordingSchema = {
+  trace: z.array(traceEventSchema),
+  spans: z.array(traceSpanSchema),
+  host: z.string(),
+  /** What times of events and spans count from, in microseconds of the host's CLOCK_MONOTONIC: one clock for all ranks of a host. */
+  recordedAtMicroseconds: z.number(),
+  /** Only where a trace was asked for. */
+  clock: rankClockSchema.optional(),
+};
+export const traceRankSchema = z.strictObject({ rank: z.int(), device: z.string(), ...recordingSchema });
+export type TraceRank = z.infer<typeof traceRankSchema>;
+
+/** Device memory that a rank held once something had been done. */
+export const memoryPointSchema = z.strictObject({ after: z.string(), bytes: z.number() });
+export type MemoryPoint = z.infer<typeof memoryPointSchema>;
 
 /** All launches of one kernel with one shape in a forward; attention's without its waits, which are a total of their own with no launches. */
 export const kernelTotalSchema = z.strictObject({
@@ -77,12 +127,10 @@ export const profileRankSchema = z.strictObject({
   kernels: z.array(kernelTotalSchema),
   /** Dense peak of this device for the narrowest of the plan's dtypes in TFLOP/s, or null if unknown. */
   peakTflops: z.number().nullable(),
-  trace: z.array(traceEventSchema),
-  /** Blocks, of the trace. */
-  spans: z.array(traceSpanSchema),
-  host: z.string(),
-  /** When the recorded forward began, in microseconds of the host's CLOCK_MONOTONIC: one clock for all ranks of a host. */
-  recordedAtMicroseconds: z.number(),
+  peakGBs: z.number().nullable(),
+  ...recordingSchema,
+  /** In the order of time. */
+  memory: z.array(memoryPointSchema),
 });
 export type ProfileRank = z.infer<typeof profileRankSchema>;
 
@@ -180,6 +228,26 @@ export const wanGenerateRankSchema = z.strictObject({
   peakMemoryBytes: z.number(),
 });
 export type WanGenerateRank = z.infer<typeof wanGenerateRankSchema>;
+
+/** The same, and where a trace was asked for: stages and steps, and one step's forwards kernel by kernel. */
+export const wanGenerateResultSchema = wanGenerateRankSchema.extend({
+  recording: z
+    .strictObject({
+      ...recordingSchema,
+      /** From 1. */
+      step: z.int(),
+      /** Of the step's forwards, as in a profile. */
+      recordedMs: z.number(),
+      phases: phasesSchema,
+      ringWaitsMs: z.array(z.number()),
+      kernels: z.array(kernelTotalSchema),
+      peakTflops: z.number().nullable(),
+      peakGBs: z.number().nullable(),
+      memory: z.array(memoryPointSchema),
+    })
+    .optional(),
+});
+export type WanGenerateResult = z.infer<typeof wanGenerateResultSchema>;
 
 /** What the worker of a wan-convert task reports; the file itself is at the task's `out`. */
 export const wanConvertRankSchema = z.strictObject({

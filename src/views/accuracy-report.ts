@@ -2,6 +2,7 @@ import { DitrunError } from "../failure.js";
 import type { Model } from "../models/schema.js";
 import { describeDtypes, planPrecision } from "../plan/names.js";
 import type { Plan } from "../plan/schema.js";
+import { firstApart, type LayerError, type LayerTensor, layerErrors } from "./layer-errors.js";
 import { type Page, paint, prose } from "./page.js";
 import { difference } from "./statistics.js";
 import { type Column, formatTable } from "./table.js";
@@ -62,6 +63,47 @@ export interface AccuracyResult {
   /** Values of the output that are NaN or infinite. */
   nonFinite: number;
   pass: boolean;
+  /** With --layers: how far both are apart after each layer, and the first one that is above the limit of relL2. */
+  layers?: LayerError[];
+  firstLayer?: string | null;
+}
+
+/** The same with what both runs have told of their layers. */
+export function withLayers(
+  result: AccuracyResult,
+  actual: readonly LayerTensor[],
+  expected: readonly LayerTensor[],
+): AccuracyResult {
+  const layers = layerErrors(actual, expected);
+  const first = firstApart(layers, result.limits.relL2);
+  return { ...result, layers, firstLayer: first === undefined ? null : `${first.layer}, ${first.slot}` };
+}
+
+/** A row for each layer, a column for each comparison; and where each parts from what it is compared with. */
+export function layersTable(page: Page, results: readonly AccuracyResult[]): string {
+  const sampled = results.flatMap((result) => (result.layers ? [{ ...result, layers: result.layers }] : []));
+  const [first] = sampled;
+  if (!first) return "";
+  const rows = first.layers.map(({ layer, slot }, place) => ({ layer, slot, place }));
+  const columns: Column<(typeof rows)[number]>[] = [
+    { head: "layer", align: "left", cell: ({ layer }) => layer },
+    { head: "text", align: "left", drop: 1, cell: ({ slot }) => slot },
+    ...sampled.map(({ plan, comparison, layers }) => ({
+      head: comparison === "layout" ? plan : `${plan}, fp32`,
+      cell: ({ place }: (typeof rows)[number]) =>
+        layers[place]?.relL2 === 0 ? "equal" : (layers[place]?.relL2?.toExponential(1) ?? "NaN"),
+    })),
+  ];
+  const parted = sampled.map(({ plan, firstLayer, limits: { relL2 } }) =>
+    firstLayer === null
+      ? `${plan}: no layer is above ${relL2.toExponential(1)}.`
+      : `${plan} parts at ${firstLayer}: the first layer above ${relL2.toExponential(1)}.`,
+  );
+  return [
+    paint(page, "bold", prose(page, "Relative difference after each layer, of 32 tokens")),
+    formatTable(page, columns, rows),
+    ...parted.map((sentence) => prose(page, sentence)),
+  ].join("\n");
 }
 
 /**

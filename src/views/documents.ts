@@ -36,6 +36,14 @@ const result = {
   deviceKind: z.enum(["cpu", "cuda"]),
   deviceName: z.string().nullable().describe("As its driver calls it; null where no worker told it"),
   deviceCount: z.int().describe("GPUs of the host; 1 on a CPU"),
+  environment: z
+    .strictObject({
+      node: text("Version of Node.js"),
+      kernels: text("The kernel module's file"),
+      kernelsHash: z.string().nullable().describe("The first 12 digits of its SHA-256"),
+      driver: z.string().nullable().describe("Version of NVIDIA's driver; null where there is none"),
+    })
+    .describe("What results depend on, beside the command line"),
 };
 /** Of every result about a model. */
 const ofModel = { ...result, seed: seedSchema.describe("Decimal text beyond 2^53") };
@@ -109,6 +117,11 @@ const comparison = z.strictObject({
   relL2: nullable("As measures.relL2"),
   nonFinite: z.int(),
   pass: z.boolean(),
+  layers: z
+    .array(z.strictObject({ layer: z.string(), slot: z.string(), relL2: z.number().nullable() }))
+    .optional()
+    .describe("With --layers: relative differences of the residual stream, in the order of computation"),
+  firstLayer: z.string().nullable().optional().describe("The first layer above limits.relL2; null where there is none"),
 });
 const accuracy = z.strictObject({
   ...ofModel,
@@ -234,6 +247,65 @@ const inspect = z.strictObject({
   ),
 });
 
+const part = z.strictObject({ name: z.string(), a: z.number(), b: z.number(), deltaMs: z.number() });
+const compare = z.strictObject({
+  ...envelopeSchema.shape,
+  command: z.literal("compare"),
+  a: text("The file or folder that the other is compared with"),
+  b: z.string(),
+  kind: z.enum(["results", "videos", "dumps"]).describe("Of both; the keys that follow are of one kind each"),
+  failAbove: nullable("Per cent, of --fail-above"),
+  pass: z.boolean(),
+  verdict,
+  // Results.
+  subject: z.string().optional(),
+  changes: z
+    .array(
+      z.strictObject({
+        ...{ name: z.string(), unit: z.string(), a: z.number(), b: z.number() },
+        percent: nullable("(b - a) / a; null where a is 0"),
+        less: z.boolean().describe("Whether less of it is better"),
+      }),
+    )
+    .optional()
+    .describe("Results: the first is what --fail-above looks at"),
+  parts: z.array(part).optional().describe("Results: kinds of work or stages, the largest change first"),
+  kernels: z.array(part).optional().describe("Results: kernels of rank 0"),
+  settings: z
+    .array(z.strictObject({ name: z.string(), a: z.string(), b: z.string() }))
+    .optional()
+    .describe("Results: what was asked for, or stood around, and differs"),
+  slowerPercent: z.number().optional(),
+  // Videos and dumps.
+  differencePercent: nullable("Relative L2, of a dump its worst tensor's; null where values are not finite").optional(),
+  firstApart: z
+    .union([z.int(), z.string()])
+    .nullable()
+    .optional()
+    .describe(
+      "Videos: the first frame that differs, from 1. Dumps: the first step or layer; null where both are equal",
+    ),
+  width: z.int().optional(),
+  height: z.int().optional(),
+  frames: z.int().optional(),
+  psnr: nullable("Videos: dB; null where they are equal").optional(),
+  ssim: nullable("Videos: of luma; null for frames under 11 pixels").optional(),
+  byFrame: z
+    .array(z.strictObject({ frame: z.int(), psnr: z.number().nullable(), ssim: z.number().nullable() }))
+    .optional(),
+  tensors: z
+    .array(
+      z.strictObject({
+        ...{ name: z.string(), where: z.string(), shape: z.array(z.int()), equal: z.boolean() },
+        ...{ relL2: z.number().nullable(), maxAbs: z.number().nullable(), psnr: z.number().nullable() },
+      }),
+    )
+    .optional()
+    .describe("Dumps: in the order in which they were computed"),
+  onlyA: z.array(z.string()).optional(),
+  onlyB: z.array(z.string()).optional(),
+});
+
 const doctor = z.strictObject({
   ...envelopeSchema.shape,
   command: z.literal("doctor"),
@@ -347,6 +419,7 @@ export const documentSchemas = {
   "dry-run": dryRun,
   inspect,
   plan: plans,
+  compare,
   doctor,
   convert,
   error,

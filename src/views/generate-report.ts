@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import { planTitle } from "../plan/names.js";
 import { vaeDtype } from "../plan/schema.js";
 import type { WanGenerateTask } from "../protocol/job.js";
-import type { WanGenerateRank } from "../protocol/results.js";
+import type { WanGenerateRank, WanGenerateResult } from "../protocol/results.js";
 import { counted } from "../text.js";
 import { byteSize, figures } from "./figures.js";
 import { type Page, paint, prose } from "./page.js";
@@ -53,7 +53,7 @@ export interface GenerateSummary {
 /** Sums up a generation. */
 export function summarizeGenerate(
   task: WanGenerateTask,
-  ranks: readonly WanGenerateRank[],
+  ranks: readonly WanGenerateResult[],
   { finishMs, ...video }: VideoOutput,
   weights: string,
 ): GenerateSummary {
@@ -94,7 +94,7 @@ export function summarizeGenerate(
     video,
     device: first.device,
     worldSize: ranks.length,
-    ranks: [...ranks],
+    ranks: ranks.map(({ recording: _, ...rank }) => rank),
   };
 }
 

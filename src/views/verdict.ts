@@ -75,7 +75,7 @@ export function profileVerdict(profile: ProfileFacts): string {
 }
 
 /** A mesh of as many workers with less of what it waits for: fewer ring steps, or fewer sums. */
-function otherMesh(plan: Plan, model: Model, ringWaits: boolean): string | undefined {
+export function otherMesh(plan: Plan, model: Model, ringWaits: boolean): string | undefined {
   const { cfg, cp, tp } = plan.mesh;
   const mesh = ringWaits ? { cfg, cp: cp / 2, tp: 2 * tp } : { cfg, cp: 2 * cp, tp: tp / 2 };
   if (!Number.isInteger(mesh.cp) || !Number.isInteger(mesh.tp)) return undefined;

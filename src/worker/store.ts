@@ -36,6 +36,8 @@ export interface Store {
   barrier(name: string): Promise<void>;
   /** A barrier to which every rank brings a number. @returns the largest of them, on every rank. */
   largest(name: string, value: number): Promise<number>;
+  /** The launcher's CLOCK_MONOTONIC in microseconds, at some time between the question and the answer. */
+  time(): Promise<number>;
   /**
    * Gives whoever made the request something before the result, a progress report or a frame of video. Resolves when it
    * has been dealt with, in the order of the calls: whoever awaits it keeps no more on the way than the launcher can take.
@@ -234,6 +236,11 @@ export class WorkerStore {
         const { message } = await this.#ask({ type: "largest", name, value }, this.#patience, `barrier "${name}"`);
         if (message.type === "largest") return message.value;
         throw new DitrunError("ERR_PROTOCOL", `The launcher answered barrier "${name}" with ${message.type}.`);
+      },
+      time: async () => {
+        const { message } = await this.#ask({ type: "time" }, this.#patience, "the question for the time");
+        if (message.type === "time") return message.microseconds;
+        throw new DitrunError("ERR_PROTOCOL", `The launcher answered the question for the time with ${message.type}.`);
       },
       emit: async (name, value) => {
         await this.#ask({ type: "emit", name }, this.#patience, `the ${name}`, value);

@@ -88,9 +88,9 @@ describe("profile", () => {
     expect(stdout).toBe("");
     expect(documentSchemas.profile.parse(JSON.parse(readFileSync(json, "utf8"))).ranks).toHaveLength(2);
     const { traceEvents } = z
-      .object({ traceEvents: z.array(z.looseObject({ ph: z.string(), pid: z.int() })) })
+      .object({ traceEvents: z.array(z.looseObject({ cat: z.string().optional(), pid: z.int() })) })
       .parse(JSON.parse(readFileSync(trace, "utf8")));
-    expect(traceEvents.filter(({ ph }) => ph === "X").map(({ pid }) => pid)).toEqual([0, 1]);
+    expect(traceEvents.filter(({ cat }) => cat === "kernel").map(({ pid }) => pid)).toEqual([0, 1]);
     const [job] = readdirSync(logs).filter((name) => name.startsWith("profile-"));
     expect(readFileSync(join(logs, job ?? "", "rank-1.stdout.log"), "utf8")).toBe("a line on stdout\n");
     const lines = readFileSync(join(logs, "launcher.log"), "utf8").trim().split("\n");

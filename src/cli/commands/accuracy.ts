@@ -20,16 +20,21 @@ import {
   accuracyTable,
   type Comparison,
   compareOutputs,
+  layersTable,
   type OutputTensor,
+  withLayers,
 } from "../../views/accuracy-report.js";
+import { accuracyPage } from "../../views/html/accuracy-page.js";
+import type { LayerTensor } from "../../views/layer-errors.js";
 import { accuracyVerdict } from "../../views/verdict.js";
 import type { Body } from "../command.js";
 import { describeRuns } from "../dry-run.js";
 import { endOnInterrupt } from "../interrupts.js";
 import { ModelSession } from "../model-session.js";
-import { reads } from "../named-files.js";
+import { reads, writes } from "../named-files.js";
 import type { AccuracyOptions, WanAccuracyOptions } from "../options/accuracy.js";
 import type { ModelRun } from "../options/model-run.js";
+import { checkReports, writeReport } from "../reports.js";
 import { showRun } from "../show-progress.js";
 import { chosenVideo, chosenWan } from "../wan-options.js";
 
@@ -49,8 +54,9 @@ export const wanAccuracy: Body<WanChosen> = {
 };
 
 /** The files that its options name; `ditrun wan accuracy` has --plans alone. */
-function accuracyFiles({ plans, weights, reference }: Partial<AccuracyOptions>): NamedFile[] {
+function accuracyFiles({ plans, weights, reference, html }: Partial<AccuracyOptions>): NamedFile[] {
   return [
+    ...writes({ "--html": html }),
     ...reads({ "--weights": weights, "--reference": reference }),
     ...(plans === undefined ? [] : namesIn(plans).flatMap((plan) => reads({ "--plans": plan }))),
   ];
@@ -107,6 +113,10 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
   if (reference !== undefined && chosen.against !== undefined) {
     throw new DitrunError("ERR_OPTION_CONFLICT", "--reference is what plans are compared with: leave out --against.");
   }
+  if (reference !== undefined && chosen.layers) {
+    throw new DitrunError("ERR_OPTION_CONFLICT", "--reference holds an output and no layers: leave out --layers.");
+  }
+  await checkReports({ html: chosen.html });
   const subject = await subjectOf(chosen, session, found);
   const { model, tokens } = subject;
   const pairs = pairsOf(await choosePlans(session, subject, chosen.plans), chosen);
@@ -116,18 +126,20 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
   }
   const recorded = reference === undefined ? undefined : await readOutput(reference);
   return withTemporaryFolder("accuracy", endOnInterrupt, async (folder) => {
-    const forward = async (plan: Plan): Promise<OutputTensor> => {
+    const forward = async (plan: Plan): Promise<Output> => {
       const file = join(folder, "output.safetensors");
       const runs = { done: done++, total: wanted };
-      await showRun(session, `plan ${plan.name ?? ""}`, runs, () => session.run(subject.task(plan, file)));
+      await showRun(session, `plan ${plan.name ?? ""}`, runs, () =>
+        session.run({ ...subject.task(plan, file), layers: chosen.layers }),
+      );
       const output = await readOutput(file);
       await rm(file);
       return output;
     };
     const wanted = runsOf(pairs).length;
     let done = 0;
-    const alone = new Map<string, OutputTensor>();
-    const once = async (plan: Plan): Promise<OutputTensor> => {
+    const alone = new Map<string, Output>();
+    const once = async (plan: Plan): Promise<Output> => {
       const output = alone.get(keyOf(plan)) ?? (await forward(plan));
       if (meshSize(plan.mesh) === 1) alone.set(keyOf(plan), output);
       return output;
@@ -137,14 +149,21 @@ async function run(chosen: AccuracyOptions, session: ModelSession, found?: Found
       const actual = await (comparison === "layout" ? forward(plan) : once(plan));
       const expected = other === undefined ? recorded : await once(other);
       if (!expected) throw new Error("A pair without another plan has a recorded output.");
-      results.push(compareOutputs(model, plan, comparison, actual, expected));
+      const result = compareOutputs(model, plan, comparison, actual, expected);
+      results.push(chosen.layers ? withLayers(result, actual.layers, expected.layers) : result);
     }
     const { device } = session.device;
     const compared = reference === undefined ? "one device" : basename(reference);
     session.print(`${accuracyTable(session.page, model.name, device, results, compared)}\n`);
+    if (chosen.layers) session.print(`${layersTable(session.page, results)}\n`);
     const pass = results.every((result) => result.pass);
     const verdict = accuracyVerdict(results);
     session.printVerdict(verdict, pass ? "green" : "red");
+    const { html } = chosen;
+    if (html !== undefined) {
+      const report = { model: model.name, device, results, verdict };
+      await writeReport(session, html, (made) => accuracyPage({ ...report, made }));
+    }
     const of = (comparison: Comparison) => results.filter((result) => result.comparison === comparison);
     const isPlans = chosen.against === "fp32" || reference !== undefined;
     await session.emit({
@@ -247,11 +266,23 @@ function inFloat32(plan: Plan): Plan {
   };
 }
 
-async function readOutput(path: string): Promise<OutputTensor> {
+/** A run's output, and what it has told of its layers. */
+interface Output extends OutputTensor {
+  readonly layers: readonly LayerTensor[];
+}
+
+async function readOutput(path: string): Promise<Output> {
   const file = await openSafetensors(path);
   try {
-    const { dtype, shape } = file.info("output");
-    return { shape, data: toFloat32(dtype, await file.read("output")) };
+    const read = async (name: string) => toFloat32(file.info(name).dtype, await file.read(name));
+    const layers: LayerTensor[] = [];
+    for (const name of file
+      .names()
+      .filter((name) => name.startsWith("layer."))
+      .sort()) {
+      layers.push({ name, data: await read(name) });
+    }
+    return { shape: file.info("output").shape, data: await read("output"), layers };
   } finally {
     await file.close();
   }

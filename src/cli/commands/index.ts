@@ -1,6 +1,7 @@
 import { type Command, defineCommand } from "../command.js";
 import { accuracyOptions, wanAccuracyOptions } from "../options/accuracy.js";
 import { clientDownloadOptions, clientGenerateOptions, clientListOptions, clientOptions } from "../options/client.js";
+import { compareOptions } from "../options/compare.js";
 import { convertOptions } from "../options/convert.js";
 import { doctorOptions } from "../options/doctor.js";
 import { generateOptions } from "../options/generate.js";
@@ -142,6 +143,14 @@ export const commands: readonly Command[] = [
     example: { line: "ditrun links --nproc 8", describe: "What the links between eight workers carry" },
     options: { ...linksOptions, ...launchOptions, ...outputOptions },
     load: async () => (await import("./links.js")).links,
+  }),
+  defineCommand({
+    name: "compare",
+    summary: "Compare two results, two videos or two dumps: what changed, by how much, and what explains it",
+    example: { line: "ditrun compare before.json after.json --fail-above 3", describe: "Two profiles, in CI" },
+    options: compareOptions,
+    operands: "A B",
+    load: async () => (await import("./compare.js")).compare,
   }),
   defineCommand({
     name: "doctor",

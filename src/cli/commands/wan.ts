@@ -115,13 +115,14 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(overwrite ? {} : { replace: false }),
   };
-  const wanted = outputs.map(({ prompt, out, dump }, index) => ({
-    prompt,
+  const wanted = outputs.map(({ prompt, out, dump, html, trace }, index) => ({
+    ...{ prompt, html, trace },
     negativePrompt: negative.text,
     task: {
       ...task,
       ids: { prompt: ids[index] ?? [], negative: ids.at(-1) ?? [] },
       ...(dump === undefined ? {} : { dump: resolve(dump) }),
+      ...(html === undefined && trace === undefined ? {} : { trace: true }),
     },
     target: {
       ...{ out, overwrite, ...format },

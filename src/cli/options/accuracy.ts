@@ -1,4 +1,5 @@
-import { asText, choice, type Option, optional, path, type Values } from "../option.js";
+import { asText, choice, flag, type Option, optional, path, type Values } from "../option.js";
+import { reportOptions } from "./report.js";
 import { videoOptions } from "./video.js";
 
 /** Of `ditrun wan accuracy`. */
@@ -16,6 +17,8 @@ export const wanAccuracyOptions = {
     describe: "One device in the plan's own dtypes, or in float32",
     usual: "same, and then one device with one in float32",
   }),
+  layers: flag("Also compare after each layer, and name the first one where two runs part"),
+  html: reportOptions.html,
   ...videoOptions,
 } satisfies Record<string, Option<unknown>>;
 

@@ -18,6 +18,7 @@ import {
   whole,
   withDefault,
 } from "../option.js";
+import { reportOptions } from "./report.js";
 import { videoOptions } from "./video.js";
 
 const solvers: readonly WanGenerateTask["sampling"]["solver"][] = ["unipc", "dpm++", "euler", "renoise"];
@@ -166,6 +167,7 @@ export const generateOptions = {
   "init-noise": path("FILE", "file", {
     describe: "Initial noise: FILE.safetensors[:TENSOR]; the tensor is noise where it is not named",
   }),
+  ...reportOptions,
   dump: path("FILE", "file", {
     describe: "Write context, context_null, latent.N and video to FILE.safetensors, of prompt N to FILE-N.safetensors",
   }),

@@ -1,4 +1,5 @@
 import { flag, type Option, optional, path, type Values, whole } from "../option.js";
+import { reportOptions } from "./report.js";
 import { videoOptions } from "./video.js";
 
 /** Of every command that times forwards. */
@@ -9,7 +10,7 @@ export const profileOptions = {
   ),
   iterations: optional({ value: "N", describe: "Timed forwards", usual: "10 on a GPU, 3 on a CPU" }, whole(1)),
   baseline: flag("Also measure one worker and print the speed-up"),
-  trace: path("FILE", "file", { describe: "Write a Chrome trace of all ranks (opens in Perfetto)" }),
+  ...reportOptions,
 } satisfies Record<string, Option<unknown>>;
 
 export type ProfileOptions = Values<typeof profileOptions>;

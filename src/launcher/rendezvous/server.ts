@@ -265,6 +265,9 @@ export class Rendezvous {
       case "largest":
         this.#barriers.arrive(question, message.name, message.value);
         break;
+      case "time":
+        this.#send(rank, { type: "time", id: message.id, microseconds: Number(process.hrtime.bigint()) / 1e3 });
+        break;
       case "emit":
         this.#emit(question, message.name, joinPieces(pieces));
         break;

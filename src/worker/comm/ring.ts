@@ -16,6 +16,8 @@ export interface Step {
   readonly messages: readonly Message[];
   /** To be called before the launch that reads them: holds the compute stream until those without a flag are here. */
   hold(): void;
+  /** Runs the body, the launch that reads them, so that a recording knows whose messages it waits for inside. */
+  reading<T>(body: () => T): T;
 }
 
 /** Every rank's message, on its way to every other. */

@@ -22,6 +22,11 @@ export class Arena {
     return this.#peak;
   }
 
+  /** Bytes in use now. */
+  get used(): number {
+    return this.#used;
+  }
+
   /** Gives the arena its memory, after a measuring pass. */
   back(base: Address, capacity: number): void {
     this.#base = base;

@@ -1,5 +1,5 @@
 import { DitrunError } from "../../failure.js";
-import type { Phase, TraceEvent, TraceSpan } from "../../protocol/results.js";
+import type { Exchange, Phase, TraceEvent, TraceSpan } from "../../protocol/results.js";
 import { type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
 import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
@@ -17,11 +17,15 @@ interface Interval {
   stream: StreamName;
   work: Work;
   layer: string | undefined;
+  exchange: Exchange | undefined;
+  /** Before and after it was queued, of process.hrtime. */
+  queued: readonly [bigint, bigint];
+  arenaBytes: number;
   start: Handle;
   end: Handle;
 }
 
-type SpanInterval = Pick<Interval, "name" | "start" | "end">;
+type SpanInterval = Pick<Interval, "name" | "start" | "end"> & Pick<TraceSpan, "kind">;
 
 /** A forward with a clock around every kernel. */
 export interface Recording {
@@ -60,6 +64,8 @@ export class Device {
   #recording: { readonly intervals: Interval[]; readonly spans: SpanInterval[] } | undefined;
   /** The layer that launches are of, while one is recorded. */
   #layer: string | undefined;
+  /** What launches exchange, while one is recorded. */
+  #exchange: Exchange | undefined;
   /** Where kernels go that name no stream. */
   #computing: StreamName = "compute";
   /** What lives as long as the device. */
@@ -124,9 +130,27 @@ export class Device {
     }
     const values = args();
     const start = this.#timestamp(queue);
+    const before = process.hrtime.bigint();
     this.kernels.queue(name, values, queue);
+    const queued = [before, process.hrtime.bigint()] as const;
     const end = this.#timestamp(queue);
-    recording.intervals.push({ name, phase, stream, work: work(), layer: this.#layer, start, end });
+    recording.intervals.push({ name, phase, stream, work: work(), ...this.#surroundings, queued, start, end });
+  }
+
+  get #surroundings() {
+    return { layer: this.#layer, exchange: this.#exchange, arenaBytes: this.arena.used };
+  }
+
+  /** Runs the body, whose launches a recording is to know as parts of this exchange with other ranks. */
+  exchanging<T>(exchange: () => Exchange, body: () => T): T {
+    if (!this.#recording) return body();
+    const before = this.#exchange;
+    this.#exchange = exchange();
+    try {
+      return body();
+    } finally {
+      this.#exchange = before;
+    }
   }
 
   /** Runs the body, whose launches a recording is to know as those of this layer. */
@@ -143,11 +167,16 @@ export class Device {
 
   /** As named; the recording also tells when the whole of it began and ended on the compute stream. */
   span<T>(layer: string, body: () => T): T {
+    return this.spanOf("block", layer, () => this.named(layer, body));
+  }
+
+  /** Runs the body; a recording tells when the whole of it began and ended on the compute stream. */
+  spanOf<T>(kind: TraceSpan["kind"], name: string, body: () => T): T {
     const recording = this.#recording;
     if (!recording || this.measuring) return body();
     const start = this.#timestamp(this.streams.compute);
-    const value = this.named(layer, body);
-    recording.spans.push({ name: layer, start, end: this.#timestamp(this.streams.compute) });
+    const value = body();
+    recording.spans.push({ name, kind, start, end: this.#timestamp(this.streams.compute) });
     return value;
   }
 
@@ -263,12 +292,14 @@ export class Device {
   waitFor(stream: StreamName, mark: Handle): void {
     const recording = stream === "compute" && !this.measuring ? this.#recording : undefined;
     const start = recording && this.#timestamp(this.streams[stream]);
+    const before = process.hrtime.bigint();
     this.#hold(stream, mark);
     if (!recording || start === undefined) return;
+    const queued = [before, process.hrtime.bigint()] as const;
     const end = this.#timestamp(this.streams[stream]);
     recording.intervals.push({
-      ...{ name: "wait", phase: "communication", stream, work: noWork, layer: this.#layer },
-      ...{ start, end },
+      ...{ name: "wait", phase: "communication", stream, work: noWork },
+      ...{ ...this.#surroundings, queued, start, end },
     });
   }
 
@@ -327,13 +358,18 @@ export class Device {
       startMicroseconds: this.elapsed(origin, start) * 1e3,
       durationMicroseconds: this.elapsed(start, end) * 1e3,
     });
-    const events = intervals.map(({ name, phase, stream, work, layer, ...own }) => ({
-      ...{ name, phase, stream, ...times(own) },
+    const beganMicroseconds = this.#hostTimeOf(origin);
+    const onHost = ([from, to]: Interval["queued"]) => ({
+      startMicroseconds: Number(from) / 1e3 - beganMicroseconds,
+      durationMicroseconds: Number(to - from) / 1e3,
+    });
+    const events = intervals.map(({ name, phase, stream, work, layer, exchange, queued, arenaBytes, ...own }) => ({
+      ...{ name, phase, stream, ...times(own), queued: onHost(queued), arenaBytes },
       ...(layer !== undefined && { layer }),
+      ...(exchange !== undefined && { exchange }),
       ...work,
     }));
-    const named = spans.map(({ name, ...own }) => ({ name, ...times(own) }));
-    const beganMicroseconds = this.#hostTimeOf(origin);
+    const named = spans.map(({ name, kind, ...own }) => ({ name, kind, ...times(own) }));
     for (const event of [origin, ...[...intervals, ...spans].flatMap(({ start, end }) => [start, end])]) {
       this.kernels.call("eventDestroy", event);
     }

@@ -1,4 +1,4 @@
-import { hostname } from "node:os";
+import type { Plan } from "../../plan/schema.js";
 import type { ProfileTask, WanProfileTask } from "../../protocol/job.js";
 import type { KernelTotal, Phases, ProfileRank, Progress, TraceEvent } from "../../protocol/results.js";
 import type { Context } from "../comm/context.js";
@@ -10,6 +10,7 @@ import type { Store } from "../store.js";
 import { requireFinite } from "./finite.js";
 import type { Frame } from "./frame.js";
 import { randomInputs } from "./inputs.js";
+import { MemoryPoints, traceParts } from "./recording.js";
 import { withSession } from "./session.js";
 import { tell } from "./stage-clock.js";
 
@@ -38,9 +39,11 @@ export async function profileForward(
   context: Context,
   subject: Subject,
   task: ProfileTask | WanProfileTask,
-  store: Pick<Store, "rank" | "emit">,
+  store: Pick<Store, "rank" | "emit" | "time">,
 ): Promise<ProfileRank> {
   const { device, plan } = context;
+  const memory = new MemoryPoints(device);
+  memory.add("loading");
   const { warmup, iterations } = task;
   const told = (stage: Progress["stage"], done: number, total: number, milliseconds: number) =>
     tell(store, { stage, done, total, milliseconds });
@@ -54,6 +57,7 @@ export async function profileForward(
   const check = async () => requireFinite(`The output of ${task.model.name}`, await device.download(subject.output));
   await check();
   await told("first", 1, 1, performance.now() - first);
+  memory.add("the first forward");
   const graph = plan.graph ? device.capture(() => subject.forward()) : undefined;
   const run = () => (graph === undefined ? subject.forward() : launchGraph(device, graph));
 
@@ -70,11 +74,15 @@ export async function profileForward(
   }
   // What replays leave, before another forward writes over it.
   await check();
-  const { recordedMs, phases, ringWaitsMs, recording } = await recordPhases(context, subject);
+  memory.add("the timed forwards");
+  const { recordedMs, phases, ringWaitsMs, recording } = await recordPhases(context, {
+    ...{ takeRingWaits: () => subject.takeRingWaits() },
+    forward: () => device.spanOf("forward", "forward", () => subject.forward()),
+  });
   const { events } = recording;
+  memory.add("the recorded forward");
   await told("record", 1, 1, recordedMs);
   if (graph !== undefined) freeGraph(device, graph);
-  const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
   return {
     rank: store.rank,
     device: device.info.name,
@@ -85,19 +93,25 @@ export async function profileForward(
     kernels: kernelTotals(events, device.info, sum(ringWaitsMs)),
     peakMemoryBytes: device.kernels.memoryUsed().peak,
     modelFlops: subject.flops,
-    peakTflops: peakOf(device.info.peakTflops, narrowest),
-    trace: task.trace ? events : [],
-    spans: task.trace ? recording.spans : [],
-    host: hostname(),
-    recordedAtMicroseconds: recording.beganMicroseconds,
+    ...peaksOf(device.info, plan),
+    ...(await traceParts(recording, task.trace ? store : undefined)),
+    memory: memory.points,
   };
 }
 
-/** One forward with a clock around every launch, and what it took on the compute stream by phase (as phasesSchema means them). */
-async function recordPhases(
+/** What a recorded forward took on the compute stream by phase (as phasesSchema means them). */
+export interface RecordedForward {
+  readonly recordedMs: number;
+  readonly phases: Phases;
+  readonly ringWaitsMs: number[];
+  readonly recording: Recording;
+}
+
+/** One forward with a clock around every launch. Every rank calls it. */
+export async function recordPhases(
   { device, world }: Context,
-  subject: Subject,
-): Promise<{ recordedMs: number; phases: Phases; ringWaitsMs: number[]; recording: Recording }> {
+  subject: Pick<Subject, "forward" | "takeRingWaits">,
+): Promise<RecordedForward> {
   await subject.takeRingWaits();
   world.barrier();
   const recording = await device.record(() => subject.forward());
@@ -121,6 +135,12 @@ export function phasesOf(computed: readonly TraceEvent[], waitedMs: number): Pha
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
+}
+
+/** What the device can do at most with the narrowest of the plan's dtypes. */
+export function peaksOf({ peakTflops, peakGBs }: DeviceInfo, plan: Plan) {
+  const narrowest = [plan.linear.dtype, plan.attention.dtype].includes("e4m3") ? "e4m3" : plan.dtype;
+  return { peakTflops: peakOf(peakTflops, narrowest), peakGBs };
 }
 
 /** Dense peak for products of this dtype, in TFLOP/s. */

@@ -4,13 +4,17 @@ import { writeSafetensors } from "../../formats/safetensors.js";
 import type { WanAccuracyTask } from "../../protocol/job.js";
 import type { ForwardRank } from "../../protocol/results.js";
 import type { Seed } from "../../protocol/seed.js";
+import type { Context } from "../comm/context.js";
 import { Guidance } from "../models/wan/guidance.js";
+import { branchOf } from "../models/wan/nonfinite.js";
+import type { WanTransformer } from "../models/wan/transformer.js";
 import type { Device } from "../runtime/device.js";
 import { matrixShape, type Tensor } from "../runtime/tensor.js";
 import type { Store } from "../store.js";
 import { fillRandom } from "../weights/source.js";
 import { requireFinite } from "./finite.js";
 import type { Frame } from "./frame.js";
+import { LayerSamples } from "./layer-samples.js";
 import { loadTransformer } from "./wan-session.js";
 
 const TIME = 500;
@@ -54,8 +58,10 @@ export async function runWanAccuracy(frame: Frame, task: WanAccuracyTask, store:
     await device.synchronize();
     const output = await device.download(guidance.velocity);
     requireFinite(`The velocity of ${model.name}`, output);
+    const layers = task.layers ? await sampled(context, guidance, transformer, store) : {};
     if (store.rank === 0) {
-      await writeSafetensors(task.output, { output: { dtype: "F32", shape: latent.shape, data: output } });
+      const velocity = { dtype: "F32", shape: latent.shape, data: output } as const;
+      await writeSafetensors(task.output, { output: velocity, ...layers });
     }
     const rank: ForwardRank = {
       rank: store.rank,
@@ -66,6 +72,23 @@ export async function runWanAccuracy(frame: Frame, task: WanAccuracyTask, store:
     guidance.freeGraphs();
     return rank;
   });
+}
+
+/** Layers by what computed them: a block's residual stream is tapped after each of its branches. */
+const layerOf = (tapped: string) =>
+  tapped === "patch_embedding"
+    ? tapped
+    : /^block\.\d+(?:\.(?:before|after)_cross_attn)?$/.test(tapped)
+      ? branchOf(tapped)
+      : undefined;
+
+/** The step's forwards once more, with some tokens of each layer kept. */
+async function sampled({ device, world }: Context, guidance: Guidance, transformer: WanTransformer, store: Store) {
+  const samples = new LayerSamples(device, transformer.rows);
+  world.barrier();
+  guidance.replay((slot) => samples.tap(slot, layerOf));
+  await device.synchronize();
+  return samples.collect(store);
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { DitrunError } from "../../failure.js";
 import type { WanGenerateTask, WanLoadTask } from "../../protocol/job.js";
-import type { WanGenerateRank } from "../../protocol/results.js";
+import type { WanGenerateResult } from "../../protocol/results.js";
 import { samplingPlan } from "../../sampling/scheduler.js";
 import type { Context } from "../comm/context.js";
 import type { NonfiniteCounter } from "../models/wan/nonfinite.js";
@@ -16,14 +16,17 @@ import { agreed } from "./agree.js";
 import type { Frame } from "./frame.js";
 import { FrameSender } from "./frame-sender.js";
 import { PreviewSender } from "./preview-sender.js";
+import { kernelTotals, peaksOf, recordPhases } from "./profile.js";
+import { MemoryPoints, traceParts } from "./recording.js";
 import { StageClock } from "./stage-clock.js";
 import { Steps } from "./steps.js";
+import { Timeline } from "./timeline.js";
 import { WanDump } from "./wan-dump.js";
 import { fillNoise, hostNoise } from "./wan-noise.js";
 import type { VideoProgram } from "./wan-open.js";
 
 /** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
-export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store: Store): Promise<WanGenerateRank> {
+export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store: Store): Promise<WanGenerateResult> {
   const clock = new StageClock(store);
   const noise = await agreed(store, "noise", () => hostNoise(task));
   const wan = await frame.openWan(task, store);
@@ -32,6 +35,9 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
   await store.barrier("loaded");
   let prepareMs = await clock.end("prepare");
 
+  const timeline = new Timeline();
+  const memory = new MemoryPoints(device);
+  memory.add("getting ready");
   const steps = new Steps(store);
   const dump = new WanDump(task.dump, store.rank, task.replace);
   const { nonfinite } = wan;
@@ -39,14 +45,16 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
     encode({ task, device, nonfinite, dump, texts: wan.texts }, prepared.encoder),
   );
   let encodeMs = clock.lap();
+  timeline.stage("encode");
   let { program } = prepared;
   if (!program) {
     program = await wan.program(task, store);
     await store.barrier("others loaded");
     prepareMs = await clock.end("prepare", 1, prepareMs);
+    timeline.stage("prepare");
   }
   const { context, value } = program;
-  const run = { task, store, context, clock, dump, nonfinite, steps, ...value };
+  const run = { task, store, context, clock, dump, nonfinite, steps, timeline, ...value };
   return program.enter(async () => {
     const { guidance, sampler, transformer } = run;
     guidance.setScale(task.sampling.guideScale);
@@ -54,6 +62,8 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
     for (const slot of guidance.slots) await transformer.setText(slot, texts[slot]);
     await device.synchronize();
     encodeMs = await clock.end("encode", 1, encodeMs);
+    timeline.stage("keys and values of the texts");
+    memory.add("encoding");
 
     await fillNoise(device, sampler.sample, task, noise);
     sampler.scale(task.sampling.initialScale ?? 1);
@@ -65,9 +75,13 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
     });
     await previews.flush();
     const sampleMs = await clock.end("sample", task.sampling.steps);
+    timeline.stage("sample");
+    memory.add("sampling");
     const sender = new FrameSender(store);
     const frames = await decode(run, sender);
     const decodeMs = await clock.end("decode", frames);
+    timeline.stage("decode");
+    memory.add("decoding");
     await sender.flush();
     await device.synchronize();
 
@@ -84,6 +98,7 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
       forwardFlops: transformer.flops,
       heldMemoryBytes: device.kernels.memoryUsed().now,
       peakMemoryBytes: device.kernels.memoryUsed().peak,
+      ...(task.trace && { recording: await recordingOf(context, timeline, memory, store) }),
     };
   });
 }
@@ -95,6 +110,19 @@ export async function runWanLoad(frame: Frame, task: WanLoadTask, store: Store):
   return null;
 }
 
+async function recordingOf({ device, plan }: Context, timeline: Timeline, { points }: MemoryPoints, store: Store) {
+  const { step, recorded, recording } = timeline.parts();
+  const { info } = device;
+  const { recordedMs, phases, ringWaitsMs } = recorded;
+  const kernels = kernelTotals(
+    recording.events,
+    info,
+    ringWaitsMs.reduce((sum, each) => sum + each, 0),
+  );
+  const forward = { recordedMs, phases, ringWaitsMs, kernels, ...peaksOf(info, plan) };
+  return { ...(await traceParts(recording, store)), step, ...forward, memory: points };
+}
+
 interface Run extends VideoProgram {
   readonly task: WanGenerateTask;
   readonly store: Store;
@@ -103,6 +131,7 @@ interface Run extends VideoProgram {
   readonly dump: WanDump;
   readonly nonfinite: NonfiniteCounter;
   readonly steps: Steps;
+  readonly timeline: Timeline;
 }
 
 /** Both texts through the encoder, into `texts`: float32 [tokens, width] each. */
@@ -142,7 +171,7 @@ async function encode(
 }
 
 async function samplingLoop(run: Run, previews: PreviewSender): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
-  const { context, clock, task, sampler, guidance, transformer, nonfinite, dump, steps: tickets } = run;
+  const { context, clock, task, sampler, guidance, transformer, nonfinite, dump, steps: tickets, timeline } = run;
   const { device } = context;
   const { steps } = task.sampling;
   const { timesteps } = samplingPlan(task.sampling);
@@ -152,18 +181,20 @@ async function samplingLoop(run: Run, previews: PreviewSender): Promise<{ stepsM
   for (const [index, timestep] of timesteps.entries()) {
     const { preview } = await tickets.begin();
     const started = performance.now();
-    await transformer.setTime(timestep);
-    const times = guidance.forward(isQuantised(index, task));
-    previews.send();
-    // Before the sample is updated, so that the forwards can be run again on what they were given.
-    const bad = await nonfinite.count(guidance.velocity);
-    if (bad > 0) throw await notFinite(run, index, bad);
-    sampler.step(index, guidance.velocity);
-    tickets.ask();
-    await dump.add(`latent.${index}`, sampler.sample.shape, () => device.download(sampler.sample));
-    if (preview) await previews.fetch(index + 1);
-    await device.synchronize();
-    forwardsMs.push(...times.map((time) => time()));
+    await timeline.step(`step ${index + 1}`, async () => {
+      await transformer.setTime(timestep);
+      const times = await forwards(run, index);
+      previews.send();
+      // Before the sample is updated, so that the forwards can be run again on what they were given.
+      const bad = await nonfinite.count(guidance.velocity);
+      if (bad > 0) throw await notFinite(run, index, bad);
+      sampler.step(index, guidance.velocity);
+      tickets.ask();
+      await dump.add(`latent.${index}`, sampler.sample.shape, () => device.download(sampler.sample));
+      if (preview) await previews.fetch(index + 1);
+      await device.synchronize();
+      forwardsMs.push(...times.map((time) => time()));
+    });
     stepsMs.push(performance.now() - started);
     if (index + 1 < steps) await clock.progress("sample", index + 1, steps);
   }
@@ -176,6 +207,24 @@ async function samplingLoop(run: Run, previews: PreviewSender): Promise<{ stepsM
     );
   }
   return { stepsMs, forwardsMs };
+}
+
+/** The forwards of a step. For a trace the second is recorded: the first one also loads kernels. */
+async function forwards(
+  { task, guidance, transformer, context, timeline }: Run,
+  index: number,
+): Promise<(() => number)[]> {
+  const quantised = isQuantised(index, task);
+  if (!task.trace || index !== Math.min(1, task.sampling.steps - 1)) return guidance.forward(quantised);
+  let times: (() => number)[] = [];
+  const recorded = await recordPhases(context, {
+    forward: () => {
+      times = guidance.forward(quantised, true);
+    },
+    takeRingWaits: () => transformer.takeRingWaits(),
+  });
+  timeline.recorded(index + 1, recorded);
+  return times;
 }
 
 /** The first and the last steps decide the most: they may be left in the plan's dtype. */

@@ -22,6 +22,7 @@ function alikeStore(rank: number, size: number): Store {
     largest: async (_name, value) => value,
     emit: async () => undefined,
     step: () => async () => ({ preview: false }),
+    time: async () => 0,
     fault: async (error) => {
       throw error;
     },

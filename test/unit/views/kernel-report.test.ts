@@ -6,7 +6,8 @@ import { kernelTotals, phasesOf } from "../../../src/worker/tasks/profile.js";
 
 const event: TraceEvent = {
   ...{ name: "gemm", phase: "gemm", stream: "compute", shape: "a", dtype: "bf16" },
-  ...{ startMicroseconds: 0, durationMicroseconds: 500, flops: 1e11, bytes: 1e8 },
+  ...{ startMicroseconds: 0, durationMicroseconds: 500, flops: 1e11, bytes: 1e8, arenaBytes: 0 },
+  queued: { startMicroseconds: 0, durationMicroseconds: 1 },
 };
 const peaks = { peakTflops: { f32: 50, bf16: 1000, e4m3: 2000 }, peakGBs: 4000 };
 

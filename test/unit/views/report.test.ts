@@ -11,7 +11,6 @@ import { plainPage } from "../../../src/views/page.js";
 import { profileTable, summarizeProfile } from "../../../src/views/profile-report.js";
 import { difference, percentile } from "../../../src/views/statistics.js";
 import { tokenDifferences } from "../../../src/views/token-differences.js";
-import { chromeTrace } from "../../../src/views/trace.js";
 
 const model = await loadDitModel("dit");
 const plan = { ...planSchema.parse({ mesh: { cp: 2 } }), name: "two" };
@@ -38,21 +37,10 @@ function rank(index: number, latenciesMs: number[]): ProfileRank {
     peakMemoryBytes: (index + 1) * 2 ** 30,
     modelFlops: 4e12,
     peakTflops: 1000,
-    trace: [
-      {
-        name: "gemm",
-        phase: "gemm",
-        stream: "compute",
-        startMicroseconds: 5,
-        durationMicroseconds: 7,
-        flops: 14e6,
-        bytes: 7e3,
-        dtype: "bf16",
-        shape: "2×3×4 bf16",
-        layer: "blocks.0.mlp.0",
-      },
-    ],
-    spans: [{ name: "blocks.0", startMicroseconds: 4, durationMicroseconds: 9 }],
+    peakGBs: 4800,
+    trace: [],
+    spans: [],
+    memory: [],
     host: "node-a",
     recordedAtMicroseconds: 1e9 + 100 * index,
   };
@@ -110,33 +98,6 @@ describe("a profile", () => {
     expect(await named({ cp: 4, tp: 2, dtype: "bf16" })).toBe("plan cp4×tp2 (bf16)");
     expect(await named({ cp: 2, dtype: "bf16", fp8: true })).toBe("plan cp2 (bf16, e4m3 linear + attention + ring)");
     expect(await named({ plan: "cp8" })).toBe("plan cp8 (bf16)");
-  });
-
-  test("becomes a Chrome trace: a process per rank, a thread per stream", () => {
-    const [zero, one] = [rank(0, [1]), rank(1, [1])];
-    const copied = one.trace.map((event) => ({ ...event, name: "copy", stream: "copy" }) as const);
-    const { traceEvents } = chromeTrace([zero, { ...one, trace: [...copied, ...one.trace] }]);
-    const args = {
-      ...{ layer: "blocks.0.mlp.0", shape: "2×3×4 bf16", dtype: "bf16", bytes: 7e3, flops: 14e6 },
-      ...{ gigabytesPerSecond: 1, teraflopsPerSecond: 2 },
-    };
-    expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 5, dur: 7, pid: 0, tid: 0, args });
-    // Rank 1 began 100 µs later by the clock of the host.
-    expect(traceEvents).toContainEqual({ name: "gemm", cat: "gemm", ph: "X", ts: 105, dur: 7, pid: 1, tid: 0, args });
-    expect(traceEvents).toContainEqual({ name: "copy", cat: "gemm", ph: "X", ts: 105, dur: 7, pid: 1, tid: 1, args });
-    expect(traceEvents).toContainEqual({ name: "blocks.0", cat: "block", ph: "X", ts: 104, dur: 9, pid: 1, tid: 0 });
-    for (const [tid, name] of ["compute", "copy"].entries()) {
-      expect(traceEvents).toContainEqual({ name: "thread_name", ph: "M", pid: 1, tid, args: { name } });
-      const order = { name: "thread_sort_index", ph: "M", pid: 1, tid, args: { sort_index: tid } };
-      expect(traceEvents).toContainEqual(order);
-    }
-    expect(traceEvents).toContainEqual({ name: "process_sort_index", ph: "M", pid: 1, args: { sort_index: 1 } });
-  });
-
-  test("of two hosts has a clock for each, since they share none", () => {
-    const far = { ...rank(1, [1]), host: "node-b", recordedAtMicroseconds: 5e12 };
-    const starts = chromeTrace([rank(0, [1]), far]).traceEvents.flatMap((event) => ("ts" in event ? [event.ts] : []));
-    expect(starts).toEqual([4, 5, 4, 5]);
   });
 });
 

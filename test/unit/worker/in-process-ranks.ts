@@ -39,6 +39,7 @@ export function makeStores(size: number): Store[] {
       }
       return barrier.promise;
     },
+    time: async () => Number(process.hrtime.bigint()) / 1e3,
     largest: async (name, value) => {
       const brought = numbers.get(name) ?? { ...deferred<number>(), all: [] };
       numbers.set(name, brought);

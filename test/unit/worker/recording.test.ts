@@ -1,84 +1,54 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { ditLayerRules, splitOf } from "../../../src/models/layer-rules.js";
-import { builtKernels } from "../../../src/paths.js";
-import { planSchema } from "../../../src/plan/schema.js";
-import { Context } from "../../../src/worker/comm/context.js";
-import { Dit } from "../../../src/worker/models/dit/dit.js";
-import { Device } from "../../../src/worker/runtime/device.js";
-import { KeptWeights } from "../../../src/worker/weights/kept.js";
-import { LoadMeter } from "../../../src/worker/weights/load-meter.js";
-import { RandomWeights } from "../../../src/worker/weights/source.js";
-import { makeStores } from "./in-process-ranks.js";
+import { expect, test } from "vitest";
+import { clockOf } from "../../../src/worker/tasks/recording.js";
+import { Timeline } from "../../../src/worker/tasks/timeline.js";
 
-const small = {
-  kind: "dit",
-  name: "small",
-  imageSize: 8,
-  channels: 3,
-  patch: 2,
-  width: 32,
-  depth: 2,
-  heads: 2,
-  classes: 3,
-} as const;
-let device: Device;
-beforeAll(() => {
-  device = Device.open(builtKernels("cpu"), 0);
-});
-afterAll(() => device.close());
+const now = () => Number(process.hrtime.bigint()) / 1e3;
 
-test("a recording knows layers and blocks, and when it began by the clock of the host", async () => {
-  const [store] = makeStores(1);
-  if (!store) throw new Error("There is one rank.");
-  const plan = planSchema.parse({ dtype: "fp32" });
-  const context = await Context.create(device, store, plan);
-  const source = new RandomWeights(device, 1);
-  const dit = await Dit.load({ context, source, splitOf: (path) => splitOf(plan, ditLayerRules, path) }, small);
-  await context.prepare(() => dit.forward());
-  const micros = () => Number(process.hrtime.bigint()) / 1e3;
-  const before = micros();
-  const { events, spans, beganMicroseconds } = await device.record(() => dit.forward());
-  const after = micros();
-  expect(beganMicroseconds).toBeGreaterThanOrEqual(before);
-  const ends = events.map(({ startMicroseconds, durationMicroseconds }) => startMicroseconds + durationMicroseconds);
-  expect(beganMicroseconds + Math.max(...ends)).toBeLessThanOrEqual(after);
-
-  expect(spans.map(({ name }) => name)).toEqual(["blocks.0", "blocks.1"]);
-  for (const { name, startMicroseconds: start, durationMicroseconds } of spans) {
-    const own = events.filter(({ layer }) => layer?.startsWith(`${name}.`) || layer === name);
-    expect(own.map(({ layer }) => layer)).toContain(`${name}.attn.qkv`);
-    for (const event of own) {
-      expect(event.startMicroseconds).toBeGreaterThanOrEqual(start);
-      const end = event.startMicroseconds + event.durationMicroseconds;
-      expect(end).toBeLessThanOrEqual(start + durationMicroseconds + 1e-3);
-    }
-  }
-  expect(events.filter(({ name }) => name === "gemm").map(({ layer }) => layer)).toContain("head");
-  // What is not recorded costs no events.
-  expect(device.span("none", () => 7)).toBe(7);
-  await context.close();
-});
-
-test("a load is told as the rehearsal found it, and its time is loading's alone", async () => {
-  const told: string[] = [];
-  const meter = new LoadMeter();
-  meter.begin(async ({ what, bytes, total }) => void told.push(`${what} ${bytes}/${total}`));
-  const kept = new KeptWeights(device, meter);
-  const load = async () => {
-    for (const name of ["a", "b"]) {
-      await kept.of(name, async () => ({ tensors: { w: device.allocatePersistent("bf16", [10, 10]) } }));
-    }
+test("a rank's clock is brought to the launcher's by the quickest of many answers", async () => {
+  let asked = 0;
+  const ahead = 5e6;
+  const time = async () => {
+    asked += 1;
+    // Half of the way there, half of it back; all but one answer take long.
+    const wait = async () => {
+      if (asked !== 7) await new Promise((done) => setTimeout(done, 4));
+    };
+    await wait();
+    const told = now() + ahead;
+    await wait();
+    return told;
   };
-  meter.next("the encoder");
-  await device.rehearse(load);
-  expect([told, meter.loaded]).toEqual([[], { milliseconds: 0, bytes: 0 }]);
-  await meter.during(load);
-  expect(told.at(-1)).toBe("the encoder 400/400");
-  expect(meter.loaded.bytes).toBe(400);
-  expect(meter.loaded.milliseconds).toBeGreaterThan(0);
-  // Of a second video nothing is left to load.
-  meter.begin(async () => void told.push("again"));
-  await meter.during(load);
-  expect(meter.loaded.bytes).toBe(0);
-  kept.free();
+  const { offsetMicroseconds, residualMicroseconds, id } = await clockOf({ time });
+  expect(asked).toBe(20);
+  expect(id).toMatch(/^[0-9a-f-]{36}$/);
+  expect(residualMicroseconds).toBeLessThan(4000);
+  expect(Math.abs(offsetMicroseconds - ahead)).toBeLessThanOrEqual(residualMicroseconds + 1);
+});
+
+test("an answer that comes late says the time of its middle", async () => {
+  const time = async () => {
+    const told = now();
+    const until = told + 2000;
+    while (now() < until);
+    return told + 1000;
+  };
+  const { offsetMicroseconds, residualMicroseconds } = await clockOf({ time });
+  expect(residualMicroseconds).toBeGreaterThanOrEqual(1000);
+  expect(Math.abs(offsetMicroseconds)).toBeLessThan(500);
+});
+
+test("stages and steps are told by the clock of what was recorded", async () => {
+  const timeline = new Timeline();
+  await timeline.step("step 1", async () => undefined);
+  timeline.stage("sample");
+  const block = { name: "blocks.0", kind: "block", startMicroseconds: 1, durationMicroseconds: 2 } as const;
+  const recording = { events: [], spans: [block], beganMicroseconds: now() + 1e6 };
+  const phases = { attention: 0, gemm: 0, elementwise: 0, communication: 0 };
+  expect(() => timeline.parts()).toThrow("No step");
+  timeline.recorded(1, { recordedMs: 1, phases, ringWaitsMs: [], recording });
+  const { spans } = timeline.parts().recording;
+  expect(spans.map(({ name, kind }) => `${kind} ${name}`)).toEqual(["step step 1", "stage sample", "block blocks.0"]);
+  for (const { kind, startMicroseconds } of spans) {
+    expect(startMicroseconds).toBeLessThan(kind === "block" ? 2 : -9e5);
+  }
 });

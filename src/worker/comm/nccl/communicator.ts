@@ -23,7 +23,9 @@ export class Communicator {
     readonly device: Device,
     private readonly comm: Handle,
     readonly rank: number,
-    readonly size: number,
+    private readonly name: string,
+    /** The world's, in the group's order. */
+    private readonly ranks: readonly number[],
   ) {
     // What NCCL meets in the background (a peer or a link that is gone) would leave the stream waiting for ever. Thrown here,
     // it ends the worker as any uncaught failure does.
@@ -44,7 +46,18 @@ export class Communicator {
     }
     const id = await store.get(key);
     const comm = await joinNccl(device, id, rank, ranks.length);
-    return new Communicator(device, comm, rank, ranks.length);
+    return new Communicator(device, comm, rank, name, ranks);
+  }
+
+  get size(): number {
+    return this.ranks.length;
+  }
+
+  /** Runs the body, whose launches a recording is to know as this exchange. @param to, from ranks of the group. */
+  #exchanging(what: string, body: () => void, to: readonly number[] = [], from: readonly number[] = []): void {
+    const { name, ranks } = this;
+    const world = (own: readonly number[]) => [...new Set(own)].flatMap((rank) => ranks[rank] ?? []);
+    this.device.exchanging(() => ({ what, group: name, ranks: [...ranks], to: world(to), from: world(from) }), body);
   }
 
   /** All ranks but this one, in order. */
@@ -54,17 +67,19 @@ export class Communicator {
 
   /** All messages at once. */
   exchange(sends: readonly NcclMessage[], receives: readonly NcclMessage[], stream?: StreamName): void {
-    ncclExchange(this.device, this.comm, sends, receives, stream);
+    const others = (messages: readonly NcclMessage[]) => messages.map(({ rank }) => rank);
+    const body = () => ncclExchange(this.device, this.comm, sends, receives, stream);
+    this.#exchanging("exchange", body, others(sends), others(receives));
   }
 
   /** out = every rank's x, `count` elements each, one after the other. */
   allGather(out: Tensor, x: Tensor, count: number): void {
-    ncclAllGather(this.device, this.comm, out, x, { count, ranks: this.size });
+    this.#exchanging("gather", () => ncclAllGather(this.device, this.comm, out, x, { count, ranks: this.size }));
   }
 
   /** x becomes the sum of every rank's x, each addition rounded to x's dtype. */
   allReduce(x: Tensor): void {
-    ncclAllReduce(this.device, this.comm, x);
+    this.#exchanging("all-reduce", () => ncclAllReduce(this.device, this.comm, x));
   }
 
   close(): void {

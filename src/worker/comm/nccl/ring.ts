@@ -12,7 +12,8 @@ export class NcclRing implements Ring {
   start(message: Address, bytesOfRank: readonly number[]): Round {
     const { device, rank, size } = this.comm;
     let held: Message = { rank, address: message };
-    const steps: Step[] = [{ messages: [held], hold: () => {} }];
+    const reading = <T>(body: () => T) => body();
+    const steps: Step[] = [{ messages: [held], hold: () => {}, reading }];
     const bytesOf = (r: number) => bytesOfRank[r] ?? 0;
     device.waitFor("copy", device.mark("compute"));
     for (let step = 1; step < size; step++) {
@@ -25,7 +26,7 @@ export class NcclRing implements Ring {
       );
       held = { rank: from, address };
       const arrived = device.mark("copy");
-      steps.push({ messages: [held], hold: () => device.waitFor("compute", arrived) });
+      steps.push({ messages: [held], hold: () => device.waitFor("compute", arrived), reading });
     }
     // The compute stream has waited for the last exchange, and with it for every send.
     return { steps, finish: () => {} };

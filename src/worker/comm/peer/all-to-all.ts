@@ -30,7 +30,10 @@ export class PeerAllToAll {
     copyMatrix(device, own.out, own.part);
     for (const { rank, address, flag } of arrivals) {
       const { out } = at(rank);
-      waitFlags(device, [flag], { reset: true });
+      device.exchanging(
+        () => this.peers.exchange("all-to-all", [], [rank]),
+        () => waitFlags(device, [flag], { reset: true }),
+      );
       copyMatrix(device, out, packedAt(address, out));
     }
     finish();

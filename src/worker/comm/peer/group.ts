@@ -81,6 +81,14 @@ export class PeerGroup implements Group {
 
   barrier(): void {
     const { peers } = this;
+    peers.device.exchanging(
+      () => peers.exchange("barrier"),
+      () => this.#meet(),
+    );
+  }
+
+  #meet(): void {
+    const { peers } = this;
     // Twice, so that no rank can raise a flag of the next barrier before a slow one has reset it. Ranks may come here at very
     // different times: the device's front end waits, not a kernel.
     for (const phase of ["arrived", "left"]) {
@@ -107,13 +115,21 @@ export class PeerGroup implements Group {
     this.#mustBeOwn(kind, part);
     const rowBytes = matrixShape(part).columns * dtypeBytes(part.dtype);
     const bytesOfRank = rowsOfRank.map((rows) => rows * rowBytes);
-    peerGather(this.peers.device, () => this.#memory(kind), out, bytesOfRank);
+    const { device } = this.peers;
+    device.exchanging(
+      () => this.peers.exchange("gather"),
+      () => peerGather(device, () => this.#memory(kind), out, bytesOfRank),
+    );
   }
 
   #sum(partial: Tensor, target: SumTarget, range: { first: number; count: number; shots: 1 | 2 }): void {
     this.#mustBeOwn("partial", partial);
     const options = { ...range, total: elements(partial.shape), dtype: partial.dtype };
-    peerSum(this.peers.device, () => this.#memory("partial"), target, options);
+    const { device } = this.peers;
+    device.exchanging(
+      () => this.peers.exchange(range.count === options.total ? "all-reduce" : "reduce-scatter"),
+      () => peerSum(device, () => this.#memory("partial"), target, options),
+    );
   }
 
   /** The tensor in this rank's block. Every launch before has ended on all ranks' behalf, so it is free. */

@@ -19,7 +19,8 @@ export class PeerHalo implements HaloExchange {
     const { frames, rowBytes, framePitch, sides } = boundaryOf(volume, neighbours);
     if (sides.length === 0) return;
     const places = this.#places(frames * rowBytes);
-    peerExchange(peers.device, () => ({
+    const there = sides.map(({ step }) => peers.rank + step);
+    const args = () => ({
       neighbours: sides.map(({ side, opposite, step, own, halo }) => {
         const there = peers.rank + step;
         return {
@@ -37,7 +38,11 @@ export class PeerHalo implements HaloExchange {
       rowBytes,
       rows: frames,
       neighbourCount: sides.length,
-    }));
+    });
+    peers.device.exchanging(
+      () => peers.exchange("halo", there, there),
+      () => peerExchange(peers.device, args),
+    );
   }
 
   /** On every rank: slots for what the neighbour above (below) sends, and the signals of the two. */

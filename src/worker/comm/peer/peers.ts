@@ -1,3 +1,4 @@
+import type { Exchange } from "../../../protocol/results.js";
 import type { Address } from "../../runtime/abi.js";
 import type { Device } from "../../runtime/device.js";
 import type { Flag, HeapBlock, PeerHeap } from "./heap.js";
@@ -25,6 +26,12 @@ export class Peers {
   /** All ranks but this one, in order. */
   get others(): number[] {
     return this.all.filter((rank) => rank !== this.rank);
+  }
+
+  /** What a recording is to know of an exchange of this group. @param to, from ranks of the group. */
+  exchange(what: string, to: readonly number[] = [], from: readonly number[] = []): Exchange {
+    const world = (ranks: readonly number[]) => ranks.map((rank) => this.#worldRank(rank));
+    return { what, group: this.name, ranks: [...this.ranks], to: world(to), from: world(from) };
   }
 
   /** As PeerHeap has them. */

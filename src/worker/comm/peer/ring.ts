@@ -20,8 +20,10 @@ export class PeerRing implements Ring {
     const { device, rank } = this.peers;
     const own = tensor(message, "u8", [bytesOfRank[rank] ?? 0]);
     const { arrivals, finish } = this.#rounds.start(() => own, bytesOfRank);
+    const froms = arrivals.map((arrival) => arrival.rank);
+    const reading = <T>(body: () => T) => device.exchanging(() => this.peers.exchange("ring", [], froms), body);
     return {
-      steps: [{ messages: [{ rank, address: message }, ...arrivals], hold: () => {} }],
+      steps: [{ messages: [{ rank, address: message }, ...arrivals], hold: () => {}, reading }],
       finish: () => {
         writeFlags(
           device,

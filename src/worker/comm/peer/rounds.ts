@@ -56,7 +56,10 @@ export class PeerRounds {
       const message = messageTo(to);
       const place = { ...message, address: peers.blockAt(at(rank).block, to), rowStride: message.shape.at(-1) ?? 1 };
       waitFlags(device, [peers.flagAt(at(to).free)], { reset: true, stream: "copy" });
-      copyMatrix(device, place, message, "copy");
+      device.exchanging(
+        () => peers.exchange(this.name, [to]),
+        () => copyMatrix(device, place, message, "copy"),
+      );
       writeFlags(device, [peers.flagAt(at(rank).full, to)], 1, "copy");
     }
     const sent = device.mark("copy");

@@ -44,8 +44,9 @@ export class SoloGroup implements Group {
   /** A round is this rank's own message. */
   ring(): Ring {
     const finish = () => {};
+    const reading = <T>(body: () => T) => body();
     return {
-      start: (address) => ({ steps: [{ messages: [{ rank: 0, address }], hold: () => {} }], finish }),
+      start: (address) => ({ steps: [{ messages: [{ rank: 0, address }], hold: () => {}, reading }], finish }),
     };
   }
 

@@ -54,18 +54,18 @@ export class RingAttention implements Attention {
       steps.length === 1
         ? undefined
         : { o: device.allocate("fp32", o.shape), lse: device.allocate("fp32", [heads, matrixShape(o).rows]) };
-    steps.forEach(({ messages, hold }, step) => {
+    steps.forEach(({ messages, hold, reading }, step) => {
       hold();
       const last = step === steps.length - 1;
       const blocks = messages.map(({ rank, address, flag }) => payload.blockOf(address, tokensOfRank[rank] ?? 0, flag));
-      attention(device, last ? o : (partial?.o ?? o), payload.q, blocks, {
-        heads,
-        kernel,
-        vScale,
-        lse: last ? undefined : partial?.lse,
-        previous: step > 0 ? partial : undefined,
-        waitNanoseconds: this.#waitsOf(messages)?.address ?? 0,
-      });
+      const waitNanoseconds = this.#waitsOf(messages)?.address ?? 0;
+      const attend = () =>
+        attention(device, last ? o : (partial?.o ?? o), payload.q, blocks, {
+          ...{ heads, kernel, vScale, waitNanoseconds },
+          lse: last ? undefined : partial?.lse,
+          previous: step > 0 ? partial : undefined,
+        });
+      reading(attend);
     });
     finish();
   }

@@ -29,6 +29,7 @@ import {
 import { copy } from "../../ops/copy.js";
 import { activate, add, addRows } from "../../ops/elementwise.js";
 import { type PatchGrid, patchify, sincos2d, sincosEmbedding, unpatchify } from "../../ops/embedding.js";
+import { noTap, type Tap } from "../../runtime/tap.js";
 import { matrixShape, partOf, rowsOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
 
 /** Tokens of the model's patch grid. */
@@ -127,16 +128,25 @@ export class Dit {
     await device.synchronize();
   }
 
-  /** Queues one forward; the result is in `output`. */
-  forward(): void {
+  /** Tokens of the residual stream on this rank, and of all ranks. */
+  get rows(): Range & { readonly total: number } {
+    const total = ditTokens(this.model);
+    const own = this.#shards && rangeOf(this.#shards, this.context.tp.rank);
+    return own ? { start: this.#tokens.start + own.start, count: own.count, total } : { ...this.#tokens, total };
+  }
+
+  /** Queues one forward; the result is in `output`. @param tap is told of the residual stream after each layer. */
+  forward(tap: Tap = noTap): void {
     const { context } = this;
     const { device } = context;
     device.arena.scope(() => {
       const embedded = this.embedding.forward(this.inputs.image, this.inputs.t, this.#tokens); // [tokens, width]
       const own = this.#shards && rangeOf(this.#shards, context.tp.rank);
       const x = own ? rowsOf(embedded, own.start, own.count) : embedded;
+      tap("patch", x);
       this.blocks.forEach((block, index) => {
         device.span(`blocks.${index}`, () => block.forward(x, this.#tokens.tokensOfRank, this.#shards));
+        tap(`blocks.${index}`, x);
       });
       const h = this.norm.forward(x, this.head.inputDtype, this.#shards); // [tokens, width]
 

@@ -16,9 +16,9 @@ import { attention } from "../../ops/attention.js";
 import { layerNorm } from "../../ops/norm.js";
 import { allocateByHead } from "../../ops/quantize.js";
 import { attentionKernels } from "../../runtime/abi.js";
+import type { Tap } from "../../runtime/tap.js";
 import { matrixShape, partOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
-import type { Tap } from "./tap.js";
 
 /** What a block is given with the residual stream. */
 export interface BlockInputs {

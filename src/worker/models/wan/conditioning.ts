@@ -2,9 +2,9 @@ import type { WanModel } from "../../../models/schema.js";
 import type { Context } from "../../comm/context.js";
 import { type Linear, type Loader, loadColumnLinear } from "../../layers/linear.js";
 import { activate, addVector } from "../../ops/elementwise.js";
+import type { Tap } from "../../runtime/tap.js";
 import { partOf, rowsOf, type Tensor, tensor } from "../../runtime/tensor.js";
 import { keepTensor } from "../../weights/kept.js";
-import type { Tap } from "./tap.js";
 
 /** What the time step says to the blocks and the head: shifts, scales and gates, all float32 vectors of the width. */
 export interface Modulation {

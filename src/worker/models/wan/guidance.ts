@@ -2,8 +2,8 @@ import type { Context } from "../../comm/context.js";
 import { copy } from "../../ops/copy.js";
 import { combine } from "../../ops/elementwise.js";
 import { Replays } from "../../runtime/replays.js";
+import type { Tap } from "../../runtime/tap.js";
 import { elements, partOf, type Tensor, tensor, tensorBytes } from "../../runtime/tensor.js";
-import type { Tap } from "./tap.js";
 import type { TextSlot, WanTransformer } from "./transformer.js";
 
 /** Up to so many tokens both forwards run at the same time, unless the plan says otherwise (bench/NOTES.md, Guidance). */
@@ -64,14 +64,16 @@ export class Guidance {
   /**
    * Queues the forwards of one step and leaves the velocity. Where the plan says so, forwards are a graph from their second time on.
    * @param quantised one of the transformer's precisions.
+   * @param recorded launched one by one, for a recording.
    * @returns one function per forward (one for both where they run at the same time) which, once the device is synchronized, gives its milliseconds.
    */
-  forward(quantised = true): (() => number)[] {
+  forward(quantised = true, recorded = false): (() => number)[] {
     const { device } = this.context;
     this.#quantised = quantised;
     const times = this.#batches.map((batch) => {
       const queue = () => this.transformer.inPrecision(quantised, () => this.#queueAll(batch));
-      return device.time(this.#replays.of(`${batch}, ${quantised}`, queue));
+      const named = () => device.spanOf("forward", `forward ${batch.join(" + ")}`, queue);
+      return device.time(recorded ? named : this.#replays.of(`${batch}, ${quantised}`, queue));
     });
     this.#join();
     return times;

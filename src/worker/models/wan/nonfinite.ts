@@ -20,7 +20,7 @@ const culpritSchema = z.object({
 export type Culprit = z.infer<typeof culpritSchema>;
 
 /** A block's residual stream is tapped after each branch: what it is the first to have came from that branch. */
-function branchOf(tapped: string): string {
+export function branchOf(tapped: string): string {
   const [, block, point] = /^(block\.\d+)(\.before_cross_attn|\.after_cross_attn)?$/.exec(tapped) ?? [];
   if (block === undefined) return tapped;
   return `${block}.${point === undefined ? "ffn" : point === ".before_cross_attn" ? "self_attn" : "cross_attn"}`;

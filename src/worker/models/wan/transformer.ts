@@ -11,10 +11,10 @@ import { copy } from "../../ops/copy.js";
 import { cast } from "../../ops/elementwise.js";
 import { patchifyVideo, rope3d, unpatchifyVideo } from "../../ops/embedding.js";
 import { layerNorm } from "../../ops/norm.js";
+import { noTap, type Tap } from "../../runtime/tap.js";
 import { type Tensor, tensorBytes } from "../../runtime/tensor.js";
 import { headsOf, WanBlock } from "./block.js";
 import { Conditioning } from "./conditioning.js";
-import { noTap, type Tap } from "./tap.js";
 
 /** Guidance runs the model twice a step: with the prompt, and with the negative prompt. */
 export type TextSlot = "cond" | "uncond";
@@ -123,6 +123,11 @@ export class WanTransformer {
       await device.upload(this.prompt, new Uint8Array(text.buffer, text.byteOffset, text.byteLength));
     } else copy(device, this.prompt, text, tensorBytes("fp32", [rows, textWidth]));
     this.embedText(slot, tap);
+  }
+
+  /** Tokens of the residual stream on this rank, and of all ranks. */
+  get rows(): Range & { readonly total: number } {
+    return { ...this.#tokens, total: wanTokens(this.model, this.size) };
   }
 
   /** Tokens of this rank. */

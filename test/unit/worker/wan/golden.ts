@@ -52,6 +52,7 @@ export function soloStore(): Store {
     },
     async barrier() {},
     largest: async (_, value) => value,
+    time: async () => Number(process.hrtime.bigint()) / 1e3,
     async emit() {},
     step: () => async () => ({ preview: false }),
     async fault(error) {

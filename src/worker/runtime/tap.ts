@@ -1,4 +1,4 @@
-import type { Tensor } from "../../runtime/tensor.js";
+import type { Tensor } from "./tensor.js";
 
 /**
  * Is told of activations as they are queued, by the names of the published code's modules: `block.0.self_attn`, `head`.
