@@ -58,6 +58,6 @@ export async function tracedPage(count: number, rounds: number): Promise<string>
   };
   const ranks = Array.from({ length: count }, (_, rank) => profiledRank(rank, count, rounds));
   const summary = summarizeProfile(task, ranks, { device: "cuda", kernels: "k.so", count });
-  const predicted = { latencyMs: 20, memoryBytes: 2 ** 30 };
+  const predicted = { milliseconds: 20, memoryBytes: 2 ** 30 };
   return profilePage({ summary, ranks, verdict: "compute-bound: <b>gemm</b>.", made, predicted });
 }
