@@ -57,7 +57,8 @@ describe("the published package", () => {
     expect(deep.stderr).toContain("ERR_PACKAGE_PATH_NOT_EXPORTED");
   });
 
-  test("passes publint and are-the-types-wrong as it would be published", async () => {
+  // Seconds of work, but of other programs, which wait for their turn on a busy machine.
+  test("passes publint and are-the-types-wrong as it would be published", { timeout: 180_000 }, async () => {
     const folder = await mkdtemp(join(tmpdir(), "ditrun-package-"));
     const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", folder];
     const { stdout } = await execa("npm", pack, { cwd: packageRoot });
