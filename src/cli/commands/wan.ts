@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { absolute, requireTwo, samplingFor } from "../../engine/requests.js";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
@@ -67,6 +67,7 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const loras = absolute(chosen.lora);
   const loras2 = absolute(chosen.lora2);
   if (isWan(found.model)) requireTwo(found.model, loras2);
+  for (const doubt of found.directory === undefined ? roleDoubts(chosen) : []) log.logger.warn(doubt);
   const asked = samplingOf(chosen);
   const usual = { preset, loras, loras2, samplingPreset: undefined };
   // What the line itself gets wrong is told before anything is downloaded.
@@ -155,6 +156,19 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
 function samplingOf(chosen: GenerateOptions) {
   const { preset, solver, steps, shift, guideScale, boundary, sigmas, initialScale } = chosen;
   return { preset, solver, steps, shift, guideScale, boundary, sigmas, initialScale };
+}
+
+/** Names of files are only hints, so the options decide. @returns sentences where the two contradict each other. */
+function roleDoubts({ transformer, transformer2 }: GenerateOptions): string[] {
+  const name = (file = "") => `${basename(dirname(file))}/${basename(file)}`;
+  const doubts: string[] = [];
+  if (/low[-_ ]?noise/i.test(name(transformer)))
+    doubts.push(`--transformer ${transformer} is by its name for low noise, which is --transformer-2.`);
+  if (/high[-_ ]?noise/i.test(name(transformer2)))
+    doubts.push(`--transformer-2 ${transformer2} is by its name for high noise, which is --transformer.`);
+  if (transformer2 === undefined && /high[-_ ]?noise/i.test(name(transformer)))
+    doubts.push(`--transformer ${transformer} is by its name one of two: give the other with --transformer-2.`);
+  return doubts;
 }
 
 /** @throws DitrunError where the second transformer's file is given without the first's. */
