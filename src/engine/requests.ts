@@ -117,14 +117,19 @@ export async function taskOf(request: VideoRequest, base: RequestBase): Promise<
   };
 }
 
-/** @throws DitrunError for LoRAs of a second transformer where there is none. */
-export function requireTwo({ name, boundary }: WanModel, loras2: readonly LoraFile[]): void {
-  const [other] = loras2;
-  if (other === undefined || boundary !== undefined) return;
-  throw new DitrunError(
-    "ERR_OPTION_CONFLICT",
-    `The LoRA ${other.file} is for the second transformer of Wan 2.2 A14B (--lora-2), and ${name} has one: give it to --lora.`,
-  );
+/** @throws DitrunError for LoRAs of a second transformer, or its file, where there is none. */
+export function requireTwo(
+  { name, boundary }: Pick<WanModel, "name" | "boundary">,
+  loras2: readonly LoraFile[],
+  transformer2?: string,
+): void {
+  const [lora] = loras2;
+  if (boundary !== undefined) return;
+  const second = `is for the second transformer of Wan 2.2 A14B, and ${name} has one`;
+  if (transformer2 !== undefined)
+    throw new DitrunError("ERR_OPTION_CONFLICT", `--transformer-2 ${transformer2} ${second}: leave it out.`);
+  if (lora !== undefined)
+    throw new DitrunError("ERR_OPTION_CONFLICT", `--lora-2 ${lora.file} ${second}: give it to --lora.`);
 }
 
 /** The latent of the request's video. @throws DitrunError as parseSize and checkFrames. */

@@ -63,10 +63,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const { preset } = found;
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
-  const named = { boundary: isWan(found.model) ? found.model.boundary : undefined };
+  const named = { name: found.name, boundary: isWan(found.model) ? found.model.boundary : undefined };
+  requireTwo(named, chosen.lora2, chosen.transformer2);
   const loras = absolute(chosen.lora);
   const loras2 = absolute(chosen.lora2);
-  if (isWan(found.model)) requireTwo(found.model, loras2);
   for (const doubt of found.directory === undefined ? roleDoubts(chosen) : []) log.logger.warn(doubt);
   const asked = samplingOf(chosen);
   const usual = { preset, loras, loras2, samplingPreset: undefined };

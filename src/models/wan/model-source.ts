@@ -206,7 +206,7 @@ async function findCheckpoint(
   if (!two && named["second transformer"] !== undefined)
     throw new DitrunError(
       "ERR_OPTION_CONFLICT",
-      `--transformer-2 ${named["second transformer"]} is the second of two transformers, and ${request.found.name} has one: leave it out, or give --model 2.2-T2V-A14B.`,
+      `--transformer-2 ${named["second transformer"]} is for the second transformer of Wan 2.2 A14B, and ${request.found.name} has one: leave it out.`,
     );
   if (Object.keys(named).length > 0) return assemble(wanted, named, folder, two);
   if (folder !== undefined) return { checkpoint: await openCheckpoint(folder, request.verify, request.onNote) };

@@ -83,7 +83,7 @@ describe("two files", () => {
   test("are refused for a model of one", async () => {
     const found = await findModel("test/golden/data/wan/original");
     const files = { "second transformer": low };
-    await expect(modelSource({ ...request, found, files })).rejects.toThrow(`--transformer-2 ${low} is the second`);
+    await expect(modelSource({ ...request, found, files })).rejects.toThrow(`--transformer-2 ${low} is for the second`);
   });
 
   test("are converted one after the other", async () => {
