@@ -117,6 +117,7 @@ export const failureCodes = {
   // This machine.
   ERR_NO_DEVICE: of(environment, "No device can do the work. Choose a smaller model, or `--device cpu`."),
   ERR_DEVICE_MEMORY: of(environment, "The device has too little memory. Use more workers, a smaller video or fp8."),
+  ERR_HOST_MEMORY: of(environment, "The host has too little memory. Use more GPUs or fp8."),
   ERR_KERNEL_MODULE: of(environment, "The kernel module cannot be used. Build it with `npm run build`."),
   ERR_KERNEL: of(environment, "A kernel or the driver failed. The message has the driver's own words."),
   ERR_LIMIT: of(environment, "A limit of the system is too low. Raise the one that is named."),

@@ -128,7 +128,11 @@ const cases = [
   ["1.4B", "832*480", ["single", "cfg2-cp4", "cp4-tp2"]],
   ["14B", "832*480", ["single", "single-fp8", "cfg2-cp4", "cp4-tp2", "cp4-tp2-fp8"]],
   ["14B", "1280*720", ["single", "single-fp8", "cfg2-cp4", "cp4-tp2"]],
+  ["2.2-T2V-A14B", "832*480", ["single", "single-fp8"]],
+  ["2.2-T2V-A14B", "1280*720", ["single", "single-fp8", "cfg2-cp4", "cp4-tp2"]],
 ];
+
+const low = ({ boundary }) => (boundary === undefined ? {} : { low: { boundary, guideScale: 5 } });
 
 async function videoTable() {
   const rows = [];
@@ -138,7 +142,10 @@ async function videoTable() {
     for (const plan of plans) {
       const task = {
         ...{ kind: "wan-generate", model, weights: { from: "random", seed: 0 }, size: latent, seed: 0 },
-        ...{ ids: { prompt: [1], negative: [1] }, sampling: { solver: "unipc", steps: 50, shift: 5, guideScale: 5 } },
+        ...{
+          ids: { prompt: [1], negative: [1] },
+          sampling: { solver: "unipc", steps: 50, shift: 5, guideScale: 5, ...low(model) },
+        },
         plan: await resolvePlan({ plan }, model, undefined, 1),
       };
       const { all, least } = await videoBytes(task);
@@ -153,8 +160,9 @@ const others = { "text encoder": ["bf16", 11.36e9], VAE: ["fp32", 0.51e9] };
 
 async function diskTable() {
   const rows = [];
-  for (const name of ["1.4B", "14B"]) {
-    const transformer = parameterCount(await loadModel(presetOf(name).config)) * 4;
+  for (const name of ["1.4B", "14B", "2.2-T2V-A14B"]) {
+    const model = await loadModel(presetOf(name).config);
+    const transformer = parameterCount(model) * 4 * (model.boundary === undefined ? 1 : 2);
     const parts = [transformer, ...Object.values(others).map(([, bytes]) => bytes)];
     const gb = (bytes) => `${(bytes / 1e9).toFixed(1)} GB`;
     rows.push([name, ...parts.map(gb), gb(parts.reduce((sum, bytes) => sum + bytes, 0))]);

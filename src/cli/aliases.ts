@@ -18,10 +18,11 @@ const onlyText = "ditrun makes videos from text alone";
 function modelOfTask(task: string): string {
   const [, size] = /^t2v-([\d.]+B)$/i.exec(task) ?? [];
   if (size !== undefined) return size;
+  if (/^t2v-a14b$/i.test(task)) return "2.2-T2V-A14B";
   const is = /^(i2v|flf2v|vace|t2i|ti2v|s2v|animate)/i.exec(task) ? `, not ${task}` : "";
   throw new DitrunError(
     "ERR_OPTION_VALUE",
-    `--task is "${task}"; ditrun runs Wan 2.1 text-to-video${is}: give --model 1.3B or 14B.`,
+    `--task is "${task}"; ditrun runs text-to-video${is}: give --model 1.3B, 14B or 2.2-T2V-A14B.`,
   );
 }
 

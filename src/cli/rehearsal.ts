@@ -31,7 +31,11 @@ export async function rehearse(session: Session, of: RehearseTask["of"]): Promis
 }
 
 /** For people: the peak of the fullest rank, of what it has. */
-export function memorySentence({ neededBytes, availableBytes, encoderFirst }: MemoryNeed): string {
+export function memorySentence({ neededBytes, availableBytes, encoderFirst, hostBytes }: MemoryNeed): string {
   const how = encoderFirst ? ", one model at a time: the text encoder goes before the others come" : "";
-  return `Each rank needs at most ${bytesInWords(neededBytes)} of device memory for all models at once, and has ${bytesInWords(availableBytes)}${how}.`;
+  const waits =
+    hostBytes > 0
+      ? ` The second transformer waits in ${bytesInWords(hostBytes)} of the host's memory for each rank.`
+      : "";
+  return `Each rank needs at most ${bytesInWords(neededBytes)} of device memory for all models at once, and has ${bytesInWords(availableBytes)}${how}.${waits}`;
 }

@@ -11,18 +11,24 @@ import { checkFrames, parseSize, type VideoSize } from "../models/wan/video-size
 import type { VideoOptions } from "./options/video.js";
 import type { Session } from "./session.js";
 
+interface NamedPlaces {
+  readonly ckptDir?: string | undefined;
+  readonly transformer?: string | undefined;
+  readonly transformer2?: string | undefined;
+}
+
 /**
  * What --model names, else what --transformer or --ckpt-dir holds, else the smaller model on a GPU and the bundled one on a CPU.
  * @throws DitrunError as findModel does.
  */
 export async function chosenWan(
   session: Pick<Session, "device" | "tellLater"> & { readonly options: { readonly model?: string | undefined } },
-  { ckptDir, transformer }: { readonly ckptDir?: string | undefined; readonly transformer?: string | undefined } = {},
+  { ckptDir, transformer, transformer2 }: NamedPlaces = {},
 ): Promise<FoundModel> {
   const { options, device } = session;
   if (options.model !== undefined) return findModel(options.model);
   if (transformer !== undefined) {
-    const found = await findFileModel(transformer, ckptDir, process.env);
+    const found = await findFileModel(transformer, ckptDir, process.env, transformer2);
     if (found.guessed !== undefined) session.tellLater(found.guessed);
     return found;
   }

@@ -13,11 +13,15 @@ export interface CreateVideo {
   readonly fps?: number | undefined;
   readonly num_inference_steps?: number | undefined;
   readonly guidance_scale?: number | undefined;
+  /** The same for low noise, where a model has two transformers. */
+  readonly guidance_scale_2?: number | undefined;
   readonly flow_shift?: number | undefined;
   /** 0 to 2^64 - 1, as text where a number cannot hold it; drawn where it is left out. */
   readonly seed?: number | string | undefined;
   /** Names in the server's folder of LoRAs. */
   readonly lora?: string | readonly { readonly name: string; readonly scale?: number }[] | undefined;
+  /** The same for low noise, where a model has two transformers. */
+  readonly lora_2?: string | readonly { readonly name: string; readonly scale?: number }[] | undefined;
   /** The video fails unless it is done so soon, the queue included. */
   readonly deadline_seconds?: number | undefined;
   /** The same from its start. */
@@ -44,6 +48,7 @@ export interface Video {
   readonly fps: number;
   readonly num_inference_steps: number | null;
   readonly guidance_scale: number | null;
+  readonly guidance_scale_2: number | null;
   readonly flow_shift: number | null;
   readonly seed: number | string;
   /** Why it has failed; the code of a cancelled one is `cancelled`. */

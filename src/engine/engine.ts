@@ -16,6 +16,7 @@ import { checkPlan } from "../plan/check.js";
 import type { Machine } from "../plan/planner/device.js";
 import { checkWorkers, resolvePlan, withoutGuidance } from "../plan/resolve.js";
 import { meshSize, type Plan } from "../plan/schema.js";
+import { isUnguided } from "../protocol/expert.js";
 import type { WanGenerateTask } from "../protocol/job.js";
 import { parseMessage } from "../protocol/messages.js";
 import { unpackPreview } from "../protocol/preview.js";
@@ -23,7 +24,7 @@ import { type Progress, progressSchema, type WanGenerateRank, wanGenerateRankSch
 import { seedOf } from "../protocol/seed.js";
 import { chooseDevice, type DeviceName } from "./choose-device.js";
 import { machineFor } from "./machine.js";
-import { absolute, type RequestBase, samplingFor, taskOf, type VideoRequest } from "./requests.js";
+import { absolute, type RequestBase, requireTwo, samplingFor, taskOf, type VideoRequest } from "./requests.js";
 import { Workers } from "./workers.js";
 
 export interface EngineOptions {
@@ -37,6 +38,8 @@ export interface EngineOptions {
   readonly files?:
     | {
         readonly transformer?: string | undefined;
+        /** The one for low noise, of a model with two. */
+        readonly transformer2?: string | undefined;
         readonly textEncoder?: string | undefined;
         readonly vae?: string | undefined;
       }
@@ -47,6 +50,8 @@ export interface EngineOptions {
   readonly plan?: Plan | string | undefined;
   /** LoRAs of requests that name none; requests may name others. */
   readonly loras?: readonly LoraFile[] | undefined;
+  /** The same for the second of two transformers. */
+  readonly loras2?: readonly LoraFile[] | undefined;
   /** The sampling of a distilled model, for requests that name none. Where it makes one forward a step, the plan's cfg becomes cp. */
   readonly preset?: SamplingPreset | undefined;
   /** Workers; the plan's mesh must fill them. */
@@ -160,7 +165,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     ...{ found, weights: options.weights ?? "checkpoint", seed: seedOf(0n) },
     files: {
       ...{ transformer: options.files?.transformer, VAE: options.files?.vae },
-      "text encoder": options.files?.textEncoder,
+      ...{ "text encoder": options.files?.textEncoder, "second transformer": options.files?.transformer2 },
     },
     ...{ directory: options.directory, download: options.download ?? false, verify: false },
     environment: hubEnvironment(),
@@ -173,13 +178,15 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const tokenizer = source.tokenizer === undefined ? undefined : new TokenizerThread(source.tokenizer);
   const machine = await machineFor(chosen, 1, hubEnvironment());
   const given = await planOf(options, model, chosen.count, machine);
-  const own = { preset: found.preset, weights, loras: absolute(options.loras ?? []), samplingPreset: options.preset };
-  const described = await lorasAsTheyAre(own.loras);
-  for (const lora of own.loras) log.logger.info(await describeLora(lora, model));
+  const [loras, loras2] = [absolute(options.loras ?? []), absolute(options.loras2 ?? [])];
+  requireTwo(model, loras2);
+  const own = { preset: found.preset, model, weights, loras, loras2, samplingPreset: options.preset };
+  const described = await lorasAsTheyAre([...loras, ...loras2]);
+  for (const lora of [...loras, ...loras2]) log.logger.info(await describeLora(lora, model));
   const { sampling, told } = samplingFor({}, own);
   if (told !== undefined) log.logger.info(told);
-  const plan = sampling.guideScale === 1 && given.mesh.cfg > 1 ? withoutGuidance(given) : given;
-  const base: RequestBase = { ...own, model, plan, tokenizer, memoryBytes: options.memoryBytes };
+  const plan = isUnguided(sampling) && given.mesh.cfg > 1 ? withoutGuidance(given) : given;
+  const base: RequestBase = { ...own, plan, tokenizer, memoryBytes: options.memoryBytes };
   const id = `engine-${randomBytes(4).toString("hex")}`;
   const workers = await Workers.start({
     settings: { id, device, kernels, timeoutSeconds, stays: true, firstDevice: options.firstDevice },
@@ -239,7 +246,7 @@ class WanEngine implements Engine {
     const { signal, deadlineMs, onEvent, wantsPreview } = options;
     signal?.throwIfAborted();
     const task = await taskOf(request, this.base);
-    await this.#checkLoras(task.loras ?? []);
+    await this.#checkLoras([...(task.loras ?? []), ...(task.loras2 ?? [])]);
     checkPlan(task.plan, task.model, wanTokens(task.model, task.size));
     const { height, width } = task.size;
     const pixels = { width: 8 * width, height: 8 * height };

@@ -2,10 +2,11 @@ import { resolve } from "node:path";
 import { DitrunError } from "../failure.js";
 import type { LoraFile } from "../formats/lora.js";
 import type { WanModel } from "../models/schema.js";
-import { chooseSampling, type SamplingPreset } from "../models/wan/few-steps.js";
-import { published, type WanPreset } from "../models/wan/presets.js";
+import { chooseSampling, type GuideScale, type SamplingPreset } from "../models/wan/few-steps.js";
+import { published, usualSampling, type WanPreset } from "../models/wan/presets.js";
 import { bytesAsTokens, checkPrompt, type TokenizerThread } from "../models/wan/text/texts.js";
 import { checkFrames, latentOf, parseSize } from "../models/wan/video-size.js";
+import { isUnguided } from "../protocol/expert.js";
 import type { noiseGenerators, WanGenerateTask } from "../protocol/job.js";
 import { seedOf } from "../protocol/seed.js";
 import { samplingPlan } from "../sampling/scheduler.js";
@@ -32,10 +33,14 @@ export interface VideoRequest {
   readonly initialScale?: number | undefined;
   /** How a distilled model is sampled, where nothing else says otherwise; by default what the names of its files tell. */
   readonly preset?: SamplingPreset | undefined;
-  /** Laid over the transformer's weights for this video, instead of the engine's. */
+  /** Laid over the transformer's weights for this video, instead of the engine's; of two, over that for high noise. */
   readonly loras?: readonly LoraFile[] | undefined;
-  /** How much the prompt counts; 1 leaves the negative prompt out. */
-  readonly guideScale?: number | undefined;
+  /** The same over the transformer for low noise. */
+  readonly loras2?: readonly LoraFile[] | undefined;
+  /** How much the prompt counts; 1 leaves the negative prompt out. For two transformers also that of low and of high noise. */
+  readonly guideScale?: GuideScale | undefined;
+  /** Where the second of two transformers takes over, of the 1000 time steps. */
+  readonly boundary?: number | undefined;
   /** 0 to 2^64 - 1; 0 by default. */
   readonly seed?: bigint | number | undefined;
   /** Whose random numbers the seed stands for. */
@@ -56,6 +61,7 @@ export interface RequestBase extends Pick<WanGenerateTask, "model" | "plan" | "w
   readonly memoryBytes: number | undefined;
   /** Of requests that name none. */
   readonly loras: readonly LoraFile[];
+  readonly loras2: readonly LoraFile[];
   readonly samplingPreset: SamplingPreset | undefined;
 }
 
@@ -67,12 +73,16 @@ export function absolute(loras: readonly LoraFile[]): { file: string; strength: 
 /** How a request is sampled, and a sentence where a file's name has decided. @throws DitrunError for settings that no schedule has. */
 export function samplingFor(
   request: Omit<VideoRequest, "prompt">,
-  { preset, weights, loras, samplingPreset }: Pick<RequestBase, "preset" | "weights" | "loras" | "samplingPreset">,
+  base: { readonly model: Pick<WanModel, "boundary"> } & Pick<
+    RequestBase,
+    "preset" | "weights" | "loras" | "loras2" | "samplingPreset"
+  >,
 ) {
-  const own = (request.loras ?? loras).map(({ file }) => file);
+  const { model, preset, weights, loras, loras2, samplingPreset } = base;
+  const own = [...(request.loras ?? loras), ...(request.loras2 ?? loras2)].map(({ file }) => file);
   const files = weights.from === "checkpoint" ? [...own, weights.transformer] : own;
   const asked = { ...request, preset: request.preset ?? samplingPreset };
-  const chosen = chooseSampling(asked, preset ?? published, files);
+  const chosen = chooseSampling(asked, usualSampling(preset, model.boundary), files);
   samplingPlan(chosen.sampling);
   return chosen;
 }
@@ -83,7 +93,9 @@ export async function taskOf(request: VideoRequest, base: RequestBase): Promise<
   const size = sizeOf(request, preset);
   const { sampling } = samplingFor(request, base);
   const loras = request.loras ?? base.loras;
-  if (sampling.guideScale === 1 && plan.mesh.cfg > 1) {
+  const loras2 = request.loras2 ?? base.loras2;
+  requireTwo(model, loras2);
+  if (isUnguided(sampling) && plan.mesh.cfg > 1) {
     throw new DitrunError(
       "ERR_PLAN_MESH",
       `A guideScale of 1 leaves out the negative prompt, so cfg must be 1, but it is ${plan.mesh.cfg}: open the engine with the LoRA or the preset, which makes it cp, or with another plan.`,
@@ -96,12 +108,28 @@ export async function taskOf(request: VideoRequest, base: RequestBase): Promise<
     ...{ kind: "wan-generate", model, plan, weights, ids, size },
     ...{ sampling, seed: seedOf(BigInt(request.seed ?? 0)) },
     ...(loras.length > 0 && { loras: absolute(loras) }),
+    ...(loras2.length > 0 && { loras2: absolute(loras2) }),
     ...(noise !== undefined && { generator: noise }),
     ...(initNoise !== undefined && { noise: initNoise }),
     ...(bf16Steps !== undefined && bf16Steps > 0 && { bf16Steps }),
     ...(memoryBytes !== undefined && { memoryBytes }),
     ...(dump !== undefined && { dump, replace: false }),
   };
+}
+
+/** @throws DitrunError for LoRAs of a second transformer, or its file, where there is none. */
+export function requireTwo(
+  { name, boundary }: Pick<WanModel, "name" | "boundary">,
+  loras2: readonly LoraFile[],
+  transformer2?: string,
+): void {
+  const [lora] = loras2;
+  if (boundary !== undefined) return;
+  const second = `is for the second transformer of Wan 2.2 A14B, and ${name} has one`;
+  if (transformer2 !== undefined)
+    throw new DitrunError("ERR_OPTION_CONFLICT", `--transformer-2 ${transformer2} ${second}: leave it out.`);
+  if (lora !== undefined)
+    throw new DitrunError("ERR_OPTION_CONFLICT", `--lora-2 ${lora.file} ${second}: give it to --lora.`);
 }
 
 /** The latent of the request's video. @throws DitrunError as parseSize and checkFrames. */

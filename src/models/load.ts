@@ -7,7 +7,8 @@ import { readJsonFile } from "../formats/json-file.js";
 import { modelsDirectory } from "../paths.js";
 import { isDit, traitsOf } from "./registry.js";
 import { type DitModel, layerCountSchema, type Model, modelSchema, sizeSchema, type WanModel } from "./schema.js";
-import type { WanCheckpoint } from "./wan/checkpoint-layout.js";
+import type { TransformerFiles, WanCheckpoint } from "./wan/checkpoint-layout.js";
+import { publishedBoundary } from "./wan/presets.js";
 import { type WanConfig, wanConfigSchema } from "./wan/tensors/config-metadata.js";
 import { headsOf, textToVideoFacts } from "./wan/tensors/transformer-facts.js";
 
@@ -74,11 +75,29 @@ export const diffusersConfigSchema = z.object({
 
 /**
  * The model that a Wan checkpoint's transformer configuration describes, or its tensors where there is none. The text encoder's sizes
- * are left to its tensors.
- * @throws DitrunError when the file is unreadable, or is not of a text-to-video model.
+ * are left to its tensors. Of two transformers, both are looked at.
+ * @throws DitrunError when a file is unreadable, or is not of a text-to-video model, or two transformers are of different sizes.
  */
-export async function loadWanModel({ transformer }: Pick<WanCheckpoint, "transformer">): Promise<WanModel> {
-  const { config: file, weights } = transformer;
+export async function loadWanModel({
+  transformer,
+  transformer2,
+  boundary = publishedBoundary,
+}: Pick<WanCheckpoint, "transformer" | "transformer2" | "boundary">): Promise<WanModel> {
+  const model = await modelOfOne(transformer);
+  if (!transformer2) return model;
+  const second = await modelOfOne(transformer2);
+  const wrong = (["width", "layers", "heads", "ffn", "channels", "freqDim", "textLength"] as const).find(
+    (key) => model[key] !== second[key],
+  );
+  if (wrong !== undefined)
+    throw new DitrunError(
+      "ERR_CHECKPOINT_MISMATCH",
+      `${transformer.weights} has ${wrong} ${model[wrong]}, but ${transformer2.weights} has ${second[wrong]}: take both transformers of one model.`,
+    );
+  return { ...model, boundary };
+}
+
+async function modelOfOne({ config: file, weights }: TransformerFiles): Promise<WanModel> {
   return file === undefined ? modelOfTensors(weights) : modelOfConfig(file);
 }
 

@@ -38,7 +38,10 @@ export const textEncoderModelSchema = z.strictObject({
 });
 export type TextEncoderModel = z.infer<typeof textEncoderModelSchema>;
 
-/** Wan 2.1 text-to-video: the transformer over a video's latent, and its text encoder (configs/models/wan-1.3b.yaml). */
+/** A part of the 1000 time steps. */
+export const boundarySchema = z.number().gt(0).lt(1);
+
+/** Wan text-to-video: the transformer over a video's latent, and its text encoder (configs/models/wan-1.3b.yaml). */
 export const wanModelSchema = z.strictObject({
   kind: z.literal("wan"),
   name: nameSchema,
@@ -55,6 +58,11 @@ export const wanModelSchema = z.strictObject({
   /** Rows of text that cross-attention sees; shorter prompts are padded with zeros. */
   textLength: size,
   epsilon: z.number().positive(),
+  /**
+   * Of the 1000 time steps, where the second of two transformers takes over (Wan 2.2 A14B): the first has those from 1000 · boundary on.
+   * Absent where there is one.
+   */
+  boundary: boundarySchema.optional(),
   /** Absent where a checkpoint's tensors say it: the original layout has no configuration for its text encoder. */
   textEncoder: textEncoderModelSchema.optional(),
 });

@@ -59,6 +59,8 @@ export const wanWeightsSchema = z.discriminatedUnion("from", [
   z.strictObject({
     from: z.literal("checkpoint"),
     transformer: z.string().min(1),
+    /** The one for low noise, where there are two. */
+    transformer2: z.string().min(1).optional(),
     textEncoder: z.string().min(1),
     vae: z.string().min(1),
   }),
@@ -94,6 +96,8 @@ export const samplingSchema = z.strictObject({
   shift: z.number().positive(),
   /** 1 leaves the negative prompt out. */
   guideScale: z.number(),
+  /** Steps of the second of two transformers: those below 1000 · boundary. */
+  low: z.strictObject({ boundary: z.number().gt(0).lt(1), guideScale: z.number() }).optional(),
   /** The noise level before each step, from high to low; after the last it is 0. */
   sigmas: z.array(z.number()).min(1).optional(),
   /** What the initial noise is multiplied with; 1 unless given. */
@@ -112,6 +116,8 @@ export const wanGenerateTaskSchema = z.strictObject({
   size: latentSizeSchema,
   sampling: samplingSchema,
   loras: lorasSchema.optional(),
+  /** Laid over the second of two transformers. */
+  loras2: lorasSchema.optional(),
   /** So many of the first and of the last steps compute nothing in e4m3: the transformer holds its weights twice. */
   bf16Steps: z.int().min(1).optional(),
   /** Bytes of device memory that each worker may use; else what is free. */

@@ -189,6 +189,8 @@ export const memorySchema = z.strictObject({
   availableBytes: z.number(),
   /** Memory is short on some rank: the text encoder was loaded, used and freed before the other models were loaded. */
   encoderFirst: z.boolean(),
+  /** Of the host's memory, for the second of two transformers; 0 where that waits on the device, or there is none. */
+  hostBytes: z.number(),
 });
 export type MemoryNeed = z.infer<typeof memorySchema>;
 
@@ -217,6 +219,8 @@ export const wanGenerateRankSchema = z.strictObject({
   memory: memorySchema,
   /** Wall time of each sampling step. */
   stepsMs: z.array(z.number()),
+  /** Of sampling: wall time of putting the second transformer in the place of the first; 0 where there is one. */
+  switchMs: z.number(),
   /** Device time of each forward, in the order that they ran: one a step, or two where this rank does both in turn. */
   forwardsMs: z.array(z.number()),
   /** How many forwards each of those times is for: 2 where both texts' run at the same time. */

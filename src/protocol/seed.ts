@@ -14,3 +14,8 @@ export type Seed = z.infer<typeof seedSchema>;
 export function seedOf(value: bigint): Seed {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : String(value);
 }
+
+/** The next seed after one; after the last comes 0. */
+export function seedAfter(seed: Seed): Seed {
+  return seedOf(BigInt.asUintN(64, BigInt(seed) + 1n));
+}

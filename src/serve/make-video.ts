@@ -88,21 +88,25 @@ export async function warmUp(
 
 /** What an engine is asked for. @throws DitrunError where a LoRA is not there any more. */
 function requestOf(settings: VideoSettings, files: Loras): VideoRequest {
-  const { prompt, negativePrompt, width, height, frames, steps, guideScale, shift, seed } = settings;
-  const loras = settings.loras?.map(({ name, strength }) => {
-    const file = files.get(name);
-    if (file !== undefined) return { file, strength };
-    throw new DitrunError("ERR_FILE_READ", `The LoRA "${name}" is not there any more.`);
-  });
-  const sampling = { steps, guideScale, shift };
-  return { prompt, negativePrompt, width, height, frames, ...sampling, seed: BigInt(seed), loras };
+  const { prompt, negativePrompt, width, height, frames, steps, guideScale, guideScale2, shift, seed } = settings;
+  const filesOf = (loras: VideoSettings["loras"]) =>
+    loras?.map(({ name, strength }) => {
+      const file = files.get(name);
+      if (file !== undefined) return { file, strength };
+      throw new DitrunError("ERR_FILE_READ", `The LoRA "${name}" is not there any more.`);
+    });
+  const both =
+    guideScale !== undefined && guideScale2 !== undefined ? ([guideScale2, guideScale] as const) : guideScale;
+  const sampling = { steps, guideScale: both, shift };
+  const loras = { loras: filesOf(settings.loras), loras2: filesOf(settings.loras2) };
+  return { prompt, negativePrompt, width, height, frames, ...sampling, seed: BigInt(seed), ...loras };
 }
 
 /** How the engine will sample the video. */
 export function samplingOf(engine: Engine, { settings }: VideoRecord, loras: Loras): VideoRecord["sampling"] {
   try {
-    const { steps, guideScale, shift } = engine.samplingOf(requestOf(settings, loras));
-    return { steps, guideScale, shift };
+    const { steps, guideScale, low, shift } = engine.samplingOf(requestOf(settings, loras));
+    return { steps, guideScale, shift, ...(low && { guideScale2: low.guideScale }) };
   } catch {
     // There is no such schedule: the run says why.
     return undefined;
@@ -122,10 +126,13 @@ function madeOf({ ranks }: VideoResult, inferenceSeconds: number): Made {
 /** What the file tells of how it was made; the comment has the names of the command line's options. */
 function videoMetadata(settings: VideoSettings, model: string, plan: Plan): VideoMetadata {
   const { prompt, negativePrompt, width, height, frames, fps, steps, guideScale, shift, seed, loras } = settings;
+  const { guideScale2, loras2 } = settings;
   return metadataOf(prompt, {
     prompt: inComment(prompt),
     ...(negativePrompt === undefined ? {} : { negativePrompt: inComment(negativePrompt) }),
     ...(loras === undefined ? {} : { loras }),
     ...{ seed, model, plan: meshName(plan.mesh), size: `${width}*${height}`, frames, fps, steps, shift, guideScale },
+    ...(guideScale2 === undefined ? {} : { guideScale2 }),
+    ...(loras2 === undefined ? {} : { loras2 }),
   });
 }

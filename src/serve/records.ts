@@ -15,9 +15,12 @@ export const settingsSchema = z.strictObject({
   /** These as the model is usually sampled, where they are left out. */
   steps: z.int().optional(),
   guideScale: z.number().optional(),
+  /** Of the second of two transformers. */
+  guideScale2: z.number().optional(),
   shift: z.number().optional(),
   /** By their names in the operator's folder. */
   loras: z.array(z.strictObject({ name: z.string(), strength: z.number() })).optional(),
+  loras2: z.array(z.strictObject({ name: z.string(), strength: z.number() })).optional(),
   /** Digits. */
   seed: z.string(),
   deadlineSeconds: z.number().optional(),
@@ -39,7 +42,12 @@ export const recordSchema = z.strictObject({
   /** The client's key against twins, and a hash of what it asked for. */
   idempotency: z.strictObject({ key: z.string(), digest: z.string() }).optional(),
   /** How it is sampled, once it was begun. */
-  sampling: z.strictObject({ steps: z.int(), guideScale: z.number(), shift: z.number() }).optional(),
+  sampling: z
+    .strictObject({
+      ...{ steps: z.int(), guideScale: z.number(), shift: z.number() },
+      guideScale2: z.number().optional(),
+    })
+    .optional(),
   startedAt: z.int().optional(),
   completedAt: z.int().optional(),
   error: z.strictObject({ code: z.string(), message: z.string() }).optional(),

@@ -49,10 +49,19 @@ export const createSchema = z.strictObject({
   fps: z.int().min(1).max(limits.fps).optional().describe("Frames per second."),
   num_inference_steps: z.int().min(1).max(limits.steps).optional().describe("Sampling steps."),
   guidance_scale: z.number().min(0).max(limits.guidance).optional().describe("How much the prompt counts."),
+  guidance_scale_2: z
+    .number()
+    .min(0)
+    .max(limits.guidance)
+    .optional()
+    .describe("The same for low noise, where a model has two transformers; else as guidance_scale."),
   flow_shift: z.number().positive().max(limits.shift).optional().describe("Above 1: more steps at high noise."),
   negative_prompt: text.optional().describe("What the video should not show."),
   seed: seed.optional().describe("0 to 2^64 - 1; drawn where it is left out."),
   lora: lora.optional().describe("LoRAs of this server: a name, or a list of names with a scale each."),
+  lora_2: lora
+    .optional()
+    .describe("The same for low noise, where a model has two transformers; lora is then for high noise."),
   deadline_seconds: z
     .number()
     .positive()
@@ -70,7 +79,7 @@ export type CreateRequest = z.infer<typeof createSchema>;
 
 /** Fields that a form brings as text, as it does all. */
 export const numberFields: ReadonlySet<string> = new Set([
-  ...["num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift"],
+  ...["num_frames", "fps", "num_inference_steps", "guidance_scale", "guidance_scale_2", "flow_shift"],
   ...["deadline_seconds", "run_deadline_seconds"],
 ]);
 
@@ -109,9 +118,11 @@ export const videoSchema = z.strictObject({
   /** How it is sampled; null until it is begun, where the request does not say. */
   num_inference_steps: z.int().nullable(),
   guidance_scale: z.number().nullable(),
+  guidance_scale_2: z.number().nullable(),
   flow_shift: z.number().nullable(),
   /** By their names here; null where the request names none. */
   lora: z.array(z.strictObject({ name: z.string(), scale: z.number() })).nullable(),
+  lora_2: z.array(z.strictObject({ name: z.string(), scale: z.number() })).nullable(),
   /** A number where JSON can hold it exactly, else digits. */
   seed: z.union([z.int(), z.string()]),
   /** 1 is next, or about to begin; null where it does not wait. */

@@ -14,11 +14,15 @@ export interface Offer {
   readonly frames: number;
   readonly mostFrames: number;
   readonly fps: number;
+  /** Whether the model has two transformers. */
+  readonly two?: boolean;
   /** LoRAs that a request may name. */
   readonly loras: Loras;
   /** These as the model is usually sampled, where nobody says. */
   readonly steps?: number | undefined;
   readonly guideScale?: number | undefined;
+  /** Of the second of two transformers. */
+  readonly guideScale2?: number | undefined;
   readonly shift?: number | undefined;
 }
 
@@ -40,8 +44,10 @@ export function settingsOf(request: CreateRequest, offer: Offer): VideoSettings 
     ...(request.seconds !== undefined && { seconds: request.seconds }),
     ...given("steps", request.num_inference_steps ?? offer.steps),
     ...given("guideScale", request.guidance_scale ?? offer.guideScale),
+    ...given("guideScale2", secondScale(request, offer)),
     ...given("shift", request.flow_shift ?? offer.shift),
     ...(request.lora !== undefined && { loras: lorasOf(request.lora, offer) }),
+    ...(request.lora_2 !== undefined && { loras2: lorasOf(forSecond("lora_2", request.lora_2, offer), offer) }),
     seed: String(request.seed ?? BigInt.asUintN(53, randomBytes(8).readBigUInt64LE())),
     ...(request.deadline_seconds !== undefined && { deadlineSeconds: request.deadline_seconds }),
     ...(request.run_deadline_seconds !== undefined && { runDeadlineSeconds: request.run_deadline_seconds }),
@@ -62,6 +68,20 @@ function lorasOf(lora: NonNullable<CreateRequest["lora"]>, { loras }: Offer): No
     const known = loras.size === 0 ? "none" : [...loras.keys()].join(", ");
     throw badField("lora", `There is no LoRA "${name}" here; known are: ${known}.`);
   });
+}
+
+/** The guidance of the second of two transformers: as of the first, where a request names that alone. @throws ApiError where there is one. */
+function secondScale({ guidance_scale, guidance_scale_2 }: CreateRequest, offer: Offer): number | undefined {
+  if (guidance_scale_2 === undefined) return guidance_scale === undefined ? offer.guideScale2 : undefined;
+  if (guidance_scale === undefined && offer.guideScale === undefined)
+    throw badField("guidance_scale_2", '"guidance_scale_2" is given without "guidance_scale". Give both.');
+  return forSecond("guidance_scale_2", guidance_scale_2, offer);
+}
+
+/** @throws ApiError where there is no second transformer. */
+function forSecond<T>(field: string, value: T, { two, model }: Offer): T {
+  if (two) return value;
+  throw badField(field, `"${field}" is for a second transformer, and ${model} has one. Leave it out.`);
 }
 
 /** The field, where there is a value for it. */

@@ -164,6 +164,9 @@ const video = {
   forwardMs: latency,
   forwardsAtOnce: z.int(),
   secondsPerStep: number("Median"),
+  switchMs: number(
+    "Of sampling: putting the second of two transformers in the place of the first; 0 where there is one",
+  ),
   forwardTflops: z.number(),
   peakMemoryBytes: number("Of the worker that needs most"),
   weights: text("Where they come from"),
@@ -171,6 +174,7 @@ const video = {
   plan,
   sampling: samplingSchema,
   loras: lorasSchema.describe("LoRAs laid over the weights, with their strengths"),
+  loras2: lorasSchema.describe("The same over the second of two transformers"),
   noise: text("Whose random numbers the seed stands for, or the file of the noise"),
   video: z.strictObject({
     out: z.string(),

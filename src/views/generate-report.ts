@@ -32,6 +32,8 @@ export interface GenerateSummary {
   forwardsAtOnce: number;
   /** Median. */
   secondsPerStep: number;
+  /** Of sampling: putting the second of two transformers in the place of the first; the slowest rank's. */
+  switchMs: number;
   /** Of the ranks that compute one forward together. */
   forwardTflops: number;
   peakMemoryBytes: number;
@@ -40,6 +42,8 @@ export interface GenerateSummary {
   plan: WanGenerateTask["plan"];
   sampling: WanGenerateTask["sampling"];
   loras: NonNullable<WanGenerateTask["loras"]>;
+  /** Of the second of two transformers. */
+  loras2: NonNullable<WanGenerateTask["loras"]>;
   /** Beyond 2^53: decimal text. */
   seed: WanGenerateTask["seed"];
   /** Whose random numbers the seed stands for, or the file of the noise. */
@@ -81,6 +85,7 @@ export function summarizeGenerate(
         ofAll(({ stepsMs }) => stepsMs),
         0.5,
       ) / 1e3,
+    switchMs: Math.max(...ranks.map((rank) => rank.switchMs)),
     forwardsAtOnce: first.forwardsAtOnce,
     forwardTflops: (first.forwardsAtOnce * first.forwardFlops) / (forwardMs.median * 1e9),
     peakMemoryBytes: Math.max(...ranks.map((rank) => rank.peakMemoryBytes)),
@@ -89,6 +94,7 @@ export function summarizeGenerate(
     plan: task.plan,
     sampling: task.sampling,
     loras: task.loras ?? [],
+    loras2: task.loras2 ?? [],
     seed: task.seed,
     noise: task.noise ? `${task.noise.file}:${task.noise.tensor}` : (task.generator ?? "ditrun"),
     video,
@@ -111,7 +117,7 @@ interface StageRow {
 /** Stage times as a table, and where the video is. */
 export function generateTable(page: Page, summary: GenerateSummary): string {
   const { model, plan, worldSize, device, weights, video, stages, load, sampling, forwardMs } = summary;
-  const loras = summary.loras.map(({ file, strength }) => `${basename(file)} × ${strength}`);
+  const loras = [...summary.loras, ...summary.loras2].map(({ file, strength }) => `${basename(file)} × ${strength}`);
   const seconds = (milliseconds: number) => figures(milliseconds / 1e3);
   const rows: StageRow[] = [
     {
@@ -131,6 +137,7 @@ export function generateTable(page: Page, summary: GenerateSummary): string {
       amount: counted(sampling.steps, "step"),
       rate: `${figures(summary.secondsPerStep)} s/step`,
     },
+    ...(summary.switchMs > 0 ? [{ stage: "change of transformers", milliseconds: summary.switchMs, part: true }] : []),
     {
       stage: "decode",
       milliseconds: stages.decodeMs,

@@ -9,6 +9,8 @@ export interface CrewOptions {
   readonly onEmit?: EmitHandler;
   /** Ranks that each host is said to have, where there are several. */
   readonly perNode?: readonly number[] | undefined;
+  /** As workers of an engine, which keep what they may need again. */
+  readonly stays?: boolean;
 }
 
 /**
@@ -30,9 +32,9 @@ export class Crews {
   }
 
   /** @returns the results by rank. @throws what the task ended with; after that its crew is replaced. */
-  async run(task: Task, size: number, { onEmit, perNode }: CrewOptions = {}): Promise<unknown[]> {
-    const key = JSON.stringify([size, perNode]);
-    const crew = this.#crews.get(key) ?? start(size, perNode);
+  async run(task: Task, size: number, { onEmit, perNode, stays }: CrewOptions = {}): Promise<unknown[]> {
+    const key = JSON.stringify([size, perNode, stays]);
+    const crew = this.#crews.get(key) ?? start(size, perNode, stays);
     this.#crews.set(key, crew);
     const workers = await crew;
     try {
@@ -45,8 +47,15 @@ export class Crews {
   }
 }
 
-function start(nproc: number, perNode: readonly number[] | undefined): Promise<Workers> {
+function start(nproc: number, perNode: readonly number[] | undefined, stays: boolean | undefined): Promise<Workers> {
   const hosts = perNode && hostRunsOf(perNode);
-  const settings = { id: "crew", device: "cpu", kernels: builtKernels("cpu"), timeoutSeconds: 60, hosts } as const;
+  const settings = {
+    id: "crew",
+    device: "cpu",
+    kernels: builtKernels("cpu"),
+    timeoutSeconds: 60,
+    hosts,
+    stays,
+  } as const;
   return Workers.start({ settings, nproc, port: 0, log: openLog("warn") });
 }

@@ -123,14 +123,17 @@ async function openClient(chosen: ClientOptions): Promise<{ client: Client; logg
 
 /** @throws DitrunError where there is no prompt. */
 function requestOf(chosen: ClientGenerateOptions): CreateVideo {
-  const { prompt, negativePrompt, size, frames, fps, steps, shift, guideScale, seed, lora, deadline } = chosen;
+  const { prompt, negativePrompt, size, frames, fps, steps, shift, guideScale, seed, lora, lora2, deadline } = chosen;
   if (prompt === undefined)
     throw new DitrunError("ERR_PROMPT", "There is no prompt: say with --prompt what the video should show.");
+  const [low, high] = typeof guideScale === "object" ? guideScale : [undefined, guideScale];
   return {
     ...{ prompt, negative_prompt: negativePrompt, size: size?.replace("*", "x"), num_frames: frames, fps },
-    ...{ num_inference_steps: steps, flow_shift: shift, guidance_scale: guideScale, deadline_seconds: deadline },
+    ...{ num_inference_steps: steps, flow_shift: shift, guidance_scale: high, guidance_scale_2: low },
+    deadline_seconds: deadline,
     ...(seed !== undefined && seed >= 0n && { seed: String(seed) }),
     ...(lora.length > 0 && { lora }),
+    ...(lora2.length > 0 && { lora_2: lora2 }),
   };
 }
 

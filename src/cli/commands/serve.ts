@@ -6,6 +6,7 @@ import { fileFailure } from "../../files/file-failure.js";
 import { withFileLock } from "../../files/file-lock.js";
 import { homeFolder } from "../../files/home-folder.js";
 import type { Log } from "../../launcher/logs.js";
+import { isWan } from "../../models/registry.js";
 import { findModel } from "../../models/wan/find-model.js";
 import { published } from "../../models/wan/presets.js";
 import { checkFrames, parseSize } from "../../models/wan/video-size.js";
@@ -22,9 +23,10 @@ const ENDING = ".safetensors";
 
 /** `ditrun serve`. */
 export const serve: Body<ServeOptions> = {
-  files: ({ apiKeyFile, ckptDir, lora }) => [
+  files: ({ apiKeyFile, ckptDir, lora, lora2 }) => [
     ...reads({ "--api-key-file": apiKeyFile, "--ckpt-dir": ckptDir }),
     ...lora.flatMap(({ file }) => reads({ "--lora": file })),
+    ...lora2.flatMap(({ file }) => reads({ "--lora-2": file })),
   ],
   async run(chosen) {
     if (chosen.replicas > 1 && chosen.nproc === undefined) {
@@ -118,7 +120,7 @@ function engineOptions(chosen: ServeOptions, model: string) {
   return {
     ...{ model, plan, nproc, device, weights, download, directory: ckptDir, timeoutSeconds: timeout },
     ...(memory !== undefined && { memoryBytes: memory * 2 ** 30 }),
-    ...{ loras: chosen.lora, preset: chosen.preset },
+    ...{ loras: chosen.lora, loras2: chosen.lora2, preset: chosen.preset },
     log: { level: levelOf(chosen), folder: logDir },
   };
 }
@@ -139,7 +141,8 @@ async function lorasIn(folder: string | undefined): Promise<Map<string, string>>
 /** What the options let clients ask for. @throws DitrunError where a size or length is none. */
 async function offerOf(chosen: ServeOptions): Promise<Offer> {
   const name = chosen.model ?? "1.4B";
-  const { preset } = await findModel(name);
+  const { preset, model } = await findModel(name);
+  const two = isWan(model) && model.boundary !== undefined;
   const sizes = (chosen.size ?? [preset?.size ?? published.size]).map(parseSize);
   const frames = checkFrames(chosen.frames ?? preset?.frames ?? published.frames);
   const mostFrames = chosen.maxFrames ?? frames;
@@ -151,6 +154,16 @@ async function offerOf(chosen: ServeOptions): Promise<Offer> {
   }
   return {
     ...{ model: name, sizes, frames, mostFrames, fps: published.fps, loras: await lorasIn(chosen.loraDir) },
-    ...{ steps: chosen.steps, guideScale: chosen.guideScale, shift: chosen.shift },
+    ...{ two, steps: chosen.steps, shift: chosen.shift, ...offeredScales(chosen.guideScale, two) },
   };
+}
+
+/** @throws DitrunError for scales of two transformers where there is one. */
+function offeredScales(scale: ServeOptions["guideScale"], two: boolean): Pick<Offer, "guideScale" | "guideScale2"> {
+  if (scale === undefined || typeof scale === "number") return { guideScale: scale };
+  if (two) return { guideScale2: scale[0], guideScale: scale[1] };
+  throw new DitrunError(
+    "ERR_OPTION_CONFLICT",
+    `--guide-scale ${scale.join(",")} is for two transformers, and the model has one: give one number.`,
+  );
 }

@@ -1,11 +1,11 @@
-import { resolve } from "node:path";
-import { absolute, samplingFor } from "../../engine/requests.js";
+import { basename, dirname, resolve } from "node:path";
+import { absolute, requireTwo, samplingFor } from "../../engine/requests.js";
 import { DitrunError, exitCodes } from "../../failure.js";
 import type { NamedFile } from "../../files/apart.js";
-import type { LoraFile } from "../../formats/lora.js";
 import type { Logger } from "../../launcher/logger.js";
 import { isWan } from "../../models/registry.js";
 import { wanTokens } from "../../models/schema.js";
+import type { NamedFiles } from "../../models/wan/components.js";
 import { describeLora } from "../../models/wan/lora/open-lora.js";
 import { modelSource } from "../../models/wan/model-source.js";
 import { published } from "../../models/wan/presets.js";
@@ -15,6 +15,7 @@ import { checkPlan } from "../../plan/check.js";
 import { planPrecision, planTitle } from "../../plan/names.js";
 import { withoutGuidance } from "../../plan/resolve.js";
 import type { Plan } from "../../plan/schema.js";
+import { isUnguided } from "../../protocol/expert.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import type { Body, Context } from "../command.js";
 import { describeRuns } from "../dry-run.js";
@@ -37,12 +38,14 @@ export const wanGenerate: Body<Chosen> = { files: generateFiles, run };
 
 /** The files that its options read. */
 function filesRead(chosen: GenerateOptions): NamedFile[] {
-  const { prompts, ckptDir, transformer, textEncoder, vae, initNoise, lora } = chosen;
+  const { prompts, ckptDir, transformer, transformer2, textEncoder, vae, initNoise, lora, lora2 } = chosen;
   const noise = initNoise && noiseParts(initNoise).file;
   return [
     ...reads({ "--prompts": prompts, "--ckpt-dir": ckptDir, "--init-noise": noise }),
-    ...reads({ "--transformer": transformer, "--text-encoder": textEncoder, "--vae": vae }),
+    ...reads({ "--transformer": transformer, "--transformer-2": transformer2 }),
+    ...reads({ "--text-encoder": textEncoder, "--vae": vae }),
     ...lora.flatMap(({ file }) => reads({ "--lora": file })),
+    ...lora2.flatMap(({ file }) => reads({ "--lora-2": file })),
   ];
 }
 
@@ -60,11 +63,15 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const { preset } = found;
   const prompts = await promptsOf(chosen);
   const { size, frames } = chosenVideo(chosen, preset);
-  const loras = lorasOf(chosen, found.name);
+  const named = { name: found.name, boundary: isWan(found.model) ? found.model.boundary : undefined };
+  requireTwo(named, chosen.lora2, chosen.transformer2);
+  const loras = absolute(chosen.lora);
+  const loras2 = absolute(chosen.lora2);
+  for (const doubt of found.directory === undefined ? roleDoubts(chosen) : []) log.logger.warn(doubt);
   const asked = samplingOf(chosen);
-  const usual = { preset, loras, samplingPreset: undefined };
+  const usual = { preset, loras, loras2, samplingPreset: undefined };
   // What the line itself gets wrong is told before anything is downloaded.
-  samplingFor(asked, { ...usual, weights: { from: "random", seed } });
+  samplingFor(asked, { ...usual, model: named, weights: { from: "random", seed } });
   const noise = noiseOf(chosen);
   const { overwrite } = chosen;
   const format = { ...size, frames, fps: chosen.fps ?? published.fps };
@@ -79,7 +86,12 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
     weights: chosen.weights === "random" ? "random" : "checkpoint",
     seed,
     directory: chosen.ckptDir,
-    files: { transformer: chosen.transformer, "text encoder": chosen.textEncoder, VAE: chosen.vae },
+    files: {
+      transformer: chosen.transformer,
+      ...namedSecond(chosen),
+      "text encoder": chosen.textEncoder,
+      VAE: chosen.vae,
+    },
     download: chosen.download && !globals.dryRun,
     verify: chosen.verify,
     environment: process.env,
@@ -89,10 +101,10 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   download.end();
   const { model, weights } = source;
   const tokens = wanTokens(model, latent);
-  for (const lora of loras) log.logger.info(await describeLora(lora, model));
-  const { sampling, told } = samplingFor(asked, { ...usual, weights });
+  for (const lora of [...loras, ...loras2]) log.logger.info(await describeLora(lora, model));
+  const { sampling, told } = samplingFor(asked, { ...usual, model, weights });
   if (told !== undefined) log.logger.info(told);
-  const oneForward = sampling.guideScale === 1;
+  const oneForward = isUnguided(sampling);
   const flags = { ...globals, vaeDtype: chosen.vaeDtype };
   const given = await session.plan(model, flags, { size: latent, oneForward });
   const plan = oneForward ? planOfOneForward(given, globals.cfg, log.logger) : given;
@@ -110,7 +122,8 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
   const task: Omit<WanGenerateTask, "ids"> = {
     ...{ kind: "wan-generate", model, plan, weights, size: latent, sampling, seed },
     ...noise,
-    ...(loras.length === 0 ? {} : { loras: [...loras] }),
+    ...(loras.length === 0 ? {} : { loras }),
+    ...(loras2.length === 0 ? {} : { loras2 }),
     ...(bf16Steps === 0 ? {} : { bf16Steps }),
     ...(chosen.memory === undefined ? {} : { memoryBytes: chosen.memory * 2 ** 30 }),
     ...(overwrite ? {} : { replace: false }),
@@ -140,24 +153,33 @@ async function run(chosen: Chosen, context: Context): Promise<number> {
 }
 
 /** What the options say of sampling. */
-function samplingOf({ preset, solver, steps, shift, guideScale, sigmas, initialScale }: GenerateOptions) {
-  return { preset, solver, steps, shift, guideScale, sigmas, initialScale };
+function samplingOf(chosen: GenerateOptions) {
+  const { preset, solver, steps, shift, guideScale, boundary, sigmas, initialScale } = chosen;
+  return { preset, solver, steps, shift, guideScale, boundary, sigmas, initialScale };
 }
 
-/** @throws DitrunError for a second transformer, and for LoRAs of one. */
-function lorasOf({ lora, lora2, transformer2 }: GenerateOptions, model: string): readonly LoraFile[] {
-  const [other] = lora2;
-  if (transformer2 !== undefined)
-    throw new DitrunError(
-      "ERR_OPTION_CONFLICT",
-      `--transformer-2 ${transformer2} is for the second transformer of Wan 2.2 A14B, and ${model} has one: leave it out.`,
-    );
-  if (other)
-    throw new DitrunError(
-      "ERR_OPTION_CONFLICT",
-      `--lora-2 ${other.file} is for the second transformer of Wan 2.2 A14B, and ${model} has one: give it to --lora.`,
-    );
-  return absolute(lora);
+/** Names of files are only hints, so the options decide. @returns sentences where the two contradict each other. */
+function roleDoubts({ transformer, transformer2 }: GenerateOptions): string[] {
+  const name = (file = "") => `${basename(dirname(file))}/${basename(file)}`;
+  const doubts: string[] = [];
+  if (/low[-_ ]?noise/i.test(name(transformer)))
+    doubts.push(`--transformer ${transformer} is by its name for low noise, which is --transformer-2.`);
+  if (/high[-_ ]?noise/i.test(name(transformer2)))
+    doubts.push(`--transformer-2 ${transformer2} is by its name for high noise, which is --transformer.`);
+  if (transformer2 === undefined && /high[-_ ]?noise/i.test(name(transformer)))
+    doubts.push(`--transformer ${transformer} is by its name one of two: give the other with --transformer-2.`);
+  return doubts;
+}
+
+/** @throws DitrunError where the second transformer's file is given without the first's. */
+function namedSecond({ transformer, transformer2, model, ckptDir }: Chosen): NamedFiles {
+  if (transformer2 === undefined) return {};
+  if (transformer !== undefined || model !== undefined || ckptDir !== undefined)
+    return { "second transformer": transformer2 };
+  throw new DitrunError(
+    "ERR_OPTION_CONFLICT",
+    `--transformer-2 ${transformer2} is the second of two transformers: give the first with --transformer, or --model 2.2-T2V-A14B.`,
+  );
 }
 
 /**

@@ -68,6 +68,7 @@ export const clientGenerateOptions = {
     readSeed,
   ),
   lora,
+  "lora-2": { ...lora, describe: "The same for the second transformer of Wan 2.2 A14B" },
   deadline: optional(
     { value: "SECONDS", describe: "The video fails unless it is done so soon, the queue included", usual: "none" },
     decimal((value) => value > 0, "a number of seconds above 0"),

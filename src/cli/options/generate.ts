@@ -1,6 +1,6 @@
 import type { LoraFile } from "../../formats/lora.js";
-import { samplingPresets } from "../../models/wan/few-steps.js";
-import { published, usualOf } from "../../models/wan/presets.js";
+import { type GuideScale, samplingPresets } from "../../models/wan/few-steps.js";
+import { published, publishedBoundary, usualOf } from "../../models/wan/presets.js";
 import type { VaeDtype } from "../../plan/schema.js";
 import type { WanGenerateTask } from "../../protocol/job.js";
 import {
@@ -57,6 +57,16 @@ function readSigmas(text: string, name: string): readonly number[] {
     : refuse(name, text, "numbers with commas between them, such as 1,0.75,0.5");
 }
 
+const scale = decimal((value) => value >= 0 && value <= 1000, "a number from 0 to 1000");
+
+/** One scale, or those for low and for high noise. @throws DitrunError for anything else. */
+function readGuideScale(text: string, name: string): GuideScale {
+  const [low, high, more] = text.split(",");
+  if (low === undefined || high === undefined) return scale(text, name);
+  if (more !== undefined) refuse(name, text, "one number, or LOW,HIGH for two transformers, such as 3,4");
+  return [scale(low, name), scale(high, name)];
+}
+
 /** Of `ditrun wan generate`. */
 export const generateOptions = {
   prompt,
@@ -84,10 +94,19 @@ export const generateOptions = {
   "guide-scale": optional(
     {
       value: "X",
-      describe: "How much the prompt counts; 1 leaves out the negative prompt; the authors advise 6 for 1.4B",
+      describe:
+        "How much the prompt counts; 1 leaves out the negative prompt; LOW,HIGH for two transformers; the authors advise 6 for 1.4B",
       usual: usualOf("guideScale"),
     },
-    decimal((value) => value >= 0 && value <= 1000, "a number from 0 to 1000"),
+    readGuideScale,
+  ),
+  boundary: optional(
+    {
+      value: "X",
+      describe: "Of two transformers: the second takes over below this part of the 1000 time steps",
+      usual: `the checkpoint's, else ${publishedBoundary}`,
+    },
+    decimal((value) => value > 0 && value < 1, "a number between 0 and 1"),
   ),
   preset: choice(samplingPresets, {
     describe: "How a distilled model is sampled: solver, steps and guidance 1, where no option says otherwise",
@@ -113,7 +132,7 @@ export const generateOptions = {
     whole(0),
   ),
   lora: loras("LoRA file, laid over the weights with this strength (1); given again, one more"),
-  "lora-2": loras("The same for the second transformer of Wan 2.2 A14B"),
+  "lora-2": loras("The same for the second transformer of Wan 2.2 A14B; --lora is for the first, of high noise"),
   "vae-dtype": choice(vaeDtypes, {
     describe:
       "What the VAE computes in; fp16 is eight times finer than bf16 at 1.05 times the time, up to values of a million",
@@ -148,7 +167,10 @@ export const generateOptions = {
     describe: "The transformer's file, of any kind that docs/files.md lists",
     usual: "the checkpoint's",
   }),
-  "transformer-2": path("FILE", "file", { describe: "The same for the second transformer of Wan 2.2 A14B" }),
+  "transformer-2": path("FILE", "file", {
+    describe: "The same for the second transformer of Wan 2.2 A14B, that for low noise",
+    usual: "the checkpoint's",
+  }),
   "text-encoder": path("FILE", "file", { describe: "The same for umT5", usual: "the checkpoint's" }),
   vae: path("FILE", "file", { describe: "The same for the VAE", usual: "the checkpoint's" }),
   download: flag("Download the checkpoint into the cache if it is not there"),

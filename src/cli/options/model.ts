@@ -18,7 +18,9 @@ const otherAttentionDtypes = {
 
 /** Of every command that runs a model: which one, how workers share it, and what it computes in. */
 export const modelOptions = {
-  model: path("MODEL", "model", { describe: "A name in configs/models or FILE.yaml; wan: 1.4B, 14B or tiny" }),
+  model: path("MODEL", "model", {
+    describe: "A name in configs/models or FILE.yaml; wan: 1.4B, 14B, 2.2-T2V-A14B or tiny",
+  }),
   plan: path("PLAN", "plan", { describe: "How workers share the model: a name in configs/plans or FILE.yaml" }),
   cfg: degree("Guidance parallel degree"),
   cp: degree("Context parallel degree: workers that share the tokens"),

@@ -67,6 +67,7 @@ export const serveOptions = {
     usual: "none",
   }),
   lora: { ...generateOptions.lora, describe: "LoRA file of requests that name none, with a strength (1)" },
+  "lora-2": generateOptions["lora-2"],
   preset: generateOptions.preset,
   "ckpt-dir": generateOptions["ckpt-dir"],
   download: generateOptions.download,

@@ -1,11 +1,10 @@
 import { resolve } from "node:path";
 import { DitrunError } from "../../failure.js";
 import { cachedSnapshots, hubCache, repositoryFolder } from "../../hub/hub-cache.js";
-import { CheckpointFolder, type WanCheckpoint, type WeightsPart } from "./checkpoint-layout.js";
+import { CheckpointFolder, optionFor, type WanCheckpoint, type WeightsPart } from "./checkpoint-layout.js";
 import { tokenizerFor } from "./find-tokenizer.js";
 import { type CheckpointRequest, downloadCheckpoint, openFolder } from "./locate.js";
 import { presets } from "./presets.js";
-import { optionOf } from "./tensors/open-part.js";
 
 /** Files that were named one by one. */
 export type NamedFiles = Readonly<Partial<Record<WeightsPart, string | undefined>>>;
@@ -16,18 +15,24 @@ export interface Assembled {
   readonly description: string;
 }
 
-const weightsParts: readonly WeightsPart[] = ["transformer", "text encoder", "VAE"];
+const partsOf = (two: boolean): readonly WeightsPart[] => [
+  "transformer",
+  ...(two ? (["second transformer"] as const) : []),
+  ...(["text encoder", "VAE"] as const),
+];
 
 /**
  * A checkpoint of files that were named; what is not named comes from `directory`, else from a checkpoint in the Hugging Face cache,
- * since all of Wan 2.1 share one text encoder and one VAE.
- * @throws DitrunError when a part is missing.
+ * since all of Wan 2.1 and Wan 2.2 A14B share one text encoder and one VAE.
+ * @param two whether the model has two transformers. @throws DitrunError when a part is missing.
  */
 export async function assemble(
   request: CheckpointRequest,
   named: NamedFiles,
   directory: string | undefined,
+  two: boolean,
 ): Promise<Assembled> {
+  const weightsParts = partsOf(two);
   const needed = weightsParts.filter((part) => named[part] === undefined);
   const own = named["text encoder"];
   const ownTokenizer = own === undefined ? undefined : await tokenizerFor(resolve(own));
@@ -52,6 +57,8 @@ export async function assemble(
       `There is no tokenizer in ${textEncoder}, beside it${folder ? ` or in ${folder.directory}` : ""}: put tokenizer.json or spiece.model of google/umt5-xxl beside it.`,
     );
   const config = named.transformer === undefined ? await folder?.config() : undefined;
+  const config2 = named["second transformer"] === undefined ? await folder?.config2() : undefined;
+  const boundary = await folder?.boundary();
   const given = weightsParts.flatMap((part) => (named[part] === undefined ? [] : [`${part} ${named[part]}`]));
   const rest =
     folder && (needed.length > 0 || ownTokenizer === undefined)
@@ -61,6 +68,13 @@ export async function assemble(
     checkpoint: {
       ...{ layout: folder?.name ?? "single-file", directory: folder?.directory ?? "" },
       transformer: { weights: await fileOf("transformer"), ...(config !== undefined && { config }) },
+      ...(two && {
+        transformer2: {
+          weights: await fileOf("second transformer"),
+          ...(config2 !== undefined && { config: config2 }),
+        },
+      }),
+      ...(two && boundary !== undefined && { boundary }),
       ...{ textEncoder: { weights: textEncoder }, vae: { weights: await fileOf("VAE") }, tokenizer },
     },
     description: [...given, ...rest].join(", "),
@@ -87,7 +101,7 @@ async function cachedFolder(
   const [first] = needed;
   throw new DitrunError(
     "ERR_CHECKPOINT_MISSING",
-    `No ${what.join(", ")} was named, and no checkpoint in the Hugging Face cache ${cache} has ${what.length === 1 ? "one" : "them"}: name ${first === undefined ? "a folder with one with --ckpt-dir" : `it with ${optionOf[first]}`}, or add --download.`,
+    `No ${what.join(", ")} was named, and no checkpoint in the Hugging Face cache ${cache} has ${what.length === 1 ? "one" : "them"}: name ${first === undefined ? "a folder with one with --ckpt-dir" : `it with ${optionFor(first)}`}, or add --download.`,
   );
 }
 

@@ -2,7 +2,7 @@ import { basename, dirname, join } from "node:path";
 import { DitrunError } from "../../failure.js";
 import { readMetadata } from "../../formats/metadata.js";
 import type { Sampling } from "../../protocol/job.js";
-import { published, type WanPreset } from "./presets.js";
+import { published, type UsualSampling } from "./presets.js";
 
 /** How a distilled model is sampled: few steps, and one forward each. */
 interface FewSteps {
@@ -101,13 +101,16 @@ export interface AskedSampling {
   readonly solver?: Sampling["solver"] | undefined;
   readonly steps?: number | undefined;
   readonly shift?: number | undefined;
-  readonly guideScale?: number | undefined;
+  /** Of both transformers where there are two, or of that for low and that for high noise. */
+  readonly guideScale?: GuideScale | undefined;
+  /** Where the second of two transformers takes over, of the 1000 time steps. */
+  readonly boundary?: number | undefined;
   readonly sigmas?: readonly number[] | undefined;
   readonly initialScale?: number | undefined;
 }
 
-/** What a model's own preset says of sampling; what it leaves out is as published. */
-type UsualSampling = Pick<WanPreset, "steps" | "shift" | "guideScale">;
+/** How much the prompt counts: in all steps, or in those of the transformer for low and of that for high noise, in the order of Wan 2.2. */
+export type GuideScale = number | readonly [low: number, high: number];
 
 /**
  * How to sample: as asked, else as a preset says, which is asked for or told by a file's name, else as the model's authors publish it.
@@ -153,13 +156,38 @@ function samplingOf(asked: AskedSampling, preset: FewSteps | undefined, usual: U
     );
   if (sigmas && asked.shift !== undefined)
     throw new DitrunError("ERR_SAMPLING", `${whose} are not shifted: leave out the shift ${asked.shift}.`);
+  const [lowScale, highScale] = scalesOf(asked, usual);
+  const low = usual.low && {
+    boundary: asked.boundary ?? usual.low.boundary,
+    guideScale: lowScale ?? (preset ? 1 : usual.low.guideScale),
+  };
   const initialScale = asked.initialScale ?? (asked.sigmas ? undefined : preset?.initialScale);
   return {
     solver: asked.solver ?? preset?.solver ?? (asked.sigmas ? "euler" : published.solver),
     steps: sigmas?.length ?? asked.steps ?? preset?.steps ?? usual.steps,
     shift: asked.shift ?? preset?.shift ?? usual.shift ?? published.shift,
-    guideScale: asked.guideScale ?? (preset ? 1 : (usual.guideScale ?? published.guideScale)),
+    guideScale: highScale ?? (preset ? 1 : (usual.guideScale ?? published.guideScale)),
+    ...(low && { low }),
     ...(sigmas && { sigmas: [...sigmas] }),
     ...(initialScale !== undefined && { initialScale }),
   };
+}
+
+/** @throws DitrunError for settings of two transformers where there is one. */
+function scalesOf(
+  { guideScale, boundary }: AskedSampling,
+  { low }: UsualSampling,
+): readonly [low?: number, high?: number] {
+  if (!low && boundary !== undefined)
+    throw new DitrunError(
+      "ERR_SAMPLING",
+      `The boundary ${boundary} is between two transformers, and this model has one: leave it out.`,
+    );
+  if (typeof guideScale === "number") return [guideScale, guideScale];
+  if (guideScale === undefined) return [];
+  if (low) return guideScale;
+  throw new DitrunError(
+    "ERR_SAMPLING",
+    `The guidance ${guideScale.join(",")} is of two transformers, and this model has one: give one number.`,
+  );
 }

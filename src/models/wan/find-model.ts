@@ -5,9 +5,10 @@ import { cachedSnapshots, type Environment, hubCache, repositoryFolder } from ".
 import { loadModel, loadWanModel } from "../load.js";
 import { isWan } from "../registry.js";
 import type { Model, WanModel } from "../schema.js";
+import type { TransformerFiles } from "./checkpoint-layout.js";
 import { modelOfFile } from "./find-config.js";
 import { openCheckpoint } from "./locate.js";
-import { presetNames, presetOf, presets, type WanPreset } from "./presets.js";
+import { presetNames, presetOf, presets, publishedBoundary, type WanPreset } from "./presets.js";
 
 /** A model that somebody named. */
 export interface FoundModel {
@@ -44,20 +45,30 @@ export async function findCheckpointModel(directory: string): Promise<FoundModel
 
 /**
  * The model of a transformer's file, as modelOfFile has it. @param directory --ckpt-dir: a folder, or a repository in the cache.
+ * @param second the file of the second of two transformers.
  * @throws DitrunError when the file holds none that ditrun runs.
  */
 export async function findFileModel(
   file: string,
   directory?: string,
   environment: Environment = {},
+  second?: string,
 ): Promise<FoundModel> {
   const repository = await repositoryOf(directory);
   const cached = repository === undefined ? undefined : repositoryFolder(hubCache(environment), repository);
   const there = cached !== undefined && (await cachedSnapshots(cached)).snapshots.length > 0;
   const folder = repository === undefined ? directory : there ? cached : undefined;
   const { model, transformer, guessed } = await modelOfFile(file, folder && resolve(folder));
-  const found = { name: file, model, preset: await presetLike(model), directory: undefined };
+  const both = second === undefined ? model : await withSecond(model, transformer, second);
+  const found = { name: file, model: both, preset: await presetLike(both), directory: undefined };
   return { ...found, file: transformer.weights, ...(guessed !== undefined && { guessed }) };
+}
+
+/** @throws DitrunError where the second file is none of a transformer of the same sizes. */
+async function withSecond(model: WanModel, first: TransformerFiles, file: string): Promise<WanModel> {
+  const { transformer } = await modelOfFile(file);
+  const { boundary = publishedBoundary } = await loadWanModel({ transformer: first, transformer2: transformer });
+  return { ...model, boundary };
 }
 
 /** The repository that a text names instead of a folder, or undefined: `owner/name`, and no such folder is there. */
@@ -84,7 +95,9 @@ export const tellingSizes = ["width", "layers", "heads", "ffn", "channels"] as c
 async function presetLike(model: WanModel): Promise<WanPreset | undefined> {
   for (const preset of new Set(Object.values(presets))) {
     const known = await loadModel(preset.config);
-    if (isWan(known) && tellingSizes.every((key) => known[key] === model[key])) return preset;
+    const same = (key: (typeof tellingSizes)[number]) => isWan(known) && known[key] === model[key];
+    const two = isWan(known) && known.boundary !== undefined;
+    if (tellingSizes.every(same) && two === (model.boundary !== undefined)) return preset;
   }
   return undefined;
 }
@@ -102,7 +115,6 @@ const isFolder = (path: string) =>
   );
 
 const otherTasks: readonly (readonly [name: RegExp, what: string])[] = [
-  [/wan2\.?2|t2v-a14b/i, "Wan 2.2"],
   [/(?:^|[-_/])i2v/i, "image-to-video"],
   [/(?:^|[-_/])flf2v/i, "first-and-last-frame-to-video"],
   [/(?:^|[-_/])vace/i, "VACE, which edits videos"],
@@ -116,6 +128,6 @@ function refuseOtherTask(name: string): void {
   if (what === undefined) return;
   throw new DitrunError(
     "ERR_CHECKPOINT_UNSUPPORTED",
-    `--model ${name} is ${what}, and ditrun runs Wan 2.1 text-to-video: give --model 1.3B or 14B.`,
+    `--model ${name} is ${what}, and ditrun runs text-to-video: give --model 1.3B, 14B or 2.2-T2V-A14B.`,
   );
 }

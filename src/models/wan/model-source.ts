@@ -67,11 +67,12 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   }
   requireOne(request);
   const { checkpoint, description } = await findCheckpoint(request);
-  const { transformer, textEncoder, vae, tokenizer } = checkpoint;
+  const { transformer, transformer2, textEncoder, vae, tokenizer } = checkpoint;
   return {
-    model: await modelOfTransformer(transformer, request.found),
+    model: await modelOfCheckpoint(checkpoint, request.found),
     weights: {
       ...{ from: "checkpoint", transformer: transformer.weights },
+      ...(transformer2 && { transformer2: transformer2.weights }),
       ...{ textEncoder: textEncoder.weights, vae: vae.weights },
     },
     tokenizer,
@@ -82,14 +83,15 @@ export async function modelSource(request: SourceRequest): Promise<ModelSource> 
   };
 }
 
-const partOption = (part: string) => (part === "text encoder" ? "--text-encoder" : `--${part.toLowerCase()}`);
+const partOption = (part: string) =>
+  part === "second transformer" ? "--transformer-2" : `--${part.toLowerCase().replace(" ", "-")}`;
 
 /** @throws DitrunError for another family's model. */
 function requireWan({ name, model }: FoundModel): WanModel {
   if (isWan(model)) return model;
   throw new DitrunError(
     "ERR_MODEL_KIND",
-    `This command runs Wan 2.1, but ${name} is a ${model.kind} model: choose 1.4B, 14B or tiny.`,
+    `This command runs Wan, but ${name} is a ${model.kind} model: choose 1.4B, 14B, 2.2-T2V-A14B or tiny.`,
   );
 }
 
@@ -100,6 +102,26 @@ function requireOne({ found: { directory: named }, directory }: TransformerReque
     "ERR_OPTION_CONFLICT",
     `--model ${named} and --ckpt-dir ${directory} both name a checkpoint: leave one of them out.`,
   );
+}
+
+/** @throws DitrunError where the checkpoint has other sizes than the model that was named, or another number of transformers. */
+async function modelOfCheckpoint(checkpoint: WanCheckpoint, named: FoundModel): Promise<WanModel> {
+  const { transformer, transformer2 } = checkpoint;
+  const config = requireWan(named);
+  const model = await modelOfTransformer(transformer, named);
+  if (transformer2 === undefined && config.boundary === undefined) return model;
+  if (transformer2 === undefined)
+    throw new DitrunError(
+      "ERR_CHECKPOINT_INCOMPLETE",
+      `--model ${named.name} has two transformers, and ${transformer.weights} is one: give the one for low noise with --transformer-2.`,
+    );
+  if (config.boundary === undefined)
+    throw new DitrunError(
+      "ERR_CHECKPOINT_MISMATCH",
+      `${transformer2.weights} is a second transformer, and --model ${named.name} has one: give --model 2.2-T2V-A14B, or leave the second out.`,
+    );
+  await modelOfTransformer(transformer2, named);
+  return { ...model, boundary: checkpoint.boundary ?? config.boundary };
 }
 
 /** @throws DitrunError where the transformer is of other sizes than the model that was named, or than its configuration says. */
@@ -129,9 +151,14 @@ async function modelOfTransformer(transformer: WanCheckpoint["transformer"], nam
 export async function transformerSource(
   request: TransformerRequest,
 ): Promise<{ readonly model: WanModel; readonly file: string }> {
-  requireWan(request.found);
+  const { boundary } = requireWan(request.found);
   requireOne(request);
   const { named, folder, wanted } = await placesOf(request);
+  if (boundary !== undefined && named.transformer === undefined)
+    throw new DitrunError(
+      "ERR_CHECKPOINT_UNSUPPORTED",
+      `${request.found.name} has two transformers, and one file is of one: name each with --transformer, a file or the index of its shards.`,
+    );
   const inFolder = async (path: string) => {
     const opened = await openFolder(path, request.verify, request.onNote);
     const config = await opened.config();
@@ -175,7 +202,13 @@ async function findCheckpoint(
   request: SourceRequest,
 ): Promise<{ checkpoint: WanCheckpoint; description?: string | undefined }> {
   const { named, folder, wanted } = await placesOf(request);
-  if (Object.keys(named).length > 0) return assemble(wanted, named, folder);
+  const two = requireWan(request.found).boundary !== undefined;
+  if (!two && named["second transformer"] !== undefined)
+    throw new DitrunError(
+      "ERR_OPTION_CONFLICT",
+      `--transformer-2 ${named["second transformer"]} is for the second transformer of Wan 2.2 A14B, and ${request.found.name} has one: leave it out.`,
+    );
+  if (Object.keys(named).length > 0) return assemble(wanted, named, folder, two);
   if (folder !== undefined) return { checkpoint: await openCheckpoint(folder, request.verify, request.onNote) };
   return { checkpoint: await locateCheckpoint(wanted) };
 }

@@ -15,6 +15,8 @@ export interface WanPreset {
   readonly steps: number;
   /** How much the prompt counts; where none is given, as in `published`. */
   readonly guideScale?: number;
+  /** The same of the second transformer, where there are two. */
+  readonly lowGuideScale?: number;
   /** Above 1, more of the steps at high noise; where none is given, as in `published`. */
   readonly shift?: number;
 }
@@ -35,6 +37,21 @@ const t2v14b: WanPreset = {
   repositories: ["Wan-AI/Wan2.1-T2V-14B", "Wan-AI/Wan2.1-T2V-14B-Diffusers"],
   size: "1280*720",
 };
+/** Where the second transformer of Wan 2.2 T2V-A14B takes over, of the 1000 time steps. */
+export const publishedBoundary = 0.875;
+
+/** Wan2.2, generate.py and wan/configs/wan_t2v_A14B.py. */
+const t2vA14b = {
+  ...t2v1b,
+  name: "2.2-T2V-A14B",
+  config: "wan-2.2-t2v-a14b",
+  repositories: ["Wan-AI/Wan2.2-T2V-A14B", "Wan-AI/Wan2.2-T2V-A14B-Diffusers"],
+  size: "1280*720",
+  steps: 40,
+  shift: 12,
+  guideScale: 4,
+  lowGuideScale: 3,
+} as const satisfies WanPreset;
 /** Measured by bench/quality.ts: of 60 prompts it shows 60, and with the published guidance and shift 55. */
 const tiny: WanPreset = {
   ...t2v1b,
@@ -53,20 +70,25 @@ export const presets: Readonly<Record<string, WanPreset>> = {
   "1.4b": t2v1b,
   "1.3b": { ...t2v1b, name: "1.3B" },
   "14b": t2v14b,
+  "2.2-t2v-a14b": t2vA14b,
   tiny,
 };
 
 /** The names that messages offer. */
-export const presetNames: readonly string[] = ["1.4B", "14B", "tiny"];
+export const presetNames: readonly string[] = ["1.4B", "14B", "2.2-T2V-A14B", "tiny"];
 
 /**
- * The preset that --model names: 1.4B, 1.3B, 14B or tiny, also as wan-1.3b, t2v-1.3B or Wan-AI/Wan2.1-T2V-1.3B-Diffusers, a
- * repository, which is then looked for first. Undefined for anything else.
+ * The preset that --model names: 1.4B, 1.3B, 14B, 2.2-T2V-A14B or tiny, also as wan-1.3b, t2v-1.3B, t2v-A14B or
+ * Wan-AI/Wan2.1-T2V-1.3B-Diffusers, a repository, which is then looked for first. Undefined for anything else.
  */
 export function presetOf(model: string): WanPreset | undefined {
+  const name = model.toLowerCase();
   const [, repository, size = ""] =
-    /^(wan-ai\/)?(?:wan(?:2\.1)?-)?(?:t2v-)?([\d.]+b|tiny)(?:-diffusers)?$/.exec(model.toLowerCase()) ?? [];
-  const preset = Object.hasOwn(presets, size) ? presets[size] : undefined;
+    /^(wan-ai\/)?(?:wan(?:2\.1)?-)?(?:t2v-)?([\d.]+b|tiny)(?:-diffusers)?$/.exec(name) ??
+    /^(wan-ai\/)?(?:wan-?)?(?:2\.2-)?(t2v-a14b)(?:-diffusers)?$/.exec(name) ??
+    [];
+  const key = size === "t2v-a14b" ? "2.2-t2v-a14b" : size;
+  const preset = Object.hasOwn(presets, key) ? presets[key] : undefined;
   if (!preset || repository === undefined) return preset;
   const named = preset.repositories.find((each) => each.toLowerCase() === model.toLowerCase());
   return named === undefined
@@ -76,9 +98,28 @@ export function presetOf(model: string): WanPreset | undefined {
 
 /** For help: what a setting is where nothing is given, and which models have another. */
 export function usualOf(setting: "size" | "frames" | "steps" | "shift" | "guideScale"): string {
-  const own = (preset: WanPreset) => ({ ...published, ...preset })[setting];
-  const others = [t2v14b, tiny].filter((preset) => own(preset) !== own(t2v1b));
+  const own = (preset: WanPreset) => {
+    const value = { ...published, ...preset }[setting];
+    return setting === "guideScale" && preset.lowGuideScale !== undefined ? `${preset.lowGuideScale},${value}` : value;
+  };
+  const others = [t2v14b, t2vA14b, tiny].filter((preset) => own(preset) !== own(t2v1b));
   return [`${own(t2v1b)}`, ...others.map((preset) => `${preset.name}: ${own(preset)}`)].join("; ");
+}
+
+/** How a model is sampled where nothing else is said. */
+export interface UsualSampling {
+  readonly steps: number;
+  readonly shift?: number | undefined;
+  readonly guideScale?: number | undefined;
+  /** Of the second of two transformers. */
+  readonly low?: { readonly boundary: number; readonly guideScale: number };
+}
+
+/** The same of this model, as its authors publish it. @param boundary of a model with two transformers, which may be of any sizes. */
+export function usualSampling(preset: WanPreset | undefined, boundary: number | undefined): UsualSampling {
+  if (boundary === undefined) return preset ?? published;
+  const { steps, shift, guideScale } = preset ?? t2vA14b;
+  return { steps, shift, guideScale, low: { boundary, guideScale: preset?.lowGuideScale ?? t2vA14b.lowGuideScale } };
 }
 
 /** Wan2.1, generate.py and wan/configs/shared_config.py. */

@@ -47,25 +47,33 @@ export async function refuseOtherTasks(directory: string): Promise<void> {
   const refuse = (what: string, because: string): never => {
     throw new DitrunError(
       "ERR_CHECKPOINT_UNSUPPORTED",
-      `${directory} is ${what}: ${because}. ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.`,
+      `${directory} is ${what}: ${because}. ditrun runs text-to-video of Wan 2.1 and 2.2: take Wan-AI/Wan2.1-T2V-1.3B, -14B or Wan-AI/Wan2.2-T2V-A14B.`,
     );
   };
 
-  if (names.has("high_noise_model") || names.has("low_noise_model"))
-    refuse(
-      "a Wan 2.2 A14B checkpoint with two transformers",
-      "it has the folders high_noise_model and low_noise_model",
-    );
   if (/^(?:high|low)_noise_model$/.test(basename(directory)))
-    refuse("one of the two transformers of a Wan 2.2 A14B checkpoint", "its folder's name says so");
+    throw new DitrunError(
+      "ERR_CHECKPOINT_UNSUPPORTED",
+      `${directory} is by its name one of the two transformers of Wan 2.2 A14B: name the folder that holds both, or its files with --transformer and --transformer-2.`,
+    );
 
+  for (const each of ["high_noise_model", "low_noise_model"]) {
+    if (!names.has(each)) continue;
+    const config = await read(each, "config.json");
+    refuseClass(`${each}/config.json`, config.model_type);
+    refuseConfig(`${each}/config.json`, config);
+  }
   if (names.has("model_index.json")) {
     const index = await read("model_index.json");
-    if (names.has("transformer_2") || isPart(index.transformer_2) || typeof index.boundary_ratio === "number")
-      refuse("a Wan 2.2 A14B checkpoint", "it has a second transformer, transformer_2");
+    if (!names.has("transformer_2") && (isPart(index.transformer_2) || typeof index.boundary_ratio === "number"))
+      throw new DitrunError(
+        "ERR_CHECKPOINT_INCOMPLETE",
+        `${directory} is a Wan 2.2 A14B checkpoint in the diffusers layout, but transformer_2 is missing; download it again.`,
+      );
     if (index.expand_timesteps === true) refuse(tasks.ti2v ?? "", "model_index.json has expand_timesteps");
     refuseClass("model_index.json", index._class_name);
-    if (names.has("transformer")) refuseConfig("transformer/config.json", await read("transformer", "config.json"));
+    for (const each of ["transformer", "transformer_2"])
+      if (names.has(each)) refuseConfig(`${each}/config.json`, await read(each, "config.json"));
   } else if (names.has("config.json")) {
     const config = await read("config.json");
     refuseClass("config.json", config.model_type);

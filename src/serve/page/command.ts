@@ -16,15 +16,22 @@ export function commandOf(video: Video): string {
     ["frames", video.num_frames],
     ["steps", video.num_inference_steps],
     ["shift", video.flow_shift],
-    ["guide-scale", video.guidance_scale],
+    ["guide-scale", scalesOf(video)],
     ["fps", video.fps],
     ["seed", video.seed],
   ];
   const loras = (video.lora ?? []).map(({ name, scale }) => ["lora", `${name}.safetensors:${scale}`] as const);
-  const words = [...options, ...loras].flatMap(([name, value]) =>
+  const loras2 = (video.lora_2 ?? []).map(({ name, scale }) => ["lora-2", `${name}.safetensors:${scale}`] as const);
+  const words = [...options, ...loras, ...loras2].flatMap(([name, value]) =>
     value === null ? [] : [`--${name} ${quoted(`${value}`)}`],
   );
   return `ditrun wan generate ${words.join(" ")} --out video.mp4`;
+}
+
+function scalesOf({ guidance_scale, guidance_scale_2 }: Video): string | number | null {
+  return guidance_scale_2 === null || guidance_scale === null
+    ? guidance_scale
+    : `${guidance_scale_2},${guidance_scale}`;
 }
 
 /** The call that asks this server for the same video. @param withKey the key itself stays in the environment. */

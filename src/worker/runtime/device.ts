@@ -411,8 +411,8 @@ export class Device {
   }
 
   /** Host bytes into a tensor. */
-  async upload(destination: Tensor, source: Uint8Array): Promise<void> {
-    await this.kernels.callBlocking("upload", destination.address, source, source.byteLength, this.streams.compute);
+  async upload(destination: Tensor, source: Uint8Array, stream: StreamName = "compute"): Promise<void> {
+    await this.kernels.callBlocking("upload", destination.address, source, source.byteLength, this.streams[stream]);
   }
 
   /** A contiguous tensor's bytes, once the stream has done what is queued on it. */

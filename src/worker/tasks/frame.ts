@@ -67,7 +67,7 @@ export class Frame {
     });
     await program.free();
     await base.close();
-    return { neededBytes, availableBytes: budget.bytes, encoderFirst: false };
+    return { neededBytes, availableBytes: budget.bytes, encoderFirst: false, hostBytes: 0 };
   }
 
   /** The model of a request, which stays until another is asked for. */

@@ -1,4 +1,5 @@
 import type { DitrunError } from "../../failure.js";
+import { type Expert, expertOf, isUnguided } from "../../protocol/expert.js";
 import type { WanGenerateTask, WanLoadTask } from "../../protocol/job.js";
 import type { WanGenerateResult } from "../../protocol/results.js";
 import { samplingPlan } from "../../sampling/scheduler.js";
@@ -11,7 +12,7 @@ import { videoFrames } from "../models/wan/vae/vae.js";
 import { copy } from "../ops/copy.js";
 import type { Device } from "../runtime/device.js";
 import { rowsOf, type Tensor, tensorBytes } from "../runtime/tensor.js";
-import { RequestFault, Stopped, type Store } from "../store.js";
+import { RequestFault, Stopped, type Store, scoped } from "../store.js";
 import { agreed } from "./agree.js";
 import type { Frame } from "./frame.js";
 import { FrameSender } from "./frame-sender.js";
@@ -23,7 +24,7 @@ import { Steps } from "./steps.js";
 import { Timeline } from "./timeline.js";
 import { WanDump } from "./wan-dump.js";
 import { fillNoise, hostNoise } from "./wan-noise.js";
-import type { VideoProgram } from "./wan-open.js";
+import type { OpenWan, VideoProgram } from "./wan-open.js";
 
 /** Two texts to a video: encodes both, samples with guidance, decodes; rank 0 hands frames and progress to the launcher. */
 export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store: Store): Promise<WanGenerateResult> {
@@ -54,12 +55,12 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
     timeline.stage("prepare");
   }
   const { context, value } = program;
-  const run = { task, store, context, clock, dump, nonfinite, steps, timeline, ...value };
+  const run = { wan, texts, task, store, context, clock, dump, nonfinite, steps, timeline, ...value };
   return program.enter(async () => {
     const { guidance, sampler, transformer } = run;
-    guidance.setScale(task.sampling.guideScale);
-    sampler.begin(samplingPlan(task.sampling), task.seed);
-    for (const slot of guidance.slots) await transformer.setText(slot, texts[slot]);
+    const plan = samplingPlan(task.sampling);
+    sampler.begin(plan, task.seed);
+    await useExpert(run, expertOf(plan.timesteps[0] ?? 0, task.sampling), "first");
     await device.synchronize();
     encodeMs = await clock.end("encode", 1, encodeMs);
     timeline.stage("keys and values of the texts");
@@ -68,7 +69,7 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
     await fillNoise(device, sampler.sample, task, noise);
     sampler.scale(task.sampling.initialScale ?? 1);
     const previews = new PreviewSender({ device, store, sampler, vae: run.vae });
-    const { stepsMs, forwardsMs } = await samplingLoop(run, previews).catch(async (error: unknown) => {
+    const { stepsMs, forwardsMs, switchMs } = await samplingLoop(run, previews).catch(async (error: unknown) => {
       // What is on its way is answered before this rank says that it has stopped.
       await previews.flush().catch(() => undefined);
       throw error;
@@ -93,6 +94,7 @@ export async function runWanGenerate(frame: Frame, task: WanGenerateTask, store:
       load: wan.loaded,
       memory: prepared.memory,
       stepsMs,
+      switchMs,
       forwardsMs,
       forwardsAtOnce: guidance.forwardsAtOnce,
       forwardFlops: transformer.flops,
@@ -124,6 +126,8 @@ async function recordingOf({ device, plan }: Context, timeline: Timeline, { poin
 }
 
 interface Run extends VideoProgram {
+  readonly wan: OpenWan;
+  readonly texts: Record<TextSlot, Tensor>;
   readonly task: WanGenerateTask;
   readonly store: Store;
   readonly context: Context;
@@ -164,23 +168,39 @@ async function encode(
   };
   const cond = await kept("cond", "context", task.ids.prompt);
   // Guidance 1 does not look at it.
-  const unused = task.sampling.guideScale === 1 && task.dump === undefined;
+  const unused = isUnguided(task.sampling) && task.dump === undefined;
   const uncond = unused ? cond : await kept("uncond", "context_null", task.ids.negative);
   await device.synchronize();
   return { cond, uncond };
 }
 
-async function samplingLoop(run: Run, previews: PreviewSender): Promise<{ stepsMs: number[]; forwardsMs: number[] }> {
+/** Puts a transformer in place, which gets the texts anew. @param name of this in the request. @returns milliseconds that it took. */
+async function useExpert(run: Run, expert: Expert, name: string): Promise<number> {
+  const { wan, guidance, transformer, texts, task, store } = run;
+  const milliseconds = await wan.use(expert, run, task, scoped(store, name));
+  for (const slot of guidance.slots) await transformer.setText(slot, texts[slot]);
+  return milliseconds;
+}
+
+async function samplingLoop(
+  run: Run,
+  previews: PreviewSender,
+): Promise<{ stepsMs: number[]; forwardsMs: number[]; switchMs: number }> {
   const { context, clock, task, sampler, guidance, transformer, nonfinite, dump, steps: tickets, timeline } = run;
   const { device } = context;
   const { steps } = task.sampling;
   const { timesteps } = samplingPlan(task.sampling);
   const stepsMs: number[] = [];
   const forwardsMs: number[] = [];
+  let switchMs = 0;
+  let expert = expertOf(timesteps[0] ?? 0, task.sampling);
   context.world.barrier();
   for (const [index, timestep] of timesteps.entries()) {
     const { preview } = await tickets.begin();
     const started = performance.now();
+    const wanted = expertOf(timestep, task.sampling);
+    if (wanted !== expert) switchMs += await useExpert(run, wanted, `step ${index}`);
+    expert = wanted;
     await timeline.step(`step ${index + 1}`, async () => {
       await transformer.setTime(timestep);
       const times = await forwards(run, index);
@@ -206,7 +226,7 @@ async function samplingLoop(run: Run, previews: PreviewSender): Promise<{ stepsM
       `The latent after step ${steps} of ${steps} has ${bad} values that are not finite, though the prediction is finite: use a lower --guide-scale.`,
     );
   }
-  return { stepsMs, forwardsMs };
+  return { stepsMs, forwardsMs, switchMs };
 }
 
 /** The forwards of a step. For a trace the second is recorded: the first one also loads kernels. */

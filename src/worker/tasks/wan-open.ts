@@ -1,5 +1,5 @@
-import type { LoraFile } from "../../formats/lora.js";
 import type { LatentSize, WanModel } from "../../models/schema.js";
+import { type Expert, guideScaleOf, isUnguided } from "../../protocol/expert.js";
 import type { WanGenerateTask, WanWeights } from "../../protocol/job.js";
 import type { MemoryNeed, WanGenerateRank } from "../../protocol/results.js";
 import { samplingPlan } from "../../sampling/scheduler.js";
@@ -14,15 +14,15 @@ import type { WanVae } from "../models/wan/vae/vae.js";
 import type { Device } from "../runtime/device.js";
 import { Region } from "../runtime/region.js";
 import type { Tensor } from "../runtime/tensor.js";
-import type { Store } from "../store.js";
+import { type Store, scoped } from "../store.js";
 import { KeptWeights } from "../weights/kept.js";
 import { LoadMeter } from "../weights/load-meter.js";
 import { agreed } from "./agree.js";
 import { Program } from "./program.js";
 import { tell } from "./stage-clock.js";
-import { WanFiles } from "./wan-files.js";
 import { Budget, needOf } from "./wan-memory.js";
-import { loadTextEncoder, loadTransformer, loadVaeDecoder, withTransformerSource } from "./wan-session.js";
+import { loadTextEncoder, loadVaeDecoder } from "./wan-session.js";
+import { WanTransformers } from "./wan-transformers.js";
 
 /** What makes videos of one size. */
 export interface VideoProgram {
@@ -37,7 +37,7 @@ type Request = Omit<WanGenerateTask, "kind">;
 
 /** What a program is made for: requests that agree in this share one. */
 const keyOf = ({ size, sampling, dump }: Shape) =>
-  JSON.stringify([size.frames, size.height, size.width, sampling.guideScale === 1, dump === undefined]);
+  JSON.stringify([size.frames, size.height, size.width, isUnguided(sampling), dump === undefined]);
 
 /**
  * A Wan model that stays on this worker: its weights, the text encoder, and a program for each size of video that was asked for
@@ -45,17 +45,19 @@ const keyOf = ({ size, sampling, dump }: Shape) =>
  */
 export class OpenWan {
   readonly #encoderWeights: KeptWeights;
-  readonly #weights: { readonly transformer: KeptWeights; readonly vae: KeptWeights };
+  readonly #transformers: WanTransformers;
+  readonly #vaeWeights: KeptWeights;
   /** In the order in which they were last used. */
   readonly #programs = new Map<string, Program<VideoProgram>>();
   readonly #meter = new LoadMeter();
-  readonly #files: WanFiles;
   #encoder: Program<TextEncoder> | undefined;
   /** Whether the transformer's linears are held in e4m3 and in the plan's dtype. */
   #bothPrecisions = false;
   #texts: Record<TextSlot, Tensor> | undefined;
   #textWidth = 0;
   #made = 0;
+  /** How often room was asked for. */
+  #rooms = 0;
 
   private constructor(
     private readonly device: Device,
@@ -69,9 +71,10 @@ export class OpenWan {
     readonly nonfinite: NonfiniteCounter,
   ) {
     const kept = () => new KeptWeights(device, this.#meter);
-    this.#files = new WanFiles(model, weights);
     this.#encoderWeights = kept();
-    this.#weights = { transformer: kept(), vae: kept() };
+    this.#vaeWeights = kept();
+    const free = () => this.#freeDiffusion();
+    this.#transformers = new WanTransformers(device, this.#meter, model, weights, stays, free);
   }
 
   /** @param base a context of the plan, with nothing allocated; it is closed with this. */
@@ -96,7 +99,8 @@ export class OpenWan {
     this.#meter.begin(({ what, bytes, total, milliseconds }) =>
       tell(store, { stage: "load", done: bytes, total, milliseconds, what }),
     );
-    await this.#layLoras(task.loras ?? [], store);
+    if (await this.#transformers.layLoras(task, store))
+      for (const { value } of this.#programs.values()) value.guidance.freeGraphs();
     const encoder = await this.#prepareEncoder(task, store, budget);
     // Only now: the encoder may have taken the place of what was there.
     const known = this.#known(task);
@@ -110,6 +114,7 @@ export class OpenWan {
         neededBytes: this.#used + needed,
         availableBytes: budget.bytes,
         encoderFirst: program === undefined,
+        hostBytes: this.#transformers.hostBytes,
       } satisfies MemoryNeed,
     };
   }
@@ -126,7 +131,7 @@ export class OpenWan {
   async rehearse(task: Request, store: Store): Promise<MemoryNeed> {
     const budget = new Budget(this.device, placeOnHost().size, task.memoryBytes);
     if (task.bf16Steps !== undefined) this.#bothPrecisions = true;
-    this.#files.laid = { ...this.#files.laid, loras: task.loras ?? [] };
+    this.#transformers.assume(task);
     const bytesOf = async (name: string, build: (context: Context) => Promise<unknown>) => {
       const program = await Program.open(this.base, store, `program-${this.#made++}`);
       const bytes = await agreed(store, name, () => program.rehearse(build));
@@ -135,7 +140,12 @@ export class OpenWan {
     };
     const encoder = await bytesOf("encoder", (context) => this.#buildEncoder(context));
     const video = await bytesOf("video", (context) => this.#buildVideo(context, task, task.size));
-    return needOf(store, budget, { used: this.#used + this.#textBytes, encoder, video });
+    const other = this.#transformers.two
+      ? this.#transformers.bytesOfOther(
+          await bytesOf("other transformer", (context) => this.#buildOther(context, task)),
+        )
+      : undefined;
+    return needOf(store, budget, { used: this.#used + this.#textBytes, encoder, video, other });
   }
 
   /** The program of the request's shape, for which the text encoder may have to go. @throws RequestFault as prepare does. */
@@ -157,14 +167,15 @@ export class OpenWan {
     await this.device.synchronize();
     await this.#freePrograms(this.#programs.size);
     await this.#encoder?.free();
-    for (const weights of [this.#encoderWeights, this.#weights.transformer, this.#weights.vae]) weights.free();
+    for (const weights of [this.#encoderWeights, this.#vaeWeights]) weights.free();
+    this.#transformers.empty();
     this.device.free(this.own);
     await this.base.close();
   }
 
   get #used(): number {
     const programs = [...this.#programs.values(), ...(this.#encoder ? [this.#encoder] : [])];
-    const weights = [this.#encoderWeights, this.#weights.transformer, this.#weights.vae];
+    const weights = [this.#encoderWeights, this.#transformers, this.#vaeWeights];
     return [...programs, ...weights, this.own].reduce((sum, { bytes }) => sum + bytes, this.device.reader.bytes);
   }
 
@@ -176,39 +187,6 @@ export class OpenWan {
     this.#programs.delete(key);
     this.#programs.set(key, program);
     return program;
-  }
-
-  /**
-   * Lays other LoRAs over the transformer's weights: those that the old or the new ones change are loaded anew where they are, so nothing
-   * of the old ones is left, and programs stay. @throws RequestFault on every rank where one cannot be read or does not fit.
-   */
-  async #layLoras(loras: readonly LoraFile[], store: Store): Promise<void> {
-    const found = await this.#files.others(loras, store);
-    if (!found) return;
-    const { device, model, weights } = this;
-    const { transformer } = this.#weights;
-    const { changed } = this.#files.laid;
-    if (!transformer.empty) await this.#files.requireBase(store);
-    this.#files.laid = found;
-    if (transformer.empty) return;
-    this.#meter.next("the LoRAs");
-    await device.synchronize();
-    try {
-      const numbersChanged = await agreed(store, "weights with LoRAs", () =>
-        this.#loading(() =>
-          withTransformerSource(device, { model, weights, loras }, (source) =>
-            transformer.renew(source, (name) => found.changed.has(name) || changed.has(name)),
-          ),
-        ),
-      );
-      await this.#files.confirm(store);
-      if (!numbersChanged) return;
-      for (const { value } of this.#programs.values()) value.guidance.freeGraphs();
-    } catch (error) {
-      // Some weights have the new ones by now, and some do not.
-      await this.#freeDiffusion();
-      throw error;
-    }
   }
 
   async #prepareEncoder(task: Request, store: Store, budget: Budget): Promise<TextEncoder> {
@@ -268,14 +246,22 @@ export class OpenWan {
       await this.#freeDiffusion();
       this.#bothPrecisions = true;
     }
+    const transformers = this.#transformers;
+    const own = scoped(store, must ? "video" : "video beside texts");
+    const other = transformers.isEmpty && transformers.two ? await this.#rehearseOther(task, own) : undefined;
     const program = await Program.open<VideoProgram>(this.base, store, `program-${this.#made++}`);
     const build = (context: Context) => this.#buildVideo(context, task, task.size);
-    this.#meter.next("the transformer and the VAE");
-    const needed = await agreed(store, must ? "video" : "video beside texts", () => program.rehearse(build));
-    const room = await this.#makeRoom(needed, store, budget, { diffusion: true, encoder: !must }, must);
+    this.#meter.next(other ? "the transformer for low noise and the VAE" : "the transformer and the VAE");
+    const needed = await agreed(own, "rehearsal", () => program.rehearse(build));
+    // The other transformer stays on the device only where the text encoder may stay there too: the host sends either.
+    const beside =
+      other !== undefined &&
+      (await this.#makeRoom(needed + other.beside, store, budget, { diffusion: true, encoder: true }, false));
+    const room = beside || (await this.#makeRoom(needed, store, budget, { diffusion: true, encoder: !must }, must));
     if (!room) return { program: undefined, needed };
-    const loads = this.#weights.transformer.empty;
-    if (loads) await this.#files.begin(store);
+    if (other && !beside) await transformers.requireHost(other.onHost, own);
+    const loads = transformers.isEmpty;
+    if (loads) await transformers.begin(own);
     await program.make(async (context) => {
       const made = await build(context);
       await made.vae.warmUp();
@@ -283,28 +269,42 @@ export class OpenWan {
       return made;
     });
     this.#programs.set(keyOf(task), program);
-    if (loads) await this.#confirm(store);
+    if (loads) await transformers.complete(beside ? "device" : "host", own);
     return { program, needed: 0 };
   }
 
-  /** @throws RequestFault on every rank where a file has changed while it was read; nothing of it is kept then. */
-  async #confirm(store: Store): Promise<void> {
-    try {
-      await this.#files.confirm(store);
-    } catch (error) {
-      await this.#freeDiffusion();
-      throw error;
-    }
+  /** What the second of two transformers takes where it waits; each of its tensors is checked. */
+  async #rehearseOther(task: Shape, store: Store) {
+    const program = await Program.open(this.base, store, "other");
+    const bytes = await agreed(store, "other rehearsal", () =>
+      program.rehearse((context) => this.#buildOther(context, task)),
+    );
+    await program.free();
+    return this.#transformers.bytesOfOther(bytes);
+  }
+
+  #buildOther(context: Context, { size }: Shape) {
+    return this.#transformers.build(context, { textWidth: this.#textWidth, size, precision: this.#precision }, true);
+  }
+
+  get #precision() {
+    return this.#bothPrecisions ? { quantised: true } : undefined;
+  }
+
+  /** Puts the weights of a transformer in place; its text has to be set anew. @returns milliseconds that it took. */
+  async use(expert: Expert, { guidance }: VideoProgram, { sampling }: Shape, store: Store): Promise<number> {
+    const began = performance.now();
+    guidance.use(expert, guideScaleOf(expert, sampling));
+    await this.#transformers.use(expert, store);
+    return performance.now() - began;
   }
 
   async #buildVideo(context: Context, { sampling, dump }: Shape, size: LatentSize): Promise<VideoProgram> {
-    const files = { model: this.model, weights: this.weights, loras: this.#files.laid.loras };
-    const { model, weights } = files;
-    const precision = this.#bothPrecisions ? { quantised: true } : undefined;
-    const { transformer: kept, vae: keptVae } = this.#weights;
+    const { model, weights } = this;
+    const shape = { textWidth: this.#textWidth, size, precision: this.#precision };
     const { transformer, vae } = await this.#loading(async () => ({
-      transformer: await loadTransformer(context, files, this.#textWidth, size, precision, kept),
-      vae: await loadVaeDecoder(context, weights, keptVae),
+      transformer: await this.#transformers.build(context, shape),
+      vae: await loadVaeDecoder(context, weights, this.#vaeWeights),
     }));
     const sampler = new DeviceSampler(context.device, samplingPlan(sampling), [
       model.channels,
@@ -312,7 +312,8 @@ export class OpenWan {
       size.height,
       size.width,
     ]);
-    const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale);
+    const guided = !isUnguided(sampling);
+    const guidance = new Guidance(context, transformer, sampler.sample, sampling.guideScale, guided);
     context.measure(() => {
       guidance.measure();
       vae.measureDecode(size, dump === undefined ? "u8" : "fp32");
@@ -321,8 +322,8 @@ export class OpenWan {
   }
 
   /**
-   * Frees programs, the one that was used longest ago first, and then the text encoder or the other weights, until so many bytes
-   * fit: as much on every rank as on the one that has to free most.
+   * Frees programs, the one that was used longest ago first, sends a transformer that waits on the device to the host, and then frees
+   * the text encoder or the other weights, until so many bytes fit: as much on every rank as on the one that has to free most.
    * @param keep what is needed with those bytes. @returns false where they do not fit and need not.
    * @throws RequestFault where they must fit, and cannot on some rank.
    */
@@ -337,21 +338,24 @@ export class OpenWan {
       bytes: program.bytes,
       free: () => this.#freePrograms(1),
     }));
-    const others = this.#weights.transformer.bytes + this.#weights.vae.bytes;
+    const { bytesBeside } = this.#transformers;
+    if (bytesBeside > 0)
+      victims.push({ bytes: bytesBeside, free: () => this.#transformers.toHost(scoped(store, `room ${this.#rooms}`)) });
+    const others = this.#transformers.bytes - bytesBeside + this.#vaeWeights.bytes;
     if (!keep.encoder && this.#encoder) {
       const encoder = this.#encoder.bytes + this.#encoderWeights.bytes;
       victims.push({ bytes: encoder, free: () => this.#freeEncoder() });
     }
     if (!keep.diffusion && others > 0) victims.push({ bytes: others, free: () => this.#freeDiffusion() });
     const own = budget.victims(this.#used, bytes, victims, must);
-    const most = await store.largest(`room ${this.#made} ${must}`, own);
+    const most = await store.largest(`room ${this.#rooms++}`, own);
     if (most <= victims.length) {
       if (most > 0) await this.device.synchronize();
       for (const { free } of victims.slice(0, most)) await free();
       return true;
     }
     if (!must) return false;
-    await agreed(store, "memory", async () => {
+    await agreed(store, `memory ${this.#rooms}`, async () => {
       if (own > victims.length)
         budget.refuse(store.rank, this.#used - victims.reduce((sum, each) => sum + each.bytes, 0) + bytes);
     });
@@ -378,7 +382,7 @@ export class OpenWan {
   async #freeDiffusion(): Promise<void> {
     await this.device.synchronize();
     await this.#freePrograms(this.#programs.size);
-    this.#weights.transformer.free();
-    this.#weights.vae.free();
+    this.#transformers.empty();
+    this.#vaeWeights.free();
   }
 }

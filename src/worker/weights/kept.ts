@@ -48,6 +48,22 @@ export class KeptWeights {
     return (this.#onHost ?? []).reduce((sum, { bytes }) => sum + bytes.byteLength, 0);
   }
 
+  get allocations(): readonly Allocation[] {
+    return this.#region.allocations;
+  }
+
+  /** The numbers of all parts, in the order in which these were loaded. Other ones of as many may be set: layers find them when they look. */
+  get numbers(): readonly (readonly number[])[] {
+    return [...this.#parts.values()].map(({ part }) => [...(part.numbers ?? [])]);
+  }
+
+  set numbers(all: readonly (readonly number[])[]) {
+    for (const [index, { part }] of [...this.#parts.values()].entries()) {
+      const own = all[index] ?? [];
+      part.numbers?.splice(0, own.length, ...own);
+    }
+  }
+
   /** The part of this name: as it was loaded before, else as `load` begins to load it now. A rehearsal's is not kept. */
   async of<Part extends LoadedPart>(name: string, load: () => Promise<Part>): Promise<LoadedPart> {
     const known = this.#parts.get(name);

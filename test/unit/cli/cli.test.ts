@@ -42,7 +42,7 @@ beforeEach(() => {
   });
 });
 // Real workers rehearse in test/jobs/dry-run.test.ts.
-const memory = { neededBytes: 3 * 2 ** 30, availableBytes: 4 * 2 ** 30, encoderFirst: true };
+const memory = { neededBytes: 3 * 2 ** 30, availableBytes: 4 * 2 ** 30, encoderFirst: true, hostBytes: 0 };
 beforeEach(() => {
   vi.spyOn(rehearsal, "rehearse").mockResolvedValue(memory);
 });

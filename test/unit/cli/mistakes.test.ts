@@ -112,7 +112,7 @@ test.each([
   [`${generate} --image a.png`, "ditrun makes videos from text alone: leave out --image."],
   [
     "wan generate --task i2v-14B --prompt x",
-    '--task is "i2v-14B"; ditrun runs Wan 2.1 text-to-video, not i2v-14B: give --model 1.3B or 14B.',
+    '--task is "i2v-14B"; ditrun runs text-to-video, not i2v-14B: give --model 1.3B, 14B or 2.2-T2V-A14B.',
   ],
   [`${sizes} 832`, "--width W and --height H go together: give both, or --size W*H alone."],
   [
@@ -146,7 +146,7 @@ test.each([
   ],
   [
     "wan generate --device cpu --prompt x --model Wan-AI/Wan2.1-I2V-14B-480P",
-    "--model Wan-AI/Wan2.1-I2V-14B-480P is image-to-video, and ditrun runs Wan 2.1 text-to-video: give --model 1.3B or 14B.",
+    "--model Wan-AI/Wan2.1-I2V-14B-480P is image-to-video, and ditrun runs text-to-video: give --model 1.3B, 14B or 2.2-T2V-A14B.",
   ],
   [
     `wan profile ${dry} --model tiny --nproc 997`,

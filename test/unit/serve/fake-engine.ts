@@ -26,7 +26,7 @@ export class FakeEngine implements Engine {
   }
 
   samplingOf({ steps = 2, guideScale = 5, shift = 5 }: VideoRequest): ReturnType<Engine["samplingOf"]> {
-    return { solver: "unipc", steps, guideScale, shift };
+    return { solver: "unipc", steps, guideScale: Number(guideScale), shift };
   }
 
   async run(request: VideoRequest, { signal, onEvent, wantsPreview }: RunRequestOptions = {}): Promise<VideoResult> {
@@ -67,8 +67,9 @@ const measured: VideoResult["ranks"][number] = {
   ...{ rank: 0, device: "none", stages: { prepareMs: 1, encodeMs: 2, sampleMs: 3, decodeMs: 4 } },
   ...{
     load: { milliseconds: 0, bytes: 0 },
-    memory: { neededBytes: 0, availableBytes: 0, encoderFirst: false },
+    memory: { neededBytes: 0, availableBytes: 0, encoderFirst: false, hostBytes: 0 },
     stepsMs: [1, 1],
+    switchMs: 0,
     forwardsMs: [1],
   },
   ...{ forwardsAtOnce: 1, forwardFlops: 1, heldMemoryBytes: 1, peakMemoryBytes: 5e6 },

@@ -22,6 +22,7 @@ const video: Video = {
   ...{ created_at: 1, completed_at: 2, expires_at: 3, size: "128x64", seconds: "1.063", quality: "standard" },
   ...{ remixed_from_video_id: null, error: null, negative_prompt: null, num_frames: 17, fps: 16 },
   ...{ num_inference_steps: 10, guidance_scale: 4.5, flow_shift: 3, lora: [{ name: "ink", scale: 0.5 }] },
+  ...{ guidance_scale_2: null, lora_2: null },
   ...{ seed: "18446744073709551615", queue_position: null, url: "/v1/videos/video_1/content" },
   ...{ inference_time_s: 12, peak_memory_mb: 1, stage_durations: { sample: 10, decode: 1 } },
 };

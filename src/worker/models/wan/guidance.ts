@@ -1,3 +1,4 @@
+import type { Expert } from "../../../protocol/expert.js";
 import type { Context } from "../../comm/context.js";
 import { copy } from "../../ops/copy.js";
 import { combine } from "../../ops/elementwise.js";
@@ -28,17 +29,22 @@ export class Guidance {
   /** By slots and precision. */
   readonly #replays: Replays;
   #quantised = true;
+  #expert: Expert = "high";
 
-  /** @param latent the transformer's input, float32 [channels, frames, height, width]: always this tensor. */
+  /**
+   * @param latent the transformer's input, float32 [channels, frames, height, width]: always this tensor.
+   * @param guided whether any step will look at the negative prompt; by default where this scale does.
+   */
   constructor(
     private readonly context: Context,
     private readonly transformer: WanTransformer,
     private readonly latent: Tensor,
     private scale: number,
+    private readonly guided = scale !== 1,
   ) {
     const { device, cfg, plan } = context;
     this.#replays = new Replays(device, plan.graph);
-    this.#names = scale === 1 ? ["cond"] : ["cond", "uncond"];
+    this.#names = guided ? ["cond", "uncond"] : ["cond"];
     this.#predictions = device.allocatePersistent("fp32", [this.#names.length, ...latent.shape]);
     this.velocity = device.allocatePersistent("fp32", latent.shape);
     this.slots = this.#names.filter((_, index) => cfg.size === 1 || index % cfg.size === cfg.rank);
@@ -46,10 +52,14 @@ export class Guidance {
     this.#batches = together ? [this.slots] : this.slots.map((slot) => [slot]);
   }
 
-  /** Another scale for the steps to come; 1 only where it was 1 before, since then one forward is all there is. */
-  setScale(scale: number): void {
-    if ((scale === 1) !== (this.scale === 1)) throw new Error("With scale 1 guidance runs other forwards.");
+  /**
+   * The scale of the steps to come, and whose weights are in place: graphs hold numbers of theirs. With 1 in a guidance that looks at the
+   * negative prompt elsewhere, its forwards are left out.
+   */
+  use(expert: Expert, scale: number): void {
+    if (scale !== 1 && !this.guided) throw new Error("There is no room for a forward of the negative prompt.");
     this.scale = scale;
+    this.#expert = expert;
   }
 
   /** Part of the body of Context.prepare. */
@@ -70,10 +80,12 @@ export class Guidance {
   forward(quantised = true, recorded = false): (() => number)[] {
     const { device } = this.context;
     this.#quantised = quantised;
-    const times = this.#batches.map((batch) => {
-      const queue = () => this.transformer.inPrecision(quantised, () => this.#queueAll(batch));
-      const named = () => device.spanOf("forward", `forward ${batch.join(" + ")}`, queue);
-      return device.time(recorded ? named : this.#replays.of(`${batch}, ${quantised}`, queue));
+    const times = this.#batches.flatMap((batch) => {
+      const wanted = batch.filter((slot) => this.#counts(slot));
+      if (wanted.length === 0) return [];
+      const queue = () => this.transformer.inPrecision(quantised, () => this.#queueAll(wanted));
+      const named = () => device.spanOf("forward", `forward ${wanted.join(" + ")}`, queue);
+      return [device.time(recorded ? named : this.#replays.of(`${wanted}, ${quantised}, ${this.#expert}`, queue))];
     });
     this.#join();
     return times;
@@ -81,7 +93,7 @@ export class Guidance {
 
   /** Queues the forwards of the last step once more, without graphs, and tells a tap of their activations. */
   replay(tapOf: (slot: TextSlot) => Tap): void {
-    for (const slot of this.slots) {
+    for (const slot of this.slots.filter((each) => this.#counts(each))) {
       this.transformer.inPrecision(this.#quantised, () => this.#queue(slot, tapOf(slot)));
     }
   }
@@ -94,6 +106,10 @@ export class Guidance {
   /** How many forwards one of the times that `forward` gives is for. */
   get forwardsAtOnce(): number {
     return this.#batches[0]?.length ?? 1;
+  }
+
+  #counts(slot: TextSlot): boolean {
+    return slot === "cond" || this.scale !== 1;
   }
 
   #queueAll([first, second]: readonly TextSlot[]): void {

@@ -159,7 +159,7 @@ describe("files by other names are told by what is in them", () => {
   });
 });
 
-describe("what is no Wan 2.1 text-to-video checkpoint is called by its name", () => {
+describe("what is no text-to-video checkpoint is called by its name", () => {
   const copyOf = async (layout: "original" | "diffusers") => {
     await cp(layout === "original" ? tinyCheckpoint : diffusers, dir, { recursive: true });
   };
@@ -167,11 +167,10 @@ describe("what is no Wan 2.1 text-to-video checkpoint is called by its name", ()
     const path = join(dir, file);
     await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), ...changes }));
   };
-  const only = "ditrun runs Wan 2.1 text-to-video: take Wan-AI/Wan2.1-T2V-1.3B or -14B.";
+  const only =
+    "ditrun runs text-to-video of Wan 2.1 and 2.2: take Wan-AI/Wan2.1-T2V-1.3B, -14B or Wan-AI/Wan2.2-T2V-A14B.";
 
   const pipelines: [string, Record<string, unknown>, string][] = [
-    ["a second transformer", { transformer_2: ["diffusers", "WanTransformer3DModel"] }, "a Wan 2.2 A14B checkpoint"],
-    ["a boundary between two", { transformer_2: [null, null], boundary_ratio: 0.875 }, "a Wan 2.2 A14B checkpoint"],
     ["time steps for each token", { expand_timesteps: true }, "a Wan 2.2 TI2V-5B checkpoint"],
     ["i2v", { _class_name: "WanImageToVideoPipeline" }, "an image-to-video checkpoint: model_index.json says WanIm"],
     ["vace", { _class_name: "WanVACEPipeline" }, "a VACE checkpoint"],
@@ -193,7 +192,16 @@ describe("what is no Wan 2.1 text-to-video checkpoint is called by its name", ()
     await edit("model_index.json", { transformer_2: [null, null], boundary_ratio: null, expand_timesteps: false });
     expect((await detectLayout(dir)).layout).toBe("diffusers");
     await mkdir(join(dir, "transformer_2"));
-    await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 A14B checkpoint: it has a second transformer");
+    await expect(detectLayout(dir)).rejects.toThrow("transformer_2/config.json is missing");
+  });
+
+  test.each([
+    { transformer_2: ["diffusers", "WanTransformer3DModel"] },
+    { transformer_2: [null, null], boundary_ratio: 0.875 },
+  ])("diffusers: a second transformer that is not there, by %j", async (changes) => {
+    await copyOf("diffusers");
+    await edit("model_index.json", changes);
+    await expect(detectLayout(dir)).rejects.toThrow("in the diffusers layout, but transformer_2 is missing");
   });
 
   const transformers: [Record<string, unknown>, string][] = [
@@ -228,8 +236,13 @@ describe("what is no Wan 2.1 text-to-video checkpoint is called by its name", ()
     await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 checkpoint: it has Wan2.2_VAE.pth");
     const expert = join(dir, "low_noise_model");
     await mkdir(expert);
-    await expect(detectLayout(dir)).rejects.toThrow("is a Wan 2.2 A14B checkpoint with two transformers");
-    await expect(detectLayout(expert)).rejects.toThrow("is one of the two transformers of a Wan 2.2 A14B checkpoint");
+    await rm(join(dir, "Wan2.2_VAE.pth"));
+    await expect(detectLayout(dir)).rejects.toThrow("but high_noise_model/config.json is missing");
+    await expect(detectLayout(expert)).rejects.toThrow("is by its name one of the two transformers of Wan 2.2 A14B");
+    await writeFile(join(expert, "config.json"), JSON.stringify({ model_type: "i2v", in_dim: 36 }));
+    await expect(detectLayout(dir)).rejects.toThrow(
+      `${dir} is an image-to-video checkpoint: low_noise_model/config.json says i2v`,
+    );
   });
 
   test.each(["diffusion_pytorch_model.safetensors", "Wan2.1_VAE.pth", "google/umt5-xxl/tokenizer.json", "config.json"])(

@@ -26,7 +26,7 @@ test.each([
   expect(found.directory).toBeUndefined();
 });
 
-test.each(["Wan-AI/Wan2.1-I2V-14B-720P", "Wan-AI/Wan2.2-T2V-A14B", "Wan-AI/Wan2.1-VACE-1.3B", "i2v-14B"])(
+test.each(["Wan-AI/Wan2.1-I2V-14B-720P", "Wan-AI/Wan2.2-I2V-A14B", "Wan-AI/Wan2.1-VACE-1.3B", "i2v-14B"])(
   "%s is refused by its name",
   async (name) => {
     await expect(findModel(name)).rejects.toMatchObject({
