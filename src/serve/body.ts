@@ -85,6 +85,8 @@ async function readForm(request: IncomingMessage): Promise<Record<string, unknow
   });
   busboy.on("file", (name: string, stream: BusboyFileStream) => {
     fault ??= badField(name, `No file is taken here: "${name}" has one. Send a prompt alone.`, "unsupported_parameter");
+    // Of a part that is cut off; see above.
+    stream.on("error", () => undefined);
     stream.resume();
   });
   busboy.once("fieldsLimit", () => {

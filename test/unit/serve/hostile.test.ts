@@ -42,6 +42,7 @@ test.each(["1e5", "hi", "1.5", "-1", "", "0x10"])("a seed of text %j is refused 
 test.each([
   ["no end", part("prompt", "x")],
   ["nothing", " "],
+  ["a file that is cut off", '--B\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nx\r\n'],
   ["zeros", "\0".repeat(1000)],
   ["a header that is cut off", "--B\r\nContent-Disp"],
   ["parts without names", "--B\r\n\r\nx\r\n--B--\r\n"],
