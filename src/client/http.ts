@@ -46,6 +46,14 @@ export class Http {
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
       throw new DitrunError("ERR_OPTION_VALUE", `The url is "${url}"; it must be one of http or https.`);
     }
+    const { username, password, search, hash } = new URL(url);
+    // Not shown: there may be a password in it.
+    if (username || password || search || hash) {
+      throw new DitrunError(
+        "ERR_OPTION_VALUE",
+        "The url has more than a host, a port and a path: leave the rest out, and give a key as DITRUN_API_KEY.",
+      );
+    }
     this.#base = url.replace(/\/+$/, "").replace(/\/v1$/, "");
   }
 

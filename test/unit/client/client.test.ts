@@ -239,6 +239,11 @@ test("another server, to which it is sent, gets nothing", async () => {
   expect(other.asked).toEqual([]);
 });
 
+test.each(["http://user:secret@a", "http://a/?key=secret", "http://a/#secret"])("%s is no url of a server", (url) => {
+  expect(() => createClient({ url })).toThrow(expect.objectContaining({ code: "ERR_OPTION_VALUE" }));
+  expect(() => createClient({ url })).not.toThrow("secret");
+});
+
 const steers = "\u001b]0;x\u0007";
 test.each([
   ["an id that steers a terminal", { id: steers }],
