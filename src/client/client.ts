@@ -8,7 +8,7 @@ export interface ClientOptions {
   readonly apiKey?: string | undefined;
   /** How often a call is tried again where the server is busy or cannot be reached; 2 by default. */
   readonly maxRetries?: number | undefined;
-  /** Milliseconds until an answer must have begun; 60,000 by default. */
+  /** Milliseconds until an answer must have begun, and as many until one of JSON has ended; 60,000 by default. */
   readonly timeoutMs?: number | undefined;
   /** In place of the runtime's own. */
   readonly fetch?: typeof fetch | undefined;

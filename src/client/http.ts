@@ -1,11 +1,14 @@
 import { DitrunError, messageOf } from "../failure.js";
-import { refusalOf } from "./server-error.js";
+import { readText } from "./read-text.js";
+import { parsed, refusalOf } from "./server-error.js";
 
 /** As OpenAI's clients wait: half a second, then twice as long each time. */
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8000;
 /** A server that asks for more is asked at the usual times. */
 const LONGEST_ASKED_MS = 60_000;
+/** Of an answer in JSON: a hundred videos with the longest prompts have some 40 MB. */
+const MOST_JSON_BYTES = 2 ** 26;
 
 export interface HttpOptions {
   /** Of the server, as `http://127.0.0.1:8000`; with or without `/v1`. */
@@ -13,7 +16,7 @@ export interface HttpOptions {
   readonly apiKey?: string | undefined;
   /** How often a call is tried again: where the server is busy, or the connection breaks. */
   readonly maxRetries: number;
-  /** Milliseconds until an answer must have begun. */
+  /** Milliseconds until an answer must have begun; one of JSON ends within as many more. */
   readonly timeoutMs: number;
   readonly fetch: typeof fetch;
 }
@@ -43,6 +46,14 @@ export class Http {
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
       throw new DitrunError("ERR_OPTION_VALUE", `The url is "${url}"; it must be one of http or https.`);
     }
+    const { username, password, search, hash } = new URL(url);
+    // Not shown: there may be a password in it.
+    if (username || password || search || hash) {
+      throw new DitrunError(
+        "ERR_OPTION_VALUE",
+        "The url has more than a host, a port and a path: leave the rest out, and give a key as DITRUN_API_KEY.",
+      );
+    }
     this.#base = url.replace(/\/+$/, "").replace(/\/v1$/, "");
   }
 
@@ -58,6 +69,7 @@ export class Http {
         });
       });
       if (!(answer instanceof DitrunError) && answer.ok) return answer;
+      if (!(answer instanceof DitrunError)) await this.#refuseRedirect(answer);
       const again = attempt < most && (answer instanceof DitrunError || mayRetry(answer));
       if (!again) throw answer instanceof DitrunError ? answer : await refusalOf(answer, call.what);
       const asked = answer instanceof DitrunError ? undefined : askedWait(answer);
@@ -66,21 +78,30 @@ export class Http {
     }
   }
 
+  /** A prompt is for the server that was named. @throws DitrunError where it sends elsewhere; browsers do not tell where. */
+  async #refuseRedirect({ status, type, headers, body }: Response): Promise<void> {
+    if (type !== "opaqueredirect" && (status < 300 || status > 399)) return;
+    await body?.cancel();
+    const place = headers.get("location") ?? "another address";
+    throw new DitrunError(
+      "ERR_SERVER_ANSWER",
+      `${this.#base} sends to ${place.slice(0, 200)}, which is not followed: if you trust that server, give its address.`,
+    );
+  }
+
   /** @returns the answer's JSON. @throws DitrunError, or the signal's reason. */
   async json(call: Call): Promise<unknown> {
     const response = await this.call(call);
-    try {
-      return await response.json();
-    } catch (error) {
+    const limits = { mostBytes: MOST_JSON_BYTES, mostMs: this.options.timeoutMs };
+    const text = await readText(response, limits).catch((error: unknown) => {
       call.signal?.throwIfAborted();
-      throw new DitrunError(
-        "ERR_SERVER_ANSWER",
-        `${this.#base} gave an answer that is no JSON: is it ditrun's server?`,
-        {
-          cause: error,
-        },
-      );
-    }
+      throw new DitrunError("ERR_SERVER_ANSWER", `${this.#base} gave no whole answer: ${reasonOf(error)}.`, {
+        cause: error,
+      });
+    });
+    const answer = parsed(text);
+    if (answer !== undefined) return answer;
+    throw new DitrunError("ERR_SERVER_ANSWER", `${this.#base} gave an answer that is no JSON: is it ditrun's server?`);
   }
 
   async #once({ method, path, body, headers, signal, whole }: Call): Promise<Response> {
@@ -90,6 +111,7 @@ export class Http {
     try {
       return await this.options.fetch(`${this.#base}/v1${path}`, {
         method,
+        redirect: "manual",
         headers: {
           ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
           ...(body && { "content-type": "application/json" }),

@@ -1,4 +1,9 @@
 import { DitrunError, type FailureCode } from "../failure.js";
+import { readText } from "./read-text.js";
+
+/** Of a refusal; the rest of it is not what whoever reads it looks for. */
+const refusalLimits = { mostBytes: 2 ** 20, mostMs: 10_000 };
+const MOST_CHARACTERS = 1000;
 
 /** How a server has refused. */
 interface Refusal {
@@ -30,8 +35,8 @@ export class ServerError extends DitrunError {
 /** What a failed answer tells, in OpenAI's shape or any other. Its body is read. */
 export async function refusalOf(response: Response, what: string): Promise<ServerError> {
   const { status } = response;
-  const { message, code, param } = errorIn(await response.text().catch(() => ""));
-  const said = message ?? `it gave no reason (HTTP ${status}).`;
+  const { message, code, param } = errorIn(await readText(response, refusalLimits).catch(() => ""));
+  const said = message?.slice(0, MOST_CHARACTERS) ?? `it gave no reason (HTTP ${status}).`;
   const known = { status, serverCode: code, param, requestId: response.headers.get("x-request-id") ?? undefined };
   if (status === 429 || status >= 500) {
     return new ServerError("ERR_SERVER_BUSY", `The server cannot ${what} now: ${said}`, known);
@@ -40,7 +45,7 @@ export async function refusalOf(response: Response, what: string): Promise<Serve
 }
 
 function errorIn(text: string): { message?: string; code?: string; param?: string } {
-  const error = fieldOf(parse(text), "error");
+  const error = fieldOf(parsed(text), "error");
   const message = fieldOf(error, "message");
   const code = fieldOf(error, "code");
   const param = fieldOf(error, "param");
@@ -51,7 +56,8 @@ function errorIn(text: string): { message?: string; code?: string; param?: strin
   };
 }
 
-function parse(text: string): unknown {
+/** @returns undefined for what is no JSON. */
+export function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

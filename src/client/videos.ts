@@ -1,7 +1,8 @@
 import { DitrunError, messageOf } from "../failure.js";
+import { asProgress, asVideo, strange } from "./answers.js";
 import { readEvents, type StreamEvent } from "./event-stream.js";
 import { type Http, pause, usualWait } from "./http.js";
-import { fieldOf } from "./server-error.js";
+import { fieldOf, parsed } from "./server-error.js";
 import type {
   CallOptions,
   ContentOptions,
@@ -12,7 +13,6 @@ import type {
   ListOptions,
   Video,
   VideoEvent,
-  VideoProgress,
 } from "./types.js";
 
 const PATIENCE_MS = 60_000;
@@ -46,8 +46,10 @@ export class Videos {
       if (!Array.isArray(data)) throw strange("a list of videos");
       const videos = data.map(asVideo);
       yield* videos;
+      const before = last;
       last = videos.at(-1)?.id;
       if (fieldOf(page, "has_more") !== true || last === undefined) return;
+      if (last === before) throw strange("the next page of videos");
     }
   }
 
@@ -158,32 +160,6 @@ function newKey(): string {
 
 function knownEvent({ name, data }: StreamEvent): VideoEvent | undefined {
   if (name === "deleted") return { kind: "deleted" };
-  if (name === "status") return { kind: "status", video: asVideo(JSON.parse(data)) };
-  if (name !== "progress") return undefined;
-  const progress: unknown = JSON.parse(data);
-  if (!isProgress(progress)) throw strange("progress");
-  return { kind: "progress", progress };
-}
-
-function asVideo(value: unknown): Video {
-  if (isVideo(value)) return value;
-  throw strange("a video");
-}
-
-/** What this client itself reads; the rest is passed on as the server says it. */
-function isVideo(value: unknown): value is Video {
-  const status = fieldOf(value, "status");
-  const known = status === "queued" || status === "in_progress" || status === "completed" || status === "failed";
-  return fieldOf(value, "object") === "video" && typeof fieldOf(value, "id") === "string" && known;
-}
-
-function isProgress(value: unknown): value is VideoProgress {
-  return typeof fieldOf(value, "stage") === "string" && typeof fieldOf(value, "progress") === "number";
-}
-
-function strange(what: string): DitrunError {
-  return new DitrunError(
-    "ERR_SERVER_ANSWER",
-    `The server's answer should be ${what}, and is not: is it ditrun's server?`,
-  );
+  if (name === "status") return { kind: "status", video: asVideo(parsed(data)) };
+  return name === "progress" ? { kind: "progress", progress: asProgress(parsed(data)) } : undefined;
 }

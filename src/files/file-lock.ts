@@ -25,8 +25,8 @@ export async function withFileLock<T>(
   const flock = await loadFlock();
   let waits = false;
   for (;;) {
-    // Reading is enough to lock, also a file of another user of a shared cache.
-    const file = await open(path, constants.O_RDONLY | constants.O_CREAT, 0o666);
+    // Reading is enough to lock, also a file of another user of a shared cache. A pipe of this name would be waited for without end.
+    const file = await open(path, constants.O_RDONLY | constants.O_CREAT | constants.O_NONBLOCK, 0o666);
     try {
       const result = flock(file.fd);
       if (result === "locked" ? await isStill(path, file) : result === "unsupported")

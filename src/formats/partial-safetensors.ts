@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { type FileHandle, open, rename, rm, statfs } from "node:fs/promises";
+import { constants } from "node:fs";
+import { type FileHandle, lstat, open, rename, rm, statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { DitrunError } from "../failure.js";
 import { fileFailure } from "../files/file-failure.js";
@@ -9,9 +10,11 @@ import { writeAll } from "../files/write-all.js";
 import { bytesInWords } from "../text.js";
 import type { SafetensorsLayout } from "./safetensors-layout.js";
 
-/** What follows the data while the file grows: a hash of what it is made of, and how many units are there, as 64 bits. */
+/** What follows the data while the file grows: this, a hash of what it is made of, and how many units are there, as 64 bits. */
+const MAGIC = Buffer.from("ditrun unfinished file\n");
 const HASH_BYTES = 32;
-const TRAILER_BYTES = HASH_BYTES + 8;
+const COUNT_OFFSET = MAGIC.byteLength + HASH_BYTES;
+const TRAILER_BYTES = COUNT_OFFSET + 8;
 /** So much is written between two looks at what is safely on the disk. */
 const SYNC_BYTES = 2 ** 28;
 
@@ -24,6 +27,25 @@ export interface PartialOptions {
 
 /** The name of what grows beside a file. */
 export const partialName = (path: string) => `${path}.partial`;
+
+/**
+ * Looks at what has the name of a file that would grow. @throws DitrunError where that is no such file, which would be lost: something else,
+ * a link, a pipe or a folder.
+ */
+export async function checkPartial(path: string): Promise<void> {
+  const name = partialName(path);
+  try {
+    const there = await lstat(name);
+    if (there.isFile() && (there.size === 0 || (await isPartial(name)))) return;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return;
+    throw writeFailure(name, error);
+  }
+  throw new DitrunError(
+    "ERR_FILE_EXISTS",
+    `${name} is there, and is no unfinished file of ditrun: move it away, or choose another name.`,
+  );
+}
 
 /**
  * A safetensors file that grows beside its name, as FILE.partial, and takes the name when it is whole. Whoever is killed leaves it, and the
@@ -62,9 +84,10 @@ export class PartialSafetensors {
         `${name} is being written by another process: wait for it, or choose another name.`,
       );
     };
+    await checkPartial(path);
     await withFileLock(name, refuse, async () => {
       const hash = createHash("sha256").update(layout.header).update(madeOf).digest();
-      const file = await open(name, "r+").catch((error: unknown) => {
+      const file = await open(name, constants.O_RDWR | constants.O_NOFOLLOW).catch((error: unknown) => {
         throw writeFailure(name, error);
       });
       try {
@@ -111,24 +134,47 @@ export class PartialSafetensors {
     await this.file.datasync();
     if (this.#safe === this.#done) return;
     this.#safe = this.#done;
-    await writeAll(this.file, countBytes(this.#done), this.layout.bytes + HASH_BYTES);
+    await writeAll(this.file, countBytes(this.#done), this.layout.bytes + COUNT_OFFSET);
   }
 
   async #finish(): Promise<void> {
     const { path, layout, file, overwrite } = this;
+    // Only one process can make an empty file of this name, and what takes its place then replaces nothing else.
+    if (!overwrite) await claim(path);
     try {
       await file.truncate(layout.bytes);
       await file.sync();
-      // Only one process can make an empty file of this name, and what takes its place then replaces nothing else.
-      if (!overwrite) await (await open(path, "wx")).close();
       await rename(partialName(path), path);
     } catch (error) {
-      if (!isTaken(error)) throw writeFailure(path, error);
-      throw new DitrunError(
-        "ERR_FILE_EXISTS",
-        `${path} has come to be there meanwhile: add --overwrite, or choose another name.`,
-      );
+      if (!overwrite) await rm(path, { force: true });
+      throw writeFailure(path, error);
     }
+  }
+}
+
+/** @throws DitrunError where the name is taken. */
+async function claim(path: string): Promise<void> {
+  try {
+    await (await open(path, "wx")).close();
+  } catch (error) {
+    if (!isTaken(error)) throw writeFailure(path, error);
+    throw new DitrunError(
+      "ERR_FILE_EXISTS",
+      `${path} has come to be there meanwhile: add --overwrite, or choose another name.`,
+    );
+  }
+}
+
+/** Whether a file ends as one that grows. */
+async function isPartial(name: string): Promise<boolean> {
+  const file = await open(name, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const { size } = await file.stat();
+    if (size < TRAILER_BYTES) return false;
+    const { buffer } = await file.read(Buffer.alloc(MAGIC.byteLength), 0, MAGIC.byteLength, size - TRAILER_BYTES);
+    return buffer.equals(MAGIC);
+  } finally {
+    await file.close();
   }
 }
 
@@ -143,7 +189,8 @@ async function doneOf(file: FileHandle, { bytes }: SafetensorsLayout, hash: Buff
   const { size } = await file.stat();
   if (size !== bytes + TRAILER_BYTES) return undefined;
   const { buffer } = await file.read(Buffer.alloc(TRAILER_BYTES), 0, TRAILER_BYTES, bytes);
-  return buffer.subarray(0, HASH_BYTES).equals(hash) ? Number(buffer.readBigUInt64LE(HASH_BYTES)) : undefined;
+  const isSame = buffer.subarray(0, COUNT_OFFSET).equals(Buffer.concat([MAGIC, hash]));
+  return isSame ? Number(buffer.readBigUInt64LE(COUNT_OFFSET)) : undefined;
 }
 
 /** Makes room and writes the header. @returns no units. @throws DitrunError where the disk has too little room. */
@@ -160,8 +207,9 @@ async function begin(path: string, file: FileHandle, layout: SafetensorsLayout, 
         `${path} will have ${bytesInWords(layout.bytes)}, but its disk has ${bytesInWords(free)} left: free some, or choose another disk.`,
       );
     }
+    // First what it is known by, should this process end here.
+    await writeAll(file, Buffer.concat([MAGIC, hash, countBytes(0)]), layout.bytes);
     await writeAll(file, layout.header, 0);
-    await writeAll(file, Buffer.concat([hash, countBytes(0)]), layout.bytes);
     return 0;
   } catch (error) {
     throw error instanceof DitrunError ? error : writeFailure(name, error);

@@ -29,7 +29,7 @@ function cutOff(): ApiError {
   return new ApiError(400, "incomplete_body", "The connection ended in the middle of the body.");
 }
 
-/** Has `take` get a body's chunks, until they are too many. */
+/** Has `take` get a body's chunks, until they are too many. What it throws is the failure. */
 function readChunks(request: IncomingMessage, take: (chunk: Buffer) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     let bytes = 0;
@@ -38,7 +38,13 @@ function readChunks(request: IncomingMessage, take: (chunk: Buffer) => void): Pr
       if (bytes > limits.bodyBytes) {
         request.removeAllListeners("data");
         reject(tooLarge());
-      } else take(chunk);
+        return;
+      }
+      try {
+        take(chunk);
+      } catch (error) {
+        reject(error);
+      }
     });
     request.once("end", resolve);
     request.once("close", () => reject(cutOff()));
@@ -62,31 +68,45 @@ function parseJson(text: string): unknown {
 
 /** A form's fields; those that are numbers are read as such. No file is taken. */
 async function readForm(request: IncomingMessage): Promise<Record<string, unknown>> {
-  const fields = new Map<string, unknown>();
+  const texts = new Map<string, string>();
   let fault: ApiError | undefined;
   const busboy = openBusboy(request.headers["content-type"] ?? "");
   const done = new Promise<void>((resolve, reject) => {
     busboy.once("finish", resolve);
-    busboy.once("error", () => reject(new ApiError(400, "invalid_form", "The form is not valid.")));
+    // It may fail more than once; an error that nobody hears would end the server.
+    busboy.on("error", () => reject(notValid()));
   });
   // Where reading fails first, nobody waits for this any more.
   done.catch(() => undefined);
   busboy.on("field", (name: string, value: string) => {
-    if (fields.has(name)) fault ??= badField(name, `The field "${name}" is given twice.`);
-    fields.set(name, fieldOf(name, value));
+    if (texts.has(name)) fault ??= badField(name, `The field "${name}" is given twice.`);
+    // Nothing may throw here: it would reach nobody, and end the server.
+    texts.set(name, value);
   });
   busboy.on("file", (name: string, stream: BusboyFileStream) => {
     fault ??= badField(name, `No file is taken here: "${name}" has one. Send a prompt alone.`, "unsupported_parameter");
+    // Of a part that is cut off; see above.
+    stream.on("error", () => undefined);
     stream.resume();
   });
   busboy.once("fieldsLimit", () => {
     fault ??= new ApiError(400, "invalid_form", `The form has more than ${MOST_FIELDS} fields.`);
   });
-  await readChunks(request, (chunk) => busboy.write(chunk));
+  await readChunks(request, (chunk) => {
+    try {
+      busboy.write(chunk);
+    } catch {
+      throw notValid();
+    }
+  });
   busboy.end();
   await done;
   if (fault) throw fault;
-  return Object.fromEntries(fields);
+  return Object.fromEntries([...texts].map(([name, text]) => [name, fieldOf(name, text)]));
+}
+
+function notValid(): ApiError {
+  return new ApiError(400, "invalid_form", "The form is not valid.");
 }
 
 function openBusboy(type: string): BusboyInstance {
@@ -98,9 +118,17 @@ function openBusboy(type: string): BusboyInstance {
   }
 }
 
+function parseLora(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw badField("lora", '"lora" begins as a list, and is not valid JSON.');
+  }
+}
+
 /** The text, or what it stands for in a field of another kind; where it stands for nothing, the schema says what is wrong. */
 function fieldOf(name: string, text: string): unknown {
-  if (name === "lora" && text.startsWith("[")) return parseJson(text);
+  if (name === "lora" && text.startsWith("[")) return parseLora(text);
   if (!numberFields.has(name)) return text;
   const value = Number(text);
   return text.trim() === "" || !Number.isFinite(value) ? text : value;

@@ -36,7 +36,8 @@ export class Journal<Entry> {
 
   /**
    * Opens a journal, new where there is none.
-   * @returns it, and its entries in their order. @throws DitrunError ERR_JSON where a line before the last ones is damaged, or ERR_FILE_READ.
+   * @returns it, and its entries in their order. @throws DitrunError ERR_JSON where a line before the last ones is damaged or one is not of this
+   * ditrun, or ERR_FILE_READ.
    */
   static async open<Entry>(
     path: string,
@@ -152,10 +153,18 @@ function readLines<Entry>(
   let number = 0;
   for (let start = 0, end = content.indexOf(10); end !== -1; start = end + 1, end = content.indexOf(10, start)) {
     number += 1;
-    const entry = schema.safeParse(parseLine(content.toString("utf8", start, end)));
-    if (!entry.success) {
+    const line = parseLine(content.toString("utf8", start, end));
+    if (line === undefined) {
       damaged ??= number;
       continue;
+    }
+    const entry = schema.safeParse(line);
+    if (!entry.success) {
+      // Whole JSON was not cut off: to drop it would lose what a newer ditrun has promised.
+      throw new DitrunError(
+        "ERR_JSON",
+        `Line ${number} of ${path} is not of this ditrun: take the version that wrote it, or another --data-dir.`,
+      );
     }
     if (damaged !== undefined) {
       throw new DitrunError(
@@ -165,6 +174,9 @@ function readLines<Entry>(
     }
     entries.push(entry.data);
     bytes = end + 1;
+  }
+  if (damaged !== undefined && entries.length === 0) {
+    throw new DitrunError("ERR_JSON", `${path} is no journal of ditrun: take another --data-dir.`);
   }
   return { entries, bytes };
 }

@@ -19,7 +19,11 @@ export const limits = {
 
 const text = z.string().max(limits.promptCharacters);
 const seed = z
-  .union([z.int().min(0), z.string().regex(/^\d{1,20}$/, "must be digits")])
+  .union([
+    z.int().min(0),
+    // Nothing after it sees what is not digits: BigInt would throw.
+    z.string().regex(/^\d{1,20}$/, { error: "must be digits", abort: true }),
+  ])
   .refine((value) => BigInt(value) <= largestSeed, `must be at most ${largestSeed}`);
 
 const loraName = z.string().min(1).max(200);

@@ -210,12 +210,18 @@ export class Store {
     if (this.journal.lines - needed > idle) await this.journal.rewrite(() => this.#entries());
   }
 
-  /** Files that no completed video has: of runs that were cut off, and of removals that were. */
+  /**
+   * Files that no completed video has: of runs that were cut off, and of removals that were. What others keep in the folder stays: they may
+   * have given the server a folder that was theirs.
+   */
   async #removeOrphans(): Promise<void> {
     const folder = join(this.folder, "videos");
     for (const name of await readdir(folder)) {
-      if (this.#records.get(idOfFile(name) ?? "")?.status !== "completed")
-        await rm(join(folder, name), { recursive: true, force: true });
+      const id = idOfFile(name);
+      if (id === undefined) continue;
+      const files = this.#records.get(id)?.status === "completed" ? Object.values(this.filesOf(id)) : [];
+      const path = join(folder, name);
+      if (!files.includes(path)) await rm(path, { recursive: true, force: true });
     }
   }
 }

@@ -13,8 +13,7 @@ export function variantOf(name: string): Variant | undefined {
   return variantNames.find((each) => each === name);
 }
 
-/** The id of the video that a file is of, undefined where it is of none. */
+/** The id of the video that a file is of, also of one that was not whole yet; undefined for a file that no server has made. */
 export function idOfFile(name: string): string | undefined {
-  const variant = variantNames.find((each) => name.endsWith(variants[each].ending));
-  return variant === undefined ? undefined : name.slice(0, -variants[variant].ending.length);
+  return /^(video_[0-9a-f]+)\.[\w.-]+$/.exec(name)?.[1];
 }

@@ -19,7 +19,7 @@ export function videosTable(page: Page, videos: readonly Video[], now: number): 
       {
         head: "prompt",
         align: "left",
-        cell: ({ prompt }) => cut(escapeControls(prompt.replaceAll("\n", " ")), 24),
+        cell: ({ prompt }) => shown(prompt),
         drop: 1,
       },
     ],
@@ -30,7 +30,7 @@ export function videosTable(page: Page, videos: readonly Video[], now: number): 
 function statusOf({ status, progress, queue_position: place, error }: Video): string {
   if (status === "queued") return place === null ? status : `queued, place ${place}`;
   if (status === "in_progress") return `${progress} %`;
-  return error?.code ?? status;
+  return error ? shown(error.code) : status;
 }
 
 /** What a client waits for, after an event. @returns undefined where there is nothing new to say. */
@@ -47,4 +47,9 @@ export function waitText(
   const doing = { prepare: "preparing", encode: "encoding the prompt", sample: "sampling", decode: "decoding" }[stage];
   const text = stage === "sample" ? `step ${step}/${steps}` : doing;
   return { text, done: progress, ...(left !== null && { leftMs: 1000 * left }) };
+}
+
+/** The start of a text that others wrote, on one line. */
+function shown(text: string): string {
+  return cut(escapeControls(text.slice(0, 100).replaceAll("\n", " ")), 24);
 }

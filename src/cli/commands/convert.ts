@@ -5,7 +5,7 @@ import { DitrunError, exitCodes } from "../../failure.js";
 import { checkDocument } from "../../files/documents.js";
 import { checkNewFile } from "../../files/output-file.js";
 import { openTensors } from "../../formats/open-tensors.js";
-import { partialName } from "../../formats/partial-safetensors.js";
+import { checkPartial, partialName } from "../../formats/partial-safetensors.js";
 import { describeLora } from "../../models/wan/lora/open-lora.js";
 import { transformerSource } from "../../models/wan/model-source.js";
 import { hasTokenizer } from "../../models/wan/text/tokenizer-source.js";
@@ -49,6 +49,7 @@ async function run(chosen: ConvertOptions, context: Context): Promise<number> {
       "convert needs --to and one file to write: ditrun convert --to bf16 --model tiny OUT. See ditrun convert --help.",
     );
   await checkNewFile("convert", out, overwrite);
+  await checkPartial(out);
   const session = await Session.open({ ...readOptions(launchOptions, new Map()), ...chosen }, context);
   const { model, file, notes } =
     chosen.textEncoder === undefined

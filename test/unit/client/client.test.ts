@@ -40,11 +40,11 @@ async function stub(...answers: Answer[]) {
   return { url, asked, client: createClient({ url, apiKey: "a-key" }) };
 }
 
-const video = (more: Partial<Video> = {}) => ({
-  object: "video",
-  id: "video_1",
-  status: "queued",
-  error: null,
+const video = (more: Partial<Video> = {}): Video => ({
+  ...{ object: "video", id: "video_1", model: "tiny", status: "queued", error: null, progress: 0 },
+  ...{ created_at: 1, completed_at: null, expires_at: null, prompt: "x", negative_prompt: null, size: "96x96" },
+  ...{ seconds: "1.063", num_frames: 17, fps: 16, num_inference_steps: null, guidance_scale: null, flow_shift: null },
+  ...{ seed: 1, queue_position: 1, inference_time_s: null, peak_memory_mb: null, stage_durations: null },
   ...more,
 });
 const json =
@@ -168,7 +168,7 @@ test("events end with what cannot pass, and where patience ends", async () => {
   await expect(follow(events(event("status", {})))).rejects.toMatchObject({ code: "ERR_SERVER_ANSWER" });
   await expect(follow(cut)).rejects.toMatchObject({ code: "ERR_SERVER_UNREACHABLE" });
   await expect(follow(events("event: progress\ndata: {\n\n"))).rejects.toMatchObject({
-    code: "ERR_SERVER_UNREACHABLE",
+    code: "ERR_SERVER_ANSWER",
   });
 });
 
@@ -228,4 +228,81 @@ test("generate that is called off cancels its video, also while it is being acce
   const { client, asked } = await stub(accepting, cancelled);
   await expect(client.videos.generate({ prompt: "a" }, { signal: early.signal })).rejects.toBe(reason);
   expect(asked.map(({ line }) => line)).toEqual(["POST /v1/videos", "POST /v1/videos/video_1/cancel"]);
+});
+
+test("another server, to which it is sent, gets nothing", async () => {
+  const other = await stub(json({}));
+  const { client } = await stub((_request, response) => response.writeHead(307, { location: `${other.url}/v1` }).end());
+  const said = { code: "ERR_SERVER_ANSWER", message: expect.stringContaining(`sends to ${other.url}/v1, which`) };
+  await expect(client.videos.create({ prompt: "secret" })).rejects.toMatchObject(said);
+  await expect(client.videos.content("video_1")).rejects.toMatchObject(said);
+  expect(other.asked).toEqual([]);
+});
+
+test.each(["http://user:secret@a", "http://a/?key=secret", "http://a/#secret"])("%s is no url of a server", (url) => {
+  expect(() => createClient({ url })).toThrow(expect.objectContaining({ code: "ERR_OPTION_VALUE" }));
+  expect(() => createClient({ url })).not.toThrow("secret");
+});
+
+const steers = "\u001b]0;x\u0007";
+test.each([
+  ["an id that steers a terminal", { id: steers }],
+  ["a size that does", { size: steers }],
+  ["a seed that does", { seed: steers }],
+  ["a time that is text", { inference_time_s: "1" }],
+  ["no prompt", { prompt: undefined }],
+  ["an error without code", { status: "failed", error: {} }],
+])("a video with %s is none", async (_what, more) => {
+  const strange = { ...video(), ...more };
+  const { client } = await stub(json(strange), json({ data: [strange] }));
+  await expect(client.videos.retrieve("video_1")).rejects.toMatchObject({ code: "ERR_SERVER_ANSWER" });
+  await expect(client.videos.list().next()).rejects.toMatchObject({ code: "ERR_SERVER_ANSWER" });
+});
+
+test("a list whose pages do not go on ends", async () => {
+  const { client } = await stub(json({ data: [video()], has_more: true }));
+  const all = async () => {
+    for await (const _ of client.videos.list());
+  };
+  await expect(all()).rejects.toMatchObject({ code: "ERR_SERVER_ANSWER" });
+});
+
+const endless =
+  (status: number, type: string): Answer =>
+  (_request, response) => {
+    response.writeHead(status, { "content-type": type });
+    const more = () => {
+      while (response.write("x".repeat(2 ** 20)));
+    };
+    response.on("drain", more);
+    more();
+  };
+
+test("answers, refusals and events without end do end", async () => {
+  const { client } = await stub(
+    endless(200, "application/json"),
+    endless(400, "application/json"),
+    endless(200, "a/b"),
+  );
+  await expect(client.videos.retrieve("video_1")).rejects.toMatchObject({
+    message: expect.stringContaining("its answer has more than 67108864 bytes"),
+  });
+  await expect(client.videos.retrieve("video_1")).rejects.toMatchObject({ code: "ERR_SERVER_REFUSED" });
+  await expect(client.videos.events("video_1").next()).rejects.toMatchObject({ code: "ERR_SERVER_ANSWER" });
+});
+
+test("an answer that comes a byte at a time ends, too; so do events that are no JSON, and long reasons", async () => {
+  const { url } = await stub((_request, response) => {
+    const timer = setInterval(() => response.write(" "), 20);
+    response.on("close", () => clearInterval(timer));
+  });
+  const client = createClient({ url, timeoutMs: 300 });
+  await expect(client.videos.retrieve("video_1")).rejects.toMatchObject({
+    message: expect.stringContaining("its answer did not end within 0.3 s"),
+  });
+  const bad = await stub(events("event: status\ndata: {bad\n\n"), json({ error: { message: "x".repeat(9999) } }, 400));
+  await expect(bad.client.videos.events("video_1").next()).rejects.toMatchObject({ code: "ERR_SERVER_ANSWER" });
+  await expect(bad.client.videos.retrieve("video_1")).rejects.toMatchObject({
+    message: expect.stringMatching(/^The server refuses to tell of video_1: x{1000}$/),
+  });
 });

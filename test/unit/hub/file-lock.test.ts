@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdtemp, type open as openFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,5 +27,18 @@ test("the lock of a file that was removed is none: whoever comes next would lock
     async () => (await stat(path)).isFile(),
   );
   expect([removed, there]).toEqual([true, true]);
+  await rm(folder, { recursive: true });
+});
+
+test("a pipe of that name is not waited for", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "ditrun-lock-"));
+  const path = join(folder, "lock");
+  execFileSync("mkfifo", [path]);
+  const done = await withFileLock(
+    path,
+    () => undefined,
+    async () => true,
+  );
+  expect(done).toBe(true);
   await rm(folder, { recursive: true });
 });

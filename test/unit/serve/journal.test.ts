@@ -1,4 +1,13 @@
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { open as openFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -33,7 +42,6 @@ test("what was appended is there again, in its order, many at once too", async (
 test.each([
   ["half a line", '{"n":2'],
   ["what the disk never got", "\0\0\0\0\n"],
-  ["another entry", '{"m":2}\n'],
 ])("%s at the end is dropped, and what follows begins a line of its own", async (_what, tail) => {
   const { journal } = await open();
   await journal.append({ n: 1 });
@@ -61,6 +69,27 @@ test("a damaged line in the middle is told, and nothing is lost", async () => {
   writeFileSync(join(folder, "j"), '{"n":1}\n{"n":\n{"n":3}\n');
   await expect(open()).rejects.toMatchObject({ code: "ERR_JSON", message: expect.stringContaining("Line 2 of") });
   expect(text()).toBe('{"n":1}\n{"n":\n{"n":3}\n');
+});
+
+test.each([
+  ["an entry of a newer version at its end", '{"n":1}\n{"n":2,"new":3}\n', "Line 2 of"],
+  ["entries of something else", '{"m":1}\n{"m":2}\n', "Line 1 of"],
+  ["text of something else", "Dear diary\nMonday\n", "is no journal of ditrun"],
+])("a journal with %s is refused, and nothing is lost", async (_what, content, message) => {
+  writeFileSync(join(folder, "j"), content);
+  await expect(open()).rejects.toMatchObject({ code: "ERR_JSON", message: expect.stringContaining(message) });
+  expect(text()).toBe(content);
+});
+
+test("what others keep in the folder of videos stays", async () => {
+  const theirs = ["holiday.mp4", "holiday.thumbnail.jpg", "video_of_us.mp4", "notes"];
+  mkdirSync(join(folder, "videos", "2019"), { recursive: true });
+  for (const name of theirs) writeFileSync(join(folder, "videos", name), name);
+  for (const name of ["video_00.mp4", "video_00.thumbnail.jpg", "video_00.mp4.0123-4-5-6.tmp"])
+    writeFileSync(join(folder, "videos", name), "");
+  const store = await Store.open(folder);
+  await store.close();
+  expect(readdirSync(join(folder, "videos")).sort()).toEqual(["2019", ...theirs].sort());
 });
 
 test("written anew it has what is asked for, and then what was appended after", async () => {

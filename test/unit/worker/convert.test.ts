@@ -1,10 +1,20 @@
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { copyFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openTensors } from "../../../src/formats/open-tensors.js";
+import { checkPartial, partialName } from "../../../src/formats/partial-safetensors.js";
 import { loadWanModel } from "../../../src/models/load.js";
 import type { WanModel } from "../../../src/models/schema.js";
 import { findFileModel } from "../../../src/models/wan/find-model.js";
@@ -173,6 +183,26 @@ test("what has come to have the name is replaced only with overwrite", async () 
   expect(readFileSync(task.out, "utf8")).toBe("mine");
   await run({ ...task, overwrite: true });
   expect(readFileSync(task.out).byteLength).toBeGreaterThan(100_000);
+});
+
+test.each([
+  ["something else", (name: string) => writeFileSync(name, "mine".repeat(100))],
+  ["a link to it", (name: string) => symlinkSync(join(folder, "mine"), name)],
+  ["a folder", (name: string) => mkdirSync(name)],
+])("%s under the name of what grows is kept", async (what, make) => {
+  const task = conversion(`${what}.safetensors`, "bf16", { overwrite: true });
+  writeFileSync(join(folder, "mine"), "mine");
+  make(partialName(task.out));
+  await expect(run(task)).rejects.toMatchObject({
+    code: "ERR_FILE_EXISTS",
+    message: expect.stringContaining(`${partialName(task.out)} is there, and is no unfinished file of ditrun`),
+  });
+  expect(readFileSync(join(folder, "mine"), "utf8")).toBe("mine");
+  expect([existsSync(partialName(task.out)), existsSync(task.out)]).toEqual([true, false]);
+});
+
+test("a name too long for what grows is told", async () => {
+  await expect(checkPartial(join(folder, "a".repeat(250)))).rejects.toMatchObject({ code: "ERR_FILE_WRITE" });
 });
 
 test("a text encoder of GGUF is converted too", async () => {
