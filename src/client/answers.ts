@@ -30,7 +30,7 @@ const videoChecks: Readonly<Record<keyof Video, Check>> = {
   size: matching(/^\d{1,6}x\d{1,6}$/),
   seconds: matching(/^[\d.]{1,20}$/),
   ...{ num_frames: number, fps: number, num_inference_steps: orNull(number) },
-  ...{ guidance_scale: orNull(number), flow_shift: orNull(number) },
+  ...{ guidance_scale: orNull(number), guidance_scale_2: orNull(number), flow_shift: orNull(number) },
   seed: (value) => number(value) || matching(/^\d{1,20}$/)(value),
   error: orNull((value) => text(fieldOf(value, "code")) && text(fieldOf(value, "message"))),
   ...{ queue_position: orNull(number), inference_time_s: orNull(number), peak_memory_mb: orNull(number) },

@@ -43,7 +43,15 @@ async function stub(...answers: Answer[]) {
 const video = (more: Partial<Video> = {}): Video => ({
   ...{ object: "video", id: "video_1", model: "tiny", status: "queued", error: null, progress: 0 },
   ...{ created_at: 1, completed_at: null, expires_at: null, prompt: "x", negative_prompt: null, size: "96x96" },
-  ...{ seconds: "1.063", num_frames: 17, fps: 16, num_inference_steps: null, guidance_scale: null, flow_shift: null },
+  ...{
+    seconds: "1.063",
+    num_frames: 17,
+    fps: 16,
+    num_inference_steps: null,
+    guidance_scale: null,
+    guidance_scale_2: null,
+    flow_shift: null,
+  },
   ...{ seed: 1, queue_position: 1, inference_time_s: null, peak_memory_mb: null, stage_durations: null },
   ...more,
 });
