@@ -1,10 +1,14 @@
 import type { Video } from "../schemas.js";
 import { draftOf, requestOf } from "./draft.js";
 
-/** A word for a shell of POSIX, in quotes where it needs them. */
+/** A word for a shell, in quotes where it needs them. Characters that steer a terminal are written as their numbers: pasted, they would act. */
 export function quoted(word: string): string {
-  return /^[\w./:=,+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+  if (/^[\w./:=,+-]+$/.test(word)) return word;
+  if (!/\p{Cc}/u.test(word)) return `'${word.replaceAll("'", "'\\''")}'`;
+  return `$'${word.replace(/[\\']/g, "\\$&").replace(/\p{Cc}/gu, numbered)}'`;
 }
+
+const numbered = (character: string) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 /** The command that makes the same video without a server. */
 export function commandOf(video: Video): string {
@@ -41,5 +45,5 @@ export function curlOf(video: Video, origin: string, withKey: boolean): string {
     "-H 'content-type: application/json'",
     ...(withKey ? ['-H "authorization: Bearer $DITRUN_API_KEY"'] : []),
   ];
-  return `curl ${quoted(`${origin}/v1/videos`)} ${headers.join(" ")} -d ${quoted(JSON.stringify(request))}`;
+  return `curl ${quoted(`${origin}/v1/videos`)} ${headers.join(" ")} -d ${quoted(JSON.stringify(request).replace(/\p{Cc}/gu, numbered))}`;
 }

@@ -1,3 +1,4 @@
+import { execa } from "execa";
 import { expect, test } from "vitest";
 import { commandOf, curlOf, quoted } from "../../../src/serve/page/command.js";
 import { draftOf, emptyDraft, fitted, requestOf } from "../../../src/serve/page/draft.js";
@@ -54,6 +55,17 @@ test("the command and the call have the video's settings, quoted, and never the 
   const [, body = ""] = / -d '(.*)'$/.exec(call) ?? [];
   expect(JSON.parse(body.replaceAll("'\\''", "'"))).toEqual({ ...requestOf(draftOf(video)), fps: 16 });
 });
+
+test.each(["it's", "a\u001b[201~; rm", "one\ntwo\\n", "$HOME `x`", "\u007f\u0085'"])(
+  "a shell reads %j as it was",
+  async (word) => {
+    expect(quoted(word)).not.toMatch(/\p{Cc}/u);
+    const { stdout } = await execa("bash", ["-c", `printf %s ${quoted(word)}`], { env: { LC_ALL: "C.UTF-8" } });
+    expect(stdout).toBe(word);
+    const call = curlOf({ ...video, prompt: word }, "http://127.0.0.1:8000", false);
+    expect(call).not.toMatch(/\p{Cc}/u);
+  },
+);
 
 test.each([
   [5.0625, "5.1 s"],
