@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import { type Client, createClient } from "../src/client/client.js";
 import { DitrunError } from "../src/failure.js";
+import { variants } from "../src/serve/variants.js";
 import { type Serving, serveTiny } from "./jobs/serving.js";
 import { processesWith } from "./processes.js";
 import { generator } from "./random.js";
@@ -115,10 +116,11 @@ export async function soakServe({ requests, seed, kills, nproc, tell }: ServeSoa
 
   const journal = readFileSync(join(data, "journal.jsonl"), "utf8").trim().split("\n");
   wrong.push(...wrongStates(journal, finals));
-  const completed = [...finals].filter(([, outcome]) => outcome === "completed").map(([id]) => `${id}.mp4`);
+  const completed = [...finals].filter(([, outcome]) => outcome === "completed").map(([id]) => id);
+  const expected = completed.flatMap((id) => Object.values(variants).map(({ ending }) => `${id}${ending}`));
   const files = readdirSync(join(data, "videos"));
-  if (files.toSorted().join() !== completed.toSorted().join()) {
-    wrong.push(`There are ${files.length} files of ${completed.length} completed videos.`);
+  if (files.toSorted().join() !== expected.toSorted().join()) {
+    wrong.push(`There are ${files.length} files where ${completed.length} completed videos have ${expected.length}.`);
   }
   server.kill("SIGTERM");
   const exitCode = await server.ended();
