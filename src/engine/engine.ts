@@ -52,6 +52,8 @@ export interface EngineOptions {
   readonly loras?: readonly LoraFile[] | undefined;
   /** The same for the second of two transformers. */
   readonly loras2?: readonly LoraFile[] | undefined;
+  /** The video that the engine is ready for once it is open, the model's usual one by default. Others are made ready on their first request. */
+  readonly first?: Pick<VideoRequest, "width" | "height" | "frames"> | undefined;
   /** The sampling of a distilled model, for requests that name none. Where it makes one forward a step, the plan's cfg becomes cp. */
   readonly preset?: SamplingPreset | undefined;
   /** Workers; the plan's mesh must fill them. */
@@ -193,9 +195,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     ...{ nproc: meshSize(plan.mesh), log, port: masterPort, signal },
   });
   try {
-    // The usual video's texts, program and weights; they tell of every fault of the checkpoint.
-    const { kind: _, ...usual } = await taskOf({ prompt: "-" }, base);
-    await workers.run({ ...usual, kind: "wan-load" });
+    // The first video's texts, program and weights; they tell of every fault of the checkpoint.
+    const { kind: _, ...first } = await taskOf({ ...options.first, prompt: "-" }, base);
+    await workers.run({ ...first, kind: "wan-load" });
   } catch (error) {
     await Promise.all([workers.close().catch(() => undefined), tokenizer?.close()]);
     throw error;

@@ -52,10 +52,12 @@ test("every layout lays its part of a LoRA over its part of the weights", async 
   expect(relativeL2(await readTensor(caseFile, "dit.output"), alone)).toBeGreaterThan(0.05);
 });
 
+const small = { width: 64, height: 64, frames: 5 };
+
 async function make(engine: Engine, request: Partial<VideoRequest>): Promise<string> {
   const hash = createHash("sha256");
   await engine.run(
-    { prompt: "A red car", steps: 2, width: 64, height: 64, frames: 5, ...request },
+    { ...small, prompt: "A red car", steps: 2, ...request },
     { onEvent: (event) => void (event.kind === "frame" && hash.update(event.pixels)) },
   );
   return hash.digest("hex");
@@ -64,7 +66,7 @@ async function make(engine: Engine, request: Partial<VideoRequest>): Promise<str
 test("an engine changes LoRAs and strengths from request to request, and makes the old videos without them", async () => {
   const { directory } = await checkpointOf("original");
   const plan = planSchema.parse({ dtype: "bf16", linear: { dtype: "e4m3" }, attention: { dtype: "e4m3" } });
-  const options = { model: directory, plan, device: "cpu", timeoutSeconds: 60 } as const;
+  const options = { model: directory, plan, device: "cpu", timeoutSeconds: 60, first: small } as const;
   const full = [{ file: lora, strength: 1 }];
   const fresh = await openEngine({ ...options, loras: full });
   const wanted = await make(fresh, {});
@@ -85,7 +87,8 @@ test("an engine changes LoRAs and strengths from request to request, and makes t
 
 test("an engine notices a LoRA that was trained on under the same name", async () => {
   const { directory } = await checkpointOf("original");
-  await using engine = await openEngine({ model: directory, plan: "single-fp8", device: "cpu", timeoutSeconds: 60 });
+  const options = { model: directory, plan: "single-fp8", device: "cpu", timeoutSeconds: 60, first: small } as const;
+  await using engine = await openEngine(options);
   const twice = (file: string) => ({ loras: [0.5, 0.5].map((strength) => ({ file, strength })) });
   const file = join(folder, "trained-on.safetensors");
   copyFileSync(lora, file);
@@ -102,7 +105,7 @@ test("an engine notices a LoRA that was trained on under the same name", async (
 
 test("guidance 1 leaves no worker without work: the cfg of the plan becomes cp", async () => {
   const { directory } = await checkpointOf("original");
-  const options = { model: directory, plan: "cfg2", device: "cpu", timeoutSeconds: 60 } as const;
+  const options = { model: directory, plan: "cfg2", device: "cpu", timeoutSeconds: 60, first: small } as const;
   await using engine = await openEngine({ ...options, preset: "lightx2v-4step" });
   expect(engine.plan.mesh).toEqual({ cfg: 1, cp: 2, tp: 1 });
   expect(await make(engine, { steps: undefined })).toMatch(/^[0-9a-f]{64}$/);

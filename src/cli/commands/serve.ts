@@ -86,7 +86,8 @@ async function serveFrom(
       ...{ capacity: chosen.queue, keepMs: chosen.keep * 3_600_000, replicas: chosen.replicas },
       openEngine: (replica, signal) => {
         const firstDevice = replica * (chosen.nproc ?? 0);
-        return openEngine({ ...engineOptions(chosen, offer.model), firstDevice, signal });
+        const first = { ...offer.sizes[0], frames: offer.frames };
+        return openEngine({ ...engineOptions(chosen, offer.model), first, firstDevice, signal });
       },
     });
     logger.info(`Listening on ${server.address}; ${offer.model} is being loaded.`);
