@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { DitrunError } from "../../failure.js";
 import { openTensors } from "../../formats/open-tensors.js";
 import { isShard } from "../../formats/sharded.js";
-import { partsOf } from "./tensors/open-part.js";
+import { isLora, partsOf } from "./tensors/open-part.js";
 import type { Part } from "./tensors/spellings.js";
 
 const weightsFile = /\.(?:safetensors|gguf|pth?|ckpt|bin)$/i;
@@ -13,7 +13,7 @@ const indexFile = /\.(?:safetensors|bin)\.index\.json$/;
 export interface FoundFiles {
   /** Those that hold the part. */
   readonly found: readonly string[];
-  /** Those that hold no part of a Wan model. */
+  /** Those that hold no part of a Wan model, and no LoRA for one. */
   readonly strangers: readonly string[];
 }
 
@@ -31,7 +31,7 @@ export async function findByContent(folders: readonly string[], part: Part): Pro
         const file = await openTensors(path);
         const parts = partsOf(file).map(({ spelling }) => spelling.part);
         if (parts.includes(part)) found.push(path);
-        if (parts.length === 0) strangers.push(path);
+        if (parts.length === 0 && !isLora(file)) strangers.push(path);
         await file.close();
       } catch (error) {
         if (!(error instanceof DitrunError)) throw error;
