@@ -435,10 +435,11 @@ export class Device {
   /** Frees everything but regions, which are freed before; the device must be idle. */
   close(): void {
     this.reader.release();
+    // After a failure work may still be queued: it must not run in memory that is given back.
+    for (const stream of Object.values(this.streams)) this.kernels.call("streamDestroy", stream);
     this.#staging.free();
     this.free(this.#own);
     for (const event of this.#marks.splice(0)) this.kernels.call("eventDestroy", event);
-    for (const stream of Object.values(this.streams)) this.kernels.call("streamDestroy", stream);
     this.kernels.call("deviceClose");
   }
 }
