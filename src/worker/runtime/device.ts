@@ -1,43 +1,17 @@
 import { DitrunError } from "../../failure.js";
-import type { Exchange, Phase, TraceEvent, TraceSpan } from "../../protocol/results.js";
+import type { Exchange, Phase, TraceSpan } from "../../protocol/results.js";
 import { type Handle, type LaunchedKernel, memoryKinds, type OnStream } from "./abi.js";
 import { Arena } from "./arena.js";
 import { type DeviceInfo, type KernelCalls, Kernels, noKernels } from "./kernels.js";
 import { Reader } from "./reader.js";
+import { Recorder, type Recording } from "./recorder.js";
 import { Region } from "./region.js";
 import { StagingBlocks } from "./staging-blocks.js";
+import { type StreamName, timestamp } from "./streams.js";
 import { type DType, type Tensor, tensor, tensorBytes } from "./tensor.js";
 import { noWork, type Work } from "./work.js";
 
-export type StreamName = "compute" | "copy" | "aside";
-
-interface Interval {
-  name: string;
-  phase: Phase;
-  stream: StreamName;
-  work: Work;
-  layer: string | undefined;
-  exchange: Exchange | undefined;
-  /** Before and after it was queued, of process.hrtime. */
-  queued: readonly [bigint, bigint];
-  arenaBytes: number;
-  start: Handle;
-  end: Handle;
-}
-
-type SpanInterval = Pick<Interval, "name" | "start" | "end"> & Pick<TraceSpan, "kind">;
-
-/** A forward with a clock around every kernel. */
-export interface Recording {
-  readonly events: TraceEvent[];
-  /** What `span` names, on the compute stream. */
-  readonly spans: TraceSpan[];
-  /** When it began, in microseconds of the host's CLOCK_MONOTONIC, which all processes of a host share. */
-  readonly beganMicroseconds: number;
-}
-
-/** Looks at both clocks at once; the one with the least between its two host times counts. */
-const CLOCK_LOOKS = 5;
+export type { Recording, StreamName };
 
 /** One launch of a kernel. Neither function is called while measuring. */
 export interface Launch<Name extends LaunchedKernel> {
@@ -61,11 +35,7 @@ export class Device {
   readonly streams: Record<StreamName, Handle>;
   /** While true, nothing is launched and addresses mean nothing: the arena and the peer heap measure what they will need. */
   measuring = false;
-  #recording: { readonly intervals: Interval[]; readonly spans: SpanInterval[] } | undefined;
-  /** The layer that launches are of, while one is recorded. */
-  #layer: string | undefined;
-  /** What launches exchange, while one is recorded. */
-  #exchange: Exchange | undefined;
+  #recorder: Recorder | undefined;
   /** Where kernels go that name no stream. */
   #computing: StreamName = "compute";
   /** What lives as long as the device. */
@@ -123,46 +93,24 @@ export class Device {
   launch<Name extends LaunchedKernel>(name: Name, { phase, work, args, stream = this.#computing }: Launch<Name>): void {
     if (this.measuring) return;
     const queue = this.streams[stream];
-    const recording = this.#recording;
-    if (!recording) {
+    const recorder = this.#recorder;
+    if (!recorder) {
       this.kernels.queue(name, args(), queue);
       return;
     }
     const values = args();
-    const start = this.#timestamp(queue);
-    const before = process.hrtime.bigint();
-    this.kernels.queue(name, values, queue);
-    const queued = [before, process.hrtime.bigint()] as const;
-    const end = this.#timestamp(queue);
-    recording.intervals.push({ name, phase, stream, work: work(), ...this.#surroundings, queued, start, end });
-  }
-
-  get #surroundings() {
-    return { layer: this.#layer, exchange: this.#exchange, arenaBytes: this.arena.used };
+    const launched = { name, phase, stream, work: work(), arenaBytes: this.arena.used };
+    recorder.launch(launched, () => this.kernels.queue(name, values, queue));
   }
 
   /** Runs the body, whose launches a recording is to know as parts of this exchange with other ranks. */
   exchanging<T>(exchange: () => Exchange, body: () => T): T {
-    if (!this.#recording) return body();
-    const before = this.#exchange;
-    this.#exchange = exchange();
-    try {
-      return body();
-    } finally {
-      this.#exchange = before;
-    }
+    return this.#recorder ? this.#recorder.exchanging(exchange(), body) : body();
   }
 
   /** Runs the body, whose launches a recording is to know as those of this layer. */
   named<T>(layer: string, body: () => T): T {
-    if (!this.#recording) return body();
-    const before = this.#layer;
-    this.#layer = layer;
-    try {
-      return body();
-    } finally {
-      this.#layer = before;
-    }
+    return this.#recorder ? this.#recorder.named(layer, body) : body();
   }
 
   /** As named; the recording also tells when the whole of it began and ended on the compute stream. */
@@ -172,18 +120,7 @@ export class Device {
 
   /** Runs the body; a recording tells when the whole of it began and ended on the compute stream. */
   spanOf<T>(kind: TraceSpan["kind"], name: string, body: () => T): T {
-    const recording = this.#recording;
-    if (!recording || this.measuring) return body();
-    const start = this.#timestamp(this.streams.compute);
-    const value = body();
-    recording.spans.push({ name, kind, start, end: this.#timestamp(this.streams.compute) });
-    return value;
-  }
-
-  #timestamp(queue: Handle): Handle {
-    const event = this.kernels.create("eventCreate");
-    this.kernels.call("eventRecord", event, queue);
-    return event;
+    return this.#recorder && !this.measuring ? this.#recorder.span(kind, name, body) : body();
   }
 
   /** A tensor of the forward, from the arena: it lives until the innermost scope ends. */
@@ -290,17 +227,11 @@ export class Device {
 
   /** Holds a stream until the marked point of another has been reached. The compute stream waits only for messages: a recording counts that as communication. */
   waitFor(stream: StreamName, mark: Handle): void {
-    const recording = stream === "compute" && !this.measuring ? this.#recording : undefined;
-    const start = recording && this.#timestamp(this.streams[stream]);
-    const before = process.hrtime.bigint();
-    this.#hold(stream, mark);
-    if (!recording || start === undefined) return;
-    const queued = [before, process.hrtime.bigint()] as const;
-    const end = this.#timestamp(this.streams[stream]);
-    recording.intervals.push({
-      ...{ name: "wait", phase: "communication", stream, work: noWork },
-      ...{ ...this.#surroundings, queued, start, end },
-    });
+    if (this.measuring) return;
+    const hold = () => this.#hold(stream, mark);
+    const waited = { name: "wait", phase: "communication", stream, work: noWork, arenaBytes: this.arena.used } as const;
+    if (this.#recorder && stream === "compute") this.#recorder.launch(waited, hold);
+    else hold();
   }
 
   #hold(stream: StreamName, mark: Handle): void {
@@ -344,52 +275,15 @@ export class Device {
 
   /** Runs the body with an event before and after every kernel. Times are in microseconds since the first. */
   async record(body: () => void): Promise<Recording> {
-    const recording = { intervals: [] as Interval[], spans: [] as SpanInterval[] };
-    const { intervals, spans } = recording;
-    const origin = this.#timestamp(this.streams.compute);
-    this.#recording = recording;
+    const recorder = new Recorder(this.kernels, this.streams);
+    this.#recorder = recorder;
     try {
       body();
     } finally {
-      this.#recording = undefined;
+      this.#recorder = undefined;
     }
     await this.synchronize();
-    const times = ({ start, end }: Pick<Interval, "start" | "end">) => ({
-      startMicroseconds: this.elapsed(origin, start) * 1e3,
-      durationMicroseconds: this.elapsed(start, end) * 1e3,
-    });
-    const beganMicroseconds = this.#hostTimeOf(origin);
-    const onHost = ([from, to]: Interval["queued"]) => ({
-      startMicroseconds: Number(from) / 1e3 - beganMicroseconds,
-      durationMicroseconds: Number(to - from) / 1e3,
-    });
-    const events = intervals.map(({ name, phase, stream, work, layer, exchange, queued, arenaBytes, ...own }) => ({
-      ...{ name, phase, stream, ...times(own), queued: onHost(queued), arenaBytes },
-      ...(layer !== undefined && { layer }),
-      ...(exchange !== undefined && { exchange }),
-      ...work,
-    }));
-    const named = spans.map(({ name, kind, ...own }) => ({ name, kind, ...times(own) }));
-    for (const event of [origin, ...[...intervals, ...spans].flatMap(({ start, end }) => [start, end])]) {
-      this.kernels.call("eventDestroy", event);
-    }
-    return { events, spans: named, beganMicroseconds };
-  }
-
-  /** When a completed event was, in microseconds of the host's clock; the device must be idle. */
-  #hostTimeOf(event: Handle): number {
-    let best = { between: Number.POSITIVE_INFINITY, began: 0 };
-    for (let look = 0; look < CLOCK_LOOKS; look++) {
-      const before = process.hrtime.bigint();
-      const now = this.#timestamp(this.streams.compute);
-      this.kernels.call("streamSynchronize", this.streams.compute);
-      const after = process.hrtime.bigint();
-      const between = Number(after - before) / 1e3;
-      const middle = Number(before) / 1e3 + between / 2;
-      if (between < best.between) best = { between, began: middle - this.elapsed(event, now) * 1e3 };
-      this.kernels.call("eventDestroy", now);
-    }
-    return best.began;
+    return recorder.finish();
   }
 
   /** Milliseconds between two completed events. */
@@ -399,9 +293,9 @@ export class Device {
 
   /** Queues the body between two events and returns a function that, once the device is synchronized, gives the milliseconds. */
   time(body: () => void): () => number {
-    const start = this.#timestamp(this.streams.compute);
+    const start = timestamp(this.kernels, this.streams.compute);
     body();
-    const end = this.#timestamp(this.streams.compute);
+    const end = timestamp(this.kernels, this.streams.compute);
     return () => {
       const milliseconds = this.elapsed(start, end);
       this.kernels.call("eventDestroy", start);
