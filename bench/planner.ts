@@ -4,71 +4,14 @@
 // --runs lists each run. --fit also fits the coefficients anew, and tells the error of each run that the others alone predict.
 // bench/planner/runs.json has the runs, from bench/results and bench/NOTES.md. `old` names a kernel that has changed since: such runs
 // are counted apart, for the planner knows today's kernels.
-import { readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { z } from "zod";
-import { loadModel } from "../src/models/load.js";
-import { traitsOf } from "../src/models/registry.js";
-import type { Model } from "../src/models/schema.js";
-import type { Operation } from "../src/models/walk/operation.js";
-import { settingOf } from "../src/plan/planner/evaluate.js";
-import { usualMachine } from "../src/plan/planner/machine.js";
-import { groundOf } from "../src/plan/planner/placement.js";
-import { type Coefficients, coefficients, predict, type Setting } from "../src/plan/planner/predict.js";
-import { planSchema } from "../src/plan/schema.js";
-import { writtenPlan } from "../src/plan/written.js";
+import { type Coefficients, coefficients, predict } from "../src/plan/planner/predict.js";
+import { type RecordedRun as Run, recordedRuns } from "./planner/recorded.js";
 
-const runSchema = z.strictObject({
-  file: z.string(),
-  model: z.string(),
-  plan: z.string(),
-  what: z.enum(["forward", "step", "decode"]),
-  ms: z.number().positive(),
-  /** Of the latent: frames, height, width. */
-  size: z.tuple([z.int(), z.int(), z.int()]).optional(),
-  transport: z.enum(["nccl"]).optional(),
-  vae: z.enum(["bf16", "fp16"]).optional(),
-  sequenceParallel: z.boolean().optional(),
-  together: z.boolean().optional(),
-  /** Runs that were made beside each other, with other plans for the same work. */
-  group: z.string().optional(),
-  old: z.string().optional(),
-  note: z.string().optional(),
-});
-type Run = z.infer<typeof runSchema>;
-
-const folder = join(dirname(fileURLToPath(import.meta.url)), "planner");
-const runs = z.array(runSchema).parse(JSON.parse(readFileSync(join(folder, "runs.json"), "utf8")));
+const runs = await recordedRuns();
 const { values } = parseArgs({ options: { fit: { type: "boolean" }, runs: { type: "boolean" } } });
-const models = new Map<string, Model>();
-for (const { model } of runs) models.set(model, models.get(model) ?? (await loadModel(model)));
-const machine = usualMachine();
 
-/** What a run computes, and on what. */
-function workOf(run: Run): { readonly operations: readonly Operation[]; readonly setting: Setting } {
-  const model = models.get(run.model);
-  const written = writtenPlan(run.plan);
-  if (!model || !written) throw new Error(`${run.model} and ${run.plan} are not understood.`);
-  const plan = planSchema.parse({
-    ...written.plan,
-    ...(run.transport && { ring: { transport: run.transport } }),
-    ...(run.vae && { vae: { dtype: run.vae } }),
-    ...(run.sequenceParallel && { norms: { sequenceParallel: true } }),
-    ...(run.together !== undefined && { guidance: { together: run.together } }),
-  });
-  const [frames, height, width] = run.size ?? [21, 60, 104];
-  const setting = settingOf(plan, machine);
-  const ground = groundOf(setting.placement, machine);
-  const { forward, video } = traitsOf(model).onPaper(plan, { frames, height, width }, ground);
-  return { operations: run.what === "forward" ? forward : (video?.[run.what] ?? []), setting };
-}
-
-const works = new Map(runs.map((run) => [run, workOf(run)]));
-
-function predicted(run: Run, fitted: Coefficients): number {
-  const { operations, setting } = works.get(run) ?? workOf(run);
+function predicted({ operations, setting }: Run, fitted: Coefficients): number {
   return predict(operations, { ...setting, coefficients: fitted }).milliseconds;
 }
 

@@ -1,14 +1,13 @@
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { z } from "zod";
-import { calibrationFile, deviceName } from "../engine/machine.js";
+import { calibrationFile } from "../engine/machine.js";
 import { DitrunError } from "../failure.js";
 import { checkDocument } from "../files/documents.js";
 import { fileFailure } from "../files/file-failure.js";
 import { writeOutput } from "../files/output-file.js";
 import { calibrationOf, type LinkTime } from "../plan/planner/calibration.js";
-import type { DeviceFile } from "../plan/planner/device.js";
-import { devices, knownDevice } from "../plan/planner/devices.js";
+import { usualRates } from "../plan/planner/machine.js";
 import { planSchema } from "../plan/schema.js";
 import { calibrateRankSchema, linksRankSchema } from "../protocol/results.js";
 import { counted } from "../text.js";
@@ -61,7 +60,7 @@ export async function calibrate(chosen: PlanOptions, context: Context): Promise<
     );
     times.push(...summarizeLinks(transport, found));
   }
-  const base: DeviceFile = device.device === "cpu" ? devices.cpu : (knownDevice(deviceName(device)) ?? devices.a100);
+  const base = usualRates({ kind: device.device, name: device.name });
   const when = new Date().toISOString().slice(0, 10);
   const calibration = calibrationOf(measured, { times, ranks }, base, when);
   await mkdir(dirname(file), { recursive: true }).catch((error: unknown) => {

@@ -38,6 +38,7 @@ export async function surroundings(options: SessionOptions, { hosts }: Context) 
 export class Session {
   /** Sentences that wait for the first job or table. */
   readonly #notes: string[] = [];
+  #environment: Promise<Environment> | undefined;
 
   protected constructor(
     readonly options: SessionOptions,
@@ -187,7 +188,8 @@ export class Session {
 
   /** What results depend on, beside the command line. */
   environment(): Promise<Environment> {
-    return environmentOf(this.device.kernels);
+    this.#environment ??= environmentOf(this.device.kernels);
+    return this.#environment;
   }
 
   /** By what, where and when a report is made. */
@@ -200,8 +202,9 @@ export class Session {
     return {};
   }
 
-  /** The JSON document of a command, if it was asked for. @throws DitrunError when its file cannot be written. */
+  /** The JSON document of a command, and the result of its events, if they were asked for. @throws DitrunError when its file cannot be written. */
   async emit(document: object): Promise<void> {
+    if (this.options.json === undefined && this.options.events === undefined) return;
     const { device, count } = this.device;
     const { command } = this.context;
     const kind = { command, deviceKind: device, deviceName: null, deviceCount: count };

@@ -18,12 +18,17 @@ export interface DevicesAtHand {
 }
 
 /**
- * The machine that those devices make: calibrated rates, else those of the device's name. A GPU that nobody knows is taken for an A100,
- * since the order of plans depends on ratios more than on rates.
+ * The rates of a kind of device that was not measured: those of its name. A GPU that nobody knows is taken for an A100, since the order
+ * of plans depends on ratios more than on rates.
  */
+export function usualRates({ kind, name }: Pick<DevicesAtHand, "kind" | "name">): DeviceFile {
+  if (kind === "cpu") return devices.cpu;
+  return (name !== undefined && knownDevice(name)) || devices.a100;
+}
+
+/** The machine that those devices make: calibrated rates, else the usual ones. */
 export function machineOf({ kind, name, perHost, hosts, calibration }: DevicesAtHand): Machine {
   const placed = { devicesPerHost: perHost, hosts };
   if (calibration) return { ...calibration, ...placed, calibrated: true };
-  if (kind === "cpu") return { ...devices.cpu, ...placed };
-  return { ...((name !== undefined && knownDevice(name)) || devices.a100), ...placed };
+  return { ...usualRates({ kind, name }), ...placed };
 }

@@ -1,10 +1,8 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { type RecordedRun, recordedRuns } from "../../../../bench/planner/recorded.js";
 import { loadModel } from "../../../../src/models/load.js";
 import { traitsOf } from "../../../../src/models/registry.js";
 import type { DitModel, LatentSize, Model, WanModel } from "../../../../src/models/schema.js";
-import { packageRoot } from "../../../../src/paths.js";
 import { checkPlan } from "../../../../src/plan/check.js";
 import { choosePlan, comparedMs, rankPlans } from "../../../../src/plan/planner/choose.js";
 import type { Machine } from "../../../../src/plan/planner/device.js";
@@ -12,11 +10,10 @@ import { devices, knownDevice } from "../../../../src/plan/planner/devices.js";
 import { meshesOf } from "../../../../src/plan/planner/enumerate.js";
 import { evaluate, settingOf } from "../../../../src/plan/planner/evaluate.js";
 import { machineOf, usualMachine } from "../../../../src/plan/planner/machine.js";
-import { groundOf, placementOf } from "../../../../src/plan/planner/placement.js";
+import { placementOf } from "../../../../src/plan/planner/placement.js";
 import { attentionRate, predict } from "../../../../src/plan/planner/predict.js";
 import { singleDevicePlan } from "../../../../src/plan/resolve.js";
 import { meshName, meshSize, type Plan, planSchema } from "../../../../src/plan/schema.js";
-import { writtenPlan } from "../../../../src/plan/written.js";
 import { chooseTransports } from "../../../../src/worker/comm/transport.js";
 
 const machine = usualMachine();
@@ -180,40 +177,9 @@ test.each(["dit", "wan-1.3b", "wan-14b"])(
   },
 );
 
-interface Run {
-  readonly model: string;
-  readonly plan: string;
-  readonly what: "forward" | "step" | "decode";
-  readonly ms: number;
-  readonly size?: readonly [number, number, number];
-  readonly transport?: "nccl";
-  readonly vae?: "bf16" | "fp16";
-  readonly sequenceParallel?: boolean;
-  readonly together?: boolean;
-  readonly group?: string;
-  readonly old?: string;
-}
-
 describe("recorded runs (bench/planner.ts)", async () => {
-  const runs: readonly Run[] = JSON.parse(readFileSync(join(packageRoot, "bench/planner/runs.json"), "utf8"));
-  const models = new Map<string, Model>();
-  for (const { model } of runs) models.set(model, models.get(model) ?? (await loadModel(model)));
-  const predicted = (run: Run): number => {
-    const model = models.get(run.model);
-    if (!model) throw new Error(`There is no ${run.model}.`);
-    const plan = planSchema.parse({
-      ...writtenPlan(run.plan)?.plan,
-      ...(run.transport && { ring: { transport: run.transport } }),
-      ...(run.vae && { vae: { dtype: run.vae } }),
-      ...(run.sequenceParallel && { norms: { sequenceParallel: true } }),
-      ...(run.together !== undefined && { guidance: { together: run.together } }),
-    });
-    const [frames, height, width] = run.size ?? [21, 60, 104];
-    const setting = settingOf(plan, machine);
-    const ground = groundOf(setting.placement, machine);
-    const { forward, video } = traitsOf(model).onPaper(plan, { frames, height, width }, ground);
-    return predict(run.what === "forward" ? forward : (video?.[run.what] ?? []), setting).milliseconds;
-  };
+  const runs = await recordedRuns();
+  const predicted = ({ operations, setting }: RecordedRun) => predict(operations, setting).milliseconds;
   const today = runs.filter(({ old }) => old === undefined);
 
   test("with today's kernels are predicted within 10 %, 3 % in the mean", () => {
