@@ -1,57 +1,16 @@
-import {
-  cpSync,
-  existsSync,
-  linkSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { join } from "node:path";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { commands } from "../../../src/cli/commands/index.js";
-import { envelopeOf } from "../../../src/cli/envelope.js";
-import { JsonDocument } from "../../../src/cli/json-document.js";
 import { main } from "../../../src/cli/main.js";
 import { asPath, readOptions } from "../../../src/cli/option.js";
 import { generateOptions } from "../../../src/cli/options/generate.js";
 import * as rehearsal from "../../../src/cli/rehearsal.js";
 import * as device from "../../../src/engine/choose-device.js";
-import { DitrunError } from "../../../src/failure.js";
-import { packageRoot } from "../../../src/paths.js";
-import { documentSchemas } from "../../../src/views/documents.js";
+import { catchDryRuns, memory, run, written } from "./written.js";
 
-let stdout = "";
-let stderr = "";
-beforeEach(() => {
-  stdout = "";
-  stderr = "";
-  vi.stubEnv("DITRUN_KERNELS", "");
-  vi.stubEnv("MASTER_PORT", "");
-  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    stdout += text;
-    return true;
-  });
-  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    stderr += text;
-    return true;
-  });
-});
-// Real workers rehearse in test/jobs/dry-run.test.ts.
-const memory = { neededBytes: 3 * 2 ** 30, availableBytes: 4 * 2 ** 30, encoderFirst: true, hostBytes: 0 };
-beforeEach(() => {
-  vi.spyOn(rehearsal, "rehearse").mockResolvedValue(memory);
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.unstubAllEnvs();
-});
-
-const run = (line: string) => main(line.split(" ").filter((word) => word !== ""));
+catchDryRuns();
 
 test("~ at the beginning of a path is the home folder, but not of a prompt", () => {
   expect(readOptions(generateOptions, new Map([["prompt", ["~/x"]]])).prompt).toEqual(["~/x"]);
@@ -62,80 +21,8 @@ test("~ at the beginning of a path is the home folder, but not of a prompt", () 
 
 test.each(["--json - profile", "--json=- profile", "profile --json -"])("%s writes to stdout", async (line) => {
   expect(await run(`${line} --device cpu --model nope`)).toBe(2);
-  expect(JSON.parse(stdout)).toMatchObject({ error: { message: expect.stringContaining('no model named "nope"') } });
-});
-
-describe("inspect", () => {
-  const transformer = "models/wan-tiny/diffusion_pytorch_model.safetensors";
-
-  test("says what files are, with options among them", async () => {
-    expect(await run(`inspect models/wan-tiny/Wan2.1_VAE.pth --plan cp2 ${transformer}`)).toBe(0);
-    expect(stdout).toContain("VAE        the VAE of Wan 2.1, 16 channels");
-    expect(stdout).toContain("tensors      177, 1.6 million parameters, 3.0 MiB");
-    expect(stdout).toMatch(/each worker {2}[\d.]+ MiB of weights under cp2, bf16/);
-    expect(stderr).toBe("");
-  });
-
-  test("has a document, and --json takes no file of weights for its own", async () => {
-    expect(await run(`inspect --json ${transformer}`)).toBe(0);
-    const document = documentSchemas.inspect.parse(JSON.parse(stdout));
-    expect(document.files[0]?.parts[0]).toMatchObject({ part: "transformer", dtypes: { BF16: 177 }, prefix: "" });
-    expect(document.plan).toBeNull();
-  });
-
-  test("a file that cannot be used is told of beside the others, and is exit code 2", async () => {
-    expect(await run(`inspect README.md ${transformer}`)).toBe(2);
-    expect(stdout).toContain("README.md is no file of weights that ditrun reads");
-    expect(stdout).toContain("transformer  6 blocks of width 128, text-to-video");
-  });
-
-  test("without a file it is a mistake", async () => {
-    expect(await run("inspect")).toBe(2);
-    expect(stderr).toContain("inspect needs a file: ditrun inspect FILE.");
-  });
-
-  test("--json=FILE does not write over a file that is looked at", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "ditrun-inspect-"));
-    const file = join(folder, "vae.pth");
-    cpSync("models/wan-tiny/Wan2.1_VAE.pth", file);
-    expect(await run(`inspect --json=${file} ${file}`)).toBe(2);
-    expect(stderr).toContain(`--json ${file} would write over`);
-    expect(readFileSync(file).equals(readFileSync("models/wan-tiny/Wan2.1_VAE.pth"))).toBe(true);
-    rmSync(folder, { recursive: true });
-  });
-});
-
-describe("convert", () => {
-  const dry = "convert --device cpu --dry-run";
-
-  test("says what it would write", async () => {
-    expect(await run(`${dry} --json --to e4m3 --model tiny new.safetensors`)).toBe(0);
-    const document = documentSchemas.convert.parse(JSON.parse(stdout));
-    expect(document).toMatchObject({ part: "transformer", to: "e4m3", out: resolve("new.safetensors"), bytes: null });
-    expect(document.file).toBe(resolve("models/wan-tiny/diffusion_pytorch_model.safetensors"));
-  });
-
-  test("a file that is there stays, and a source is never written over", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "ditrun-convert-"));
-    const file = join(folder, "mine.safetensors");
-    cpSync("models/wan-tiny/diffusion_pytorch_model.safetensors", file);
-    expect(await run(`${dry} --to bf16 --model tiny ${file}`)).toBe(2);
-    expect(stderr).toContain(`${file}, which is there already: choose another name, or add --overwrite.`);
-    expect(await run(`${dry} --to bf16 --overwrite --transformer ${file} ${file}`)).toBe(2);
-    expect(stderr).toContain(`convert ${file} would write over ${file}, which --transformer reads`);
-    rmSync(folder, { recursive: true });
-  });
-
-  test.each([
-    ["--to bf16 --model tiny", "convert needs --to and one file to write"],
-    ["--model tiny new.safetensors", "convert needs --to and one file to write"],
-    ["--to fp8 --model tiny new.safetensors", "fp8 is e4m3"],
-    ["--to bf16 new.safetensors", "convert needs something to convert: name it with --transformer"],
-    ["--to bf16 --text-encoder a.pth --lora b.safetensors new.safetensors", "--text-encoder and --lora are of two"],
-    ["--to bf16 --transformer models/wan-tiny/Wan2.1_VAE.pth new.safetensors", "is a VAE, not a transformer"],
-  ])("%s is a mistake", async (line, message) => {
-    expect(await run(`${dry} ${line}`)).toBe(2);
-    expect(stderr).toContain(message);
+  expect(JSON.parse(written.stdout)).toMatchObject({
+    error: { message: expect.stringContaining('no model named "nope"') },
   });
 });
 
@@ -256,15 +143,15 @@ describe("bad input is one sentence and exit code 2", () => {
     ],
   ])("ditrun %s", async (line, message) => {
     expect(await run(line)).toBe(2);
-    expect(stderr).toContain(message);
-    expect(stderr.trim().split("\n")).toHaveLength(1);
-    expect(stdout).toBe("");
+    expect(written.stderr).toContain(message);
+    expect(written.stderr.trim().split("\n")).toHaveLength(1);
+    expect(written.stdout).toBe("");
   });
 
   test("a kernel module that does not exist", async () => {
     vi.stubEnv("DITRUN_KERNELS", "/nowhere/k.so");
     expect(await run("profile")).toBe(3);
-    expect(stderr).toBe("ditrun: DITRUN_KERNELS names /nowhere/k.so, which does not exist.\n");
+    expect(written.stderr).toBe("ditrun: DITRUN_KERNELS names /nowhere/k.so, which does not exist.\n");
   });
 
   test.each([
@@ -280,114 +167,20 @@ describe("bad input is one sentence and exit code 2", () => {
     vi.stubEnv("HF_HUB_CACHE", "/nowhere");
     vi.stubEnv("HF_ENDPOINT", "http://127.0.0.1:9");
     expect(await run(line)).toBe(3);
-    expect(stderr).toMatch(/is work for a GPU\. No GPU is visible\. Choose a smaller .* or add --device cpu/);
+    expect(written.stderr).toMatch(/is work for a GPU\. No GPU is visible\. Choose a smaller .* or add --device cpu/);
   });
 
   test("a dry run downloads nothing", async () => {
     vi.stubEnv("HF_HUB_CACHE", "/nowhere");
     vi.stubEnv("HF_ENDPOINT", "http://127.0.0.1:9");
     expect(await run("wan generate --model 1.4B --device cpu --prompt x --download --dry-run")).toBe(2);
-    expect(stderr).toContain("No checkpoint of Wan 1.4B is in the Hugging Face cache /nowhere");
+    expect(written.stderr).toContain("No checkpoint of Wan 1.4B is in the Hugging Face cache /nowhere");
   });
 
   test("MASTER_PORT that is no port", async () => {
     vi.stubEnv("MASTER_PORT", "http");
     expect(await run("profile --device cpu --log-level warn")).toBe(2);
-    expect(stderr).toBe('ditrun: MASTER_PORT is "http"; it must be a port from 0 to 65535.\n');
-  });
-});
-
-describe("--json is one document on stdout, also of a failure", () => {
-  test.each([
-    ["--json profile --cp 3 --tp 2 --nproc 4 --device cpu", "ERR_PLAN_MESH", "needs 6 workers, but --nproc is 4"],
-    ["profile --json --cpp 2", "ERR_COMMAND_LINE", "There is no option --cpp: did"],
-    ["wan generate --json", "ERR_COMMAND_LINE", "--prompt or --prompts must be given"],
-    ["--json", "ERR_COMMAND_LINE", "Name a command"],
-  ])("ditrun %s", async (line, code, message) => {
-    expect(await run(line)).toBe(2);
-    expect(documentSchemas.error.parse(JSON.parse(stdout))).toMatchObject({
-      commandLine: ["ditrun", ...line.split(" ")],
-      error: { message: expect.stringContaining(message), code, exitCode: 2 },
-    });
-    expect(stderr).toContain(message);
-  });
-
-  test("what comes after the first document is left out", async () => {
-    const document = new JsonDocument("", envelopeOf([]));
-    await document.write({ first: true });
-    await document.fail(new DitrunError("ERR_INTERNAL", "later"));
-    expect(JSON.parse(stdout)).toEqual({ ...envelopeOf([]), startedAt: expect.any(String), first: true });
-  });
-
-  test("in a file, once it is known to be the one that was meant", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "ditrun-json-"));
-    const file = join(folder, "result.json");
-    expect(await run(`profile --json ${file} --cpp 2`)).toBe(2);
-    expect(existsSync(file)).toBe(false);
-    expect(await run(`profile --json ${file} --device cpu --trace ${file}`)).toBe(2);
-    expect(existsSync(file)).toBe(false);
-    expect(await run(`profile --json ${file} --device cpu --plan nope`)).toBe(2);
-    expect(JSON.parse(readFileSync(file, "utf8")).error.message).toContain('There is no plan named "nope"');
-    expect(stdout).toBe("");
-    rmSync(folder, { recursive: true });
-  });
-});
-
-describe("no output is written over what the same line reads or writes", () => {
-  const folder = mkdtempSync(join(tmpdir(), "ditrun-outputs-"));
-  const at = (name: string) => join(folder, name);
-  const kept = "steps: kept as it is";
-  beforeEach(() => {
-    for (const name of ["p.yaml", "n.safetensors", "t.json", "lg/launcher.log", "ck/text/config.json"]) {
-      mkdirSync(dirname(at(name)), { recursive: true });
-      writeFileSync(at(name), kept);
-    }
-    symlinkSync(at("p.yaml"), at("link"));
-    linkSync(at("n.safetensors"), at("hard"));
-    linkSync(at("n.safetensors"), at("link.safetensors"));
-    symlinkSync(at("new"), at("dangling"));
-    linkSync(at("ck/text/config.json"), at("blob"));
-    mkdirSync(at("frames"));
-  });
-  afterEach(() => rmSync(folder, { recursive: true }));
-  const generate = "wan generate --model tiny --prompt x --dry-run";
-
-  test.each([
-    ["profile --dry-run --plan @/p.yaml --json @/p.yaml", "--json @/p.yaml would write over @/p.yaml, which --plan"],
-    ["profile --plan @/p.yaml --json @/link", "--json @/link would write over @/p.yaml, which --plan reads"],
-    ["profile --model @/p.yaml --trace @/link", "--trace @/link would write over @/p.yaml, which --model reads"],
-    ["accuracy --plans cp2,@/p.yaml --json @/link", "--json @/link would write over @/p.yaml, which --plans reads"],
-    ["profile --trace @/t.json --json @/t.json", "--trace and --json both name @/t.json: give each a file of its own"],
-    ["profile --trace @/new --json @/dangling", "@/new of --trace and @/dangling of --json are one file: give each"],
-    ["profile --log-dir @/lg --json @/lg/launcher.log", "--log-dir and --json both name @/lg/launcher.log"],
-    ["accuracy --weights @/ck --json @/blob", "--json @/blob would write over @/ck/text/config.json, which --weights"],
-    ["accuracy --weights @/ck --reference @/n.safetensors --json @/hard", "@/n.safetensors, which --reference reads"],
-    [`${generate} --ckpt-dir @/ck --json @/ck/text/config.json`, "which --ckpt-dir reads: choose another file"],
-    [`${generate} --init-noise @/n.safetensors:latent.1 --json @/hard`, "@/n.safetensors, which --init-noise reads"],
-    [`${generate} --overwrite --init-noise @/n.safetensors --dump @/link.safetensors`, "which --init-noise reads"],
-    [`${generate} --out @/v.mp4 --json @/v-2.mp4`, "--out @/v.mp4 and --json @/v-2.mp4 may come to be one file"],
-    [`${generate} --out @/frames/ --json @/frames/frame-00001.png`, "may come to be one file: give each a name of its"],
-    [`${generate} --json ${packageRoot}/models/wan-tiny/config.json`, "which ditrun itself reads: choose another file"],
-  ])("%s", async (line, message) => {
-    const before = readdirSync(folder);
-    expect(await run(`${line.replaceAll("@", folder)} --device cpu`)).toBe(2);
-    expect(stderr).toContain(message.replaceAll("@", folder));
-    expect(stdout).toBe("");
-    for (const name of ["p.yaml", "n.safetensors", "t.json", "lg/launcher.log", "ck/text/config.json"]) {
-      expect(readFileSync(at(name), "utf8")).toBe(kept);
-    }
-    expect(readdirSync(folder)).toEqual(before);
-  });
-
-  test("a clash of others is told in the document; a device takes everything, a new file may lie in a checkpoint", async () => {
-    expect(
-      await run(`profile --device cpu --log-dir @/lg --trace @/lg/launcher.log --json @/j`.replaceAll("@", folder)),
-    ).toBe(2);
-    expect(JSON.parse(readFileSync(at("j"), "utf8")).error.message).toContain("--log-dir and --trace both name");
-    expect(await run("links --nproc 2 --device cpu --dry-run --json /dev/null")).toBe(0);
-    expect(await run("profile --device cpu --dry-run --json /dev/null --trace /dev/null")).toBe(0);
-    expect(await run(`${generate} --device cpu --ckpt-dir ${folder}/ck --json ${folder}/ck/new.json`)).toBe(2);
-    expect(JSON.parse(readFileSync(at("ck/new.json"), "utf8")).error.message).not.toContain("choose another file");
+    expect(written.stderr).toBe('ditrun: MASTER_PORT is "http"; it must be a port from 0 to 65535.\n');
   });
 });
 
@@ -407,36 +200,39 @@ describe("a file of prompts", () => {
     [Buffer.from("a\nM\xe4rz\n", "latin1"), `${file} line 2 is not UTF-8: save the file as that`],
   ])("%j is refused", async (text, message) => {
     expect(await dryRun(text)).toBe(2);
-    expect(JSON.parse(stdout).error).toMatchObject({ code: "ERR_PROMPT", message: expect.stringContaining(message) });
+    expect(JSON.parse(written.stdout).error).toMatchObject({
+      code: "ERR_PROMPT",
+      message: expect.stringContaining(message),
+    });
   });
 
   test("a dry run says how many videos; a line of any script is a prompt", async () => {
     expect(await dryRun("\uFEFF#a\nein Bär\n\n  猫  \nc # d")).toBe(0);
-    expect(JSON.parse(stdout)).toMatchObject({ dryRun: true, videoCount: 3 });
-    expect(stderr).toContain(": 3 videos");
+    expect(JSON.parse(written.stdout)).toMatchObject({ dryRun: true, videoCount: 3 });
+    expect(written.stderr).toContain(": 3 videos");
   });
 
   test("no output of a later prompt is what the line reads, or is there already", async () => {
     const dump = join(folder, "d.safetensors");
     writeFileSync(join(folder, "d-2.safetensors"), "kept");
     expect(await dryRun("a\nb", `--dump ${dump}`)).toBe(2);
-    expect(stderr).toContain("d-2.safetensors, which is there already");
+    expect(written.stderr).toContain("d-2.safetensors, which is there already");
     expect(await dryRun("a", `--dump ${dump}`)).toBe(0);
     const noise = `--overwrite --init-noise ${join(folder, "d-2.safetensors")}`;
     expect(await dryRun("a\nb", `--dump ${dump} ${noise}`)).toBe(2);
-    expect(stderr).toMatch(/--dump \S+d-2\.safetensors would write over \S+, which --init-noise reads/);
+    expect(written.stderr).toMatch(/--dump \S+d-2\.safetensors would write over \S+, which --init-noise reads/);
     mkdirSync(join(folder, "v-3.mp4"));
     expect(await dryRun("a\nb\nc", `--out ${folder}/v.mp4 --overwrite`)).toBe(2);
-    expect(stderr).toContain("v-3.mp4: it is a directory");
+    expect(written.stderr).toContain("v-3.mp4: it is a directory");
     expect(await dryRun("a\nb\nc", `--out ${folder}/v.mp4`)).toBe(0);
   });
 });
 
 describe("global options stand before or after the command", () => {
   const dryRun = async (line: string) => {
-    stdout = "";
+    written.stdout = "";
     expect(await run(line)).toBe(0);
-    return JSON.parse(stdout);
+    return JSON.parse(written.stdout);
   };
 
   test.each([
@@ -455,15 +251,17 @@ describe("global options stand before or after the command", () => {
   test("a dry run says how much memory is needed, and how it would be made", async () => {
     const line = "wan --model tiny generate --prompt x --device cpu --dry-run --json";
     expect(await dryRun(line)).toMatchObject({ memory });
-    expect(stderr).toContain("needs at most 3.00 GiB of device memory for all models at once, and has 4.00 GiB");
-    expect(stderr).toContain("one model at a time");
+    expect(written.stderr).toContain(
+      "needs at most 3.00 GiB of device memory for all models at once, and has 4.00 GiB",
+    );
+    expect(written.stderr).toContain("one model at a time");
   });
 
   test("a dry run starts no hundreds of workers", async () => {
     vi.mocked(rehearsal.rehearse).mockRestore();
     const { runs, memory: none } = await dryRun("profile --nproc 100 --model dit --device cpu --dry-run --json");
     expect([runs[0].workers, none]).toEqual([100, undefined]);
-    expect(stderr).toContain(
+    expect(written.stderr).toContain(
       "Memory and files were not checked: a dry run starts 64 workers at most, and these are 100.",
     );
   });
@@ -538,7 +336,7 @@ describe("help and version", () => {
       "ditrun accuracy --plans",
       "ditrun links --nproc 8",
     ]) {
-      expect(stdout).toContain(text);
+      expect(written.stdout).toContain(text);
     }
   });
 
@@ -553,22 +351,22 @@ describe("help and version", () => {
 
   test("profile --help shows its own options", async () => {
     expect(await run("profile --help")).toBe(0);
-    expect(stdout).toContain("--baseline");
-    expect(stdout).toContain("ditrun profile --nproc 8 --cp 4 --tp 2");
+    expect(written.stdout).toContain("--baseline");
+    expect(written.stdout).toContain("ditrun profile --nproc 8 --cp 4 --tp 2");
   });
 
   test("--version", async () => {
     expect(await run("--version")).toBe(0);
-    expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect(written.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 });
 
 test("--seed -1 draws a seed of 63 bits each time, and says which", async () => {
   const draws = [];
   for (let time = 0; time < 2; time++) {
-    stderr = "";
+    written.stderr = "";
     expect(await run("profile --dry-run --device cpu --model dit-tiny --seed -1")).toBe(0);
-    draws.push(BigInt(/drew the seed (\d+)\./.exec(stderr)?.[1] ?? "-1"));
+    draws.push(BigInt(/drew the seed (\d+)\./.exec(written.stderr)?.[1] ?? "-1"));
   }
   const [first = -1n, second = -1n] = draws;
   expect(first).not.toBe(second);

@@ -2,13 +2,14 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { main } from "../../../src/cli/main.js";
 import { createClient } from "../../../src/client/client.js";
 import { packageRoot } from "../../../src/paths.js";
 import type { VideoServer } from "../../../src/serve/server.js";
 import { startFakeServer } from "../serve/fake-server.js";
+import { catchOutput, written } from "./written.js";
 
 const never = new AbortController().signal;
 const key = "the-key-of-this-test";
@@ -20,8 +21,6 @@ const documentSchema = z.object({
 
 let folder = "";
 let server: VideoServer;
-let stdout = "";
-let stderr = "";
 // The encoder that comes with the package starts sooner than ffmpeg.
 const { PATH } = process.env;
 beforeAll(async () => {
@@ -34,56 +33,43 @@ afterAll(async () => {
   process.env.PATH = PATH;
   rmSync(folder, { recursive: true });
 });
+catchOutput();
 beforeEach(() => {
-  stdout = "";
-  stderr = "";
   vi.stubEnv("DITRUN_API_KEY", key);
-  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    stdout += text;
-    return true;
-  });
-  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    stderr += text;
-    return true;
-  });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.unstubAllEnvs();
 });
 
 const run = (...words: string[]) => main(["client", ...words, "--url", server.address]);
-const document = () => documentSchema.parse(JSON.parse(stdout));
+const document = () => documentSchema.parse(JSON.parse(written.stdout));
 
 test("generate makes a video and writes its file; the others tell of it, get it again and remove it", async () => {
   const out = join(folder, "a.mp4");
   const options = ["--frames", "5", "--seed", "7", "--steps", "2", "--size", "16*16", "--out", out];
-  expect([await run("generate", "--prompt", "A red car", ...options), stderr]).toEqual([
+  expect([await run("generate", "--prompt", "A red car", ...options), written.stderr]).toEqual([
     0,
     expect.stringMatching(/video_\w+ is accepted, with seed 7\.\n$/),
   ]);
-  expect(stdout).toMatch(/a\.mp4: 16x16, 5 frames, seed 7, made in \d+\.\d s\.\n$/);
+  expect(written.stdout).toMatch(/a\.mp4: 16x16, 5 frames, seed 7, made in \d+\.\d s\.\n$/);
   expect(readFileSync(out).subarray(4, 8).toString()).toBe("ftyp");
 
-  stdout = "";
+  written.stdout = "";
   expect(await run("generate", "--prompt", "A blue car", "--quiet", "--json", "--out", out)).toBe(0);
   const { video, out: second } = document();
   expect([second, video?.prompt]).toEqual([join(folder, "a-2.mp4"), "A blue car"]);
   const id = video?.id ?? "";
 
-  stdout = "";
+  written.stdout = "";
   expect(await run("list")).toBe(0);
-  expect(stdout).toMatch(/^id +status.*\nvideo_\w+ +completed.*A blue car\nvideo_\w+ +completed.*A red car\n$/);
-  stdout = "";
+  expect(written.stdout).toMatch(/^id +status.*\nvideo_\w+ +completed.*A blue car\nvideo_\w+ +completed.*A red car\n$/);
+  written.stdout = "";
   expect(await run("list", "--limit", "1", "--json")).toBe(0);
   expect(document().videos?.map((each) => each.id)).toEqual([id]);
-  stdout = "";
+  written.stdout = "";
   expect(await run("get", id)).toBe(0);
-  expect(stdout).toContain(id);
+  expect(written.stdout).toContain(id);
   expect(await run("download", id, "--overwrite", "--out", out)).toBe(0);
   expect(await run("delete", id)).toBe(0);
   expect(await run("get", id)).toBe(2);
-  expect(stderr).toContain(`There is no video ${id}.`);
+  expect(written.stderr).toContain(`There is no video ${id}.`);
   expect(readdirSync(folder).toSorted()).toEqual(["a-2.mp4", "a.mp4", "data"]);
 });
 
@@ -99,13 +85,13 @@ test.each([
 ])("client %j ends with %i", async (words, code, message) => {
   expect([
     await main(["client", ...words, ...(words.includes("--url") ? [] : ["--url", server.address])]),
-    stderr,
+    written.stderr,
   ]).toEqual([code, expect.stringContaining(message)]);
 });
 
 test("a wrong key is refused, and a server that is not there is told of", async () => {
   vi.stubEnv("DITRUN_API_KEY", "another-key-of-this-test");
-  expect([await run("list"), stderr]).toEqual([2, expect.stringContaining("The key is missing or wrong")]);
+  expect([await run("list"), written.stderr]).toEqual([2, expect.stringContaining("The key is missing or wrong")]);
 });
 
 test("Ctrl-C cancels the video, and leaves no file", async () => {

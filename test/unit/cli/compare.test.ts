@@ -2,30 +2,17 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PNG } from "pngjs";
-import { afterAll, afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { main } from "../../../src/cli/main.js";
 import { writeSafetensors } from "../../../src/formats/safetensors.js";
 import { documentSchemas } from "../../../src/views/documents.js";
+import { catchOutput, written } from "./written.js";
 
 const folder = mkdtempSync(join(tmpdir(), "ditrun-compare-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const at = (name: string) => join(folder, name);
 
-let [stdout, stderr] = ["", ""];
-beforeEach(() => {
-  [stdout, stderr] = ["", ""];
-  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    stdout += text;
-    return true;
-  });
-  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    stderr += text;
-    return true;
-  });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-});
+catchOutput();
 const run = (line: string) => main(`compare ${line}`.replaceAll("@", folder).split(" "));
 
 function frames(name: string, grey: readonly number[], width = 16) {
@@ -42,7 +29,7 @@ test("folders of frames are compared, as tables, JSON and a page; --fail-above d
   frames("b", [100, 102]);
   expect(await run("@/a @/b --html @/c.html")).toBe(0);
   // Mean squared difference 2: 48.13 - 3.01 dB.
-  expect(stdout).toContain("Verdict: the videos differ from frame 2 on: PSNR 45.1 dB, SSIM 0.9999.");
+  expect(written.stdout).toContain("Verdict: the videos differ from frame 2 on: PSNR 45.1 dB, SSIM 0.9999.");
   expect(readFileSync(at("c.html"), "utf8")).toContain("Frame by frame");
   expect(await run("@/a @/b --json=@/c.json --fail-above 1 --quiet")).toBe(1);
   const document = documentSchemas.compare.parse(JSON.parse(readFileSync(at("c.json"), "utf8")));
@@ -60,8 +47,11 @@ test("dumps are compared tensor by tensor", async () => {
   await writeSafetensors(at("a.safetensors"), { "latent.0": data([1, 2]), "latent.1": data([3, 4]) });
   await writeSafetensors(at("b.safetensors"), { "latent.0": data([1, 2]), "latent.1": data([3, 4.5]) });
   expect(await run("@/a.safetensors @/b.safetensors --json")).toBe(0);
-  expect(documentSchemas.compare.parse(JSON.parse(stdout))).toMatchObject({ kind: "dumps", firstApart: "step 2" });
-  expect(stderr).toMatch(/^latent\.0 +step 1 +equal/m);
+  expect(documentSchemas.compare.parse(JSON.parse(written.stdout))).toMatchObject({
+    kind: "dumps",
+    firstApart: "step 2",
+  });
+  expect(written.stderr).toMatch(/^latent\.0 +step 1 +equal/m);
 });
 
 test("bad inputs get one line", async () => {
@@ -89,9 +79,9 @@ test("bad inputs get one line", async () => {
     ["@/a @/b --html @/gone/x.html", "there is no folder"],
   ];
   for (const [line, sentence] of mistakes) {
-    stderr = "";
+    written.stderr = "";
     expect(await run(line), line).toBe(2);
-    expect(stderr).toContain(sentence.replaceAll("@", folder));
-    expect(stderr.trim().split("\n")).toHaveLength(1);
+    expect(written.stderr).toContain(sentence.replaceAll("@", folder));
+    expect(written.stderr.trim().split("\n")).toHaveLength(1);
   }
 });

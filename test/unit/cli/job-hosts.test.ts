@@ -1,30 +1,14 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import { main } from "../../../src/cli/main.js";
+import { catchOutput, written } from "./written.js";
 
 const folder = mkdtempSync(join(tmpdir(), "ditrun-job-hosts-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-let stdout = "";
-let stderr = "";
-beforeEach(() => {
-  stdout = "";
-  stderr = "";
-  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    stdout += text;
-    return true;
-  });
-  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    stderr += text;
-    return true;
-  });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.unstubAllEnvs();
-});
+catchOutput();
 
 const readable = join(folder, "readable");
 writeFileSync(readable, "x".repeat(43));
@@ -39,8 +23,8 @@ test.each([
   for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
   const where = ["--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1"];
   expect(await main(["profile", "--device", "cpu", ...where])).toBe(2);
-  expect(stderr).toContain(words);
-  expect(stderr).not.toContain("secret");
+  expect(written.stderr).toContain(words);
+  expect(written.stderr).not.toContain("secret");
 });
 
 test.each([
@@ -53,17 +37,17 @@ test.each([
 ])("a task of several does not run the whole job: %o", async (variables, words) => {
   for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
   expect(await main(["profile", "--device", "cpu"])).toBe(2);
-  expect(stderr).toContain(words);
+  expect(written.stderr).toContain(words);
 });
 
 test("ditrun key prints a key, or writes it for its user alone; one that is there stays", async () => {
   expect(await main(["key"])).toBe(0);
-  expect(stdout).toMatch(/^[\w-]{43}\n$/);
+  expect(written.stdout).toMatch(/^[\w-]{43}\n$/);
   const file = join(folder, "job.key");
   expect(await main(["key", "--out", file])).toBe(0);
-  const written = readFileSync(file, "utf8");
-  expect(written).toMatch(/^[\w-]{43}\n$/);
+  const made = readFileSync(file, "utf8");
+  expect(made).toMatch(/^[\w-]{43}\n$/);
   expect(statSync(file).mode & 0o777).toBe(0o600);
   expect(await main(["key", "--out", file])).toBe(2);
-  expect(readFileSync(file, "utf8")).toBe(written);
+  expect(readFileSync(file, "utf8")).toBe(made);
 });

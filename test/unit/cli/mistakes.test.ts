@@ -1,30 +1,17 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { beforeEach, expect, test, vi } from "vitest";
 import { commands } from "../../../src/cli/commands/index.js";
 import { main } from "../../../src/cli/main.js";
 import * as rehearsal from "../../../src/cli/rehearsal.js";
 import { alternatives } from "../../../src/cli/usage-message.js";
+import { catchOutput, written } from "./written.js";
 
 // What people type who come from other programs, or type in haste: each is one sentence that says what to do, and exit code 2.
 
-let stdout = "";
-let stderr = "";
+catchOutput();
 beforeEach(() => {
-  [stdout, stderr] = ["", ""];
   vi.stubEnv("DITRUN_KERNELS", "");
   // A line that is understood after all must not start workers here.
   vi.spyOn(rehearsal, "rehearse").mockRejectedValue(new Error("No line of these is right."));
-  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    stdout += text;
-    return true;
-  });
-  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    stderr += text;
-    return true;
-  });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.unstubAllEnvs();
 });
 
 /** Words as a shell makes them of a line, with single quotes only. */
@@ -173,9 +160,9 @@ test.each([
   ],
 ])("ditrun %s", async (line, sentence) => {
   expect(await main(wordsOf(line))).toBe(2);
-  expect(stderr).toMatch(/^ditrun: .*\n$/);
+  expect(written.stderr).toMatch(/^ditrun: .*\n$/);
   // Some sentences are longer than a table's line.
-  if (/[.?]$/.test(sentence)) expect(stderr).toBe(`ditrun: ${sentence}\n`);
-  else expect(stderr).toContain(`ditrun: ${sentence}`);
-  expect(stdout).toBe("");
+  if (/[.?]$/.test(sentence)) expect(written.stderr).toBe(`ditrun: ${sentence}\n`);
+  else expect(written.stderr).toContain(`ditrun: ${sentence}`);
+  expect(written.stdout).toBe("");
 });
